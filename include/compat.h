@@ -1,0 +1,69 @@
+/*-------------------------------------------------------------------------
+ * compat.h
+ *	  The only place that knows PostgreSQL versions (15 to 19).
+ *
+ * Wrappers are named *_compat and have the newest signature; the comment
+ * names the release that changed.
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_COMPAT_H
+#define WEIR_COMPAT_H
+
+#if PG_VERSION_NUM < 150000
+#error "weir needs PostgreSQL 15 or later"
+#endif
+
+/* 17: custom wait events get names of their own. */
+#if PG_VERSION_NUM >= 170000
+#include "utils/wait_event.h"
+#define wait_event_compat(name) WaitEventExtensionNew(name)
+#else
+#include "utils/wait_event.h"
+#define wait_event_compat(name) ((uint32) PG_WAIT_EXTENSION)
+#endif
+
+/* 17: MyProcNumber and friends replaced backend ids. */
+#if PG_VERSION_NUM >= 170000
+#include "storage/procnumber.h"
+#endif
+
+/* 19: background workers can be asked to leave by DROP DATABASE and the like. */
+#ifdef BGWORKER_INTERRUPTIBLE
+#define BGWORKER_INTERRUPTIBLE_COMPAT BGWORKER_INTERRUPTIBLE
+#else
+#define BGWORKER_INTERRUPTIBLE_COMPAT 0
+#endif
+
+/* 17: a worker may connect as a role that has no LOGIN. */
+#ifdef BGWORKER_BYPASS_ROLELOGINCHECK
+#define BGWORKER_OWNER_FLAGS_COMPAT BGWORKER_BYPASS_ROLELOGINCHECK
+#define OWNER_NEEDS_LOGIN_COMPAT false
+#else
+#define BGWORKER_OWNER_FLAGS_COMPAT 0
+#define OWNER_NEEDS_LOGIN_COMPAT true
+#endif
+
+/* 18: the module magic carries a name and a version. */
+#ifdef PG_MODULE_MAGIC_EXT
+#define MODULE_MAGIC_COMPAT PG_MODULE_MAGIC_EXT(.name = "weir", .version = WEIR_VERSION)
+#else
+#define MODULE_MAGIC_COMPAT PG_MODULE_MAGIC
+#endif
+
+/* 16: "extra" of a setting lives in a memory context instead of malloc.  NULL when out of memory; include utils/guc.h. */
+#if PG_VERSION_NUM >= 160000
+#define guc_malloc_compat(size) guc_malloc(LOG, (size))
+#define guc_free_compat(ptr) guc_free(ptr)
+#else
+#define guc_malloc_compat(size) malloc(size)
+#define guc_free_compat(ptr) free(ptr)
+#endif
+
+/* 16: membership may come without the right to SET ROLE.  Include utils/acl.h. */
+#if PG_VERSION_NUM >= 160000
+#define member_can_set_role_compat(member, role) member_can_set_role(member, role)
+#else
+#define member_can_set_role_compat(member, role) is_member_of_role(member, role)
+#endif
+
+#endif							/* WEIR_COMPAT_H */

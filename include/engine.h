@@ -1,0 +1,25 @@
+/*-------------------------------------------------------------------------
+ * engine.h
+ *	  What the rest of weir may ask of the engine.
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_ENGINE_H
+#define WEIR_ENGINE_H
+
+/* What changed, so that the conductor looks only where something is new. */
+#define ENGINE_WAKE_RUN			1	/* a run was queued, or a run ended elsewhere */
+#define ENGINE_WAKE_REQUEST		2	/* a row in weir.request */
+#define ENGINE_WAKE_DEFINITION	4	/* pipeline created, altered, paused, resumed, ... */
+#define ENGINE_WAKE_TASK		8	/* a SQL worker wrote an outcome */
+#define ENGINE_WAKE_ALL			15
+
+/*
+ * Wake this database's conductor when the current transaction commits; a
+ * rollback forgets it.  Cheap, may be called any number of times.
+ */
+extern void engine_wake_at_commit(uint32 what);
+
+/* From _PG_init. */
+extern void engine_init(void);
+
+#endif							/* WEIR_ENGINE_H */

@@ -1,0 +1,176 @@
+/*-------------------------------------------------------------------------
+ * kind.h
+ *	  The interface between the conductor and the kinds of task.
+ *
+ * A kind turns an attempt into a sequence of HTTP exchanges (or none).  It is
+ * pure: it sees one KindCall, builds one request for the step at hand, reads
+ * one response and returns a verdict.  It never touches tables, sockets or
+ * the clock, so every kind can be tested by feeding it responses.
+ *
+ * The conductor commits what a verdict says before it acts on it.  What a
+ * kind must remember between exchanges goes into kind_state; it survives a
+ * crash.  Everything is palloc'd in the context current at the call and owned
+ * by the caller.  Functions may ereport(ERROR) only where stated.
+ *
+ * Cancelling: KIND_STEP_CANCEL needs external_run_id.  While there is none
+ * but a START may have been sent, go on with the steps as they come: as soon
+ * as a verdict names an external_run_id, do CANCEL; when a verdict leads to
+ * START and the last START is known not to have arrived (next_step START
+ * coming from LOOKUP or PREPARE), nothing runs and the attempt is cancelled.
+ * A repeatable START whose answer was lost must be repeated to learn the id.
+ * After CANCEL follow the verdicts: they lead to POLL and to the real end.
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_KIND_H
+#define WEIR_KIND_H
+
+#include <cjson/cJSON.h>
+
+/* Include postgres.h or mem.h before this. */
+
+/* Steps an attempt of an HTTP kind goes through; stored by name. */
+typedef enum KindStep
+{
+	KIND_STEP_PREPARE,			/* look before starting, e.g. can the earlier run be repaired? */
+	KIND_STEP_START,			/* the exchange that starts work */
+	KIND_STEP_LOOKUP,			/* after a crash or lost answer: did START arrive? */
+	KIND_STEP_POLL,				/* how is it going? */
+	KIND_STEP_DETAIL,			/* it ended: fetch outputs, errors, counts */
+	KIND_STEP_CANCEL			/* ask the engine to stop */
+} KindStep;
+
+/* What a kind sees of an attempt. */
+typedef struct KindCall
+{
+	KindStep	step;
+	const char *token;			/* idempotency token or correlation id */
+	const cJSON *spec;			/* rendered */
+	const char *base_url;		/* of the connection, no trailing slash */
+	const cJSON *options;		/* of the connection */
+	const cJSON *reference;		/* earlier external run to resume, or NULL:
+								 * {"external_run_id": "...", "kind_state": {...}} */
+	const char *external_run_id;	/* NULL until the engine named one */
+	cJSON	   *kind_state;		/* never NULL, an object; as last committed */
+	int64		intended_at_ms; /* epoch, for look-ups by time */
+	int64		now_ms;			/* epoch */
+	int			step_tries;		/* exchanges already made in this step, 0 first */
+	bool		after_crash;	/* LOOKUP because of a crash, not of a lost answer */
+} KindCall;
+
+typedef struct KindRequest
+{
+	const char *method;			/* GET, POST, ... */
+	const char *url;			/* absolute */
+	const char *body;			/* NULL for none */
+	const char *content_type;	/* of the body */
+	const char *idempotency_key;	/* sent as Idempotency-Key, or NULL */
+	const cJSON *headers;		/* object of further headers, or NULL */
+	bool		starts_work;	/* not to be repeated when the answer is lost, unless is_repeatable */
+	bool		is_repeatable;	/* the engine recognises a repetition, or it changes nothing */
+	bool		without_auth;	/* send no credentials */
+} KindRequest;
+
+typedef struct KindResponse
+{
+	int			http_status;	/* 0: no answer */
+	const char *body;			/* NUL-terminated, may be empty */
+	size_t		body_len;
+	int64		retry_after_ms; /* from Retry-After, -1 if absent */
+	const char *content_type;	/* or NULL */
+	const char *transport_error;	/* set when http_status is 0 or the body broke off */
+	bool		request_sent;	/* transport error: bytes of the request may have arrived */
+} KindResponse;
+
+typedef enum KindOutcome
+{
+	KIND_CONTINUE,				/* go on with next_step after delay_ms */
+	KIND_SUCCEEDED,
+	KIND_FAILED,				/* permanently or not: see is_retryable */
+	KIND_CANCELLED
+} KindOutcome;
+
+typedef struct KindVerdict
+{
+	KindOutcome outcome;
+	KindStep	next_step;		/* with KIND_CONTINUE */
+	int64		delay_ms;		/* with KIND_CONTINUE; -1: the conductor's polling pace */
+	bool		state_changed;	/* call->kind_state was changed: commit before next_step */
+	bool		reset_tries;	/* step_tries starts over although next_step is the same */
+	const char *external_run_id;	/* newly learnt, or NULL */
+	const char *external_url;	/* newly learnt, or NULL */
+	cJSON	   *output;			/* with KIND_SUCCEEDED (or FAILED), or NULL */
+	int64		rows_read;		/* -1 unknown */
+	int64		rows_written;	/* -1 unknown */
+	cJSON	   *activities;		/* array of {activity, activity_type, status, rows_read, rows_copied, rows_skipped,
+								 * bytes_read, bytes_written, started_at, ended_at (ISO 8601), output, error_code,
+								 * error_message}, or NULL; logged with the outcome */
+	const char *error_code;
+	const char *error_message;
+	const char *error_detail;
+	bool		is_user_error;	/* else system error */
+	bool		is_retryable;	/* another attempt may help */
+	bool		forget_token;	/* 401: drop the cached token, try once more */
+} KindVerdict;
+
+/* Collects what is wrong with a spec; path is relative to the spec, "$.x[1]" */
+typedef struct KindProblem
+{
+	const char *path;
+	const char *message;		/* NULL: no problem */
+	const char *hint;
+	/* Set by request() only */
+	const char *code;			/* error code of the attempt, or NULL */
+	bool		is_system_error;	/* not the spec is wrong: see code, such as outcome_unknown */
+} KindProblem;
+
+typedef struct TaskKind
+{
+	const char *name;			/* sql, http, ... */
+	const char *connection_kind;	/* kind of connection it needs, NULL for none */
+	bool		is_http;		/* false: sql and noop, which the engine runs itself */
+	/* Check a spec when it is defined; references are not rendered yet.  First problem wins. */
+	void		(*validate) (const cJSON *spec, KindProblem *problem);
+	/* Of kinds that are not is_http, what follows is NULL.  First step of a fresh attempt. */
+	KindStep	(*first_step) (const KindCall *call);
+	/* Step to take when an attempt without outcome is found after a crash. */
+	KindStep	(*resume_step) (const KindCall *call);
+	/*
+	 * Build the request of call->step.  False: it cannot be built, *problem
+	 * says why; the attempt fails and is not retried (user error, unless
+	 * problem->is_system_error).
+	 */
+	bool		(*request) (const KindCall *call, KindRequest *request, KindProblem *problem);
+	/* Read the response of call->step. */
+	void		(*response) (KindCall *call, const KindResponse *response, KindVerdict *verdict);
+} TaskKind;
+
+extern const TaskKind *kind_find(const char *name);	/* NULL if unknown */
+extern const char *kind_names(void);	/* "adf_pipeline, databricks_job, ..." for hints */
+extern const char *kind_step_name(KindStep step);
+extern bool kind_step_parse(const char *name, KindStep *step);
+
+/* Shared helpers for kinds (kind.c). */
+extern void kind_verdict_init(KindVerdict *verdict);
+/*
+ * Handles what is alike everywhere: transport errors, 408/429/5xx (CONTINUE
+ * with the same step and a growing delay, Retry-After a minimum; gives up
+ * after max_tries), 401 once (forget_token).  A lost answer to a request that
+ * starts work and is not repeatable continues with LOOKUP.  Giving up is
+ * retryable only if nothing can have been started; else the code is
+ * outcome_unknown.  Uses members "maybe_started" and "unauthorized_ms" of
+ * kind_state.  True if it filled in the verdict; false if the response is the
+ * kind's.
+ */
+extern bool kind_common_response(const KindCall *call, const KindResponse *response,
+								 bool starts_work, bool is_repeatable, int max_tries, KindVerdict *verdict);
+/* Fail the verdict; code and message are copied, message is cut at 8 kB. */
+extern void kind_fail(KindVerdict *verdict, bool is_user_error, bool is_retryable,
+					  const char *code, const char *message);
+
+extern const TaskKind kind_sql;
+extern const TaskKind kind_noop;
+extern const TaskKind kind_http;
+extern const TaskKind kind_adf_pipeline;
+extern const TaskKind kind_databricks_job;
+
+#endif							/* WEIR_KIND_H */

@@ -1,0 +1,224 @@
+-- What the user defines.  Dumped by pg_dump; names or regrole, no raw OIDs.
+
+-- One row: who this installation is.  Idempotency tokens carry the key, so
+-- that two databases never collide in one workspace.  Not dumped: a restored
+-- copy is another installation.
+CREATE TABLE weir.installation (
+	only_row		boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+	installation_key text NOT NULL DEFAULT substr(replace(gen_random_uuid()::text, '-', ''), 1, 16),
+	installed_at	timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE weir.installation IS 'Identity of this installation of weir';
+COMMENT ON COLUMN weir.installation.only_row IS 'Keeps the table at one row';
+COMMENT ON COLUMN weir.installation.installation_key IS 'Part of every idempotency token this database sends';
+COMMENT ON COLUMN weir.installation.installed_at IS 'When the extension was created here';
+INSERT INTO weir.installation DEFAULT VALUES;
+
+CREATE TABLE weir.secret (
+	name			text PRIMARY KEY CHECK (name ~ '^[A-Za-z_][A-Za-z0-9_.-]{0,62}$'),
+	reference		text,
+	ciphertext		bytea,
+	description		text,
+	owner			regrole NOT NULL,
+	created_at		timestamptz NOT NULL DEFAULT now(),
+	changed_at		timestamptz NOT NULL DEFAULT now(),
+	CHECK ((reference IS NULL) <> (ciphertext IS NULL))
+);
+COMMENT ON TABLE weir.secret IS 'A value stored encrypted, or a reference resolved when used';
+COMMENT ON COLUMN weir.secret.name IS 'Name by which connections refer to the secret';
+COMMENT ON COLUMN weir.secret.reference IS 'env:NAME or file:PATH; null when the value itself is stored';
+COMMENT ON COLUMN weir.secret.ciphertext IS 'AES-256-GCM: format byte, key id, nonce, tag, encrypted value; the name is authenticated with it';
+COMMENT ON COLUMN weir.secret.description IS 'What the secret is for';
+COMMENT ON COLUMN weir.secret.owner IS 'Who may change or drop it';
+COMMENT ON COLUMN weir.secret.created_at IS 'When it was created';
+COMMENT ON COLUMN weir.secret.changed_at IS 'When value or reference last changed';
+
+CREATE TABLE weir.connection (
+	name			text PRIMARY KEY CHECK (name ~ '^[A-Za-z_][A-Za-z0-9_.-]{0,62}$'),
+	kind			text NOT NULL,
+	base_url		text,
+	auth			jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(auth) = 'object'),
+	options			jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(options) = 'object'),
+	description		text,
+	owner			regrole NOT NULL,
+	created_at		timestamptz NOT NULL DEFAULT now(),
+	changed_at		timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE weir.connection IS 'Where something is and how to sign in; never holds a secret itself';
+COMMENT ON COLUMN weir.connection.name IS 'Name by which tasks refer to the connection';
+COMMENT ON COLUMN weir.connection.kind IS 'adf, databricks or http';
+COMMENT ON COLUMN weir.connection.base_url IS 'Address including a path prefix, without a trailing slash';
+COMMENT ON COLUMN weir.connection.auth IS 'How to sign in: type and, for values that must stay secret, names of secrets';
+COMMENT ON COLUMN weir.connection.options IS 'Settings of the kind, such as subscription_id, resource_group and factory';
+COMMENT ON COLUMN weir.connection.description IS 'What the connection is for';
+COMMENT ON COLUMN weir.connection.owner IS 'Who may change or drop it';
+COMMENT ON COLUMN weir.connection.created_at IS 'When it was created';
+COMMENT ON COLUMN weir.connection.changed_at IS 'When it last changed';
+
+CREATE SEQUENCE weir.pipeline_id_seq;
+COMMENT ON SEQUENCE weir.pipeline_id_seq IS 'Ids of pipelines';
+
+CREATE TABLE weir.pipeline (
+	pipeline_id		bigint PRIMARY KEY DEFAULT nextval('weir.pipeline_id_seq'),
+	name			text NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 260),
+	project			text,
+	description		text,
+	owner			regrole NOT NULL,
+	current_version	integer,
+	is_enabled		boolean NOT NULL DEFAULT true,
+	is_paused		boolean NOT NULL DEFAULT false,
+	is_batch		boolean NOT NULL DEFAULT false,
+	stale_after		interval,
+	created_at		timestamptz NOT NULL DEFAULT now(),
+	changed_at		timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE weir.pipeline IS 'A named, owned, versioned DAG of tasks, or a pipeline that an outside orchestrator runs and logs here';
+COMMENT ON COLUMN weir.pipeline.pipeline_id IS 'Id of the pipeline';
+COMMENT ON COLUMN weir.pipeline.name IS 'Name, unique in the database';
+COMMENT ON COLUMN weir.pipeline.project IS 'Project that an outside orchestrator gave';
+COMMENT ON COLUMN weir.pipeline.description IS 'What the pipeline does';
+COMMENT ON COLUMN weir.pipeline.owner IS 'Role as which SQL tasks run';
+COMMENT ON COLUMN weir.pipeline.current_version IS 'Version new runs start with; null: registered by an outside orchestrator, no definition here';
+COMMENT ON COLUMN weir.pipeline.is_enabled IS 'A start of a disabled pipeline is answered C (skip)';
+COMMENT ON COLUMN weir.pipeline.is_paused IS 'Runs of a paused pipeline stay queued';
+COMMENT ON COLUMN weir.pipeline.is_batch IS 'Its children are pipelines';
+COMMENT ON COLUMN weir.pipeline.stale_after IS 'An outside execution still open after this time counts as crashed';
+COMMENT ON COLUMN weir.pipeline.created_at IS 'When it was created';
+COMMENT ON COLUMN weir.pipeline.changed_at IS 'When it last changed';
+
+CREATE TABLE weir.pipeline_version (
+	pipeline_id		bigint NOT NULL REFERENCES weir.pipeline ON DELETE CASCADE,
+	version			integer NOT NULL,
+	definition		jsonb NOT NULL,
+	max_concurrent_runs integer NOT NULL DEFAULT 1 CHECK (max_concurrent_runs > 0),
+	run_timeout		interval,
+	created_by		regrole NOT NULL,
+	created_at		timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (pipeline_id, version)
+);
+COMMENT ON TABLE weir.pipeline_version IS 'One immutable version of a definition';
+COMMENT ON COLUMN weir.pipeline_version.pipeline_id IS 'The pipeline';
+COMMENT ON COLUMN weir.pipeline_version.version IS '1, 2, 3, ... in order of definition';
+COMMENT ON COLUMN weir.pipeline_version.definition IS 'The definition as it was given';
+COMMENT ON COLUMN weir.pipeline_version.max_concurrent_runs IS 'Further runs stay queued';
+COMMENT ON COLUMN weir.pipeline_version.run_timeout IS 'A run longer than this ends as timed_out';
+COMMENT ON COLUMN weir.pipeline_version.created_by IS 'Who defined this version';
+COMMENT ON COLUMN weir.pipeline_version.created_at IS 'When';
+
+-- The parameters of a version, in the order of the definition.
+CREATE TABLE weir.parameter (
+	pipeline_id		bigint NOT NULL,
+	version			integer NOT NULL,
+	name			text NOT NULL,
+	type			text NOT NULL CHECK (type IN ('text', 'bigint', 'numeric', 'boolean', 'date', 'timestamptz', 'json')),
+	default_value	jsonb,
+	is_required		boolean NOT NULL,
+	description		text,
+	PRIMARY KEY (pipeline_id, version, name),
+	FOREIGN KEY (pipeline_id, version) REFERENCES weir.pipeline_version ON DELETE CASCADE
+);
+COMMENT ON TABLE weir.parameter IS 'Parameters of a pipeline version';
+COMMENT ON COLUMN weir.parameter.pipeline_id IS 'The pipeline';
+COMMENT ON COLUMN weir.parameter.version IS 'The version';
+COMMENT ON COLUMN weir.parameter.name IS 'Name, as in {{params.NAME}}';
+COMMENT ON COLUMN weir.parameter.type IS 'text, bigint, numeric, boolean, date, timestamptz or json';
+COMMENT ON COLUMN weir.parameter.default_value IS 'Used when a trigger does not give the parameter';
+COMMENT ON COLUMN weir.parameter.is_required IS 'A trigger must give it';
+COMMENT ON COLUMN weir.parameter.description IS 'What it is for';
+
+CREATE TABLE weir.task (
+	pipeline_id		bigint NOT NULL,
+	version			integer NOT NULL,
+	task_no			integer NOT NULL,
+	name			text NOT NULL,
+	kind			text NOT NULL,
+	connection_name	text,
+	phase			text NOT NULL DEFAULT 'transform' CHECK (phase IN ('land', 'transform', 'publish')),
+	spec			jsonb NOT NULL,
+	max_attempts	integer NOT NULL DEFAULT 1 CHECK (max_attempts BETWEEN 1 AND 1000),
+	retry_initial_ms bigint NOT NULL DEFAULT 10000,
+	retry_max_ms	bigint NOT NULL DEFAULT 300000,
+	retry_multiplier double precision NOT NULL DEFAULT 2,
+	retry_jitter	double precision NOT NULL DEFAULT 0.13,
+	attempt_timeout	interval,
+	wave			integer NOT NULL,
+	upstream_count	integer NOT NULL,
+	PRIMARY KEY (pipeline_id, version, task_no),
+	UNIQUE (pipeline_id, version, name),
+	FOREIGN KEY (pipeline_id, version) REFERENCES weir.pipeline_version ON DELETE CASCADE
+);
+COMMENT ON TABLE weir.task IS 'Tasks of a pipeline version';
+COMMENT ON COLUMN weir.task.pipeline_id IS 'The pipeline';
+COMMENT ON COLUMN weir.task.version IS 'The version';
+COMMENT ON COLUMN weir.task.task_no IS '1, 2, 3, ... in the order of the definition';
+COMMENT ON COLUMN weir.task.name IS 'Name, unique in the version';
+COMMENT ON COLUMN weir.task.kind IS 'sql, http, adf_pipeline, databricks_job, noop';
+COMMENT ON COLUMN weir.task.connection_name IS 'Connection it uses, for kinds that need one';
+COMMENT ON COLUMN weir.task.phase IS 'land, transform or publish; decides between R and D';
+COMMENT ON COLUMN weir.task.spec IS 'What to do, in the terms of the kind; strings may hold {{references}}';
+COMMENT ON COLUMN weir.task.max_attempts IS 'Attempts in all; 1 means no retry';
+COMMENT ON COLUMN weir.task.retry_initial_ms IS 'Delay before the second attempt, milliseconds';
+COMMENT ON COLUMN weir.task.retry_max_ms IS 'Longest delay between attempts, milliseconds';
+COMMENT ON COLUMN weir.task.retry_multiplier IS 'Factor from one delay to the next';
+COMMENT ON COLUMN weir.task.retry_jitter IS 'Random share of the delay, plus or minus, 0 to 1';
+COMMENT ON COLUMN weir.task.attempt_timeout IS 'An attempt longer than this is cancelled and ends as timed_out';
+COMMENT ON COLUMN weir.task.wave IS '1 for tasks without upstream, else one more than the highest upstream wave';
+COMMENT ON COLUMN weir.task.upstream_count IS 'Number of tasks it depends on';
+
+CREATE TABLE weir.task_dependency (
+	pipeline_id		bigint NOT NULL,
+	version			integer NOT NULL,
+	task_no			integer NOT NULL,
+	upstream_no		integer NOT NULL,
+	PRIMARY KEY (pipeline_id, version, task_no, upstream_no),
+	FOREIGN KEY (pipeline_id, version, task_no) REFERENCES weir.task ON DELETE CASCADE,
+	FOREIGN KEY (pipeline_id, version, upstream_no) REFERENCES weir.task ON DELETE CASCADE
+);
+CREATE INDEX task_dependency_upstream ON weir.task_dependency (pipeline_id, version, upstream_no, task_no);
+COMMENT ON TABLE weir.task_dependency IS 'Edges of the DAG: task_no starts after upstream_no succeeded';
+COMMENT ON COLUMN weir.task_dependency.pipeline_id IS 'The pipeline';
+COMMENT ON COLUMN weir.task_dependency.version IS 'The version';
+COMMENT ON COLUMN weir.task_dependency.task_no IS 'The task that waits';
+COMMENT ON COLUMN weir.task_dependency.upstream_no IS 'The task it waits for';
+
+-- Stages of the job format of metadata-driven frameworks become tasks through
+-- this mapping.  Null source or destination matches anything; the most
+-- specific row wins.
+CREATE TABLE weir.stage_mapping (
+	stage_type		text NOT NULL,
+	source			text,
+	destination		text,
+	kind			text NOT NULL,
+	connection_name	text,
+	phase			text NOT NULL CHECK (phase IN ('land', 'transform', 'publish')),
+	spec			jsonb NOT NULL,
+	UNIQUE NULLS NOT DISTINCT (stage_type, source, destination)
+);
+COMMENT ON TABLE weir.stage_mapping IS 'How stages of the job format become tasks';
+COMMENT ON COLUMN weir.stage_mapping.stage_type IS 'The stage''s "type", such as ETL';
+COMMENT ON COLUMN weir.stage_mapping.source IS 'The stage''s "source"; null matches any';
+COMMENT ON COLUMN weir.stage_mapping.destination IS 'The stage''s "destination"; null matches any';
+COMMENT ON COLUMN weir.stage_mapping.kind IS 'Kind of the task';
+COMMENT ON COLUMN weir.stage_mapping.connection_name IS 'Connection of the task';
+COMMENT ON COLUMN weir.stage_mapping.phase IS 'Phase of the task';
+COMMENT ON COLUMN weir.stage_mapping.spec IS 'Spec of the task; {{stage.KEY}} is replaced by the stage''s own value when the pipeline is created';
+
+-- What the next start of a pipeline must do.  Kept apart from the definition:
+-- definitions are read-shared by triggers, this row is locked by whoever
+-- starts or ends a run.  Dumped, because it is truth about landed data.
+CREATE TABLE weir.pipeline_state (
+	pipeline_id		bigint PRIMARY KEY REFERENCES weir.pipeline ON DELETE CASCADE,
+	next_load_status "char" NOT NULL DEFAULT 'P' CHECK (next_load_status IN ('P', 'R', 'D', 'C')),
+	skip_once		boolean NOT NULL DEFAULT false,
+	origin_row_audit_id bigint,
+	last_run_id		bigint,
+	last_success_run_id bigint,
+	CHECK (next_load_status <> 'D' OR origin_row_audit_id IS NOT NULL)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+COMMENT ON TABLE weir.pipeline_state IS 'Restart state of a pipeline';
+COMMENT ON COLUMN weir.pipeline_state.pipeline_id IS 'The pipeline';
+COMMENT ON COLUMN weir.pipeline_state.next_load_status IS 'P process, R rerun from the start, D resume after landing, C skip';
+COMMENT ON COLUMN weir.pipeline_state.skip_once IS 'The next start is answered C, once';
+COMMENT ON COLUMN weir.pipeline_state.origin_row_audit_id IS 'With D: the run that landed the data, however often D repeated';
+COMMENT ON COLUMN weir.pipeline_state.last_run_id IS 'The run that started last';
+COMMENT ON COLUMN weir.pipeline_state.last_success_run_id IS 'The run that last succeeded';

@@ -1,0 +1,345 @@
+-- What happened.  Not dumped, except sequences (a row_audit_id is never used
+-- twice) and config variables (they belong to the data).
+
+CREATE SEQUENCE weir.run_id_seq;
+COMMENT ON SEQUENCE weir.run_id_seq IS 'Ids of runs, which are also execution ids and row audit ids';
+CREATE SEQUENCE weir.task_run_id_seq CACHE 100;
+COMMENT ON SEQUENCE weir.task_run_id_seq IS 'Ids of task runs';
+CREATE SEQUENCE weir.error_id_seq CACHE 20;
+COMMENT ON SEQUENCE weir.error_id_seq IS 'Ids of errors';
+CREATE SEQUENCE weir.request_id_seq;
+COMMENT ON SEQUENCE weir.request_id_seq IS 'Ids of requests to the conductor';
+
+CREATE TABLE weir.run (
+	run_id			bigint PRIMARY KEY DEFAULT nextval('weir.run_id_seq'),
+	pipeline_id		bigint NOT NULL,
+	pipeline_name	text NOT NULL,
+	version			integer,
+	is_external		boolean NOT NULL DEFAULT false,
+	is_batch		boolean NOT NULL DEFAULT false,
+	parent_run_id	bigint,
+	status			text NOT NULL DEFAULT 'queued' CHECK (status IN ('queued', 'running', 'cancelling', 'succeeded', 'failed', 'timed_out', 'cancelled', 'skipped', 'aborted')),
+	start_status	"char" CHECK (start_status IN ('E', 'R', 'D', 'C', 'A')),
+	next_load_status "char" CHECK (next_load_status IN ('P', 'R', 'D', 'C')),
+	row_audit_id	bigint,
+	last_run_id		bigint,
+	params			jsonb NOT NULL DEFAULT '{}',
+	nominal_time	timestamptz,
+	window_start	timestamptz,
+	window_end		timestamptz,
+	trigger_type	text NOT NULL DEFAULT 'manual',
+	trigger_name	text,
+	triggered_by	text NOT NULL,
+	owner			regrole NOT NULL,
+	external_system text,
+	external_run_id text,
+	source_name		text,
+	target_name		text,
+	queued_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
+	started_at		timestamptz,
+	ended_at		timestamptz,
+	deadline		timestamptz,
+	cancel_reason	text,
+	error_message	text,
+	repair_no		integer NOT NULL DEFAULT 0
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX run_queued ON weir.run (pipeline_id, run_id) WHERE status = 'queued';
+CREATE INDEX run_active ON weir.run (pipeline_id, run_id) WHERE status IN ('running', 'cancelling');
+CREATE INDEX run_deadline ON weir.run (deadline) WHERE status = 'running' AND deadline IS NOT NULL;
+CREATE INDEX run_by_pipeline ON weir.run (pipeline_id, run_id DESC);
+CREATE INDEX run_by_parent ON weir.run (parent_run_id) WHERE parent_run_id IS NOT NULL;
+CREATE UNIQUE INDEX run_external ON weir.run (pipeline_id, external_system, external_run_id) NULLS NOT DISTINCT WHERE external_run_id IS NOT NULL;
+COMMENT ON TABLE weir.run IS 'One execution of a pipeline; its id is the execution id of outside orchestrators';
+COMMENT ON COLUMN weir.run.run_id IS 'Id of the run, the execution id';
+COMMENT ON COLUMN weir.run.pipeline_id IS 'The pipeline';
+COMMENT ON COLUMN weir.run.pipeline_name IS 'Its name when the run was triggered';
+COMMENT ON COLUMN weir.run.version IS 'The version the run is pinned to; null for an execution of an outside orchestrator';
+COMMENT ON COLUMN weir.run.is_external IS 'Driven by an outside orchestrator through log_execution_start';
+COMMENT ON COLUMN weir.run.is_batch IS 'Its children are runs of other pipelines';
+COMMENT ON COLUMN weir.run.parent_run_id IS 'The batch run it belongs to';
+COMMENT ON COLUMN weir.run.status IS 'queued, running, cancelling, succeeded, failed, timed_out, cancelled, skipped (C) or aborted (A)';
+COMMENT ON COLUMN weir.run.start_status IS 'Decision at start: E run, R run from the start, D resume after landing, C skip, A another is running';
+COMMENT ON COLUMN weir.run.next_load_status IS 'What the next start must do, decided when this run ended';
+COMMENT ON COLUMN weir.run.row_audit_id IS 'Id stamped on landed rows: this run, or after D the origin';
+COMMENT ON COLUMN weir.run.last_run_id IS 'The run of the pipeline before this one';
+COMMENT ON COLUMN weir.run.params IS 'Parameters, defaults filled in';
+COMMENT ON COLUMN weir.run.nominal_time IS 'The moment the run is for';
+COMMENT ON COLUMN weir.run.window_start IS 'Start of the window the run covers';
+COMMENT ON COLUMN weir.run.window_end IS 'End of the window, exclusive';
+COMMENT ON COLUMN weir.run.trigger_type IS 'manual, schedule, ... or what the outside orchestrator said';
+COMMENT ON COLUMN weir.run.trigger_name IS 'Name of the trigger';
+COMMENT ON COLUMN weir.run.triggered_by IS 'Role that triggered it';
+COMMENT ON COLUMN weir.run.owner IS 'Owner of the pipeline when the run was triggered';
+COMMENT ON COLUMN weir.run.external_system IS 'Outside orchestrator that drives the execution';
+COMMENT ON COLUMN weir.run.external_run_id IS 'Its id of this execution';
+COMMENT ON COLUMN weir.run.source_name IS 'Scoped name of the source, as given by the outside orchestrator';
+COMMENT ON COLUMN weir.run.target_name IS 'Scoped name of the target, as given by the outside orchestrator';
+COMMENT ON COLUMN weir.run.queued_at IS 'When it was triggered';
+COMMENT ON COLUMN weir.run.started_at IS 'When it started';
+COMMENT ON COLUMN weir.run.ended_at IS 'When it reached its final state';
+COMMENT ON COLUMN weir.run.deadline IS 'When the run timeout strikes';
+COMMENT ON COLUMN weir.run.cancel_reason IS 'Who cancelled it and why';
+COMMENT ON COLUMN weir.run.error_message IS 'First error of the run, in one line';
+COMMENT ON COLUMN weir.run.repair_no IS 'How often it was repaired';
+
+CREATE TABLE weir.task_run (
+	task_run_id		bigint PRIMARY KEY DEFAULT nextval('weir.task_run_id_seq'),
+	run_id			bigint NOT NULL,
+	task_no			integer NOT NULL,
+	task_name		text NOT NULL,
+	kind			text NOT NULL,
+	phase			text NOT NULL,
+	status			text NOT NULL CHECK (status IN ('waiting', 'ready', 'running', 'succeeded', 'failed', 'timed_out', 'cancelled', 'blocked', 'reused', 'skipped')),
+	pending_upstream integer NOT NULL DEFAULT 0,
+	attempt_no		integer NOT NULL DEFAULT 0,
+	budget_from		integer NOT NULL DEFAULT 0,
+	lost_count		integer NOT NULL DEFAULT 0,
+	not_before		timestamptz,
+	output			jsonb,
+	rows_read		bigint,
+	rows_written	bigint,
+	external_run_id text,
+	external_url	text,
+	reference		jsonb,
+	error_message	text,
+	ready_at		timestamptz,
+	started_at		timestamptz,
+	ended_at		timestamptz,
+	UNIQUE (run_id, task_no)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX task_run_ready ON weir.task_run (not_before, task_run_id) WHERE status = 'ready';
+CREATE INDEX task_run_live ON weir.task_run (run_id) WHERE status IN ('waiting', 'ready', 'running');
+COMMENT ON TABLE weir.task_run IS 'One execution of a task in a run';
+COMMENT ON COLUMN weir.task_run.task_run_id IS 'Id of the task run';
+COMMENT ON COLUMN weir.task_run.run_id IS 'The run';
+COMMENT ON COLUMN weir.task_run.task_no IS 'The task in the run''s version';
+COMMENT ON COLUMN weir.task_run.task_name IS 'Name of the task';
+COMMENT ON COLUMN weir.task_run.kind IS 'Kind of the task';
+COMMENT ON COLUMN weir.task_run.phase IS 'land, transform or publish';
+COMMENT ON COLUMN weir.task_run.status IS 'waiting, ready, running, succeeded, failed, timed_out, cancelled, blocked (an upstream task failed), reused (landed by an earlier run) or skipped';
+COMMENT ON COLUMN weir.task_run.pending_upstream IS 'Upstream tasks that have not succeeded yet';
+COMMENT ON COLUMN weir.task_run.attempt_no IS 'Number of the latest attempt, 0 before the first';
+COMMENT ON COLUMN weir.task_run.budget_from IS 'Attempts up to this number do not count against max_attempts: those before the latest repair, and lost ones';
+COMMENT ON COLUMN weir.task_run.lost_count IS 'Attempts in a row that were lost to a crash';
+COMMENT ON COLUMN weir.task_run.not_before IS 'A retry waits until then';
+COMMENT ON COLUMN weir.task_run.output IS 'What the task returned, for {{tasks.NAME.output}}';
+COMMENT ON COLUMN weir.task_run.rows_read IS 'Rows read, as the engine says';
+COMMENT ON COLUMN weir.task_run.rows_written IS 'Rows written, as the engine says';
+COMMENT ON COLUMN weir.task_run.external_run_id IS 'Id of the run in the engine (latest attempt)';
+COMMENT ON COLUMN weir.task_run.external_url IS 'The engine''s own page of that run';
+COMMENT ON COLUMN weir.task_run.reference IS 'Earlier external run that this one may resume, set at restart and repair';
+COMMENT ON COLUMN weir.task_run.error_message IS 'Error of the latest attempt, in one line';
+COMMENT ON COLUMN weir.task_run.ready_at IS 'When all upstream tasks had succeeded';
+COMMENT ON COLUMN weir.task_run.started_at IS 'When the first attempt was intended';
+COMMENT ON COLUMN weir.task_run.ended_at IS 'When it reached its final state';
+
+CREATE TABLE weir.attempt (
+	task_run_id		bigint NOT NULL,
+	attempt_no		integer NOT NULL,
+	run_id			bigint NOT NULL,
+	token			text NOT NULL,
+	status			text NOT NULL DEFAULT 'intended' CHECK (status IN ('intended', 'started', 'succeeded', 'failed', 'timed_out', 'cancelled', 'lost')),
+	step			text,
+	kind_state		jsonb,
+	request			jsonb,
+	external_run_id text,
+	worker_pid		integer,
+	intended_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
+	started_at		timestamptz,
+	ended_at		timestamptz,
+	deadline		timestamptz,
+	http_status		integer,
+	sqlstate		text,
+	error_code		text,
+	error_message	text,
+	failure_type	text CHECK (failure_type IN ('user', 'system')),
+	PRIMARY KEY (task_run_id, attempt_no)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX attempt_live ON weir.attempt (task_run_id) WHERE status IN ('intended', 'started');
+CREATE INDEX attempt_by_run ON weir.attempt (run_id);
+COMMENT ON TABLE weir.attempt IS 'One try of a task run; written and committed before anything is sent';
+COMMENT ON COLUMN weir.attempt.task_run_id IS 'The task run';
+COMMENT ON COLUMN weir.attempt.attempt_no IS '1, 2, 3, ...';
+COMMENT ON COLUMN weir.attempt.run_id IS 'The run';
+COMMENT ON COLUMN weir.attempt.token IS 'Idempotency token or correlation id, a function of installation, task run and attempt';
+COMMENT ON COLUMN weir.attempt.status IS 'intended, started, succeeded, failed, timed_out, cancelled or lost';
+COMMENT ON COLUMN weir.attempt.step IS 'Next exchange with the engine';
+COMMENT ON COLUMN weir.attempt.kind_state IS 'What the kind must remember from one exchange to the next';
+COMMENT ON COLUMN weir.attempt.request IS 'Spec with references rendered, as sent';
+COMMENT ON COLUMN weir.attempt.external_run_id IS 'Id of the run in the engine';
+COMMENT ON COLUMN weir.attempt.worker_pid IS 'SQL worker that ran it';
+COMMENT ON COLUMN weir.attempt.intended_at IS 'When the intent was written';
+COMMENT ON COLUMN weir.attempt.started_at IS 'When the engine or a worker took it';
+COMMENT ON COLUMN weir.attempt.ended_at IS 'When its outcome was written';
+COMMENT ON COLUMN weir.attempt.deadline IS 'When the attempt timeout strikes';
+COMMENT ON COLUMN weir.attempt.http_status IS 'Status of the response that decided';
+COMMENT ON COLUMN weir.attempt.sqlstate IS 'SQLSTATE of a SQL task''s error';
+COMMENT ON COLUMN weir.attempt.error_code IS 'Code the engine gave';
+COMMENT ON COLUMN weir.attempt.error_message IS 'Message the engine gave';
+COMMENT ON COLUMN weir.attempt.failure_type IS 'user (the pipeline must be mended) or system (trying again may help)';
+
+CREATE TABLE weir.error (
+	error_id		bigint PRIMARY KEY DEFAULT nextval('weir.error_id_seq'),
+	run_id			bigint NOT NULL,
+	task_run_id		bigint,
+	attempt_no		integer,
+	activity		text,
+	code			text,
+	message			text NOT NULL,
+	detail			text,
+	output			jsonb,
+	failure_type	text CHECK (failure_type IN ('user', 'system')),
+	occurred_at		timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX error_by_run ON weir.error (run_id);
+COMMENT ON TABLE weir.error IS 'Errors of runs';
+COMMENT ON COLUMN weir.error.error_id IS 'Id of the error';
+COMMENT ON COLUMN weir.error.run_id IS 'The run';
+COMMENT ON COLUMN weir.error.task_run_id IS 'The task run, if it was one of weir''s';
+COMMENT ON COLUMN weir.error.attempt_no IS 'The attempt';
+COMMENT ON COLUMN weir.error.activity IS 'Name of the task or of the outside activity';
+COMMENT ON COLUMN weir.error.code IS 'Error code: SQLSTATE, HTTP status or the engine''s own';
+COMMENT ON COLUMN weir.error.message IS 'Error text';
+COMMENT ON COLUMN weir.error.detail IS 'More of it, such as a trace';
+COMMENT ON COLUMN weir.error.output IS 'What an outside orchestrator gave with it';
+COMMENT ON COLUMN weir.error.failure_type IS 'user or system';
+COMMENT ON COLUMN weir.error.occurred_at IS 'When';
+
+CREATE TABLE weir.activity (
+	run_id			bigint NOT NULL,
+	activity		text NOT NULL,
+	task_run_id		bigint,
+	activity_type	text,
+	phase			text NOT NULL CHECK (phase IN ('land', 'transform', 'publish')),
+	status			text NOT NULL CHECK (status IN ('running', 'succeeded', 'failed', 'skipped', 'cancelled')),
+	rows_read		bigint,
+	rows_copied		bigint,
+	rows_skipped	bigint,
+	bytes_read		bigint,
+	bytes_written	bigint,
+	started_at		timestamptz,
+	ended_at		timestamptz,
+	output			jsonb,
+	error_code		text,
+	error_message	text,
+	logged_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
+	PRIMARY KEY (run_id, activity)
+);
+COMMENT ON TABLE weir.activity IS 'Activities inside a run: those an outside orchestrator logged, and those of an engine''s run';
+COMMENT ON COLUMN weir.activity.run_id IS 'The run';
+COMMENT ON COLUMN weir.activity.activity IS 'Name of the activity; for activities of a task run: task/activity';
+COMMENT ON COLUMN weir.activity.task_run_id IS 'The task run whose engine reported it';
+COMMENT ON COLUMN weir.activity.activity_type IS 'Type, such as Copy';
+COMMENT ON COLUMN weir.activity.phase IS 'land, transform or publish';
+COMMENT ON COLUMN weir.activity.status IS 'running, succeeded, failed, skipped or cancelled';
+COMMENT ON COLUMN weir.activity.rows_read IS 'Rows read';
+COMMENT ON COLUMN weir.activity.rows_copied IS 'Rows copied';
+COMMENT ON COLUMN weir.activity.rows_skipped IS 'Rows skipped';
+COMMENT ON COLUMN weir.activity.bytes_read IS 'Bytes read';
+COMMENT ON COLUMN weir.activity.bytes_written IS 'Bytes written';
+COMMENT ON COLUMN weir.activity.started_at IS 'When it started';
+COMMENT ON COLUMN weir.activity.ended_at IS 'When it ended';
+COMMENT ON COLUMN weir.activity.output IS 'Output as the engine gave it';
+COMMENT ON COLUMN weir.activity.error_code IS 'Error code';
+COMMENT ON COLUMN weir.activity.error_message IS 'Error text';
+COMMENT ON COLUMN weir.activity.logged_at IS 'When it was last logged';
+
+CREATE TABLE weir.row_count (
+	run_id			bigint NOT NULL,
+	component		text NOT NULL,
+	object_name		text NOT NULL,
+	count_type		text NOT NULL CHECK (count_type IN ('Select', 'Insert', 'Update', 'Delete', 'Unaffected', 'Intermediate', 'Error', 'Exception', 'Control', 'Unknown')),
+	row_count		bigint NOT NULL,
+	column_name		text,
+	column_sum		numeric,
+	logged_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
+	PRIMARY KEY (run_id, component, object_name, count_type)
+);
+COMMENT ON TABLE weir.row_count IS 'Row counts of a run, one per component, object and type';
+COMMENT ON COLUMN weir.row_count.run_id IS 'The run';
+COMMENT ON COLUMN weir.row_count.component IS 'Component or task that counted';
+COMMENT ON COLUMN weir.row_count.object_name IS 'Object counted';
+COMMENT ON COLUMN weir.row_count.count_type IS 'Select, Insert, Update, Delete, Unaffected, Intermediate, Error, Exception, Control or Unknown';
+COMMENT ON COLUMN weir.row_count.row_count IS 'The count';
+COMMENT ON COLUMN weir.row_count.column_name IS 'Column summed as a check';
+COMMENT ON COLUMN weir.row_count.column_sum IS 'Its sum';
+COMMENT ON COLUMN weir.row_count.logged_at IS 'When it was last logged';
+
+CREATE TABLE weir.config_variable (
+	system_name		text NOT NULL,
+	object_name		text NOT NULL DEFAULT '',
+	variable_name	text NOT NULL,
+	type			text NOT NULL CHECK (type IN ('text', 'bigint', 'numeric', 'timestamptz')),
+	value			text,
+	run_id			bigint,
+	changed_by		text NOT NULL,
+	changed_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
+	PRIMARY KEY (system_name, object_name, variable_name)
+);
+COMMENT ON TABLE weir.config_variable IS 'Typed config variables, such as watermarks';
+COMMENT ON COLUMN weir.config_variable.system_name IS 'System';
+COMMENT ON COLUMN weir.config_variable.object_name IS 'Object; empty for a variable of the whole system';
+COMMENT ON COLUMN weir.config_variable.variable_name IS 'Variable';
+COMMENT ON COLUMN weir.config_variable.type IS 'text, bigint, numeric or timestamptz: decides how values compare';
+COMMENT ON COLUMN weir.config_variable.value IS 'Value, in the text form of its type';
+COMMENT ON COLUMN weir.config_variable.run_id IS 'Run that set it last';
+COMMENT ON COLUMN weir.config_variable.changed_by IS 'Role that set it last';
+COMMENT ON COLUMN weir.config_variable.changed_at IS 'When it was set last';
+
+CREATE TABLE weir.config_variable_history (
+	system_name		text NOT NULL,
+	object_name		text NOT NULL,
+	variable_name	text NOT NULL,
+	change_no		bigint NOT NULL,
+	previous_value	text,
+	previous_run_id bigint,
+	value			text,
+	run_id			bigint,
+	changed_by		text NOT NULL,
+	changed_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
+	PRIMARY KEY (system_name, object_name, variable_name, change_no)
+);
+CREATE INDEX config_variable_history_by_run ON weir.config_variable_history (run_id);
+COMMENT ON TABLE weir.config_variable_history IS 'Every change of a config variable, so that it can go back';
+COMMENT ON COLUMN weir.config_variable_history.system_name IS 'System';
+COMMENT ON COLUMN weir.config_variable_history.object_name IS 'Object';
+COMMENT ON COLUMN weir.config_variable_history.variable_name IS 'Variable';
+COMMENT ON COLUMN weir.config_variable_history.change_no IS '1, 2, 3, ... per variable';
+COMMENT ON COLUMN weir.config_variable_history.previous_value IS 'Value before; null when there was none';
+COMMENT ON COLUMN weir.config_variable_history.previous_run_id IS 'Run that had set it';
+COMMENT ON COLUMN weir.config_variable_history.value IS 'Value after';
+COMMENT ON COLUMN weir.config_variable_history.run_id IS 'Run that changed it';
+COMMENT ON COLUMN weir.config_variable_history.changed_by IS 'Role that changed it';
+COMMENT ON COLUMN weir.config_variable_history.changed_at IS 'When';
+
+-- What clients ask of the conductor for a run that exists.  Insert-only for
+-- clients: a client that leaves its transaction open holds no lock the
+-- conductor could wait for.
+CREATE TABLE weir.request (
+	request_id		bigint PRIMARY KEY DEFAULT nextval('weir.request_id_seq'),
+	run_id			bigint NOT NULL,
+	action			text NOT NULL CHECK (action IN ('cancel', 'repair')),
+	reason			text,
+	requested_by	text NOT NULL,
+	requested_at	timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX request_by_run ON weir.request (run_id);
+COMMENT ON TABLE weir.request IS 'Requests to the conductor that it has not taken in yet';
+COMMENT ON COLUMN weir.request.request_id IS 'Id of the request';
+COMMENT ON COLUMN weir.request.run_id IS 'The run';
+COMMENT ON COLUMN weir.request.action IS 'cancel or repair';
+COMMENT ON COLUMN weir.request.reason IS 'Why, for the log';
+COMMENT ON COLUMN weir.request.requested_by IS 'Role that asked';
+COMMENT ON COLUMN weir.request.requested_at IS 'When';
+
+-- The last line of defence of the state machines: whatever path a change of
+-- status takes, an illegal one is an error.
+CREATE FUNCTION weir._check_transition() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'weir_check_transition' LANGUAGE C;
+COMMENT ON FUNCTION weir._check_transition() IS 'Refuses illegal changes of status';
+CREATE TRIGGER check_transition BEFORE UPDATE OF status ON weir.run
+	FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION weir._check_transition('run');
+CREATE TRIGGER check_transition BEFORE UPDATE OF status ON weir.task_run
+	FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION weir._check_transition('task_run');
+CREATE TRIGGER check_transition BEFORE UPDATE OF status ON weir.attempt
+	FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION weir._check_transition('attempt');

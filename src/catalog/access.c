@@ -1,0 +1,178 @@
+/*-------------------------------------------------------------------------
+ * access.c
+ *	  Who may do what, and how weir's own statements run.
+ *
+ * Runs in any backend that calls weir's functions and in weir's workers.
+ * Takes no locks beyond catalog look-ups.  Whatever it changes (user,
+ * search_path, SPI) is undone by transaction abort when an error interrupts.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "commands/user.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "utils/acl.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "access.h"
+
+PG_FUNCTION_INFO_V1(weir_ensure_role);
+
+/*
+ * _ensure_role(name): create a NOLOGIN role unless it exists.  Only called by
+ * the install script, as a superuser.
+ */
+Datum
+weir_ensure_role(PG_FUNCTION_ARGS)
+{
+	char	   *role = NameStr(*PG_GETARG_NAME(0));
+	CreateRoleStmt *stmt;
+
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("only a superuser may create weir's roles")));
+	if (OidIsValid(get_role_oid(role, true)))
+		PG_RETURN_VOID();
+
+	stmt = makeNode(CreateRoleStmt);
+	stmt->stmt_type = ROLESTMT_ROLE;
+	stmt->role = pstrdup(role);
+	stmt->options = NIL;
+	CreateRole(NULL, stmt);
+	PG_RETURN_VOID();
+}
+
+Oid
+weir_extension_oid(void)
+{
+	return get_extension_oid("weir", true);
+}
+
+/* The owner of the extension owns weir's tables; its rights are what internal statements need. */
+Oid
+weir_extension_owner(void)
+{
+	Relation	rel;
+	ScanKeyData key[1];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			owner = InvalidOid;
+
+	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyInit(&key[0], Anum_pg_extension_extname, BTEqualStrategyNumber,
+				F_NAMEEQ, CStringGetDatum("weir"));
+	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return owner;
+}
+
+void
+weir_enter(WeirScope *scope)
+{
+	Oid			owner = weir_extension_owner();
+
+	if (!OidIsValid(owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"weir\" is not installed in this database"),
+				 errhint("Run CREATE EXTENSION weir.")));
+
+	scope->caller = GetUserId();
+	GetUserIdAndSecContext(&scope->save_userid, &scope->save_sec_context);
+	scope->guc_level = NewGUCNestLevel();
+	SetUserIdAndSecContext(owner, scope->save_sec_context |
+						   SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	(void) set_config_option("search_path", "pg_catalog, pg_temp",
+							 PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	scope->spi_connected = SPI_connect() == SPI_OK_CONNECT;
+	if (!scope->spi_connected)
+		elog(ERROR, "could not connect to SPI");
+}
+
+void
+weir_leave(WeirScope *scope)
+{
+	if (scope->spi_connected)
+		SPI_finish();
+	scope->spi_connected = false;
+	AtEOXact_GUC(false, scope->guc_level);
+	SetUserIdAndSecContext(scope->save_userid, scope->save_sec_context);
+}
+
+/* Membership in one of weir's roles; a dropped role grants nothing. */
+static bool
+has_weir_role(Oid role, const char *weir_role)
+{
+	Oid			oid = get_role_oid(weir_role, true);
+
+	return OidIsValid(oid) ? has_privs_of_role(role, oid) : superuser_arg(role);
+}
+
+bool
+weir_is_admin(Oid role)
+{
+	return has_weir_role(role, "weir_admin");
+}
+
+bool
+weir_is_operator(Oid role)
+{
+	return has_weir_role(role, "weir_operator") || weir_is_admin(role);
+}
+
+static void
+refuse(Oid role, const char *what, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("role \"%s\" may not %s", GetUserNameFromId(role, false), what),
+			 errhint("%s", hint)));
+}
+
+void
+weir_require_admin(Oid role, const char *what)
+{
+	if (!weir_is_admin(role))
+		refuse(role, what, "Grant the role weir_admin.");
+}
+
+void
+weir_require_operator(Oid role, const char *what)
+{
+	if (!weir_is_operator(role))
+		refuse(role, what, "Grant the role weir_operator.");
+}
+
+void
+weir_require_operator_or_owner(Oid role, Oid owner, const char *what)
+{
+	if (!weir_is_operator(role) && !has_privs_of_role(role, owner))
+		refuse(role, what, "Grant the role weir_operator, or membership in the owner's role.");
+}
+
+void
+weir_require_owner(Oid role, Oid owner, const char *what)
+{
+	weir_require_admin(role, what);
+	if (!has_privs_of_role(role, owner))
+		refuse(role, what, "Only the owner, its members and superusers may do that.");
+}

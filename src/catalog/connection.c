@@ -1,0 +1,406 @@
+/*-------------------------------------------------------------------------
+ * connection.c
+ *	  Connections: where something is and how to sign in.
+ *
+ * Runs in the session that calls the SQL functions; connection_read() also in
+ * the conductor.  Locks: a connection's row, then (FOR KEY SHARE) the rows of
+ * the secrets it names.  A pipeline being defined holds its connections FOR
+ * KEY SHARE, so drop_connection waits for it and then sees it.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "access.h"
+#include "catalog.h"
+#include "catalogutil.h"
+#include "connection.h"
+#include "engine.h"
+#include "json.h"
+#include "options.h"
+#include "signin.h"
+#include "urlpolicy.h"
+
+PG_FUNCTION_INFO_V1(weir_create_connection);
+PG_FUNCTION_INFO_V1(weir_alter_connection);
+PG_FUNCTION_INFO_V1(weir_drop_connection);
+
+#define MAX_AUTH	(64 * 1024)
+#define MAX_OPTIONS (64 * 1024)
+#define MAX_URL		8192
+
+#define ADF_BASE_URL "https://management.azure.com"
+
+/* Keys of auth under which people paste the secret itself. */
+static const char *const secret_keys[] = {
+	"token", "password", "client_secret", "secret", "access_token", "api_key", "access_key"
+};
+
+/* Locks the secret FOR KEY SHARE if it is there. */
+static bool
+secret_exists(const char *name)
+{
+	static const Oid types[] = {TEXTOID};
+	Datum		values[1];
+
+	values[0] = catalog_text(name);
+	return weir_spi("SELECT FROM weir.secret WHERE name = $1 FOR KEY SHARE", 1, types, values, NULL) > 0;
+}
+
+/* The value is not shown: it may be the secret. */
+static void
+no_such_secret(const char *key)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("auth does not name an existing secret"),
+			 errdetail("JSON path: $.%s", key),
+			 errhint("auth holds names of secrets, never values. Create one with weir.create_secret and give its name."),
+			 errhidestmt(true)));
+}
+
+static void
+check_auth(const char *kind, const cJSON *auth)
+{
+	const char *path = NULL;
+	const char *message = NULL;
+	const char *hint = NULL;
+	List	   *secrets = NIL;
+	ListCell   *lc;
+
+	if (!cJSON_IsObject(auth))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("auth must be a JSON object")));
+
+	/* First, so that a value pasted here meets this hint and no other. */
+	for (int i = 0; i < lengthof(secret_keys); i++)
+	{
+		const cJSON *item = cJSON_GetObjectItemCaseSensitive(auth, secret_keys[i]);
+
+		if (item != NULL && (!cJSON_IsString(item) || !secret_exists(item->valuestring)))
+			no_such_secret(secret_keys[i]);
+	}
+
+	if (!signin_validate(kind, auth, &path, &message, &hint, &secrets))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid auth: %s", message ? message : "not understood"),
+				 path ? errdetail("JSON path: %s", path) : 0,
+				 hint ? errhint("%s", hint) : 0,
+				 errhidestmt(true)));
+	foreach(lc, secrets)
+	{
+		const cJSON *item;
+		const char *key = "type";
+
+		if (secret_exists(lfirst(lc)))
+			continue;
+		cJSON_ArrayForEach(item, auth)
+			if (cJSON_IsString(item) && strcmp(item->valuestring, lfirst(lc)) == 0)
+			key = item->string;
+		no_such_secret(key);
+	}
+}
+
+/* Checked, and without trailing slashes; the default of the kind for NULL. */
+static char *
+check_base_url(const char *kind, const char *base_url)
+{
+	char	   *url;
+	size_t		len;
+	const char *why = NULL;
+	const char *hint = NULL;
+
+	if (base_url == NULL && strcmp(kind, "adf") == 0)
+		base_url = ADF_BASE_URL;
+	if (base_url == NULL || base_url[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a connection of kind %s needs a base_url", kind)));
+	url = pstrdup(base_url);
+	len = strlen(url);
+	while (len > 0 && url[len - 1] == '/')
+		url[--len] = '\0';
+	if (len > MAX_URL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("base_url is longer than %d bytes", MAX_URL)));
+	if (!urlpolicy_check_url(url, &why, &hint))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("base_url is refused: %s", why),
+				 hint ? errhint("%s", hint) : 0));
+	if (strpbrk(url, "?#") != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("base_url must not have a query or a fragment"),
+				 errhint("Give scheme, host and perhaps a port and a path.")));
+	return url;
+}
+
+static void
+check_connection(const char *kind, char **base_url, const cJSON *auth, const cJSON *options)
+{
+	options_check(kind, options);
+	*base_url = check_base_url(kind, *base_url);
+	check_auth(kind, auth);
+}
+
+/* create_connection(name, kind, base_url, auth, options, description) */
+Datum
+weir_create_connection(PG_FUNCTION_ARGS)
+{
+	WeirScope	scope;
+	char	   *name = catalog_arg_required(fcinfo, 0, "name", 1000);
+	char	   *kind = catalog_arg_required(fcinfo, 1, "kind", 1000);
+	char	   *base_url = catalog_arg(fcinfo, 2);
+	cJSON	   *auth = catalog_arg_json(fcinfo, 3, "auth", MAX_AUTH);
+	cJSON	   *options = catalog_arg_json(fcinfo, 4, "options", MAX_OPTIONS);
+	char	   *description = catalog_arg_description(fcinfo, 5);
+	Datum		values[7] = {0};
+	char		nulls[] = "       ";
+	static const Oid types[] = {TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID, TEXTOID, REGROLEOID};
+
+	catalog_check_name("connection", name);
+	if (auth == NULL)
+		auth = cJSON_CreateObject();
+	if (options == NULL)
+		options = cJSON_CreateObject();
+
+	weir_enter(&scope);
+	weir_require_admin(scope.caller, "create connections");
+	check_connection(kind, &base_url, auth, options);
+
+	values[0] = catalog_text(name);
+	values[1] = catalog_text(kind);
+	values[2] = catalog_text(base_url);
+	values[3] = catalog_jsonb(json_text(auth));
+	values[4] = catalog_jsonb(json_text(options));
+	nulls[5] = description ? ' ' : 'n';
+	if (description)
+		values[5] = catalog_text(description);
+	values[6] = ObjectIdGetDatum(scope.caller);
+	if (weir_spi("INSERT INTO weir.connection (name, kind, base_url, auth, options, description, owner) "
+				 "VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (name) DO NOTHING",
+				 7, types, values, nulls) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("connection \"%s\" already exists", name),
+				 errhint("Use weir.alter_connection to change it.")));
+	weir_leave(&scope);
+	PG_RETURN_VOID();
+}
+
+static void
+lock_connection(const char *name, Oid caller, const char *verb)
+{
+	static const Oid types[] = {TEXTOID};
+	Datum		values[1];
+
+	values[0] = catalog_text(name);
+	if (weir_spi("SELECT owner FROM weir.connection WHERE name = $1 FOR UPDATE",
+				 1, types, values, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("connection \"%s\" does not exist", name)));
+	weir_require_owner(caller, (Oid) weir_spi_int64(0, 1, NULL),
+					   psprintf("%s connection \"%s\"", verb, name));
+}
+
+/* alter_connection(name, base_url, auth, options, description): null leaves as it is */
+Datum
+weir_alter_connection(PG_FUNCTION_ARGS)
+{
+	WeirScope	scope;
+	char	   *name = catalog_arg_required(fcinfo, 0, "name", 1000);
+	char	   *base_url = catalog_arg(fcinfo, 1);
+	cJSON	   *auth = catalog_arg_json(fcinfo, 2, "auth", MAX_AUTH);
+	cJSON	   *options = catalog_arg_json(fcinfo, 3, "options", MAX_OPTIONS);
+	char	   *description = catalog_arg_description(fcinfo, 4);
+	Connection *current;
+	Datum		values[5] = {0};
+	char		nulls[] = "     ";
+	static const Oid types[] = {TEXTOID, TEXTOID, JSONBOID, JSONBOID, TEXTOID};
+
+	weir_enter(&scope);
+	weir_require_admin(scope.caller, "alter connections");
+	lock_connection(name, scope.caller, "alter");
+	current = connection_read(name);
+
+	/* The whole is checked again: a setting may have changed meanwhile. */
+	if (base_url == NULL)
+		base_url = current->base_url;
+	if (auth == NULL)
+		auth = current->auth;
+	if (options == NULL)
+		options = current->options;
+	check_connection(current->kind, &base_url, auth, options);
+
+	values[0] = catalog_text(name);
+	values[1] = catalog_text(base_url);
+	values[2] = catalog_jsonb(json_text(auth));
+	values[3] = catalog_jsonb(json_text(options));
+	nulls[4] = description ? ' ' : 'n';
+	if (description)
+		values[4] = catalog_text(description);
+	weir_spi("UPDATE weir.connection SET base_url = $2, auth = $3, options = $4, "
+			 "description = coalesce($5, description), changed_at = clock_timestamp() WHERE name = $1",
+			 5, types, values, nulls);
+	engine_wake_at_commit(ENGINE_WAKE_DEFINITION);
+	weir_leave(&scope);
+	PG_RETURN_VOID();
+}
+
+/* Pipelines and stage mappings that would miss the connection. */
+static char *
+connection_users(const char *name)
+{
+	static const Oid types[] = {TEXTOID};
+	Datum		values[1];
+
+	values[0] = catalog_text(name);
+	weir_spi("SELECT string_agg(DISTINCT u.what, ', ' ORDER BY u.what) FROM ("
+			 "SELECT 'pipeline ' || quote_ident(p.name) FROM weir.pipeline p "
+			 "JOIN weir.task t ON t.pipeline_id = p.pipeline_id AND t.version = p.current_version "
+			 "WHERE t.connection_name = $1 "
+			 "UNION ALL SELECT 'run ' || r.run_id FROM weir.run r "
+			 "JOIN weir.task t ON t.pipeline_id = r.pipeline_id AND t.version = r.version "
+			 "WHERE r.status IN ('queued', 'running', 'cancelling') AND t.connection_name = $1 "
+			 "UNION ALL SELECT 'stage mapping ' || quote_ident(m.stage_type) FROM weir.stage_mapping m "
+			 "WHERE m.connection_name = $1) AS u (what)",
+			 1, types, values, NULL);
+	return weir_spi_text(0, 1);
+}
+
+/* drop_connection(name): not while something current uses it */
+Datum
+weir_drop_connection(PG_FUNCTION_ARGS)
+{
+	WeirScope	scope;
+	char	   *name = catalog_arg_required(fcinfo, 0, "name", 1000);
+	static const Oid types[] = {TEXTOID};
+	Datum		values[1];
+	char	   *users;
+
+	weir_enter(&scope);
+	weir_require_admin(scope.caller, "drop connections");
+	lock_connection(name, scope.caller, "drop");
+	users = connection_users(name);
+	if (users != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("connection \"%s\" cannot be dropped because it is in use", name),
+				 errdetail("Used by: %s.", users),
+				 errhint("Alter or drop those first.")));
+	values[0] = catalog_text(name);
+	weir_spi("DELETE FROM weir.connection WHERE name = $1", 1, types, values, NULL);
+	weir_leave(&scope);
+	PG_RETURN_VOID();
+}
+
+static cJSON *
+stored_json(uint64 row, int column)
+{
+	char	   *text = weir_spi_text(row, column);
+	char	   *error = NULL;
+	cJSON	   *tree = json_parse(text, strlen(text), MAX_AUTH + MAX_OPTIONS, &error);
+
+	if (tree == NULL)
+		elog(ERROR, "stored connection cannot be read: %s", error);
+	return tree;
+}
+
+Connection *
+connection_read(const char *name)
+{
+	static const Oid types[] = {TEXTOID};
+	Connection *connection;
+	Datum		values[1];
+
+	values[0] = catalog_text(name);
+	if (weir_spi("SELECT name, kind, base_url, auth, options, changed_at FROM weir.connection WHERE name = $1",
+				 1, types, values, NULL) == 0)
+		return NULL;
+	connection = palloc0(sizeof(Connection));
+	connection->name = weir_spi_text(0, 1);
+	connection->kind = weir_spi_text(0, 2);
+	connection->base_url = weir_spi_text(0, 3);
+	connection->auth = stored_json(0, 4);
+	connection->options = stored_json(0, 5);
+	connection->changed_at = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+															   SPI_tuptable->tupdesc, 6, &(bool){false}));
+	return connection;
+}
+
+char *
+connection_lock_kind(const char *name)
+{
+	static const Oid types[] = {TEXTOID};
+	Datum		values[1];
+
+	values[0] = catalog_text(name);
+	if (weir_spi("SELECT kind FROM weir.connection WHERE name = $1 FOR KEY SHARE",
+				 1, types, values, NULL) == 0)
+		return NULL;
+	return weir_spi_text(0, 1);
+}
+
+List *
+connection_using_secret(const char *secret)
+{
+	static const Oid types[] = {TEXTOID};
+	Datum		values[1];
+	List	   *users = NIL;
+	uint64		rows;
+
+	values[0] = catalog_text(secret);
+	rows = weir_spi("SELECT name, kind, auth FROM weir.connection "
+					"WHERE jsonb_path_exists(auth, '$.** ? (@ == $secret)', jsonb_build_object('secret', $1)) "
+					"ORDER BY name", 1, types, values, NULL);
+
+	/* A user name may be spelt like a secret: only sign-in knows which is which. */
+	for (uint64 i = 0; i < rows; i++)
+	{
+		char	   *name = weir_spi_text(i, 1);
+		const char *path;
+		const char *message;
+		const char *hint;
+		List	   *named = NIL;
+		ListCell   *lc;
+		bool		uses = !signin_validate(weir_spi_text(i, 2), stored_json(i, 3),
+											&path, &message, &hint, &named);
+
+		foreach(lc, named)
+			if (strcmp(lfirst(lc), secret) == 0)
+			uses = true;
+		if (uses)
+			users = lappend(users, name);
+	}
+	return users;
+}
+
+void
+connection_touch(List *names)
+{
+	static const Oid types[] = {TEXTARRAYOID};
+	Datum	   *elems;
+	Datum		values[1];
+	ListCell   *lc;
+	int			n = 0;
+
+	if (names == NIL)
+		return;
+	elems = palloc(sizeof(Datum) * list_length(names));
+	foreach(lc, names)
+		elems[n++] = catalog_text(lfirst(lc));
+	values[0] = PointerGetDatum(construct_array(elems, n, TEXTOID, -1, false, TYPALIGN_INT));
+	weir_spi("UPDATE weir.connection SET changed_at = clock_timestamp() WHERE name = ANY ($1)",
+			 1, types, values, NULL);
+}

@@ -1,0 +1,306 @@
+/*-------------------------------------------------------------------------
+ * defcheck.c
+ *	  What a definition says against what there is: specs, connections,
+ *	  references, SQL.
+ *
+ * Runs in the session that defines a pipeline, with SPI connected as the
+ * extension owner.  Every connection a task names stays locked FOR KEY SHARE
+ * until the transaction ends.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "parser/parser.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "catalogutil.h"
+#include "connection.h"
+#include "definition.h"
+#include "json.h"
+#include "reference.h"
+#include "sqltext.h"
+
+typedef struct KnownConnection
+{
+	const char *name;
+	const char *kind;
+} KnownConnection;
+
+/* One task while its strings are walked. */
+typedef struct CheckState
+{
+	const Definition *def;
+	int			task;
+	const char **task_names;
+	const char **param_names;
+	const char **upstream_names;	/* room for all tasks */
+	bool	   *is_ancestor;
+	RefScope	scope;
+	bool		scope_ready;	/* ancestors are computed when first needed */
+	List	   *connections;	/* of KnownConnection */
+	MemoryContext outer;		/* lives as long as the check */
+} CheckState;
+
+static const char *
+connection_kind(CheckState *state, const char *name)
+{
+	ListCell   *lc;
+	KnownConnection *known;
+	MemoryContext old;
+	char	   *kind;
+
+	foreach(lc, state->connections)
+	{
+		known = lfirst(lc);
+		if (strcmp(known->name, name) == 0)
+			return known->kind;
+	}
+	kind = connection_lock_kind(name);
+	if (kind == NULL)
+		return NULL;
+	old = MemoryContextSwitchTo(state->outer);
+	known = palloc(sizeof(KnownConnection));
+	known->name = name;
+	known->kind = pstrdup(kind);
+	state->connections = lappend(state->connections, known);
+	MemoryContextSwitchTo(old);
+	return known->kind;
+}
+
+static void
+check_connection(CheckState *state)
+{
+	const DefTask *task = &state->def->tasks[state->task];
+	const char *needed = task->kind->connection_kind;
+	char	   *path = definition_task_path(state->def, state->task, ".connection");
+	const char *kind;
+
+	if (needed == NULL)
+	{
+		if (task->connection != NULL)
+			definition_error(path,
+							 psprintf("task \"%s\" of kind %s takes no connection", task->name, task->kind->name),
+							 "Remove \"connection\".");
+		return;
+	}
+	if (task->connection == NULL)
+		definition_error(definition_task_path(state->def, state->task, ""),
+						 psprintf("task \"%s\" of kind %s needs a connection", task->name, task->kind->name),
+						 psprintf("Add \"connection\" with the name of a connection of kind %s.", needed));
+	kind = connection_kind(state, task->connection);
+	if (kind == NULL)
+		definition_error(path,
+						 psprintf("connection \"%s\" of task \"%s\" does not exist", catalog_clip(task->connection), task->name),
+						 "Create it with weir.create_connection.");
+	if (strcmp(kind, needed) != 0)
+		definition_error(path,
+						 psprintf("connection \"%s\" of task \"%s\" is of kind %s", task->connection, task->name, kind),
+						 psprintf("A task of kind %s needs a connection of kind %s.", task->kind->name, needed));
+}
+
+/* What the task at hand may refer to. */
+static const RefScope *
+task_scope(CheckState *state)
+{
+	const Definition *def = state->def;
+	int			n = 0;
+
+	if (state->scope_ready)
+		return &state->scope;
+	dag_ancestors(def->ntasks, def->edges, def->nedges, state->task, state->is_ancestor);
+	for (int t = 0; t < def->ntasks; t++)
+		if (state->is_ancestor[t])
+			state->upstream_names[n++] = state->task_names[t];
+	state->scope.params = state->param_names;
+	state->scope.nparams = def->nparams;
+	state->scope.upstream = state->upstream_names;
+	state->scope.nupstream = n;
+	state->scope.tasks = state->task_names;
+	state->scope.ntasks = def->ntasks;
+	state->scope_ready = true;
+	return &state->scope;
+}
+
+static const char *
+reference_hint(const char *error)
+{
+	if (strstr(error, "names a task this one does not depend on") != NULL)
+		return "Add that task to \"depends_on\".";
+	if (strstr(error, "undeclared parameter") != NULL)
+		return "Declare it under \"parameters\".";
+	return NULL;
+}
+
+static bool
+check_piece(const RefPiece *piece, void *arg, char **error)
+{
+	if (piece->path != NULL)
+		*error = ref_check(piece->path, task_scope(arg));
+	return *error == NULL;
+}
+
+/* A syntax error of the parser, said again with its place in the definition.  For PG_CATCH. */
+static void pg_attribute_noreturn()
+syntax_error(MemoryContext context, const char *path, const char *name, const char *sql)
+{
+	ErrorData  *edata;
+
+	MemoryContextSwitchTo(context);
+	edata = CopyErrorData();
+	if (ERRCODE_TO_CATEGORY(edata->sqlerrcode) != ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION &&
+		ERRCODE_TO_CATEGORY(edata->sqlerrcode) != ERRCODE_DATA_EXCEPTION)
+		PG_RE_THROW();
+	FlushErrorState();
+	ereport(ERROR,
+			(errcode(edata->sqlerrcode),
+			 errmsg("SQL of task \"%s\": %s", name, edata->message),
+			 errdetail("JSON path: %s", path),
+			 edata->hint ? errhint("%s", edata->hint) : 0,
+			 internalerrquery(sql),
+			 internalerrposition(edata->cursorpos)));
+	pg_unreachable();
+}
+
+/*
+ * The raw parser knows syntax only, so it can run here, under another user
+ * than the statement later will.
+ */
+static void
+check_sql_syntax(CheckState *state, const char *path, const char *sql)
+{
+	const char *name = state->def->tasks[state->task].name;
+	MemoryContext context = CurrentMemoryContext;
+	List	   *volatile statements = NIL;
+	ListCell   *lc;
+
+	PG_TRY();
+	{
+		statements = raw_parser(sql, RAW_PARSE_DEFAULT);
+	}
+	PG_CATCH();
+	{
+		syntax_error(context, path, name, sql);
+	}
+	PG_END_TRY();
+
+	if (statements == NIL)
+		definition_error(path, psprintf("SQL of task \"%s\" contains no statement", name), NULL);
+	foreach(lc, statements)
+	{
+		Node	   *statement = lfirst_node(RawStmt, lc)->stmt;
+
+		if (IsA(statement, TransactionStmt))
+			definition_error(path, psprintf("SQL of task \"%s\" contains transaction control", name),
+							 "A task's statements and its outcome are one transaction. Split the task if parts must commit on their own.");
+		if (IsA(statement, CopyStmt) && ((CopyStmt *) statement)->filename == NULL)
+			definition_error(path, psprintf("SQL of task \"%s\" copies from or to a client", name),
+							 "There is no client. Use INSERT ... SELECT, or COPY with a file.");
+	}
+}
+
+static void
+check_sql(CheckState *state, const char *path, const char *text)
+{
+	char	   *error = NULL;
+	char	   *hint = NULL;
+	SqlText    *sql = sqltext_compile(text, &error, &hint);
+
+	if (sql == NULL)
+		definition_error(path, psprintf("SQL of task \"%s\": %s", state->def->tasks[state->task].name, error), hint);
+	if (sql->nrefs > 0)
+		error = sqltext_check(sql, task_scope(state));
+	if (error != NULL)
+		definition_error(path, error, reference_hint(error));
+	check_sql_syntax(state, path, sql->sql);
+	sqltext_free(sql);
+}
+
+/* Every string below item; sub is its path inside the task, ".spec...". */
+static void
+check_strings(CheckState *state, const cJSON *item, const char *sub)
+{
+	const cJSON *child;
+	char	   *error = NULL;
+	int			i = 0;
+
+	check_stack_depth();
+	if (cJSON_IsString(item))
+	{
+		if (strstr(item->valuestring, "{{") != NULL &&
+			!ref_scan(item->valuestring, check_piece, state, &error))
+			definition_error(definition_task_path(state->def, state->task, sub), error, reference_hint(error));
+		return;
+	}
+	if (!cJSON_IsObject(item) && !cJSON_IsArray(item))
+		return;
+	cJSON_ArrayForEach(child, item)
+		check_strings(state, child,
+					  cJSON_IsObject(item) ? definition_member(sub, child->string) : psprintf("%s[%d]", sub, i++));
+}
+
+static void
+check_task(CheckState *state)
+{
+	const DefTask *task = &state->def->tasks[state->task];
+	bool		is_sql = strcmp(task->kind->name, "sql") == 0;
+	KindProblem problem = {0};
+	const cJSON *item;
+
+	state->scope_ready = false;
+	check_connection(state);
+	task->kind->validate(task->spec, &problem);
+	if (problem.message != NULL)
+	{
+		const char *path = problem.path && problem.path[0] == '$' ? problem.path + 1 : "";
+
+		definition_error(definition_task_path(state->def, state->task, psprintf(".spec%s", path)),
+						 psprintf("task \"%s\": %s", task->name, problem.message), problem.hint);
+	}
+	cJSON_ArrayForEach(item, task->spec)
+	{
+		char	   *sub = definition_member(".spec", item->string);
+
+		if (is_sql && strcmp(item->string, "sql") == 0 && cJSON_IsString(item))
+			check_sql(state, definition_task_path(state->def, state->task, sub), item->valuestring);
+		else
+			check_strings(state, item, sub);
+	}
+}
+
+void
+definition_check(const Definition *def)
+{
+	CheckState	state = {0};
+	MemoryContext context;
+	MemoryContext old;
+
+	/* SQL is lexed and later run with this setting; weir_leave() restores it. */
+	(void) set_config_option("standard_conforming_strings", "on", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+
+	state.def = def;
+	state.outer = CurrentMemoryContext;
+	state.task_names = palloc(sizeof(char *) * def->ntasks);
+	state.upstream_names = palloc(sizeof(char *) * def->ntasks);
+	state.is_ancestor = palloc(sizeof(bool) * def->ntasks);
+	state.param_names = palloc(sizeof(char *) * Max(def->nparams, 1));
+	for (int t = 0; t < def->ntasks; t++)
+		state.task_names[t] = def->tasks[t].name;
+	for (int p = 0; p < def->nparams; p++)
+		state.param_names[p] = def->params[p].name;
+
+	/* Paths and parse trees of 10,000 tasks would add up. */
+	context = AllocSetContextCreate(CurrentMemoryContext, "weir definition check", ALLOCSET_DEFAULT_SIZES);
+	for (state.task = 0; state.task < def->ntasks; state.task++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		old = MemoryContextSwitchTo(context);
+		check_task(&state);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(context);
+	}
+	MemoryContextDelete(context);
+}

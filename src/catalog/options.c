@@ -1,0 +1,202 @@
+/*-------------------------------------------------------------------------
+ * options.c
+ *	  Which options a connection of a kind may have.
+ *
+ * Runs in the session that defines a connection.  Pure checks over a table.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+
+#include "catalogutil.h"
+#include "json.h"
+#include "options.h"
+
+#define MAX_SETTLE_SECONDS	3600
+#define MAX_HEADERS			50
+#define MAX_HEADER_VALUE	8192
+
+typedef enum OptionType
+{
+	OPTION_SEGMENT,				/* becomes one segment of a URL's path */
+	OPTION_IDENTIFIER,
+	OPTION_API_VERSION,
+	OPTION_SECONDS,
+	OPTION_BOOLEAN,
+	OPTION_HEADERS
+} OptionType;
+
+typedef struct OptionRule
+{
+	const char *kind;
+	const char *key;
+	OptionType	type;
+	bool		is_required;
+} OptionRule;
+
+static const OptionRule rules[] = {
+	{"adf", "subscription_id", OPTION_SEGMENT, true},
+	{"adf", "resource_group", OPTION_SEGMENT, true},
+	{"adf", "factory", OPTION_SEGMENT, true},
+	{"adf", "api_version", OPTION_API_VERSION, false},
+	{"adf", "correlation_parameter", OPTION_IDENTIFIER, false},
+	{"adf", "settle_seconds", OPTION_SECONDS, false},
+	{"databricks", "settle_seconds", OPTION_SECONDS, false},
+	{"http", "default_headers", OPTION_HEADERS, false},
+	{"http", "idempotent", OPTION_BOOLEAN, false},
+};
+
+static const char *const kinds[] = {"adf", "databricks", "http"};
+
+static void pg_attribute_noreturn()
+option_error(const char *key, const char *message, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid options: %s", message),
+			 key ? errdetail("JSON path: $.%s", key) : 0,
+			 hint ? errhint("%s", hint) : 0,
+			 errhidestmt(true)));
+	pg_unreachable();
+}
+
+static bool
+is_segment(const char *text)
+{
+	size_t		len = strlen(text);
+
+	if (len < 1 || len > 260 || strcmp(text, ".") == 0 || strcmp(text, "..") == 0)
+		return false;
+	for (const char *p = text; *p != '\0'; p++)
+		if ((unsigned char) *p <= ' ' || *p == 0x7f || strchr("/\\?#%", *p) != NULL)
+			return false;
+	return true;
+}
+
+static void
+check_headers(const char *key, const cJSON *headers)
+{
+	static const char token_chars[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~";
+	const cJSON *item;
+
+	if (!cJSON_IsObject(headers))
+		option_error(key, "default_headers must be an object of strings", NULL);
+	if (cJSON_GetArraySize(headers) > MAX_HEADERS)
+		option_error(key, "more than 50 default headers", NULL);
+	cJSON_ArrayForEach(item, headers)
+	{
+		const char *path = psprintf("%s.%s", key, item->string);
+		const char *value = json_string(item);
+
+		if (item->string[0] == '\0' || strspn(item->string, token_chars) != strlen(item->string))
+			option_error(path, "invalid name of a header", NULL);
+		if (pg_strcasecmp(item->string, "Authorization") == 0 ||
+			pg_strcasecmp(item->string, "Proxy-Authorization") == 0 ||
+			pg_strcasecmp(item->string, "Cookie") == 0)
+			option_error(path, "credentials do not belong into options",
+						 "Use auth with the name of a secret.");
+		if (pg_strcasecmp(item->string, "Host") == 0 ||
+			pg_strcasecmp(item->string, "Content-Length") == 0 ||
+			pg_strcasecmp(item->string, "Transfer-Encoding") == 0 ||
+			pg_strcasecmp(item->string, "Connection") == 0)
+			option_error(path, "this header is set by the HTTP client alone", NULL);
+		if (value == NULL || strlen(value) > MAX_HEADER_VALUE)
+			option_error(path, "value of a header must be a string of at most 8192 bytes", NULL);
+		for (const char *p = value; *p != '\0'; p++)
+			if (((unsigned char) *p < ' ' && *p != '\t') || *p == 0x7f)
+				option_error(path, "value of a header must not contain control characters", NULL);
+	}
+}
+
+static void
+check_option(const OptionRule *rule, const cJSON *item)
+{
+	const char *text = json_string(item);
+	double		number;
+
+	switch (rule->type)
+	{
+		case OPTION_SEGMENT:
+			if (text == NULL || !is_segment(text))
+				option_error(rule->key, psprintf("%s must be a string of 1 to 260 characters without white space and without any of / \\ ? # %%", rule->key), NULL);
+			break;
+		case OPTION_IDENTIFIER:
+			if (text == NULL || !catalog_is_identifier(text))
+				option_error(rule->key, psprintf("%s must be a name of letters, digits and \"_\"", rule->key), NULL);
+			break;
+		case OPTION_API_VERSION:
+			if (text == NULL || strspn(text, "0123456789abcdefghijklmnopqrstuvwxyz-.") != strlen(text) ||
+				text[0] == '\0' || strlen(text) > 40)
+				option_error(rule->key, psprintf("%s must be a version such as \"2018-06-01\"", rule->key), NULL);
+			break;
+		case OPTION_SECONDS:
+			if (text != NULL || !json_double(item, &number) || number < 0 || number > MAX_SETTLE_SECONDS)
+				option_error(rule->key, psprintf("%s must be a number of seconds from 0 to %d", rule->key, MAX_SETTLE_SECONDS), NULL);
+			break;
+		case OPTION_BOOLEAN:
+			if (!cJSON_IsBool(item))
+				option_error(rule->key, psprintf("%s must be true or false", rule->key), NULL);
+			break;
+		case OPTION_HEADERS:
+			check_headers(rule->key, item);
+			break;
+	}
+}
+
+void
+options_check(const char *kind, const cJSON *options)
+{
+	const char *known[lengthof(rules)];
+	int			nknown = 0;
+	bool		is_kind = false;
+	const cJSON *item;
+	char	   *near;
+
+	for (int i = 0; i < lengthof(kinds); i++)
+		is_kind = is_kind || strcmp(kind, kinds[i]) == 0;
+	if (!is_kind)
+	{
+		near = catalog_did_you_mean(kind, kinds, lengthof(kinds));
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown kind of connection \"%s\"", catalog_clip(kind)),
+				 errhint("Kinds are adf, databricks and http.%s%s", near ? " " : "", near ? near : "")));
+	}
+	if (!cJSON_IsObject(options))
+		option_error(NULL, "they must be a JSON object", NULL);
+
+	for (int i = 0; i < lengthof(rules); i++)
+		if (strcmp(rules[i].kind, kind) == 0)
+			known[nknown++] = rules[i].key;
+
+	cJSON_ArrayForEach(item, options)
+	{
+		const OptionRule *rule = NULL;
+
+		for (int i = 0; i < lengthof(rules); i++)
+			if (strcmp(rules[i].kind, kind) == 0 && strcmp(rules[i].key, item->string) == 0)
+				rule = &rules[i];
+		if (rule == NULL)
+		{
+			StringInfoData hint;
+
+			initStringInfo(&hint);
+			near = catalog_did_you_mean(item->string, known, nknown);
+			if (near)
+				appendStringInfo(&hint, "%s ", near);
+			appendStringInfo(&hint, "Options of kind %s are:", kind);
+			for (int i = 0; i < nknown; i++)
+				appendStringInfo(&hint, "%s %s", i > 0 ? "," : "", known[i]);
+			appendStringInfoChar(&hint, '.');
+			option_error(catalog_clip(item->string),
+						 psprintf("unknown option \"%s\"", catalog_clip(item->string)), hint.data);
+		}
+		check_option(rule, item);
+	}
+	for (int i = 0; i < lengthof(rules); i++)
+		if (rules[i].is_required && strcmp(rules[i].kind, kind) == 0 &&
+			cJSON_GetObjectItemCaseSensitive(options, rules[i].key) == NULL)
+			option_error(rules[i].key, psprintf("%s is missing", rules[i].key),
+						 psprintf("A connection of kind %s needs it.", kind));
+}

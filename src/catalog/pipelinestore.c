@@ -1,0 +1,139 @@
+/*-------------------------------------------------------------------------
+ * pipelinestore.c
+ *	  A checked definition written into the tables.
+ *
+ * Runs in the session that defines a pipeline, in its transaction: a version
+ * appears whole or not at all.  Four statements, whatever the number of
+ * tasks.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/jsonb.h"
+
+#include "access.h"
+#include "catalogutil.h"
+#include "json.h"
+#include "pipelinestore.h"
+
+static void
+store_parameters(int64 pipeline_id, int version, const Definition *def)
+{
+	static const Oid types[] = {INT8OID, INT4OID, JSONBOID};
+	cJSON	   *rows = cJSON_CreateArray();
+	Datum		values[3];
+
+	for (int i = 0; i < def->nparams; i++)
+	{
+		const DefParam *param = &def->params[i];
+		cJSON	   *row = cJSON_CreateObject();
+
+		cJSON_AddStringToObject(row, "name", param->name);
+		cJSON_AddStringToObject(row, "type", param->type);
+		if (param->default_value && !cJSON_IsNull(param->default_value))
+			cJSON_AddItemReferenceToObject(row, "default_value", (cJSON *) param->default_value);
+		cJSON_AddBoolToObject(row, "is_required", param->is_required);
+		if (param->description)
+			cJSON_AddStringToObject(row, "description", param->description);
+		cJSON_AddItemToArray(rows, row);
+	}
+	values[0] = Int64GetDatum(pipeline_id);
+	values[1] = Int32GetDatum(version);
+	values[2] = catalog_jsonb(json_text(rows));
+	weir_spi("INSERT INTO weir.parameter (pipeline_id, version, name, type, default_value, is_required, description) "
+			 "SELECT $1, $2, r.name, r.type, r.default_value, r.is_required, r.description "
+			 "FROM jsonb_to_recordset($3) AS r (name text, type text, default_value jsonb, is_required boolean, description text)",
+			 3, types, values, NULL);
+}
+
+static void
+store_tasks(int64 pipeline_id, int version, const Definition *def)
+{
+	static const Oid types[] = {INT8OID, INT4OID, JSONBOID};
+	cJSON	   *rows = cJSON_CreateArray();
+	Datum		values[3];
+
+	for (int i = 0; i < def->ntasks; i++)
+	{
+		const DefTask *task = &def->tasks[i];
+		cJSON	   *row = cJSON_CreateObject();
+
+		cJSON_AddItemToObject(row, "no", json_from_int64(i + 1));
+		cJSON_AddStringToObject(row, "name", task->name);
+		cJSON_AddStringToObject(row, "kind", task->kind->name);
+		if (task->connection)
+			cJSON_AddStringToObject(row, "connection", task->connection);
+		cJSON_AddStringToObject(row, "phase", task->phase);
+		cJSON_AddItemReferenceToObject(row, "spec", (cJSON *) task->spec);
+		cJSON_AddItemToObject(row, "max_attempts", json_from_int64(task->retry.max_attempts));
+		cJSON_AddItemToObject(row, "initial_ms", json_from_int64(task->retry.initial_delay_ms));
+		cJSON_AddItemToObject(row, "max_ms", json_from_int64(task->retry.max_delay_ms));
+		cJSON_AddNumberToObject(row, "multiplier", task->retry.multiplier);
+		cJSON_AddNumberToObject(row, "jitter", task->retry.jitter);
+		if (task->timeout_ms > 0)
+			cJSON_AddItemToObject(row, "timeout_ms", json_from_int64(task->timeout_ms));
+		cJSON_AddItemToObject(row, "wave", json_from_int64(task->wave));
+		cJSON_AddItemToObject(row, "upstream", json_from_int64(task->upstream_count));
+		cJSON_AddItemToArray(rows, row);
+	}
+	values[0] = Int64GetDatum(pipeline_id);
+	values[1] = Int32GetDatum(version);
+	values[2] = catalog_jsonb(json_text(rows));
+	weir_spi("INSERT INTO weir.task (pipeline_id, version, task_no, name, kind, connection_name, phase, spec, "
+			 "max_attempts, retry_initial_ms, retry_max_ms, retry_multiplier, retry_jitter, attempt_timeout, "
+			 "wave, upstream_count) "
+			 "SELECT $1, $2, r.no, r.name, r.kind, r.connection, r.phase, r.spec, r.max_attempts, r.initial_ms, "
+			 "r.max_ms, r.multiplier, r.jitter, r.timeout_ms * interval '1 millisecond', r.wave, r.upstream "
+			 "FROM jsonb_to_recordset($3) AS r (no integer, name text, kind text, connection text, phase text, "
+			 "spec jsonb, max_attempts integer, initial_ms bigint, max_ms bigint, multiplier double precision, "
+			 "jitter double precision, timeout_ms bigint, wave integer, upstream integer)",
+			 3, types, values, NULL);
+}
+
+static void
+store_dependencies(int64 pipeline_id, int version, const Definition *def)
+{
+	static const Oid types[] = {INT8OID, INT4OID, INT4ARRAYOID, INT4ARRAYOID};
+	Datum	   *downstream = palloc(sizeof(Datum) * Max(def->nedges, 1));
+	Datum	   *upstream = palloc(sizeof(Datum) * Max(def->nedges, 1));
+	Datum		values[4];
+
+	if (def->nedges == 0)
+		return;
+	for (int i = 0; i < def->nedges; i++)
+	{
+		downstream[i] = Int32GetDatum(def->edges[i].to + 1);
+		upstream[i] = Int32GetDatum(def->edges[i].from + 1);
+	}
+	values[0] = Int64GetDatum(pipeline_id);
+	values[1] = Int32GetDatum(version);
+	values[2] = PointerGetDatum(construct_array(downstream, def->nedges, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+	values[3] = PointerGetDatum(construct_array(upstream, def->nedges, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+	weir_spi("INSERT INTO weir.task_dependency (pipeline_id, version, task_no, upstream_no) "
+			 "SELECT $1, $2, e.task_no, e.upstream_no FROM unnest($3, $4) AS e (task_no, upstream_no)",
+			 4, types, values, NULL);
+}
+
+void
+pipeline_store_version(int64 pipeline_id, int version, const Definition *def, Datum document, Oid caller)
+{
+	static const Oid types[] = {INT8OID, INT4OID, JSONBOID, INT4OID, INT8OID, REGROLEOID};
+	Datum		values[6];
+	char		nulls[] = "      ";
+
+	values[0] = Int64GetDatum(pipeline_id);
+	values[1] = Int32GetDatum(version);
+	values[2] = document;
+	values[3] = Int32GetDatum(def->max_concurrent_runs);
+	values[4] = Int64GetDatum(def->timeout_ms);
+	nulls[4] = def->timeout_ms > 0 ? ' ' : 'n';
+	values[5] = ObjectIdGetDatum(caller);
+	weir_spi("INSERT INTO weir.pipeline_version (pipeline_id, version, definition, max_concurrent_runs, "
+			 "run_timeout, created_by) VALUES ($1, $2, $3, $4, $5 * interval '1 millisecond', $6)",
+			 6, types, values, nulls);
+	store_parameters(pipeline_id, version, def);
+	store_tasks(pipeline_id, version, def);
+	store_dependencies(pipeline_id, version, def);
+}

@@ -1,0 +1,110 @@
+/*-------------------------------------------------------------------------
+ * spi.c
+ *	  SPI in one line: plans prepared once per process, kept by the address
+ *	  of their SQL literal.
+ *
+ * Runs in any backend.  The plan table is process-local and grows only with
+ * the number of statements in the source.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+#include "access.h"
+
+typedef struct PlanEntry
+{
+	const char *sql;			/* key: the literal's address */
+	SPIPlanPtr	plan;
+} PlanEntry;
+
+static HTAB *plans = NULL;
+
+static SPIPlanPtr
+plan_for(const char *sql, int nargs, const Oid *types)
+{
+	PlanEntry  *entry;
+	bool		found;
+
+	if (plans == NULL)
+	{
+		HASHCTL		ctl = {0};
+
+		ctl.keysize = sizeof(const char *);
+		ctl.entrysize = sizeof(PlanEntry);
+		ctl.hcxt = TopMemoryContext;
+		plans = hash_create("weir plans", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+
+	entry = hash_search(plans, &sql, HASH_ENTER, &found);
+	if (!found)
+		entry->plan = NULL;
+	if (entry->plan == NULL)
+	{
+		SPIPlanPtr	plan = SPI_prepare(sql, nargs, (Oid *) types);
+
+		if (plan == NULL)
+			elog(ERROR, "could not prepare statement: %s", SPI_result_code_string(SPI_result));
+		if (SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not keep plan");
+		entry->plan = plan;
+	}
+	return entry->plan;
+}
+
+uint64
+weir_spi(const char *sql, int nargs, const Oid *types, const Datum *values, const char *nulls)
+{
+	SPIPlanPtr	plan = plan_for(sql, nargs, types);
+	int			rc = SPI_execute_plan(plan, (Datum *) values, nulls, false, 0);
+
+	if (rc < 0)
+		elog(ERROR, "could not execute statement: %s", SPI_result_code_string(rc));
+	return SPI_processed;
+}
+
+char *
+weir_spi_text(uint64 row, int column)
+{
+	Assert(row < SPI_processed);
+	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+}
+
+int64
+weir_spi_int64(uint64 row, int column, bool *isnull)
+{
+	bool		null;
+	Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &null);
+	Oid			type = SPI_gettypeid(SPI_tuptable->tupdesc, column);
+
+	if (isnull)
+		*isnull = null;
+	if (null)
+		return 0;
+	if (type == INT8OID)
+		return DatumGetInt64(value);
+	if (type == INT4OID)
+		return DatumGetInt32(value);
+	if (type == INT2OID)
+		return DatumGetInt16(value);
+	if (type == OIDOID || type == REGROLEOID)
+		return DatumGetObjectId(value);
+	elog(ERROR, "column %d is not an integer", column);
+	return 0;
+}
+
+bool
+weir_spi_bool(uint64 row, int column, bool *isnull)
+{
+	bool		null;
+	Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &null);
+
+	if (isnull)
+		*isnull = null;
+	return null ? false : DatumGetBool(value);
+}

@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ * adf_int.h
+ *	  What adf_pipeline.c and adf_activities.c share
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_ADF_INT_H
+#define WEIR_ADF_INT_H
+
+#include "kind_int.h"
+
+/* A terminal status, case ignored; the list is closed, anything else is still running */
+extern bool adf_is_terminal(const char *status);
+
+/*
+ * DETAIL: reads one page of activity runs into kind_state, then either asks
+ * for the next page or gives the outcome that kind_state.final holds.
+ */
+extern void adf_activities_response(KindCall *call, const KindResponse *response, KindVerdict *verdict);
+
+#endif							/* WEIR_ADF_INT_H */

@@ -1,0 +1,509 @@
+/*-------------------------------------------------------------------------
+ * http.c
+ *	  Kind http: one exchange with any HTTP service
+ *
+ * Runs in the conductor.  GET, HEAD, PUT, DELETE and OPTIONS may be repeated
+ * by the definition of HTTP, POST and PATCH only when the spec (or the
+ * connection) says "idempotent": true; Idempotency-Key is sent in every case.
+ * There is no way to ask a service we know nothing about whether a request
+ * arrived: after a crash or a lost answer a request that must not be repeated
+ * ends as outcome_unknown, and a person decides.
+ *-------------------------------------------------------------------------
+ */
+#include "mem.h"
+
+#include <strings.h>
+
+#include "kind_int.h"
+#include "retry.h"
+
+#define HTTP_TRIES		5		/* of one attempt; the task's retry policy is for more */
+#define MAX_URL			8192
+#define MAX_HEADERS		50
+
+static const KindMember members[] = {
+	{"method", KIND_TYPE_STRING, false},
+	{"url", KIND_TYPE_STRING, false},
+	{"path", KIND_TYPE_STRING, false},
+	{"query", KIND_TYPE_OBJECT, false},
+	{"headers", KIND_TYPE_OBJECT, false},
+	{"body", KIND_TYPE_ANY, false},
+	{"content_type", KIND_TYPE_STRING, false},
+	{"expect_status", KIND_TYPE_ARRAY, false},
+	{"idempotent", KIND_TYPE_BOOLEAN, false},
+};
+
+static const struct
+{
+	const char *name;
+	bool		changes;		/* something at the service */
+	bool		is_repeatable;
+}			methods[] = {
+	{"GET", false, true},
+	{"HEAD", false, true},
+	{"OPTIONS", false, true},
+	{"PUT", true, true},
+	{"DELETE", true, true},
+	{"POST", true, false},
+	{"PATCH", true, false},
+};
+
+/* Index of the method of a spec, or -1 */
+static int
+method_of(const cJSON *spec)
+{
+	const char *name = kind_string(spec, "method");
+
+	if (name == NULL)
+		return 0;
+	for (size_t i = 0; i < lengthof(methods); i++)
+	{
+		if (strcmp(methods[i].name, name) == 0)
+			return (int) i;
+	}
+	return -1;
+}
+
+static bool
+is_repeatable(const KindCall *call)
+{
+	int			method = method_of(call->spec);
+	const cJSON *said = kind_member(call->spec, "idempotent");
+
+	if (method < 0)
+		return false;
+	if (methods[method].is_repeatable)
+		return true;
+	if (!cJSON_IsBool(said))
+		said = kind_member(call->options, "idempotent");
+	return cJSON_IsTrue(said);
+}
+
+static bool
+has_control(const char *text)
+{
+	for (; *text != '\0'; text++)
+	{
+		if (((unsigned char) *text < ' ' && *text != '\t') || *text == 0x7F)
+			return true;
+	}
+	return false;
+}
+
+static bool
+check_headers(const cJSON *headers, KindProblem *problem)
+{
+	static const char *const reserved[] = {
+		"Authorization", "Proxy-Authorization", "Cookie", "Host", "Content-Length",
+		"Content-Type", "Transfer-Encoding", "Connection", "Idempotency-Key", "Expect",
+	};
+	static const char token_chars[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~";
+	const cJSON *item;
+
+	if (cJSON_GetArraySize(headers) > MAX_HEADERS)
+		return kind_problem(problem, "$.headers", "more than 50 headers", NULL);
+	cJSON_ArrayForEach(item, headers)
+	{
+		char	   *name = kind_clean_text(item->string, strlen(item->string), 64);
+		char	   *path = mem_printf("$.headers.%s", name);
+
+		if (*name == '\0' || strspn(item->string, token_chars) != strlen(item->string))
+			return kind_problem(problem, path, "invalid name of a header", NULL);
+		for (size_t i = 0; i < lengthof(reserved); i++)
+		{
+			if (strcasecmp(reserved[i], name) == 0)
+				return kind_problem(problem, path, mem_printf("header \"%s\" cannot be set by a spec", name),
+									i < 3 ? "Credentials belong to the connection: use its auth with the name of a secret." :
+									i == 5 ? "Use \"content_type\"." : NULL);
+		}
+		if (cJSON_IsObject(item) || cJSON_IsArray(item) || cJSON_IsNull(item))
+			return kind_problem(problem, path, "the value of a header must be a string or a number", NULL);
+		if (has_control(kind_scalar_text(item)))
+			return kind_problem(problem, path, "the value of a header must not contain control characters", NULL);
+	}
+	return true;
+}
+
+static bool
+check_statuses(const cJSON *statuses, KindProblem *problem)
+{
+	const cJSON *item;
+	int			i = 0;
+
+	cJSON_ArrayForEach(item, statuses)
+	{
+		int64		status;
+
+		if (!kind_has_reference(item) &&
+			(!json_int64(item, &status) || status < 200 || status > 599))
+			return kind_problem(problem, mem_printf("$.expect_status[%d]", i),
+								"an expected status must be an integer from 200 to 599", NULL);
+		i++;
+	}
+	return i > 0 || kind_problem(problem, "$.expect_status", "\"expect_status\" is empty",
+								 "Leave it out to expect any of 200 to 299.");
+}
+
+static bool
+check_query(const cJSON *query, KindProblem *problem)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach(item, query)
+	{
+		const cJSON *one = cJSON_IsArray(item) ? item->child : item;
+
+		for (; one != NULL; one = cJSON_IsArray(item) ? one->next : NULL)
+		{
+			if (cJSON_IsObject(one) || cJSON_IsArray(one))
+				return kind_problem(problem, "$.query", "a query parameter must be a scalar or an array of scalars", NULL);
+		}
+	}
+	return true;
+}
+
+static bool
+check_spec(const cJSON *spec, KindProblem *problem)
+{
+	const cJSON *method = kind_member(spec, "method");
+	const char *type = kind_string(spec, "content_type");
+	const cJSON *headers;
+	const cJSON *statuses;
+
+	if (!kind_check_members(spec, members, lengthof(members), problem))
+		return false;
+	if (!kind_has_reference(method) && method_of(spec) < 0)
+		return kind_problem(problem, "$.method", "unknown method",
+							"Methods are GET, HEAD, OPTIONS, PUT, DELETE, POST and PATCH.");
+	if ((kind_string(spec, "url") == NULL) == (kind_string(spec, "path") == NULL))
+		return kind_problem(problem, "$", "give either \"url\" or \"path\"",
+							"\"path\" is joined to the base URL of the connection.");
+	if (type != NULL && (has_control(type) || strlen(type) > 200))
+		return kind_problem(problem, "$.content_type", "not a content type", NULL);
+	headers = kind_member(spec, "headers");
+	if (cJSON_IsObject(headers) && !check_headers(headers, problem))
+		return false;
+	if (!check_query(kind_member(spec, "query"), problem))
+		return false;
+	statuses = kind_member(spec, "expect_status");
+	return !cJSON_IsArray(statuses) || check_statuses(statuses, problem);
+}
+
+static void
+http_validate(const cJSON *spec, KindProblem *problem)
+{
+	(void) check_spec(spec, problem);
+}
+
+/* Does "text" hold a segment "..", also in disguise?  The rest of the path is the service's. */
+static bool
+climbs(const char *text)
+{
+	size_t		dots = 0;
+	size_t		others = 0;
+
+	for (; *text != '\0' && *text != '?' && *text != '#'; text++)
+	{
+		if (*text == '/' || *text == '\\')
+		{
+			if (dots == 2 && others == 0)
+				return true;
+			dots = others = 0;
+		}
+		else if (*text == '.')
+			dots++;
+		else if (strncasecmp(text, "%2e", 3) == 0)
+		{
+			dots++;
+			text += 2;
+		}
+		else
+			others++;
+	}
+	return dots == 2 && others == 0;
+}
+
+static void
+add_query(StrBuf *url, const cJSON *query)
+{
+	char		separator = strchr(url->data, '?') ? '&' : '?';
+	const cJSON *item;
+
+	cJSON_ArrayForEach(item, query)
+	{
+		const cJSON *one = cJSON_IsArray(item) ? item->child : item;
+
+		for (; one != NULL; one = cJSON_IsArray(item) ? one->next : NULL)
+		{
+			if (cJSON_IsNull(one))
+				continue;
+			strbuf_addchar(url, separator);
+			kind_url_encode(url, item->string);
+			strbuf_addchar(url, '=');
+			kind_url_encode(url, kind_scalar_text(one));
+			separator = '&';
+		}
+	}
+}
+
+/* Is url the base address or something below it?  Only there go the connection's credentials. */
+static bool
+is_below(const char *url, const char *base)
+{
+	size_t		len = base ? strlen(base) : 0;
+
+	return len > 0 && strncmp(url, base, len) == 0 &&
+		(url[len] == '\0' || strchr("/?#", url[len]) != NULL) && !climbs(url + len);
+}
+
+static bool
+build_url(const KindCall *call, KindRequest *request, KindProblem *problem)
+{
+	const char *path = kind_string(call->spec, "path");
+	const char *given = kind_string(call->spec, "url");
+	StrBuf		url;
+
+	strbuf_init(&url);
+	if (path != NULL)
+	{
+		if (call->base_url == NULL || *call->base_url == '\0')
+			return kind_problem(problem, "$.path", "\"path\" needs a connection with a base URL", NULL);
+		if (strchr(path, '#') != NULL || climbs(path))
+			return kind_problem(problem, "$.path", "\"path\" must not contain \"#\" or segments \"..\"", NULL);
+		strbuf_addstr(&url, call->base_url);
+		if (*path != '/' && *path != '?')
+			strbuf_addchar(&url, '/');
+		strbuf_addstr(&url, path);
+	}
+	else
+	{
+		if (strncasecmp(given, "http://", 7) != 0 && strncasecmp(given, "https://", 8) != 0)
+			return kind_problem(problem, "$.url", "\"url\" must begin with http:// or https://", NULL);
+		if (strchr(given, '#') != NULL)
+			return kind_problem(problem, "$.url", "\"url\" must not contain \"#\"", NULL);
+		strbuf_addstr(&url, given);
+		request->without_auth = !is_below(given, call->base_url);
+	}
+	add_query(&url, kind_member(call->spec, "query"));
+	if (url.len > MAX_URL)
+		return kind_problem(problem, "$", "the URL is longer than 8192 bytes", NULL);
+	for (size_t i = 0; i < url.len; i++)
+	{
+		if ((unsigned char) url.data[i] <= ' ' || url.data[i] == 0x7F)
+			return kind_problem(problem, path ? "$.path" : "$.url",
+								"a URL must not contain white space or control characters",
+								"Give parameters in \"query\": they are percent-encoded.");
+	}
+	request->url = url.data;
+	return true;
+}
+
+static void
+build_body(const cJSON *spec, KindRequest *request)
+{
+	const cJSON *body = kind_member(spec, "body");
+	const char *type = kind_string(spec, "content_type");
+
+	if (body == NULL || cJSON_IsNull(body))
+		return;
+	if (cJSON_IsString(body))
+	{
+		request->body = body->valuestring;
+		request->content_type = type ? type : "text/plain; charset=utf-8";
+		return;
+	}
+	request->body = json_text(body);
+	request->content_type = type ? type : "application/json";
+}
+
+/* The connection's default headers, then the spec's, which win */
+static const cJSON *
+build_headers(const KindCall *call)
+{
+	const cJSON *sources[2];
+	cJSON	   *headers = cJSON_CreateObject();
+
+	sources[0] = kind_member(call->options, "default_headers");
+	sources[1] = kind_member(call->spec, "headers");
+	for (int i = 0; i < 2; i++)
+	{
+		const cJSON *item;
+
+		if (!cJSON_IsObject(sources[i]))
+			continue;
+		cJSON_ArrayForEach(item, sources[i])
+		{
+			cJSON	   *value = cJSON_CreateString(kind_scalar_text(item));
+
+			/* header names have no case, so neither has this */
+			cJSON_DeleteItemFromObject(headers, item->string);
+			cJSON_AddItemToObject(headers, item->string, value);
+		}
+	}
+	return headers->child != NULL ? headers : NULL;
+}
+
+static char *
+unknown_message(const KindCall *call, const char *reason)
+{
+	const char *where = kind_string(call->spec, "path");
+
+	if (where == NULL)
+		where = kind_string(call->spec, "url");
+	/* what follows the path may be confidential */
+	where = where ? mem_strndup(where, strcspn(where, "?#")) : "";
+	return mem_printf("%s: whether %s %s took effect is not known; check the service (Idempotency-Key \"%s\") before the task is run again, or mark the task \"idempotent\" if it may be repeated",
+					  reason, kind_string(call->spec, "method") ? kind_string(call->spec, "method") : "GET",
+					  where, call->token ? call->token : "");
+}
+
+static KindStep
+http_first_step(const KindCall *call)
+{
+	(void) call;
+	return KIND_STEP_START;
+}
+
+static KindStep
+http_resume_step(const KindCall *call)
+{
+	return is_repeatable(call) ? KIND_STEP_START : KIND_STEP_LOOKUP;
+}
+
+static bool
+http_request(const KindCall *call, KindRequest *request, KindProblem *problem)
+{
+	int			method;
+
+	if (call->step != KIND_STEP_START)
+	{
+		/* LOOKUP after a crash: there is nobody to ask */
+		problem->code = "outcome_unknown";
+		problem->is_system_error = true;
+		return kind_problem(problem, "$", unknown_message(call, "the conductor was interrupted"), NULL);
+	}
+	if (!check_spec(call->spec, problem) || !build_url(call, request, problem))
+		return false;
+	method = method_of(call->spec);
+	if (method < 0)
+		return kind_problem(problem, "$.method", "unknown method", NULL);
+	request->method = methods[method].name;
+	request->starts_work = methods[method].changes;
+	request->is_repeatable = is_repeatable(call);
+	request->idempotency_key = call->token;
+	request->headers = build_headers(call);
+	build_body(call->spec, request);
+	return true;
+}
+
+static bool
+is_expected(const cJSON *spec, int status)
+{
+	const cJSON *statuses = kind_member(spec, "expect_status");
+	const cJSON *item;
+
+	if (!cJSON_IsArray(statuses))
+		return status >= 200 && status <= 299;
+	cJSON_ArrayForEach(item, statuses)
+	{
+		int64		value;
+
+		if (json_int64(item, &value) && value == status)
+			return true;
+	}
+	return false;
+}
+
+static cJSON *
+build_output(const KindResponse *response)
+{
+	cJSON	   *output = cJSON_CreateObject();
+	size_t		len = response->body ? response->body_len : 0;
+	cJSON	   *body = NULL;
+	char	   *error;
+
+	cJSON_AddNumberToObject(output, "status", response->http_status);
+	if (response->content_type != NULL)
+		cJSON_AddStringToObject(output, "content_type",
+								kind_clean_text(response->content_type, strlen(response->content_type), 200));
+	if (len == 0)
+		body = cJSON_CreateNull();
+	else if (len <= KIND_MAX_OUTPUT)
+		body = kind_parse_body(response, &error);
+	if (body == NULL)
+		body = cJSON_CreateString(kind_clean_text(response->body, len, KIND_MAX_OUTPUT));
+	cJSON_AddItemToObject(output, "body", body);
+	if (len > KIND_MAX_OUTPUT)
+		cJSON_AddTrueToObject(output, "truncated");
+	return output;
+}
+
+/* The last answer to a request that must not be sent twice, other than what was expected */
+static void
+fail_unrepeatable(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	char	   *code;
+	char	   *message;
+
+	if (!retry_http_status_is_transient(response->http_status))
+	{
+		kind_fail_status(call, response, verdict);
+		return;
+	}
+	kind_body_error(response, &code, &message);
+	kind_fail(verdict, false, false, code,
+			  mem_printf("HTTP %d: %s; not tried again because the task is not marked \"idempotent\"",
+						 response->http_status, message));
+}
+
+static void
+http_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	int			method = method_of(call->spec);
+	int			status = response->http_status;
+	bool		answered = status > 0 && response->transport_error == NULL;
+	bool		arrived = response->request_sent || status > 0;
+
+	if (answered && is_expected(call->spec, status))
+	{
+		verdict->outcome = KIND_SUCCEEDED;
+		verdict->output = build_output(response);
+		return;
+	}
+	if (!is_repeatable(call))
+	{
+		/* Not sent, or refused before anything was done: may go on as if it were repeatable */
+		bool		refused = answered ? status == 401 || status == 429 || status == 503 : !arrived;
+
+		if (!answered && arrived)
+			kind_fail_unknown(verdict, unknown_message(call, response->transport_error ?
+													   response->transport_error : "no answer"));
+		else if (!refused || !kind_common_response(call, response, false, true, HTTP_TRIES, verdict))
+			fail_unrepeatable(call, response, verdict);
+	}
+	else
+	{
+		/*
+		 * POST is repeatable for the sake of its key, which the next attempt
+		 * will not have; PUT by nature.
+		 */
+		bool		by_key = method >= 0 && !methods[method].is_repeatable &&
+			(!answered || status == 502 || status == 504);
+
+		if (!kind_common_response(call, response, by_key, true, HTTP_TRIES, verdict))
+			kind_fail_status(call, response, verdict);
+	}
+	if (answered && verdict->outcome == KIND_FAILED)
+		verdict->output = build_output(response);
+}
+
+const TaskKind kind_http = {
+	.name = "http",
+	.connection_kind = "http",
+	.is_http = true,
+	.validate = http_validate,
+	.first_step = http_first_step,
+	.resume_step = http_resume_step,
+	.request = http_request,
+	.response = http_response,
+};

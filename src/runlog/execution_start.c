@@ -1,0 +1,524 @@
+/*-------------------------------------------------------------------------
+ * execution_start.c
+ *	  weir.log_execution_start: may this execution run, and how
+ *
+ * Runs in the session of an outside orchestrator.  In the common case four
+ * statements: lock the restart state of the pipeline, read what decides,
+ * write the state, write the execution.  The decision itself is
+ * restart_decide() in core.
+ *
+ * Two calls at the same time take turns on the lock, so the reference's
+ * check-then-insert cannot happen: the second one sees the first.  A call
+ * whose answer was lost is repeated with the same external run id and gets
+ * the first answer again; the unique index run_external is the last word.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/timestamp.h"
+
+#include "access.h"
+#include "catalogutil.h"
+#include "engine.h"
+#include "status.h"
+#include "restart.h"
+#include "execution.h"
+
+PG_FUNCTION_INFO_V1(weir_log_execution_start);
+
+/* Positions of the SQL arguments */
+enum
+{
+	ARG_PIPELINE, ARG_PROJECT, ARG_PARENT, ARG_IS_BATCH,
+	ARG_EXTERNAL_SYSTEM, ARG_EXTERNAL_RUN_ID,
+	ARG_TRIGGER_TYPE, ARG_TRIGGER_NAME, ARG_TRIGGER_TIME,
+	ARG_WINDOW_START, ARG_WINDOW_END, ARG_SOURCE, ARG_TARGET,
+	ARG_PARAMETERS, ARG_STALE_AFTER
+};
+
+typedef struct Start
+{
+	char	   *pipeline_name;
+	char	   *project;
+	char	   *external_system;
+	char	   *external_run_id;
+	char	   *trigger_type;
+	char	   *trigger_name;
+	char	   *source_name;
+	char	   *target_name;
+	int64		parent_id;		/* 0: none */
+	bool		is_batch;
+	Oid			caller;
+
+	/* read under the lock */
+	int64		pipeline_id;
+	Oid			owner;
+	int64		origin;			/* row_audit_id a D would reuse, or 0 */
+	int64		last_run_id;
+	bool		is_initial;
+	int64		same_id;		/* execution with the same external run id, or 0 */
+	int64		other_id;		/* execution still E, or 0 */
+	int64		new_id;			/* drawn for this execution */
+	RestartInput input;
+} Start;
+
+typedef struct Answer
+{
+	int64		execution_id;
+	char		code;
+	char		next_load;
+	int64		last_run_id;	/* 0: none */
+	int64		row_audit_id;
+	TimestampTz batch_start;
+	bool		is_initial;
+} Answer;
+
+static const char lock_sql[] =
+	"SELECT s.pipeline_id, s.skip_once, s.next_load_status, s.origin_row_audit_id, "
+	"s.last_run_id, s.last_success_run_id "
+	"FROM weir.pipeline p JOIN weir.pipeline_state s ON s.pipeline_id = p.pipeline_id "
+	"WHERE p.name = $1 FOR UPDATE OF s";
+
+static const char register_sql[] =
+	"WITH p AS (INSERT INTO weir.pipeline (name, project, owner, is_batch) VALUES ($1, $2, $3, $4) "
+	"ON CONFLICT (name) DO NOTHING RETURNING pipeline_id) "
+	"INSERT INTO weir.pipeline_state (pipeline_id) SELECT pipeline_id FROM p";
+
+/*
+ * The statements of the common case are kept small: what they cost is mostly
+ * the setting up of their plans.  A run of weir comes before an outside one:
+ * it is never stale.  The id is drawn here because it can be had at no extra
+ * statement; the rare start that does not use it leaves a gap.
+ */
+static const char facts_sql[] =
+	"SELECT p.is_enabled, p.is_batch, p.owner, o.run_id, o.is_external, nextval('weir.run_id_seq') "
+	"FROM weir.pipeline p LEFT JOIN weir.run o "
+	"ON o.pipeline_id = p.pipeline_id AND o.status IN ('running', 'cancelling') "
+	"WHERE p.pipeline_id = $1 ORDER BY o.is_external, o.run_id LIMIT 1";
+
+static const char same_sql[] =
+	"SELECT r.run_id FROM weir.run r WHERE r.pipeline_id = $1 "
+	"AND r.external_run_id = $2 AND r.external_system = $3";
+
+static const char same_without_system_sql[] =
+	"SELECT r.run_id FROM weir.run r WHERE r.pipeline_id = $1 "
+	"AND r.external_run_id = $2 AND r.external_system IS NULL";
+
+static const char stale_sql[] =
+	"SELECT " EXECUTION_LAST_SIGN("r") " + coalesce($2, p.stale_after, make_interval(secs => $3)) "
+	"<= clock_timestamp() FROM weir.run r JOIN weir.pipeline p ON p.pipeline_id = r.pipeline_id "
+	"WHERE r.run_id = $1";
+
+/* The batch start of a child is that of the outermost batch. */
+#define OUTERMOST_START(id) \
+	"(WITH RECURSIVE up AS (" \
+	"SELECT u.parent_run_id, coalesce(u.started_at, u.queued_at) AS began, 1 AS depth " \
+	"FROM weir.run u WHERE u.run_id = " id " UNION ALL " \
+	"SELECT u.parent_run_id, coalesce(u.started_at, u.queued_at), up.depth + 1 " \
+	"FROM up JOIN weir.run u ON u.run_id = up.parent_run_id) " \
+	"SELECT began FROM up ORDER BY depth DESC LIMIT 1)"
+
+static const char parent_sql[] =
+	"SELECT b.pipeline_id, b.is_external, b.is_batch, b.status, " OUTERMOST_START("b.run_id")
+	" FROM weir.run b WHERE b.run_id = $1 FOR SHARE OF b";
+
+static const char again_sql[] =
+	"SELECT r.start_status, r.next_load_status, r.last_run_id, r.row_audit_id, "
+	OUTERMOST_START("r.run_id") ", NOT EXISTS (SELECT FROM weir.run e "
+	"WHERE e.pipeline_id = r.pipeline_id AND e.run_id < r.run_id AND e.status = 'succeeded') "
+	"FROM weir.run r WHERE r.run_id = $1";
+
+/* Executions that do not run end at once, and are no one's last execution. */
+static const char write_sql[] =
+	"INSERT INTO weir.run (run_id, pipeline_id, pipeline_name, is_external, is_batch, parent_run_id, "
+	"status, start_status, next_load_status, row_audit_id, last_run_id, params, nominal_time, "
+	"window_start, window_end, trigger_type, trigger_name, triggered_by, owner, external_system, "
+	"external_run_id, source_name, target_name, queued_at, started_at, ended_at) "
+	"VALUES ($1, $2, $3, true, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, "
+	"$20, $21, $22, $23, $24, $25)";
+
+static const char write_state_sql[] =
+	"UPDATE weir.pipeline_state SET last_run_id = $2 WHERE pipeline_id = $1";
+
+static const char skip_used_sql[] =
+	"UPDATE weir.pipeline_state SET skip_once = false WHERE pipeline_id = $1";
+
+static Datum
+optional_id(int64 id, char *null)
+{
+	*null = id == 0 ? 'n' : ' ';
+	return Int64GetDatum(id);
+}
+
+static char
+letter_at(int column)
+{
+	char	   *text = weir_spi_text(0, column);
+
+	return text == NULL ? '\0' : text[0];
+}
+
+/* ---- arguments ---- */
+
+static void
+read_arguments(FunctionCallInfo fcinfo, Start *start)
+{
+	memset(start, 0, sizeof(*start));
+	start->pipeline_name = catalog_arg_required(fcinfo, ARG_PIPELINE, "pipeline_name", EXECUTION_MAX_NAME);
+	if (start->pipeline_name[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"pipeline_name\" must not be empty")));
+	start->project = execution_arg(fcinfo, ARG_PROJECT, "project", EXECUTION_MAX_NAME);
+	start->parent_id = PG_ARGISNULL(ARG_PARENT) ? 0 : PG_GETARG_INT64(ARG_PARENT);
+	if (!PG_ARGISNULL(ARG_PARENT) && start->parent_id <= 0)
+		execution_unknown(start->parent_id);
+	start->is_batch = !PG_ARGISNULL(ARG_IS_BATCH) && PG_GETARG_BOOL(ARG_IS_BATCH);
+	start->external_system = execution_arg(fcinfo, ARG_EXTERNAL_SYSTEM, "external_system", EXECUTION_MAX_NAME);
+	start->external_run_id = execution_arg(fcinfo, ARG_EXTERNAL_RUN_ID, "external_run_id", EXECUTION_MAX_NAME);
+	start->trigger_type = execution_arg(fcinfo, ARG_TRIGGER_TYPE, "trigger_type", EXECUTION_MAX_NAME);
+	start->trigger_name = execution_arg(fcinfo, ARG_TRIGGER_NAME, "trigger_name", EXECUTION_MAX_NAME);
+	start->source_name = execution_arg(fcinfo, ARG_SOURCE, "source_name", EXECUTION_MAX_CODE);
+	start->target_name = execution_arg(fcinfo, ARG_TARGET, "target_name", EXECUTION_MAX_CODE);
+	execution_check_json(fcinfo, ARG_PARAMETERS, "parameters", true);
+
+	if (!PG_ARGISNULL(ARG_WINDOW_START) && !PG_ARGISNULL(ARG_WINDOW_END) &&
+		PG_GETARG_TIMESTAMPTZ(ARG_WINDOW_END) < PG_GETARG_TIMESTAMPTZ(ARG_WINDOW_START))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"window_end\" is before \"window_start\"")));
+	if (!PG_ARGISNULL(ARG_STALE_AFTER))
+	{
+		Interval	zero = {0};
+
+		if (DatumGetBool(DirectFunctionCall2(interval_lt, PG_GETARG_DATUM(ARG_STALE_AFTER),
+											 IntervalPGetDatum(&zero))))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("argument \"stale_after\" must not be negative")));
+	}
+}
+
+/* ---- reading under the lock ---- */
+
+static bool
+lock_state(Start *start)
+{
+	static const Oid text = TEXTOID;
+	Datum		name = CStringGetTextDatum(start->pipeline_name);
+	char		next_load;
+	bool		never;
+
+	if (weir_spi(lock_sql, 1, &text, &name, NULL) == 0)
+		return false;
+
+	start->pipeline_id = weir_spi_int64(0, 1, NULL);
+	start->input.skip_once = weir_spi_bool(0, 2, NULL);
+	next_load = letter_at(3);
+	if (!next_load_status_parse(next_load, &start->input.last_next_load))
+		elog(ERROR, "unknown next_load_status \"%c\"", next_load);
+	start->origin = weir_spi_int64(0, 4, NULL);
+	start->last_run_id = weir_spi_int64(0, 5, NULL);
+	(void) weir_spi_int64(0, 6, &never);
+	start->is_initial = never;
+	return true;
+}
+
+/*
+ * Two first calls at the same time: the second waits in the INSERT for the
+ * first to commit, finds the name taken, and then the row to lock.
+ */
+static void
+register_pipeline(const Start *start)
+{
+	static const Oid types[4] = {TEXTOID, TEXTOID, REGROLEOID, BOOLOID};
+	char		nulls[4] = {' ', ' ', ' ', ' '};
+	Datum		values[4];
+
+	if (!execution_register_unknown)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("pipeline \"%s\" does not exist", start->pipeline_name),
+				 errhint("Define it, or turn on weir.register_unknown_pipelines.")));
+	values[0] = CStringGetTextDatum(start->pipeline_name);
+	values[1] = execution_text(start->project, &nulls[1]);
+	values[2] = ObjectIdGetDatum(start->caller);
+	values[3] = BoolGetDatum(start->is_batch);
+	(void) weir_spi(register_sql, 4, types, values, nulls);
+}
+
+static void
+lock_or_register(Start *start)
+{
+	/* Once more for a pipeline that somebody drops between the two. */
+	for (int i = 0; i < 3; i++)
+	{
+		if (lock_state(start))
+			return;
+		register_pipeline(start);
+	}
+	if (!lock_state(start))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("pipeline \"%s\" is being dropped", start->pipeline_name)));
+}
+
+/* The execution that an earlier call with the same external run id logged. */
+static void
+find_same(Start *start)
+{
+	static const Oid types[3] = {INT8OID, TEXTOID, TEXTOID};
+	Datum		values[3] = {Int64GetDatum(start->pipeline_id)};
+	uint64		found;
+
+	if (start->external_run_id == NULL)
+		return;
+	values[1] = CStringGetTextDatum(start->external_run_id);
+	if (start->external_system == NULL)
+		found = weir_spi(same_without_system_sql, 2, types, values, NULL);
+	else
+	{
+		values[2] = CStringGetTextDatum(start->external_system);
+		found = weir_spi(same_sql, 3, types, values, NULL);
+	}
+	start->input.same_external_run = found > 0;
+	if (found > 0)
+		start->same_id = weir_spi_int64(0, 1, NULL);
+}
+
+static bool
+other_is_stale(FunctionCallInfo fcinfo, const Start *start)
+{
+	static const Oid types[3] = {INT8OID, INTERVALOID, FLOAT8OID};
+	Datum		values[3] = {
+		Int64GetDatum(start->other_id), PG_GETARG_DATUM(ARG_STALE_AFTER),
+		Float8GetDatum((double) execution_stale_after_s)
+	};
+	char		nulls[3] = {' ', PG_ARGISNULL(ARG_STALE_AFTER) ? 'n' : ' ', execution_stale_after_s == 0 ? 'n' : ' '};
+
+	return weir_spi(stale_sql, 3, types, values, nulls) > 0 && weir_spi_bool(0, 1, NULL);
+}
+
+static void
+read_facts(FunctionCallInfo fcinfo, Start *start)
+{
+	static const Oid int8 = INT8OID;
+	Datum		pipeline_id = Int64GetDatum(start->pipeline_id);
+	bool		no_other;
+	bool		is_external;
+
+	if (weir_spi(facts_sql, 1, &int8, &pipeline_id, NULL) == 0)
+		elog(ERROR, "pipeline %s vanished while it was locked", start->pipeline_name);
+	start->input.disabled = !weir_spi_bool(0, 1, NULL);
+	start->is_batch |= weir_spi_bool(0, 2, NULL);
+	start->owner = (Oid) weir_spi_int64(0, 3, NULL);
+	start->other_id = weir_spi_int64(0, 4, &no_other);
+	is_external = weir_spi_bool(0, 5, NULL);
+	start->new_id = weir_spi_int64(0, 6, NULL);
+
+	if (no_other)
+		start->input.other = RESTART_OTHER_NONE;
+	else if (is_external && other_is_stale(fcinfo, start))
+		start->input.other = RESTART_OTHER_DEAD;
+	else
+		start->input.other = RESTART_OTHER_LIVE;
+}
+
+/* An execution that crashed is closed first; what that gives is what counts. */
+static RestartDecision
+decide(FunctionCallInfo fcinfo, Start *start)
+{
+	Execution	dead;
+	RestartDecision decision = restart_decide(&start->input);
+
+	if (!decision.close_other_first)
+		return decision;
+
+	start->input.other_next_load = execution_close_stale(start->other_id, !PG_ARGISNULL(ARG_STALE_AFTER),
+														 PG_GETARG_DATUM(ARG_STALE_AFTER), &dead);
+	start->input.last_next_load = start->input.other_next_load;
+	start->origin = dead.row_audit_id;
+	start->last_run_id = dead.id;
+	return restart_decide(&start->input);
+}
+
+/*
+ * A child holds its batch until commit, so that the batch cannot end without
+ * seeing it.  A run of weir may be a parent too; then nothing follows from it.
+ */
+static TimestampTz
+check_parent(const Start *start)
+{
+	static const Oid int8 = INT8OID;
+	Datum		id = Int64GetDatum(start->parent_id);
+	RunStatus	status = RUN_FAILED;
+	bool		isnull;
+	Datum		began;
+
+	if (weir_spi(parent_sql, 1, &int8, &id, NULL) == 0)
+		execution_unknown(start->parent_id);
+	if (weir_spi_int64(0, 1, NULL) == start->pipeline_id)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("execution " INT64_FORMAT " is one of the same pipeline and cannot be its parent", start->parent_id)));
+	if (weir_spi_bool(0, 2, NULL) && !weir_spi_bool(0, 3, NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("execution " INT64_FORMAT " is not a batch and takes no children", start->parent_id),
+				 errhint("Start the parent with is_batch => true.")));
+	if (!run_status_parse(weir_spi_text(0, 4), &status) ||
+		(status != RUN_RUNNING && status != RUN_CANCELLING))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("parent execution " INT64_FORMAT " is not running", start->parent_id),
+				 errdetail("Its status is %s.", run_status_name(status)),
+				 errhint("Start the batch again and pass its new ExecutionID.")));
+	began = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 5, &isnull);
+	return isnull ? 0 : DatumGetTimestampTz(began);
+}
+
+/* ---- answers ---- */
+
+static void
+answer_again(const Start *start, Answer *answer)
+{
+	static const Oid int8 = INT8OID;
+	Datum		id = Int64GetDatum(start->same_id);
+	char		next_load;
+	bool		isnull;
+
+	if (weir_spi(again_sql, 1, &int8, &id, NULL) == 0)
+		elog(ERROR, "execution " INT64_FORMAT " vanished", start->same_id);
+	answer->execution_id = start->same_id;
+	answer->code = letter_at(1);
+	next_load = letter_at(2);
+	/* what was the pipeline's at the start follows from the code of those that ran */
+	answer->next_load = answer->code == START_EXECUTE ? NEXT_LOAD_PROCESS :
+		start_code_runs((StartCode) answer->code) ? answer->code : next_load;
+	answer->last_run_id = weir_spi_int64(0, 3, NULL);
+	answer->row_audit_id = weir_spi_int64(0, 4, NULL);
+	answer->batch_start = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 5, &isnull));
+	answer->is_initial = weir_spi_bool(0, 6, NULL);
+}
+
+static void
+write_run(FunctionCallInfo fcinfo, const Start *start, const RestartDecision *decision, const Answer *answer,
+		  TimestampTz now)
+{
+	static const Oid types[25] = {
+		INT8OID, INT8OID, TEXTOID, BOOLOID, INT8OID, TEXTOID, CHAROID, CHAROID, INT8OID, INT8OID,
+		JSONBOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID,
+		REGROLEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID
+	};
+	static const int moments[3] = {ARG_TRIGGER_TIME, ARG_WINDOW_START, ARG_WINDOW_END};
+	bool		runs = start_code_runs(decision->code);
+	RunStatus	status = runs ? RUN_RUNNING : decision->code == START_ABORT ? RUN_ABORTED : RUN_SKIPPED;
+	Datum		values[25];
+	char		nulls[25];
+
+	memset(nulls, ' ', sizeof(nulls));
+	values[0] = Int64GetDatum(answer->execution_id);
+	values[1] = Int64GetDatum(start->pipeline_id);
+	values[2] = CStringGetTextDatum(start->pipeline_name);
+	values[3] = BoolGetDatum(start->is_batch);
+	values[4] = optional_id(start->parent_id, &nulls[4]);
+	values[5] = CStringGetTextDatum(run_status_name(status));
+	values[6] = CharGetDatum(decision->code);
+	values[7] = CharGetDatum(answer->next_load);
+	nulls[7] = runs ? 'n' : ' ';
+	values[8] = Int64GetDatum(answer->row_audit_id);
+	values[9] = optional_id(start->last_run_id, &nulls[9]);
+	values[10] = PG_ARGISNULL(ARG_PARAMETERS) ? catalog_jsonb("{}") : PG_GETARG_DATUM(ARG_PARAMETERS);
+	for (int i = 0; i < lengthof(moments); i++)
+	{
+		values[11 + i] = PG_GETARG_DATUM(moments[i]);
+		nulls[11 + i] = PG_ARGISNULL(moments[i]) ? 'n' : ' ';
+	}
+	values[14] = CStringGetTextDatum(start->trigger_type ? start->trigger_type : "manual");
+	values[15] = execution_text(start->trigger_name, &nulls[15]);
+	values[16] = CStringGetTextDatum(GetUserNameFromId(start->caller, false));
+	values[17] = ObjectIdGetDatum(start->owner);
+	values[18] = execution_text(start->external_system, &nulls[18]);
+	values[19] = execution_text(start->external_run_id, &nulls[19]);
+	values[20] = execution_text(start->source_name, &nulls[20]);
+	values[21] = execution_text(start->target_name, &nulls[21]);
+	values[22] = values[23] = values[24] = TimestampTzGetDatum(now);
+	nulls[runs ? 24 : 23] = 'n';
+	(void) weir_spi(write_sql, 25, types, values, nulls);
+}
+
+static void
+write_execution(FunctionCallInfo fcinfo, const Start *start, const RestartDecision *decision, Answer *answer)
+{
+	static const Oid types[2] = {INT8OID, INT8OID};
+	Datum		values[2] = {Int64GetDatum(start->pipeline_id), Int64GetDatum(start->new_id)};
+	TimestampTz now = GetCurrentTimestamp();
+
+	answer->execution_id = start->new_id;
+	answer->code = decision->code;
+	answer->next_load = start->input.last_next_load;
+	answer->last_run_id = start->last_run_id;
+	answer->row_audit_id = restart_row_audit_id(decision, start->new_id, start->origin);
+	answer->is_initial = start->is_initial;
+	if (start->parent_id == 0)
+		answer->batch_start = now;
+
+	if (start_code_runs(decision->code))
+		(void) weir_spi(write_state_sql, 2, types, values, NULL);
+	else if (decision->skip_once_used)
+		(void) weir_spi(skip_used_sql, 1, types, values, NULL);
+	write_run(fcinfo, start, decision, answer, now);
+}
+
+static void
+start_execution(FunctionCallInfo fcinfo, Start *start, Answer *answer)
+{
+	RestartDecision decision;
+
+	lock_or_register(start);
+	find_same(start);
+	if (start->input.same_external_run)
+	{
+		answer_again(start, answer);
+		return;
+	}
+	read_facts(fcinfo, start);
+	decision = decide(fcinfo, start);
+	/* after the dead execution: run ids are locked ascending */
+	if (start->parent_id != 0)
+		answer->batch_start = check_parent(start);
+	write_execution(fcinfo, start, &decision, answer);
+}
+
+Datum
+weir_log_execution_start(PG_FUNCTION_ARGS)
+{
+	WeirScope	scope;
+	Start		start;
+	Answer		answer = {0};
+	Datum		values[7];
+	bool		nulls[7] = {false};
+
+	read_arguments(fcinfo, &start);
+	weir_enter(&scope);
+	weir_require_operator(scope.caller, "log executions");
+	start.caller = scope.caller;
+	start_execution(fcinfo, &start, &answer);
+	weir_leave(&scope);
+
+	values[0] = Int64GetDatum(answer.execution_id);
+	values[1] = execution_letter(answer.code, &nulls[1]);
+	values[2] = execution_letter(answer.next_load, &nulls[2]);
+	values[3] = Int64GetDatum(answer.last_run_id);
+	nulls[3] = answer.last_run_id == 0;
+	values[4] = Int64GetDatum(answer.row_audit_id);
+	values[5] = TimestampTzGetDatum(answer.batch_start);
+	values[6] = BoolGetDatum(answer.is_initial);
+	return execution_row(fcinfo, values, nulls);
+}

@@ -1,0 +1,337 @@
+"""The numbers weir must hold, measured on a running server (PGHOST, PGUSER, PGDATABASE, PGDATA).
+
+Called by test/bench/run.  Times come from the run log, which the conductor writes with
+clock_timestamp(), so that the client is not in them; ratios are measured in one run.
+A measurement is a function below that returns (what was found, whether it holds).
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+LIMIT = 300                 # seconds until a wait gives up
+MEASUREMENTS = []
+
+
+class BenchError(Exception):
+    pass
+
+
+def measurement(what, bar, when="always"):
+    def register(function):
+        MEASUREMENTS.append((function.__name__, what, bar, when, function))
+        return function
+    return register
+
+
+def psql(sql, check=True):
+    done = subprocess.run(["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"], input=sql,
+                          capture_output=True, text=True, timeout=LIMIT * 2)
+    if check and done.returncode != 0:
+        raise BenchError(done.stderr.strip() or "psql failed")
+    return done.stdout.strip()
+
+
+def pipeline(name, tasks, concurrent=1):
+    definition = {"max_concurrent_runs": concurrent, "tasks": tasks}
+    psql(f"SELECT weir.create_pipeline('{name}', $json${json.dumps(definition)}$json$::jsonb, 'bench')")
+
+
+def task(name, *depends_on, kind="sql", spec=None, **more):
+    if spec is None:
+        spec = {"sql": "SELECT 1"} if kind == "sql" else {}
+    return {"name": name, "kind": kind, "depends_on": list(depends_on), "spec": spec, **more}
+
+
+def trigger(name, runs=1):
+    """One transaction; the ids of the runs."""
+    return [int(line) for line in
+            psql(f"SELECT weir.trigger('{name}') FROM generate_series(1, {runs})").split()]
+
+
+def until(sql, seconds=LIMIT, pause=0.05):
+    """Look again and again until the query says t."""
+    give_up = time.monotonic() + seconds
+    while psql(sql, check=False) != "t":
+        if time.monotonic() > give_up:
+            raise BenchError(f"waited {seconds} s in vain for: {sql}")
+        time.sleep(pause)
+
+
+def ended(ids, pause=0.05):
+    until(f"SELECT bool_and(ended_at IS NOT NULL) FROM weir.run WHERE run_id BETWEEN {ids[0]} AND {ids[-1]}",
+          pause=pause)
+    bad = psql(f"SELECT status || ': ' || coalesce(error_message, '') FROM weir.run "
+               f"WHERE run_id BETWEEN {ids[0]} AND {ids[-1]} AND status <> 'succeeded' LIMIT 1")
+    if bad:
+        raise BenchError(f"a run did not succeed: {bad}")
+
+
+def seconds_of(ids, start="queued_at"):
+    """From the first start to the last end."""
+    return float(psql(f"SELECT extract(epoch FROM max(ended_at) - min({start})) FROM weir.run "
+                      f"WHERE run_id BETWEEN {ids[0]} AND {ids[-1]}"))
+
+
+def pgbench(script, seconds=5, transactions=None, clients=1):
+    """Transactions (scripts) per second."""
+    with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
+        file.write(script)
+        file.flush()
+        how = ["-T", str(seconds)] if transactions is None else ["-t", str(transactions)]
+        done = subprocess.run(["pgbench", "-n", "-M", "prepared", "-c", str(clients), "-j", str(clients), *how,
+                               "-f", file.name], capture_output=True, text=True)
+    found = re.search(r"^tps = ([0-9.]+)", done.stdout, re.MULTILINE)
+    if done.returncode != 0 or not found:
+        raise BenchError(done.stderr.strip() or done.stdout)
+    return float(found[1])
+
+
+def processes(kind):
+    return [int(pid) for pid in psql(f"SELECT pid FROM pg_stat_activity WHERE backend_type = '{kind}' "
+                                     "AND coalesce(datname, current_database()) = current_database()").split()]
+
+
+def switches(pid):
+    """How often a process went to sleep so far: each wakeup is followed by one."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        return sum(int(line.split()[1]) for line in status if "ctxt_switches" in line)
+
+
+# --- the measurements -----------------------------------------------------------
+
+@measurement("trigger commit to first task started, warm", "p50 <= 5 ms, p99 <= 20 ms")
+def trigger_latency():
+    pipeline("bench_one", [task("only")])
+    script = "SELECT weir.trigger('bench_one') AS run \\gset\nSELECT weir.wait(:run, '10 seconds');\n"
+    pgbench(script, transactions=30)
+    psql("SELECT 1")
+    first = int(psql("SELECT max(run_id) + 1 FROM weir.run"))
+    pgbench(script, transactions=500)
+    p50, p99 = map(float, psql(f"""
+        SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY ms), percentile_cont(0.99) WITHIN GROUP (ORDER BY ms)
+        FROM (SELECT extract(epoch FROM a.started_at - r.queued_at) * 1000 AS ms
+              FROM weir.run AS r JOIN weir.attempt AS a USING (run_id) WHERE r.run_id >= {first}) AS x
+        """).split("|"))
+    return f"p50 {p50:.2f} ms, p99 {p99:.2f} ms", p50 <= 5 and p99 <= 20
+
+
+@measurement("step to next step in a chain of 1,000 SQL tasks", "<= 2 ms")
+def chain():
+    tasks = [task("t0")] + [task(f"t{number}", f"t{number - 1}") for number in range(1, 1000)]
+    pipeline("bench_chain", tasks)
+    ids = trigger("bench_chain")
+    ended(ids, pause=0.5)
+    step = seconds_of(ids, "started_at")
+    return f"{step:.2f} ms", step <= 2
+
+
+@measurement("no-op DAG tasks, every transition logged, fsync on", ">= 5,000 tasks/s")
+def noop_dag():
+    layers, width, runs = 10, 10, 200
+    tasks = [task(f"t{layer}_{number}", *([f"t{layer - 1}_{number}", f"t{layer - 1}_{(number + 1) % width}"]
+                                          if layer else []), kind="noop")
+             for layer in range(layers) for number in range(width)]
+    pipeline("bench_noop", tasks, concurrent=runs)
+    ended(trigger("bench_noop", 5))
+    ids = trigger("bench_noop", runs)
+    ended(ids, pause=0.5)
+    rate = runs * layers * width / seconds_of(ids)
+    return f"{rate:,.0f} tasks/s", rate >= 5000
+
+
+@measurement("500-way fan-out and join, SQL tasks", "< 1 s")
+def fan_out():
+    middle = [f"m{number}" for number in range(500)]
+    pipeline("bench_fan", [task("start"), *(task(name, "start") for name in middle), task("join", *middle)])
+    ended(trigger("bench_fan"))
+    ids = trigger("bench_fan")
+    ended(ids)
+    taken = seconds_of(ids, "started_at")
+    return f"{taken:.2f} s", taken < 1
+
+
+@measurement("HTTP tasks against a local server, one conductor", ">= 3,000/s")
+def http_tasks():
+    per_run, runs = 500, 20
+    server = subprocess.Popen([sys.executable, os.path.join(HERE, "httpd.py"), "2"],
+                              stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        port = int(server.stdout.readline())
+        psql(f"SELECT weir.create_connection('bench_http', 'http', 'http://127.0.0.1:{port}', "
+             "'{\"type\": \"none\"}'::jsonb, '{}'::jsonb, 'bench')")
+        pipeline("bench_http", [task(f"t{number}", kind="http", connection="bench_http",
+                                     spec={"method": "GET", "path": "/"}) for number in range(per_run)],
+                 concurrent=runs)
+        ended(trigger("bench_http"))
+        ids = trigger("bench_http", runs)
+        ended(ids, pause=0.5)
+        rate = per_run * runs / seconds_of(ids)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+    return f"{rate:,.0f} tasks/s", rate >= 3000
+
+
+@measurement("log_execution_start + log_execution_end, of two bare inserts", ">= 0.7")
+def log_execution():
+    psql("CREATE TABLE IF NOT EXISTS bare (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "
+         "name text, at timestamptz DEFAULT clock_timestamp())")
+    bare = "INSERT INTO bare (name) VALUES ('start');\nINSERT INTO bare (name) VALUES ('end');\n"
+    pair = ("SELECT \"ExecutionID\" AS run FROM weir.log_execution_start('bench_outside') \\gset\n"
+            "SELECT weir.log_execution_end(:run);\n")
+    pgbench(pair, seconds=1)
+    rates = {bare: 0.0, pair: 0.0}
+    for _ in range(3):                      # alternating, so that a slow moment hits both
+        for script in rates:
+            rates[script] += pgbench(script, seconds=3) / 3
+    ratio = rates[pair] / rates[bare]
+    return f"{ratio:.2f} ({rates[pair]:,.0f} of {rates[bare]:,.0f} pairs/s)", ratio >= 0.7
+
+
+@measurement("wakeups while idle, 10,000 paused pipelines", "0 per second")
+def idle():
+    psql("""SELECT weir.create_pipeline('bench_idle_' || n,
+                '{"tasks": [{"name": "only", "kind": "noop", "spec": {}}]}'::jsonb, 'bench')
+            FROM generate_series(1, 10000) AS n""")
+    psql("UPDATE weir.pipeline SET is_paused = true WHERE name LIKE 'bench_idle_%'")
+    pids = processes("weir conductor") + processes("weir launcher")
+    if len(pids) < 2:
+        raise BenchError("conductor or launcher not found")
+    before = None
+    for _ in range(20):                     # until what the statements above caused is over
+        now = [switches(pid) for pid in pids]
+        if now == before:
+            break
+        before = now
+        time.sleep(1)
+    start = sum(switches(pid) for pid in pids)
+    time.sleep(20)
+    rate = (sum(switches(pid) for pid in pids) - start) / 20
+    return f"{rate:.2f} per second", rate == 0
+
+
+@measurement("kill -9 of the conductor to first resumed task", "< 1 s")
+def restart():
+    pipeline("bench_restart", [task("slow", spec={"sql": "SELECT pg_sleep(2)"})])
+    run = trigger("bench_restart")[0]
+    until(f"SELECT EXISTS (SELECT FROM weir.attempt WHERE run_id = {run} AND status = 'started')")
+    killed = time.time()
+    os.kill(processes("weir conductor")[0], signal.SIGKILL)
+    until(f"SELECT EXISTS (SELECT FROM weir.attempt WHERE run_id = {run} AND attempt_no = 2 "
+          "AND started_at IS NOT NULL)")
+    taken = float(psql(f"SELECT extract(epoch FROM started_at) FROM weir.attempt "
+                       f"WHERE run_id = {run} AND attempt_no = 2")) - killed
+    ended([run])
+    return f"{taken:.2f} s", taken < 1
+
+
+@measurement("throughput lost under a transaction held open for 10 minutes", "<= 5 %", "--soak")
+def held_transaction():
+    pipeline("bench_held", [task(f"t{number}", kind="noop") for number in range(100)], concurrent=1000)
+
+    def rate(seconds):
+        give_up = time.monotonic() + seconds
+        done = 0
+        while time.monotonic() < give_up:
+            ended(trigger("bench_held", 50))
+            done += 5000
+        return done / seconds
+    rate(10)
+    before = rate(60)
+    holder = subprocess.Popen(["psql", "-X", "-q"], stdin=subprocess.PIPE, text=True)
+    holder.stdin.write("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM weir.run \\g /dev/null\n")
+    holder.stdin.flush()
+    try:
+        rate(540)
+        lost = 1 - rate(60) / before
+    finally:
+        holder.stdin.close()
+        holder.wait()
+    return f"{lost * 100:.1f} %", lost <= 0.05
+
+
+@measurement("status views with 1,000,000 runs x 5 tasks in the log", "< 20 ms", "--full")
+def big_log():
+    psql("""INSERT INTO weir.pipeline (name, owner) SELECT 'bench_log_' || n, current_user::regrole
+            FROM generate_series(1, 100) AS n""")
+    psql("""INSERT INTO weir.run (pipeline_id, pipeline_name, status, start_status, next_load_status, triggered_by,
+                                  owner, queued_at, started_at, ended_at)
+            SELECT p.pipeline_id, p.name, 'succeeded', 'E', 'P', 'bench', p.owner, at, at, at + interval '1 minute'
+            FROM generate_series(1, 10000) AS n, LATERAL (SELECT now() - n * interval '50 minutes' AS at) AS t,
+                 weir.pipeline AS p WHERE p.name LIKE 'bench_log_%'""")
+    psql("""INSERT INTO weir.task_run (run_id, task_no, task_name, kind, phase, status, attempt_no, ready_at,
+                                       started_at, ended_at)
+            SELECT r.run_id, n, 'task ' || n, 'sql', 'transform', 'succeeded', 1, r.started_at, r.started_at, r.ended_at
+            FROM weir.run AS r, generate_series(1, 5) AS n WHERE r.pipeline_name LIKE 'bench_log_%'""")
+    psql("VACUUM ANALYZE weir.run, weir.task_run")
+    worst = ("", 0.0)
+    for view, where in (("status", ""), ("runs", "WHERE status = 'running'"),
+                        ("runs", "ORDER BY run_id DESC LIMIT 20"),
+                        ("task_runs", "WHERE run_id = (SELECT max(run_id) FROM weir.run)")):
+        sql = f"SELECT * FROM weir.{view} {where}"
+        found = psql(f"SET jit = off; EXPLAIN (ANALYZE, TIMING OFF) {sql}; EXPLAIN (ANALYZE, TIMING OFF) {sql}")
+        taken = float(re.findall(r"Execution Time: ([0-9.]+)", found)[-1])
+        if taken > worst[1]:
+            worst = (sql, taken)
+    return f"{worst[1]:.1f} ms ({worst[0]})", worst[1] < 20
+
+
+# Promised, and no part of this version or no measurement of it yet.
+NOT_YET = [("1,000 HTTP exchanges in flight at flat memory", "flat"),
+           ("BI views for one day with 1,000,000 runs in the log", "< 200 ms"),
+           ("wakeups while idle, 1,000 future schedules", "0 per second")]
+
+
+# --- the table ------------------------------------------------------------------
+
+def conditions():
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as info:
+        model = next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), "unknown")
+    return (f"{len(os.sched_getaffinity(0))} x {model}, {psql('SHOW server_version')}, fsync {psql('SHOW fsync')}, "
+            f"synchronous_commit {psql('SHOW synchronous_commit')}, shared_buffers {psql('SHOW shared_buffers')}, "
+            f"weir {psql('''SELECT extversion FROM pg_extension WHERE extname = 'weir' ''')}")
+
+
+def line(what, bar, found, verdict):
+    print(f"{what:<64} {bar:<26} {found:<34} {verdict}", flush=True)
+
+
+def main():
+    only = os.environ.get("TESTS", "").split()
+    modes = {"always", *sys.argv[1:]}
+    failed = 0
+    print(conditions())
+    line("what", "bar", "found", "holds")
+    line("-" * 64, "-" * 26, "-" * 34, "-----")
+    until("SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'weir conductor' "
+          "AND datname = current_database()", seconds=30)
+    for name, what, bar, when, function in MEASUREMENTS:
+        if only and name not in only:
+            continue
+        if when not in modes and not only:
+            line(what, bar, f"not measured, see {when}", "")
+            continue
+        try:
+            found, holds = function()
+        except (BenchError, subprocess.TimeoutExpired) as problem:
+            line(what, bar, "error", "no")
+            print(f"    {problem}", flush=True)
+            holds = False
+        else:
+            line(what, bar, found, "yes" if holds else "NO")
+        failed += not holds
+    if not only:
+        for what, bar in NOT_YET:
+            line(what, bar, "not measured yet", "")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""/_cloud: how tests steer the cloud and look into it. Nothing here is in the ledger."""
+
+import re
+
+from server import Response, json_response
+
+
+class Control:
+    def __init__(self, cloud):
+        self.cloud = cloud
+
+    async def handle(self, request, path):
+        key = (request.method, re.sub(r"/[0-9]+$", "/N", path))
+        handler = getattr(self, HANDLERS.get(key, "unknown"))
+        try:
+            answer = await handler(request, path)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return json_response(400, {"error": str(error) or type(error).__name__})
+        return answer if isinstance(answer, Response) else json_response(200, answer)
+
+    async def unknown(self, request, path):
+        return json_response(404, {"error": f"no such control: {request.method} {path}"})
+
+    async def echo(self, request, path):
+        return {"ok": True, "method": request.method, "body": request.body.decode("utf-8", "replace")}
+
+    async def ledger(self, request, path):
+        found = self.cloud.ledger.select(request.query)
+        limit = int(request.query.get("limit", len(found)))
+        return found[-limit:] if limit else []
+
+    async def counts(self, request, path):
+        return self.cloud.ledger.counts(request.query)
+
+    async def wait(self, request, path):
+        return await self.cloud.ledger.wait(request.query)
+
+    async def list_faults(self, request, path):
+        return {"faults": [fault.describe() for fault in self.cloud.faults.list]}
+
+    async def add_faults(self, request, path):
+        return {"faults": [fault.describe() for fault in self.cloud.faults.add(request.json())]}
+
+    async def clear_faults(self, request, path):
+        self.cloud.faults.clear()
+        return {}
+
+    async def remove_fault(self, request, path):
+        self.cloud.faults.remove(int(path.rsplit("/", 1)[1]))
+        return {}
+
+    async def reset(self, request, path):
+        """Runs, ledger, faults and lake are gone. Tokens, settings, jobs and pipelines stay."""
+        cloud = self.cloud
+        cloud.faults.clear()
+        await cloud.pipeline_runs.stop()
+        await cloud.job_runs.stop()
+        cloud.lake.clear()
+        cloud.generic.answers.clear()
+        cloud.ledger.clear()
+        return {}
+
+    async def get_config(self, request, path):
+        return self.cloud.settings.describe()
+
+    async def set_config(self, request, path):
+        wanted = request.json()
+        self.cloud.settings.change(wanted)
+        if wanted.get("revoke_tokens"):
+            self.cloud.entra.revoke_all()
+        return self.cloud.settings.describe()
+
+    async def add_job(self, request, path):
+        self.cloud.job_runs.define(request.json())
+        return {}
+
+    async def add_pipeline(self, request, path):
+        self.cloud.pipeline_runs.define(request.json())
+        return {}
+
+    async def lake(self, request, path):
+        return {"directory": str(self.cloud.settings.lake), "files": self.cloud.lake.files()}
+
+    async def runs(self, request, path):
+        """Every run with its state, and its tasks or activities; ids are strings."""
+        adf = [{**run.facts(), "status": run.status, "message": run.message, "parameters": run.parameters,
+                "activities": [{"activity": one.name, "status": one.status, "error": one.error["message"]}
+                               for one in run.activities]}
+               for run in self.cloud.pipeline_runs.runs.values()]
+        databricks = [{**run.facts(), "life_cycle_state": run.life, "result_state": run.result,
+                       "message": run.message, "parameters": run.parameters, "repairs": len(run.history) - 1,
+                       "tasks": [{"task_key": one.key, "run_id": str(one.run_id), "attempt": one.attempt,
+                                  "life_cycle_state": one.life, "result_state": one.result,
+                                  "error": one.error, "output": one.output, "partial": one.partial}
+                                 for one in run.task_runs]}
+                      for run in self.cloud.job_runs.runs.values()]
+        return {"adf": adf, "databricks": databricks}
+
+
+HANDLERS = {("GET", "/_cloud/echo"): "echo", ("POST", "/_cloud/echo"): "echo",
+            ("GET", "/_cloud/ledger"): "ledger", ("GET", "/_cloud/counts"): "counts",
+            ("GET", "/_cloud/wait"): "wait", ("GET", "/_cloud/runs"): "runs", ("GET", "/_cloud/lake"): "lake",
+            ("GET", "/_cloud/faults"): "list_faults", ("POST", "/_cloud/faults"): "add_faults",
+            ("DELETE", "/_cloud/faults"): "clear_faults", ("DELETE", "/_cloud/faults/N"): "remove_fault",
+            ("POST", "/_cloud/reset"): "reset", ("GET", "/_cloud/config"): "get_config",
+            ("POST", "/_cloud/config"): "set_config", ("POST", "/_cloud/jobs"): "add_job",
+            ("POST", "/_cloud/pipelines"): "add_pipeline"}

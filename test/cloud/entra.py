@@ -1,0 +1,185 @@
+"""Entra ID: client credentials for access tokens, v2.0 and v1 endpoints, and the managed identity.
+
+A token is random text bound to one resource; the other services ask check() whether it is
+theirs.  It is as long as real ones are, so that clients with small buffers are found out.
+"""
+
+import base64
+import binascii
+import secrets
+import time
+import urllib.parse
+import uuid
+
+from server import Refusal, json_response
+from settings import ARM_SCOPE, DATABRICKS_SCOPE
+
+RESOURCES = {"2ff814a6-3304-4ab8-85cb-cd0e6f879c1d", "https://management.azure.com",
+             "https://management.core.windows.net", "https://vault.azure.net",
+             "https://storage.azure.com", "https://api.fabric.microsoft.com",
+             "https://ossrdbms-aad.database.windows.net"}
+SAME = {"https://management.core.windows.net": "https://management.azure.com"}
+ARM = ARM_SCOPE.removesuffix("/.default")
+DATABRICKS = DATABRICKS_SCOPE.removesuffix("/.default")
+
+
+class Token:
+    def __init__(self, resource, client, lifetime):
+        self.text = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9." + secrets.token_urlsafe(800) \
+            + "." + secrets.token_urlsafe(256)
+        self.resource = resource
+        self.client = client
+        self.expires = time.time() + lifetime
+
+
+class Entra:
+    def __init__(self, settings, ledger):
+        self.settings = settings
+        self.ledger = ledger
+        self.tokens = {}
+
+    def route(self, request, path):
+        """(operation, facts, handler) or None."""
+        parts = path.strip("/").split("/")
+        if path == "/metadata/identity/oauth2/token":
+            return "entra.identity", {"scope": request.query.get("resource")}, self.managed_identity
+        if len(parts) >= 3 and parts[1] == "oauth2" and parts[-1] == "token":
+            form = request.form()
+            facts = {"client_id": basic(request)[0] or form.get("client_id"),
+                     "scope": form.get("scope") or form.get("resource")}
+            return "entra.token", facts, self.token
+        return None
+
+    def check(self, text, resource):
+        """None when the token is good for the resource, else "unknown", "expired" or "audience"."""
+        token = self.tokens.get(text)
+        if token is None:
+            return "unknown"
+        if token.expires <= time.time():
+            return "expired"
+        return None if token.resource == resource else "audience"
+
+    def issue(self, resource, client):
+        now = time.time()
+        if len(self.tokens) > 10_000:
+            self.tokens = {text: token for text, token in self.tokens.items() if token.expires > now}
+        token = Token(SAME.get(resource, resource), client, self.settings.token_lifetime)
+        self.tokens[token.text] = token
+        return token
+
+    def revoke_all(self):
+        self.tokens.clear()
+
+    async def token(self, request, entry):
+        v2 = "/v2.0/" in request.path
+        if request.method != "POST":
+            raise refusal(400, "invalid_request", 900561,
+                          "The endpoint only accepts POST requests. Received a GET request.")
+        form = request.form()
+        grant = form.get("grant_type")
+        if not grant:
+            raise refusal(400, "invalid_request", 900144,
+                          "The request body must contain the following parameter: 'grant_type'.")
+        if grant != "client_credentials":
+            raise refusal(400, "unsupported_grant_type", 70003,
+                          f"The app requested an unsupported grant type '{grant[:60]}'.")
+        client = self._client(request, form)
+        resource = self._scope(form) if v2 else self._resource(form.get("resource", ""))
+        token = self.issue(resource, client)
+        self.ledger.mark_started(entry)
+        lifetime = int(self.settings.token_lifetime)
+        if v2:
+            answer = {"token_type": "Bearer", "expires_in": lifetime, "ext_expires_in": lifetime,
+                      "access_token": token.text}
+        else:
+            answer = v1_answer(token, lifetime, form["resource"])
+        return json_response(200, answer, {"Cache-Control": "no-store, no-cache", "Pragma": "no-cache"})
+
+    async def managed_identity(self, request, entry):
+        """The instance metadata service: header Metadata, a resource instead of a scope, numbers as strings."""
+        if request.headers.get("metadata", "").lower() != "true":
+            return json_response(400, {"error": "bad_request_102",
+                                       "error_description": "Required metadata header not specified"})
+        resource = request.query.get("resource", "").rstrip("/")
+        if resource not in RESOURCES:
+            return json_response(400, {"error": "invalid_resource",
+                                       "error_description": f"AADSTS500011: The resource principal named "
+                                                            f"{resource[:200]} was not found in the tenant."})
+        token = self.issue(resource, "managed-identity")
+        self.ledger.mark_started(entry)
+        return json_response(200, v1_answer(token, int(self.settings.token_lifetime), resource))
+
+    def _client(self, request, form):
+        client, secret = basic(request)
+        if client is None:
+            client, secret = form.get("client_id"), form.get("client_secret")
+        if not client:
+            raise refusal(400, "invalid_request", 900144,
+                          "The request body must contain the following parameter: 'client_id'.")
+        if client not in self.settings.clients:
+            raise refusal(400, "unauthorized_client", 700016,
+                          f"Application with identifier '{client[:100]}' was not found in the directory.")
+        if secret is None:
+            raise refusal(401, "invalid_client", 7000216,
+                          "'client_assertion', 'client_secret' or 'request' is required for the "
+                          "'client_credentials' grant type.")
+        if not secrets.compare_digest(secret.encode(), str(self.settings.clients[client]).encode()):
+            raise refusal(401, "invalid_client", 7000215,
+                          "Invalid client secret provided. Ensure the secret being sent in the request is "
+                          f"the client secret value, not the client secret ID, for app '{client[:100]}'.")
+        return client
+
+    def _scope(self, form):
+        scope = form.get("scope", "")
+        if not scope:
+            raise refusal(400, "invalid_request", 900144,
+                          "The request body must contain the following parameter: 'scope'.")
+        if " " in scope.strip():
+            raise refusal(400, "invalid_scope", 70011,
+                          f"The provided value for the input parameter 'scope' is not valid: {scope[:200]}")
+        if not scope.endswith("/.default"):
+            raise refusal(400, "invalid_scope", 1002012,
+                          f"The provided value for scope {scope[:200]} is not valid. Client credential flows "
+                          "must have a scope value with /.default suffixed to the resource identifier.")
+        return self._resource(scope.removesuffix("/.default"))
+
+    def _resource(self, resource):
+        if resource.rstrip("/") not in RESOURCES:
+            raise refusal(400, "invalid_resource", 500011,
+                          f"The resource principal named {resource[:200]} was not found in the tenant.")
+        return resource.rstrip("/")
+
+
+def basic(request):
+    """(client, secret) of a Basic Authorization header, or (None, None)."""
+    kind, _, value = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() != "basic":
+        return None, None
+    try:
+        client, _, secret = base64.b64decode(value, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return None, None
+    return urllib.parse.unquote(client), urllib.parse.unquote(secret)
+
+
+def bearer(request):
+    kind, _, value = request.headers.get("authorization", "").partition(" ")
+    return value.strip() if kind.lower() == "bearer" else None
+
+
+def v1_answer(token, lifetime, resource):
+    return {"token_type": "Bearer", "expires_in": str(lifetime), "ext_expires_in": str(lifetime),
+            "expires_on": str(int(token.expires)), "not_before": str(int(token.expires) - lifetime),
+            "resource": resource, "access_token": token.text}
+
+
+def refusal(status, error, number, text):
+    trace, correlation = str(uuid.uuid4()), str(uuid.uuid4())
+    now = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime())
+    return Refusal(json_response(status, {
+        "error": error,
+        "error_description": f"AADSTS{number}: {text} Trace ID: {trace} "
+                             f"Correlation ID: {correlation} Timestamp: {now}",
+        "error_codes": [number], "timestamp": now, "trace_id": trace,
+        "correlation_id": correlation,
+        "error_uri": f"https://login.microsoftonline.com/error?code={number}"}))

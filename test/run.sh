@@ -1,0 +1,317 @@
+#!/bin/bash
+# run.sh - "make test": builds weir and runs every test in a private copy of
+# PostgreSQL.  Nothing is installed into the system's own.
+#
+#   PART=NAME          only this part: build, lint, unit, cloud, regress,
+#                      isolation or tap; several as in PART="unit tap"
+#   TESTS="NAME ..."   only these tests of it
+#   KEEP=1             keep the scratch folder
+#   --asan             with AddressSanitizer and UBSan
+#
+# The last line is "N passed, N failed"; the exit status says the same.
+
+set -euo pipefail
+# shellcheck source=test/lib/common.sh
+. "$(dirname "$0")/lib/common.sh"
+
+PART=${PART:-}
+TESTS=${TESTS:-}
+LIMIT=1800						# seconds a part may take: against a hang, not a wait
+ASAN=
+for argument in "$@"; do
+	case $argument in
+		--asan) ASAN=yes ;;
+		*) die "unknown option $argument" ;;
+	esac
+done
+
+PASSED=0
+FAILED=0
+SCRATCH=
+CHILD=
+
+# --- cleaning up ----------------------------------------------------------------
+
+# Every server below the scratch folder is ours; so is what the pid files name.
+cleanup()
+{
+	local status=$? file pid
+	trap - EXIT
+	trap '' INT TERM
+	[ -z "$CHILD" ] || kill "$CHILD" 2>/dev/null || true
+	if [ -n "$SCRATCH" ]; then
+		while read -r file; do
+			as_user pg_ctl -D "${file%/*}" -m immediate -w -t 30 stop >/dev/null 2>&1 || true
+		done < <(find "$SCRATCH" -name postmaster.pid 2>/dev/null)
+		while read -r file; do
+			pid=$(cat "$file")
+			if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$SCRATCH"; then
+				kill "$pid" 2>/dev/null || true
+			fi
+		done < <(find "$SCRATCH" -name cloud.pid 2>/dev/null)
+		if [ "$status" = 0 ] && [ -z "${KEEP:-}" ]; then
+			rm -rf "$SCRATCH"
+		else
+			say "Logs and results are kept in $SCRATCH"
+		fi
+	fi
+	# The last line is the count, whatever happened before.
+	[ "$status" = 0 ] || [ "$FAILED" -gt 0 ] || FAILED=1
+	say "$PASSED passed, $FAILED failed"
+	[ "$FAILED" = 0 ] || status=1
+	exit "$status"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# --- small tools ----------------------------------------------------------------
+
+wanted()
+{
+	[ -z "$PART" ] || [[ " $PART " == *" $1 "* ]]
+}
+
+# Run in the background and wait, so that a signal is acted upon at once.
+# run LOGFILE COMMAND...
+run()
+{
+	local log=$1 status=0
+	shift
+	as_user_exec timeout -k 10 "$LIMIT" "$@" >"$log" 2>&1 </dev/null &
+	CHILD=$!
+	wait "$CHILD" || status=$?
+	CHILD=
+	[ "$status" != 124 ] || say "gave up after $LIMIT seconds" >>"$log"
+	return "$status"
+}
+
+# result NAME PASSED FAILED SECONDS
+result()
+{
+	PASSED=$((PASSED + $2))
+	FAILED=$((FAILED + $3))
+	printf '%-24s %5d passed %5d failed  %4d s\n' "$1" "$2" "$3" "$4"
+}
+
+tail_of()
+{
+	[ ! -s "$1" ] || { say "--- $1"; tail -n "${2:-60}" "$1"; say "---"; }
+}
+
+count() { grep -cE "$1" "$2" || true; }
+
+# --- the parts ------------------------------------------------------------------
+
+part_build()
+{
+	local start=$SECONDS
+	if ! weir_build WERROR=1 ${ASAN:+COPT="$SANITIZE"} >"$SCRATCH/build.log" 2>&1; then
+		tail_of "$SCRATCH/build.log" 80
+		result build 0 1 $((SECONDS - start))
+		exit 1
+	fi
+	result build 1 0 $((SECONDS - start))
+	[ -z "$ASAN" ] || asan_server
+}
+
+# Counts come from the last line of the form "N passed, N failed".
+# counted NAME COMMAND...
+counted()
+{
+	local name=$1 log="$SCRATCH/${1//\//-}.log" start=$SECONDS status=0 line passed=0 failed=0
+	shift
+	run "$log" "$@" || status=$?
+	line=$(grep -oE '[0-9]+ passed, [0-9]+ failed' "$log" | tail -1 || true)
+	if [ -n "$line" ]; then
+		passed=${line%% passed*}
+		failed=${line##*, }
+		failed=${failed%% *}
+	fi
+	if [ "$failed" = 0 ] && { [ "$status" != 0 ] || [ -z "$line" ]; }; then
+		failed=1				# died before it could count
+	fi
+	[ "$failed" = 0 ] || tail_of "$log"
+	result "$name" "$passed" "$failed" $((SECONDS - start))
+}
+
+part_lint()
+{
+	counted lint bash test/lint.sh
+}
+
+# A unit test is a folder whose Makefile has a target "run" that ends with
+# the count; it uses the sanitizers always.
+part_unit()
+{
+	local file name
+	for file in test/unit/Makefile test/unit/*/Makefile; do
+		[ -f "$SCRATCH/src/$file" ] || continue
+		name=${file%/Makefile}
+		[ -z "$TESTS" ] || [[ " $TESTS " == *" ${name##*/} "* ]] || continue
+		counted "${name#test/}" make -s -C "$name" PG_CONFIG="$SERVER_CONFIG" run
+	done
+}
+
+# The local cloud checks itself, and loads a database on the way.
+part_cloud()
+{
+	server || { result cloud 0 1 0; return; }
+	as_user createdb -h "$SCRATCH/server.sock" -U postgres cloud_check
+	counted cloud python3 test/cloud/selfcheck.py --psql "$SERVER_BIN/psql" \
+		--database "host=$SCRATCH/server.sock user=postgres dbname=cloud_check"
+}
+
+server()
+{
+	[ ! -f "$SCRATCH/server/postmaster.pid" ] || return 0
+	weir_cluster "$SCRATCH/server" <<-END
+		fsync = off
+		wal_level = logical
+		log_min_messages = info
+	END
+	cluster_start "$SCRATCH/server"
+}
+
+# Understands both forms of pg_regress's output, before and since 16.
+# pg_regress NAME PROGRAM TESTS...
+regress()
+{
+	local name=$1 program=$2 log="$SCRATCH/$1.log" start=$SECONDS status=0 passed failed
+	shift 2
+	if [ $# = 0 ]; then
+		result "$name" 0 0 0
+		return
+	fi
+	server || { result "$name" 0 $# $((SECONDS - start)); return; }
+	run "$log" test/lib/regress_each.sh "$SERVER_PGXS/$program" --inputdir=test --outputdir=. --bindir="$SERVER_BIN" \
+		--host="$SCRATCH/server.sock" --user=postgres --load-extension=weir "$@" || status=$?
+	passed=$(count '^test .* \.\.\. +ok|^ok [0-9]' "$log")
+	failed=$(count '^test .* \.\.\. +FAILED|^not ok [0-9]' "$log")
+	if [ "$failed" = 0 ] && { [ "$status" != 0 ] || [ "$passed" != $# ]; }; then
+		failed=$(($# > passed ? $# - passed : 1))
+	fi
+	if [ "$failed" != 0 ]; then
+		tail_of "$log"
+		tail_of "$SCRATCH/src/regression.diffs" 200
+		tail_of "$SCRATCH/server.log" 40
+		as_user sh -c 'mv -f regression.diffs "$1" 2>/dev/null || true' sh "$SCRATCH/$name.diffs"
+	fi
+	result "$name" "$passed" "$failed" $((SECONDS - start))
+}
+
+# Names of the tests of a folder: list FOLDER SUFFIX
+list()
+{
+	local file name
+	for file in "$SCRATCH/src/$1"/*"$2"; do
+		[ -f "$file" ] || continue
+		name=$(basename "$file" "$2")
+		[ -z "$TESTS" ] || [[ " $TESTS " == *" $name "* ]] || continue
+		echo "$name"
+	done
+}
+
+part_regress()
+{
+	# shellcheck disable=SC2046
+	regress regress src/test/regress/pg_regress $(list test/sql .sql)
+}
+
+part_isolation()
+{
+	# shellcheck disable=SC2046
+	regress isolation src/test/isolation/pg_isolation_regress $(list test/specs .spec)
+}
+
+part_tap()
+{
+	local log="$SCRATCH/tap.log" start=$SECONDS status=0 passed failed skipped files
+	files=$(list test/t .pl)
+	if [ -z "$files" ]; then
+		result tap 0 0 0
+		return
+	fi
+	as_user mkdir -p "$SCRATCH/tap"
+	USER_ENV=(TESTDIR="$SCRATCH/tap" TESTDATADIR="$SCRATCH/tap/data" TESTLOGDIR="$SCRATCH/tap/log"
+		PG_REGRESS="$SERVER_PGXS/src/test/regress/pg_regress" WEIR_ROOT="$SCRATCH/src" WEIR_ASAN="$ASAN"
+		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-${ASAN:+360}}"
+		PERL5LIB="$SERVER_PGXS/src/test/perl:$SCRATCH/src/test/lib")
+	[ -n "${USER_ENV[6]#*=}" ] || unset 'USER_ENV[6]'
+	# shellcheck disable=SC2086
+	run "$log" prove -v -j2 --timer $(printf 'test/t/%s.pl ' $files) || status=$?
+	USER_ENV=()
+	passed=$(count '^ok [0-9]' "$log")
+	skipped=$(count '^ok [0-9].*# skip' "$log")
+	failed=$(grep -E '^not ok [0-9]' "$log" | grep -vcE '# [T]ODO' || true)
+	passed=$((passed - skipped))
+	if [ "$status" != 0 ] && [ "$failed" = 0 ]; then
+		failed=$(count '^test/t/.*\(Wstat: ' "$log")		# files that died
+		[ "$failed" != 0 ] || failed=1
+	fi
+	if [ "$failed" != 0 ]; then
+		sed -n '/^Test Summary Report/,$p' "$log"
+		grep -E -A12 '^(not ok|# +Failed|Bailout|.*[Dd]ied)' "$log" | head -n 120 || true
+		say "see $log and $SCRATCH/tap/tmp_check/log"
+	fi
+	result tap "$passed" "$failed" $((SECONDS - start))
+}
+
+# --- sanitizers -----------------------------------------------------------------
+
+# The server itself is not built with them: its program is wrapped so that the
+# runtime is loaded first.
+asan_server()
+{
+	local program="$SERVER_BIN/postgres.real"
+	as_user mv "$SERVER_BIN/postgres" "$program"
+	as_user mkdir -p "$SCRATCH/sanitizer"
+	as_user gcc -shared -fPIC -Wl,-z,initfirst -DOPTIONS="\"log_path=$SCRATCH/sanitizer/report\"" \
+		-o "$SCRATCH/asan_early.so" test/lib/asan_early.c
+	as_user tee "$SERVER_BIN/postgres" >/dev/null <<-END
+		#!/bin/sh
+		export LD_PRELOAD="$SCRATCH/asan_early.so $(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
+		exec "$program" "\$@"
+	END
+	as_user chmod 755 "$SERVER_BIN/postgres"
+}
+
+# AddressSanitizer writes files; UBSan writes to stderr, which is the log.
+part_sanitizer_reports()
+{
+	local reports
+	reports=$(find "$SCRATCH/sanitizer" -type f
+		find "$SCRATCH" -name '*.log' -not -path "$SCRATCH/src/*" -exec grep -l 'runtime error: ' {} + || true)
+	if [ -n "$reports" ]; then
+		for file in $reports; do
+			say "--- $file"
+			grep -A20 -E 'ERROR: AddressSanitizer|runtime error: ' "$file" | head -n 40
+		done
+		result 'sanitizer reports' 0 "$(wc -l <<<"$reports")" 0
+	else
+		result 'sanitizer reports' 1 0 0
+	fi
+}
+
+# --- main -----------------------------------------------------------------------
+
+weir_prepare
+weir_scratch test
+SANITIZE='-fsanitize=address,undefined -fno-omit-frame-pointer -O1'
+say "weir with PostgreSQL $SERVER_MAJOR${ASAN:+ and sanitizers}${RUN_USER:+ as $RUN_USER}, in $SCRATCH"
+weir_copy_sources
+weir_copy_server
+WORK_DIR=$SCRATCH/src
+
+! wanted lint || part_lint
+! wanted unit || part_unit
+case " ${PART:-build} " in
+	*" build "* | *" cloud "* | *" regress "* | *" isolation "* | *" tap "*) part_build ;;
+esac
+! wanted cloud || part_cloud
+! wanted regress || part_regress
+! wanted isolation || part_isolation
+[ ! -f "$SCRATCH/server/postmaster.pid" ] || cluster_stop "$SCRATCH/server"
+! wanted tap || part_tap
+[ -z "$ASAN" ] || part_sanitizer_reports
+[ "$FAILED" = 0 ]
