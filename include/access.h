@@ -18,6 +18,7 @@ typedef struct WeirScope
 	int			save_sec_context;
 	int			guc_level;
 	bool		spi_connected;
+	bool		pushed_snapshot;	/* workers have none: reading toasted values needs one */
 } WeirScope;
 
 /*

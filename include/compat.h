@@ -66,4 +66,11 @@
 #define member_can_set_role_compat(member, role) is_member_of_role(member, role)
 #endif
 
+/* 16: one function for the owner of any object.  Include utils/acl.h and catalog/pg_database.h. */
+#if PG_VERSION_NUM >= 160000
+#define database_ownercheck_compat(databaseid, role) object_ownercheck(DatabaseRelationId, databaseid, role)
+#else
+#define database_ownercheck_compat(databaseid, role) pg_database_ownercheck(databaseid, role)
+#endif
+
 #endif							/* WEIR_COMPAT_H */

@@ -12,6 +12,7 @@
 #define ENGINE_WAKE_DEFINITION	4	/* pipeline created, altered, paused, resumed, ... */
 #define ENGINE_WAKE_TASK		8	/* a SQL worker wrote an outcome */
 #define ENGINE_WAKE_ALL			15
+#define ENGINE_WAKE_INSTALLED	16	/* CREATE EXTENSION; set beside the others, for the launcher's sake */
 
 /*
  * Wake this database's conductor when the current transaction commits; a

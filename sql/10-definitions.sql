@@ -144,7 +144,7 @@ CREATE TABLE weir.task (
 	wave			integer NOT NULL,
 	upstream_count	integer NOT NULL,
 	PRIMARY KEY (pipeline_id, version, task_no),
-	UNIQUE (pipeline_id, version, name),
+	UNIQUE (name, pipeline_id, version),
 	FOREIGN KEY (pipeline_id, version) REFERENCES weir.pipeline_version ON DELETE CASCADE
 );
 COMMENT ON TABLE weir.task IS 'Tasks of a pipeline version';

@@ -343,3 +343,4 @@ CREATE TRIGGER check_transition BEFORE UPDATE OF status ON weir.task_run
 	FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION weir._check_transition('task_run');
 CREATE TRIGGER check_transition BEFORE UPDATE OF status ON weir.attempt
 	FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION weir._check_transition('attempt');
+REVOKE ALL ON FUNCTION weir._check_transition() FROM PUBLIC;

@@ -18,10 +18,14 @@
 #include "catalog.h"
 #include "compat.h"
 #include "engine.h"
+#include "status.h"
+#include "restart.h"
 #include "execution.h"
 #include "urlpolicy.h"
 
 MODULE_MAGIC_COMPAT;
+
+extern PGDLLEXPORT void _PG_init(void);
 
 /* cJSON keeps no state across an allocation, so an ERROR thrown here is safe. */
 static void *

@@ -165,6 +165,7 @@ part_cloud()
 server()
 {
 	[ ! -f "$SCRATCH/server/postmaster.pid" ] || return 0
+	[ ! -d "$SCRATCH/server" ] || return 1		# tried before, in vain
 	weir_cluster "$SCRATCH/server" <<-END
 		fsync = off
 		wal_level = logical

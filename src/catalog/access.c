@@ -25,6 +25,7 @@
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "access.h"
@@ -103,6 +104,9 @@ weir_enter(WeirScope *scope)
 	(void) set_config_option("search_path", "pg_catalog, pg_temp",
 							 PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
+	scope->pushed_snapshot = !ActiveSnapshotSet();
+	if (scope->pushed_snapshot)
+		PushActiveSnapshot(GetTransactionSnapshot());
 	scope->spi_connected = SPI_connect() == SPI_OK_CONNECT;
 	if (!scope->spi_connected)
 		elog(ERROR, "could not connect to SPI");
@@ -114,6 +118,9 @@ weir_leave(WeirScope *scope)
 	if (scope->spi_connected)
 		SPI_finish();
 	scope->spi_connected = false;
+	if (scope->pushed_snapshot)
+		PopActiveSnapshot();
+	scope->pushed_snapshot = false;
 	AtEOXact_GUC(false, scope->guc_level);
 	SetUserIdAndSecContext(scope->save_userid, scope->save_sec_context);
 }

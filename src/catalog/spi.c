@@ -60,9 +60,12 @@ plan_for(const char *sql, int nargs, const Oid *types)
 uint64
 weir_spi(const char *sql, int nargs, const Oid *types, const Datum *values, const char *nulls)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	SPIPlanPtr	plan = plan_for(sql, nargs, types);
 	int			rc = SPI_execute_plan(plan, (Datum *) values, nulls, false, 0);
 
+	/* SPI leaves its own context current; what callers read must live in theirs. */
+	MemoryContextSwitchTo(caller);
 	if (rc < 0)
 		elog(ERROR, "could not execute statement: %s", SPI_result_code_string(rc));
 	return SPI_processed;

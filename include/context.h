@@ -1,0 +1,40 @@
+/*-------------------------------------------------------------------------
+ * context.h
+ *	  What references in a task's spec stand for.
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_CONTEXT_H
+#define WEIR_CONTEXT_H
+
+#include <cjson/cJSON.h>
+
+#include "reference.h"
+
+/* A task run with all its references can name.  Palloc'd in the context current at the read. */
+typedef struct TaskContext
+{
+	int64		task_run_id;
+	int64		run_id;
+	int64		pipeline_id;
+	int			version;
+	int			attempt_no;		/* the attempt the values are for */
+	char	   *task_name;
+	char	   *kind;
+	char	   *connection_name;	/* NULL for none */
+	Oid			owner;
+	cJSON	   *spec;			/* not rendered */
+	cJSON	   *reference;		/* earlier external run, or NULL */
+	cJSON	   *run;			/* run.* as an object */
+	cJSON	   *params;
+} TaskContext;
+
+/* NULL if there is no such task run.  SPI connected as the extension owner. */
+extern TaskContext *context_read(int64 task_run_id, int attempt_no);
+
+/* A RefResolver; arg is the TaskContext.  Reads outputs of other tasks through SPI. */
+extern cJSON *context_resolve(const RefPath *path, void *arg, char **error);
+
+/* The type a reference is bound with in SQL, and the value; *isnull for null. */
+extern Datum context_bind(TaskContext *context, const RefPath *path, Oid *type, bool *isnull, char **error);
+
+#endif							/* WEIR_CONTEXT_H */

@@ -1,0 +1,60 @@
+/*-------------------------------------------------------------------------
+ * outcome.h
+ *	  Outcomes of attempts and all that follows from them.
+ *
+ * Called by the conductor and by SQL workers, inside their transaction, SPI
+ * connected as the owner of the extension.  The caller commits: outcome,
+ * successors, run status and next_load_status become visible together.
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_OUTCOME_H
+#define WEIR_OUTCOME_H
+
+#include <cjson/cJSON.h>
+
+#include "status.h"
+
+#define RUN_TIMEOUT_REASON "run timeout exceeded"
+
+typedef struct TaskOutcome
+{
+	int64		task_run_id;
+	int			attempt_no;
+	AttemptStatus status;		/* final */
+	bool		is_retryable;	/* another attempt may help, budget permitting */
+	int64		retry_after_ms; /* what the engine asked for, or 0 */
+	const cJSON *output;		/* or NULL */
+	int64		rows_read;		/* -1 unknown */
+	int64		rows_written;	/* -1 unknown */
+	const cJSON *activities;	/* see kind.h, or NULL */
+	int			http_status;	/* 0 none */
+	const char *sqlstate;
+	const char *error_code;
+	const char *error_message;	/* NULL: no error */
+	const char *error_detail;
+	bool		is_user_error;
+} TaskOutcome;
+
+/*
+ * Lock what an outcome of this run changes: the pipeline's state, then the
+ * run.  wait false: give up (false) when somebody holds the pipeline's state,
+ * such as a client with an open transaction in log_execution_start.
+ */
+extern bool outcome_lock_run(int64 run_id, bool wait);
+
+/*
+ * Write an outcome and what follows from it.  The run is locked.  False, and
+ * nothing changed, if the attempt has an outcome already: the caller must
+ * then roll back whatever the attempt did.
+ */
+extern bool outcome_apply(const TaskOutcome *outcome);
+
+/* Task runs of kind noop that are running: all succeed at once.  Runs locked. */
+extern void outcome_succeed_noops(Datum task_run_ids);
+
+/* Successors of ended task runs (arrays of run_id, task_no); then runs that have nothing left to do end. */
+extern void advance_succeeded(Datum run_ids, Datum task_nos);
+extern void advance_failed(Datum run_ids, Datum task_nos);
+extern void advance_finish_run(int64 run_id);	/* ends it if nothing in it is live */
+
+#endif							/* WEIR_OUTCOME_H */

@@ -1,0 +1,235 @@
+-- Runs: start one, stop one, mend one, wait for one, and ask what one waits
+-- for.  The functions know the true caller, check the right themselves and
+-- then work as the owner of the extension.  An owner of a pipeline who has
+-- none of weir's roles may use them on his own runs if he is granted EXECUTE.
+
+CREATE FUNCTION weir.trigger(pipeline text, params jsonb DEFAULT '{}', nominal_time timestamptz DEFAULT NULL,
+	trigger_type text DEFAULT 'manual', trigger_name text DEFAULT NULL) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'weir_trigger' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.trigger(text, jsonb, timestamptz, text, text) IS
+	'Queue a run of the pipeline''s current version and return its id; it starts when the transaction commits, a rollback leaves nothing';
+
+CREATE FUNCTION weir.cancel(run_id bigint, reason text DEFAULT NULL) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'weir_cancel' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.cancel(bigint, text) IS
+	'Ask for a run to be cancelled; false if it has ended already. It is cancelled after the transaction commits';
+
+CREATE FUNCTION weir.repair(run_id bigint) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'weir_repair' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.repair(bigint) IS
+	'Ask for the latest run of a pipeline, which failed, timed out or was cancelled, to repeat the tasks that did not succeed; returns the run id';
+
+CREATE FUNCTION weir.wait(run_id bigint, timeout interval DEFAULT NULL) RETURNS text
+	AS 'MODULE_PATHNAME', 'weir_wait' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.wait(bigint, interval) IS
+	'Wait until a run has ended and return its status; after the timeout, the status it has then. The statement that calls it holds its snapshot while it waits, so vacuum cannot remove what died since: do not wait for hours';
+
+-- What the SQL below cannot see.
+
+CREATE FUNCTION weir._conductor_state() RETURNS text
+	AS 'MODULE_PATHNAME', 'weir_conductor_state' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir._conductor_state() IS 'Conductor of this database: running, not running or not preloaded';
+
+CREATE FUNCTION weir._sql_workers_busy() RETURNS integer
+	AS 'MODULE_PATHNAME', 'weir_sql_workers_busy' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir._sql_workers_busy() IS 'Number of SQL workers with a task if all there may be have one, else null';
+
+-- The tables' own story.  Runs given in $1; with $2, the pipeline itself.
+-- Names of columns are those of weir.why.
+CREATE FUNCTION weir._why(run_ids bigint[], pipeline_id bigint)
+	RETURNS TABLE (run_id bigint, task text, waiting_for text, detail text, since timestamptz, hint text)
+	LANGUAGE SQL VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $why$
+WITH given AS MATERIALIZED (
+	SELECT r.*, p.is_paused, p.is_enabled, p.changed_at, v.max_concurrent_runs,
+		s.last_run_id AS latest_run_id, s.next_load_status AS next_start, s.skip_once, s.origin_row_audit_id,
+		r.status IN ('queued', 'running', 'cancelling') AS is_live,
+		(SELECT array_agg(a.run_id ORDER BY a.run_id) FROM weir.run a
+		 WHERE r.status = 'queued' AND a.pipeline_id = r.pipeline_id
+			AND a.status IN ('running', 'cancelling')) AS active
+	FROM weir.run r
+		LEFT JOIN weir.pipeline p ON p.pipeline_id = r.pipeline_id
+		LEFT JOIN weir.pipeline_version v ON v.pipeline_id = r.pipeline_id AND v.version = r.version
+		LEFT JOIN weir.pipeline_state s ON s.pipeline_id = r.pipeline_id
+	WHERE r.run_id = ANY ($1)
+), conductor AS MATERIALIZED (
+	SELECT weir._conductor_state() AS state, weir._sql_workers_busy() AS workers_busy
+), answer (rank, run_id, task_no, task, waiting_for, detail, since, hint) AS (
+	-- the pipeline
+	SELECT 1, NULL::bigint, 0, NULL::text, 'pipeline', 'it is paused: new runs stay queued', p.changed_at,
+		format('SELECT weir.resume_pipeline(%L);', p.name)
+	FROM weir.pipeline p WHERE p.pipeline_id = $2 AND p.is_paused
+	UNION ALL
+	SELECT 1, NULL, 0, NULL, 'pipeline', 'it is disabled: it cannot be triggered, and a start is answered C (skip)', p.changed_at,
+		format('SELECT * FROM weir.set_pipeline_enabled(%L, true);', p.name)
+	FROM weir.pipeline p WHERE p.pipeline_id = $2 AND NOT p.is_enabled
+	UNION ALL
+	SELECT 2, l.run_id, 0, NULL, 'nothing',
+		concat_ws('; ', coalesce('no run is queued or running; the latest ended as ' || l.status, 'it has never run'),
+			CASE WHEN s.skip_once THEN 'the next start is skipped (C), once'
+				 WHEN s.next_load_status = 'R' THEN 'the next start reruns from the start (R)'
+				 WHEN s.next_load_status = 'D' THEN format('the next start resumes after landing (D), with row_audit_id %s', s.origin_row_audit_id)
+				 WHEN s.next_load_status = 'C' THEN 'the next start is skipped (C)'
+				 ELSE 'the next start processes (P)' END),
+		l.ended_at,
+		CASE WHEN p.current_version IS NULL THEN 'An outside orchestrator starts it with weir.log_execution_start.'
+			ELSE format('SELECT weir.trigger(%L);', p.name) END
+	FROM weir.pipeline p
+		LEFT JOIN weir.pipeline_state s ON s.pipeline_id = p.pipeline_id
+		LEFT JOIN weir.run l ON l.run_id = s.last_run_id
+	WHERE p.pipeline_id = $2 AND cardinality($1) = 0
+	UNION ALL
+	-- runs, before they start
+	SELECT 3, r.run_id, 0, NULL, 'pipeline', format('pipeline "%s" is paused', r.pipeline_name), r.changed_at,
+		format('SELECT weir.resume_pipeline(%L);', r.pipeline_name)
+	FROM given r WHERE r.status = 'queued' AND r.is_paused
+	UNION ALL
+	SELECT 3, r.run_id, 0, NULL, 'pipeline', format('pipeline "%s" is disabled: the run will be skipped', r.pipeline_name), r.changed_at,
+		format('SELECT * FROM weir.set_pipeline_enabled(%L, true);', r.pipeline_name)
+	FROM given r WHERE r.status = 'queued' AND NOT r.is_enabled
+	UNION ALL
+	SELECT 3, r.run_id, 0, NULL, 'run',
+		format('%s of pipeline "%s" %s not ended and max_concurrent_runs is %s',
+			CASE WHEN cardinality(r.active) = 1 THEN 'run ' ELSE 'runs ' END || array_to_string(r.active, ', '),
+			r.pipeline_name, CASE WHEN cardinality(r.active) = 1 THEN 'has' ELSE 'have' END, r.max_concurrent_runs),
+		r.queued_at, 'Wait for it with weir.wait, stop it with weir.cancel, or raise max_concurrent_runs with weir.alter_pipeline.'
+	FROM given r WHERE r.status = 'queued' AND cardinality(r.active) >= r.max_concurrent_runs
+	UNION ALL
+	SELECT 3, r.run_id, 0, NULL, 'conductor',
+		'it has not been taken in yet' || coalesce(
+			(SELECT format('; %s queued before it', count(*)) FROM weir.run b
+			 WHERE b.pipeline_id = r.pipeline_id AND b.status = 'queued' AND b.run_id < r.run_id
+			 HAVING count(*) > 0), ''),
+		r.queued_at, NULL
+	FROM given r, conductor c
+	WHERE r.status = 'queued' AND r.is_paused IS NOT TRUE AND c.state = 'running'
+		AND coalesce(cardinality(r.active), 0) < coalesce(r.max_concurrent_runs, 1)
+	UNION ALL
+	-- who should move them
+	SELECT 4, r.run_id, 0, NULL, 'conductor',
+		CASE c.state WHEN 'not preloaded' THEN 'weir is not preloaded: nobody moves runs forward'
+			ELSE 'the conductor of this database is not running' END,
+		NULL,
+		CASE c.state WHEN 'not preloaded' THEN 'Add weir to shared_preload_libraries and restart the server, or CALL weir.conduct().'
+			ELSE 'See the server log, and that weir.enabled is on; or CALL weir.conduct().' END
+	FROM given r, conductor c
+	WHERE c.state <> 'running' AND NOT r.is_external
+		AND (r.is_live OR EXISTS (SELECT FROM weir.request q WHERE q.run_id = r.run_id))
+	UNION ALL
+	SELECT 5, r.run_id, 0, NULL, 'conductor',
+		format('%s was asked for by %s%s', q.action, q.requested_by, ': ' || q.reason), q.requested_at, NULL
+	FROM given r JOIN weir.request q ON q.run_id = r.run_id
+	UNION ALL
+	SELECT 5, r.run_id, 0, NULL, 'task', 'it is being cancelled' || coalesce(' (' || r.cancel_reason || ')', '')
+		|| ': what runs has still to end', NULL, NULL
+	FROM given r WHERE r.status = 'cancelling' AND NOT r.is_external
+	UNION ALL
+	SELECT 5, r.run_id, 0, NULL, 'conductor', 'all its tasks have ended; its outcome is to be written', NULL, NULL
+	FROM given r
+	WHERE r.status IN ('running', 'cancelling') AND NOT r.is_external
+		AND NOT EXISTS (SELECT FROM weir.task_run t WHERE t.run_id = r.run_id AND t.status IN ('waiting', 'ready', 'running'))
+	UNION ALL
+	SELECT 5, r.run_id, 0, NULL, 'outside orchestrator',
+		concat_ws(' ', coalesce(r.external_system, 'an outside orchestrator'), 'runs it', 'as ' || r.external_run_id), r.started_at,
+		format('If it is dead: SELECT * FROM weir.reset_execution(%s);', r.run_id)
+	FROM given r WHERE r.is_external AND r.is_live
+	UNION ALL
+	-- tasks
+	SELECT 6, r.run_id, t.task_no, t.task_name, 'task',
+		coalesce((SELECT string_agg(format('"%s" (%s)', u.task_name, u.status), ', ' ORDER BY u.task_no)
+			FROM weir.task_dependency d
+				JOIN weir.task_run u ON u.run_id = r.run_id AND u.task_no = d.upstream_no
+			WHERE d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no
+				AND u.status NOT IN ('succeeded', 'reused', 'skipped')),
+			format('%s upstream tasks', t.pending_upstream)),
+		NULL, NULL
+	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
+	WHERE r.is_live AND t.status = 'waiting'
+	UNION ALL
+	SELECT 6, r.run_id, t.task_no, t.task_name, 'retry',
+		format('attempt %s %s%s; tried again at %s', t.attempt_no, coalesce(a.status, 'ended'),
+			': ' || coalesce(a.error_message, t.error_message), t.not_before), a.ended_at, NULL
+	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
+		LEFT JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
+	WHERE r.is_live AND t.status = 'ready' AND t.not_before > clock_timestamp()
+	UNION ALL
+	SELECT 6, r.run_id, t.task_no, t.task_name, 'SQL worker',
+		format('all %s SQL workers have a task', c.workers_busy), t.ready_at,
+		'Raise weir.max_sql_workers (and max_worker_processes).'
+	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id CROSS JOIN conductor c
+	WHERE r.is_live AND t.status = 'ready' AND t.not_before > clock_timestamp() IS NOT TRUE
+		AND t.kind = 'sql' AND c.workers_busy IS NOT NULL
+	UNION ALL
+	SELECT 6, r.run_id, t.task_no, t.task_name, 'conductor', 'it is ready to start', t.ready_at, NULL
+	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id CROSS JOIN conductor c
+	WHERE r.is_live AND t.status = 'ready' AND t.not_before > clock_timestamp() IS NOT TRUE
+		AND NOT (t.kind = 'sql' AND c.workers_busy IS NOT NULL)
+	UNION ALL
+	SELECT 6, r.run_id, t.task_no, t.task_name, CASE t.kind WHEN 'sql' THEN 'statement' ELSE 'engine' END,
+		format('attempt %s of kind %s %s%s%s', t.attempt_no, t.kind,
+			CASE a.status WHEN 'intended' THEN 'is being started' ELSE 'is running' END,
+			' in process ' || a.worker_pid,
+			' as ' || coalesce(a.external_run_id, t.external_run_id))
+			|| coalesce(', blocked by process ' ||
+				nullif(array_to_string(CASE WHEN a.worker_pid IS NOT NULL THEN pg_blocking_pids(a.worker_pid) END, ', '), ''), ''),
+		coalesce(a.started_at, a.intended_at, t.started_at),
+		coalesce('See ' || t.external_url || '.', 'See pg_stat_activity for process ' || a.worker_pid || '.')
+	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
+		LEFT JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
+	WHERE r.is_live AND t.status = 'running'
+	UNION ALL
+	-- runs that have ended
+	SELECT 7, r.run_id, 0, NULL, 'nothing',
+		concat_ws('; ', 'it ended as ' || r.status || coalesce(': ' || r.error_message, ''),
+			CASE WHEN r.latest_run_id <> r.run_id THEN format('run %s started last', r.latest_run_id) END,
+			CASE WHEN r.skip_once THEN 'the next start is skipped (C), once'
+				 WHEN r.next_start = 'R' THEN 'the next start reruns from the start (R)'
+				 WHEN r.next_start = 'D' THEN format('the next start resumes after landing (D), with row_audit_id %s', r.origin_row_audit_id)
+				 WHEN r.next_start = 'C' THEN 'the next start is skipped (C)'
+				 WHEN r.next_start = 'P' THEN 'the next start processes (P)'
+				 ELSE 'its pipeline was dropped' END),
+		r.ended_at,
+		CASE WHEN NOT r.is_external AND r.latest_run_id = r.run_id AND r.started_at IS NOT NULL
+				AND r.status IN ('failed', 'timed_out', 'cancelled')
+			THEN format('SELECT weir.repair(%s); repeats what did not succeed, weir.trigger starts a new run.', r.run_id) END
+	FROM given r WHERE NOT r.is_live
+)
+SELECT a.run_id, a.task, a.waiting_for, a.detail, a.since, a.hint
+FROM answer a ORDER BY a.run_id NULLS FIRST, a.rank, a.task_no
+$why$;
+COMMENT ON FUNCTION weir._why(bigint[], bigint) IS 'What runs, and with an id a pipeline, wait for; asks nobody who he is';
+
+CREATE FUNCTION weir.why(run_id bigint,
+	OUT run_id bigint, OUT task text, OUT waiting_for text, OUT detail text, OUT since timestamptz, OUT hint text)
+	RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'weir_why_run' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.why(bigint) IS 'What a run waits for, one row for each thing';
+
+CREATE FUNCTION weir.why(pipeline text,
+	OUT run_id bigint, OUT task text, OUT waiting_for text, OUT detail text, OUT since timestamptz, OUT hint text)
+	RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'weir_why_pipeline' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.why(text) IS 'What a pipeline and its unfinished runs (at most the oldest hundred) wait for, one row for each thing';
+
+REVOKE ALL ON FUNCTION
+	weir.trigger(text, jsonb, timestamptz, text, text),
+	weir.cancel(bigint, text),
+	weir.repair(bigint),
+	weir.wait(bigint, interval),
+	weir.why(bigint),
+	weir.why(text),
+	weir._why(bigint[], bigint),
+	weir._conductor_state(),
+	weir._sql_workers_busy()
+	FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION
+	weir.trigger(text, jsonb, timestamptz, text, text),
+	weir.cancel(bigint, text),
+	weir.repair(bigint)
+	TO weir_operator, weir_admin;
+GRANT EXECUTE ON FUNCTION
+	weir.wait(bigint, interval),
+	weir.why(bigint),
+	weir.why(text)
+	TO weir_reader, weir_operator, weir_admin;

@@ -1,0 +1,348 @@
+/*-------------------------------------------------------------------------
+ * conductor.c
+ *	  The one process per database that moves runs forward.
+ *
+ *		wait for: latch | sockets | nearest deadline
+ *		begin
+ *		  take in   requests, new runs, finished exchanges, due timers
+ *		  advance   successors, run outcomes, next_load_status
+ *		  intend    attempts and tokens for everything about to start
+ *		commit
+ *		act         issue the exchanges, hand work to SQL workers
+ *
+ * Runs as a background worker started by the launcher, or inside a session
+ * in weir.conduct().  A session-level lock decides who conducts.  It holds no
+ * truth: an error or a kill at any point loses only memory, and the next
+ * conductor rebuilds its flights from weir.attempt.  Therefore nothing here
+ * catches errors: the process ends and the launcher starts another.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/dbcommands.h"
+#include "executor/spi.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "conductor_int.h"
+#include "engine.h"
+#include "launcher.h"
+
+PGDLLEXPORT void conductor_main(Datum main_arg);
+
+static Conductor *running = NULL;
+
+int64
+now_ms(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	return now / 1000 + (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * 1000;
+}
+
+void
+conductor_begin(Conductor *c)
+{
+	if (!c->in_session)
+	{
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+	}
+	weir_enter(&c->scope);
+	MemoryContextSwitchTo(c->scratch);
+}
+
+void
+conductor_commit(Conductor *c)
+{
+	weir_leave(&c->scope);
+	if (c->in_session)
+		SPI_commit();
+	else
+	{
+		CommitTransactionCommand();
+		pgstat_report_stat(true);
+	}
+	MemoryContextSwitchTo(c->scratch);
+}
+
+/* signin reads secrets through this; the caller has a transaction open. */
+static char *
+get_secret(const char *name, const char **error)
+{
+	return secret_value(name, error);
+}
+
+Conductor *
+conductor_create(bool in_session)
+{
+	MemoryContext cxt = AllocSetContextCreate(TopMemoryContext, "weir conductor", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	Conductor  *c = palloc0(sizeof(Conductor));
+	HASHCTL		ctl = {0};
+
+	c->in_session = in_session;
+	c->cxt = cxt;
+	c->scratch = AllocSetContextCreate(cxt, "weir conductor cycle", ALLOCSET_DEFAULT_SIZES);
+	ctl.keysize = sizeof(int64);
+	ctl.entrysize = sizeof(Flight);
+	ctl.hcxt = cxt;
+	c->flights = hash_create("weir flights", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	c->wake = ENGINE_WAKE_ALL;
+	c->defer_until_ms = c->ready_due_ms = c->run_deadline_ms = c->worker_retry_ms = NEVER;
+	running = c;
+	c->mux = httpmux_create();
+	c->signin = signin_create(c->mux, get_secret);
+	MemoryContextSwitchTo(old);
+	return c;
+}
+
+/* Also called on the way out of a process: touches no table. */
+void
+conductor_destroy(Conductor *c)
+{
+	if (c == NULL)
+		return;
+	running = NULL;
+	if (c->signin)
+		signin_destroy(c->signin);
+	if (c->mux)
+		httpmux_destroy(c->mux);
+	MemoryContextDelete(c->cxt);
+}
+
+void
+conductor_recover(Conductor *c)
+{
+	conductor_begin(c);
+	dispatch_recover(c);
+	conductor_commit(c);
+}
+
+static uint32
+take_wake_bits(void)
+{
+	uint32		bits = 0;
+	DatabaseSlot *slot;
+
+	if (weir_shmem == NULL)
+		return 0;
+	LWLockAcquire(weir_shmem_lock, LW_SHARED);
+	slot = shmem_database_slot(MyDatabaseId, false);
+	if (slot != NULL)
+		bits = pg_atomic_exchange_u32(&slot->wake, 0);
+	LWLockRelease(weir_shmem_lock);
+	return bits;
+}
+
+/* The earliest moment something is due that no latch or socket announces; NEVER if nothing. */
+int64
+conductor_next_due(Conductor *c)
+{
+	int64		due = Min(Min(c->defer_until_ms, c->ready_due_ms), Min(c->run_deadline_ms, c->worker_retry_ms));
+	HASH_SEQ_STATUS seq;
+	Flight	   *flight;
+
+	if (c->wake != 0 || c->has_verdicts)
+		return 0;
+	hash_seq_init(&seq, c->flights);
+	while ((flight = hash_seq_search(&seq)) != NULL)
+	{
+		due = Min(due, flight->due_ms);
+		if (flight->ending == SQL_CANCEL_NONE)
+			due = Min(due, flight->deadline_ms);
+		else
+			due = Min(due, flight->ending_since_ms + weir_cancel_grace);
+	}
+	return due;
+}
+
+bool
+conductor_is_idle(Conductor *c)
+{
+	return hash_get_num_entries(c->flights) == 0 && conductor_next_due(c) == NEVER;
+}
+
+/* Attempts that ran out of time. */
+static void
+check_deadlines(Conductor *c, int64 now)
+{
+	HASH_SEQ_STATUS seq;
+	Flight	   *flight;
+
+	hash_seq_init(&seq, c->flights);
+	while ((flight = hash_seq_search(&seq)) != NULL)
+		if (flight->ending == SQL_CANCEL_NONE && flight->deadline_ms <= now)
+			flight_end(c, flight, SQL_CANCEL_TIMEOUT);
+}
+
+void
+conductor_cycle(Conductor *c)
+{
+	int64		now;
+
+	MemoryContextReset(c->scratch);
+	c->did_work = false;
+	c->wake |= take_wake_bits();
+	httpmux_drive(c->mux);
+	flights_transfers(c);
+
+	now = now_ms();
+	if (c->defer_until_ms <= now || c->run_deadline_ms <= now || c->worker_retry_ms <= now)
+	{
+		c->wake = ENGINE_WAKE_ALL;
+		c->defer_until_ms = c->worker_retry_ms = NEVER;
+	}
+	check_deadlines(c, now);
+
+	if (c->wake != 0 || c->has_verdicts || c->ready_due_ms <= now)
+	{
+		uint32		wake = c->wake;
+
+		c->wake = 0;
+		conductor_begin(c);
+		flights_write(c);
+		if (wake & ENGINE_WAKE_REQUEST)
+			intake_requests(c);
+		if (wake & ENGINE_WAKE_TASK)
+			sqlpool_check(c);
+		if (c->run_deadline_ms <= now)
+			intake_run_deadlines(c);
+		intake_runs(c);
+		dispatch_ready(c);
+		intake_next_deadlines(c);
+		conductor_commit(c);
+	}
+
+	flights_act(c);
+	if (c->in_session)
+		sqlpool_run_here(c);
+	else
+		sqlpool_hand_over(c);
+}
+
+/* Wait for latch, sockets or the nearest deadline. */
+static void
+conductor_wait(Conductor *c)
+{
+	int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_SOCKET_READABLE;
+	int64		due = conductor_next_due(c);
+	int64		timeout = -1;
+
+	if (due != NEVER)
+	{
+		timeout = Max(due - now_ms(), 0);
+		timeout = Min(timeout, PG_INT32_MAX);
+		events |= WL_TIMEOUT;
+	}
+	(void) WaitLatchOrSocket(MyLatch, events, httpmux_fd(c->mux), (long) timeout,
+							 wait_event_compat("WeirConductor"));
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		c->wake = ENGINE_WAKE_ALL;
+	}
+}
+
+static void
+note_loop(void)
+{
+	DatabaseSlot *slot;
+
+	LWLockAcquire(weir_shmem_lock, LW_EXCLUSIVE);
+	slot = shmem_database_slot(MyDatabaseId, false);
+	if (slot != NULL && slot->pid == MyProcPid)
+		slot->last_loop = GetCurrentTimestamp();
+	LWLockRelease(weir_shmem_lock);
+}
+
+static void
+conductor_exit(int code, Datum arg)
+{
+	/* Sockets and tokens go; tables are not touched, whatever state we are in. */
+	conductor_destroy(running);
+}
+
+/*
+ * Is weir here, in a version this library can work with?  A newer library
+ * beside an older script must not guess at tables.
+ */
+static bool
+extension_usable(bool *absent)
+{
+	bool		usable = false;
+
+	StartTransactionCommand();
+	*absent = !OidIsValid(weir_extension_oid());
+	if (!*absent)
+	{
+		WeirScope	scope;
+
+		weir_enter(&scope);
+		usable = SPI_execute("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'weir'", true, 1) == SPI_OK_SELECT &&
+			SPI_processed == 1 && strcmp(weir_spi_text(0, 1), WEIR_VERSION) == 0;
+		if (!usable)
+			ereport(LOG,
+					(errmsg("weir is not conducting this database: its extension version differs from the library's, %s", WEIR_VERSION),
+					 errhint("Run ALTER EXTENSION weir UPDATE.")));
+		weir_leave(&scope);
+	}
+	CommitTransactionCommand();
+	return usable;
+}
+
+void
+conductor_main(Datum main_arg)
+{
+	Oid			databaseid = DatumGetObjectId(main_arg);
+	uint32		generation;
+	Conductor  *c;
+	bool		absent;
+
+	memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
+
+	/* SIGTERM is die(): it acts at the next CHECK_FOR_INTERRUPTS, never inside libcurl. */
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+
+	/* Before the connection is made, so that it is undone after our locks are gone. */
+	if (!launcher_attach(databaseid, generation))
+		proc_exit(0);
+	BackgroundWorkerInitializeConnectionByOid(databaseid, InvalidOid, 0);
+
+	if (!extension_usable(&absent))
+	{
+		launcher_detach(true, NULL);
+		proc_exit(0);
+	}
+
+	/* A session in weir.conduct() may hold it; sleep until it is done. */
+	(void) conductor_lock(true);
+
+	c = conductor_create(false);
+	before_shmem_exit(conductor_exit, (Datum) 0);
+	pgstat_report_appname("weir conductor");
+	conductor_recover(c);
+	for (;;)
+	{
+		conductor_cycle(c);
+		note_loop();
+		conductor_wait(c);
+	}
+}

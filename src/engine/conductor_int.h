@@ -1,0 +1,122 @@
+/*-------------------------------------------------------------------------
+ * conductor_int.h
+ *	  What the files of the conductor share.  One Conductor per process: a
+ *	  background worker, or a session in weir.conduct().
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_CONDUCTOR_INT_H
+#define WEIR_CONDUCTOR_INT_H
+
+#include "postmaster/bgworker.h"
+
+#include "access.h"
+#include "catalog.h"
+#include "httpmux.h"
+#include "kind.h"
+#include "shmem.h"
+#include "signin.h"
+
+#define NEVER PG_INT64_MAX
+
+/*
+ * A running attempt, as the conductor sees it.  Everything that must survive
+ * a crash is in weir.attempt; this is rebuilt from there.
+ */
+typedef struct Flight
+{
+	int64		task_run_id;	/* hash key */
+	int			attempt_no;
+	int64		run_id;
+	Oid			owner;
+	const TaskKind *kind;
+	MemoryContext cxt;			/* owns everything below */
+	int64		deadline_ms;	/* attempt timeout, epoch; NEVER for none */
+	int			ending;			/* SQL_CANCEL_*: being cancelled, and why */
+	int64		ending_since_ms;
+	int			slot;			/* SQL: index of the worker slot, -1 not handed over yet */
+
+	/* HTTP kinds only */
+	Connection *connection;		/* NULL for none */
+	cJSON	   *spec;			/* rendered */
+	cJSON	   *reference;
+	char	   *token;
+	char	   *external_run_id;
+	cJSON	   *kind_state;
+	KindStep	step;
+	int			step_tries;
+	bool		after_crash;
+	bool		cancel_sent;
+	bool		signin_wait;	/* for a token that is being fetched */
+	int			signin_failures;
+	int			start_failures; /* SQL: workers that never took it */
+	int64		intended_at_ms;
+	int64		started_ms;		/* for the polling pace */
+	int64		due_ms;			/* next exchange; NEVER while one is under way */
+	HttpTransfer *transfer;
+	KindVerdict *verdict;		/* to be written in the next transaction */
+	MemoryContext verdict_cxt;
+	int			http_status;	/* of the response behind the verdict */
+	int64		retry_after_ms;
+} Flight;
+
+typedef struct Conductor
+{
+	bool		in_session;		/* weir.conduct(): no workers, SQL runs here */
+	MemoryContext cxt;
+	MemoryContext scratch;		/* reset every cycle */
+	HttpMux    *mux;
+	SignIn	   *signin;
+	HTAB	   *flights;
+	uint32		wake;			/* ENGINE_WAKE_* not looked at yet */
+	bool		has_verdicts;
+	bool		did_work;		/* in this cycle's transaction */
+	int64		defer_until_ms; /* somebody held a lock: look again then; NEVER */
+	int64		ready_due_ms;	/* earliest retry */
+	int64		run_deadline_ms;	/* earliest run timeout */
+	int64		worker_retry_ms;	/* no SQL worker could be started: try again then */
+	BackgroundWorkerHandle *handles[WEIR_MAX_SQL_SLOTS];
+	WeirScope	scope;
+} Conductor;
+
+extern int64 now_ms(void);		/* epoch, wall clock */
+
+/* conductor.c: transactions of the loop */
+extern void conductor_begin(Conductor *c);
+extern void conductor_commit(Conductor *c);
+extern Conductor *conductor_create(bool in_session);
+extern void conductor_destroy(Conductor *c);
+extern void conductor_recover(Conductor *c);
+extern void conductor_cycle(Conductor *c);
+extern int64 conductor_next_due(Conductor *c);
+extern bool conductor_is_idle(Conductor *c);
+
+/* intake.c: inside a transaction */
+extern void intake_requests(Conductor *c);
+extern void intake_runs(Conductor *c);
+extern void intake_run_deadlines(Conductor *c);
+extern void intake_next_deadlines(Conductor *c);
+
+/* dispatch.c: inside a transaction */
+extern void dispatch_ready(Conductor *c);
+extern void dispatch_recover(Conductor *c);
+
+/* flight.c */
+extern Flight *flight_create(Conductor *c, int64 task_run_id, int attempt_no);
+extern Flight *flight_find(Conductor *c, int64 task_run_id);
+extern void flight_remove(Conductor *c, Flight *flight);
+extern void flight_end(Conductor *c, Flight *flight, int why);	/* cancel it: SQL_CANCEL_* */
+extern void flights_end_run(Conductor *c, int64 run_id, int why);
+extern void flights_transfers(Conductor *c);	/* finished exchanges -> verdicts */
+extern void flight_verdict(Conductor *c, Flight *flight, KindOutcome outcome, const char *code,
+						   const char *message, bool is_user_error, bool is_retryable);
+extern void flights_write(Conductor *c);	/* inside a transaction */
+extern void flights_act(Conductor *c);	/* outside; opens a short one if needed */
+
+/* sqlpool.c */
+extern int	sqlpool_free(Conductor *c); /* how many SQL tasks could start now */
+extern void sqlpool_hand_over(Conductor *c);	/* flights without a slot get one */
+extern void sqlpool_check(Conductor *c);	/* inside a transaction: outcomes of vanished workers */
+extern void sqlpool_cancel(Flight *flight);
+extern void sqlpool_run_here(Conductor *c); /* weir.conduct(): run them in this session */
+
+#endif							/* WEIR_CONDUCTOR_INT_H */

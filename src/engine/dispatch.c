@@ -1,0 +1,295 @@
+/*-------------------------------------------------------------------------
+ * dispatch.c
+ *	  Intent: the attempt and its token, written before anything is sent.
+ *
+ * Runs in the conductor's transaction.  Flights made here act only after the
+ * commit; if the transaction fails the process ends and they with it.  After
+ * a crash dispatch_recover() finds every attempt that has no outcome.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+
+#include "conductor_int.h"
+#include "context.h"
+#include "engine.h"
+#include "json.h"
+#include "mem.h"
+#include "outcome.h"
+
+#define DISPATCH_BATCH		500
+#define NOOP_ROUNDS			200		/* waves of noop tasks in one transaction */
+
+static cJSON *
+json_column(SPITupleTable *table, uint64 row, int column)
+{
+	char	   *text = SPI_getvalue(table->vals[row], table->tupdesc, column);
+	char	   *error = NULL;
+	cJSON	   *value;
+
+	if (text == NULL)
+		return NULL;
+	value = json_parse(text, strlen(text), 16 * 1024 * 1024, &error);
+	if (value == NULL)
+		elog(ERROR, "could not read stored JSON: %s", error);
+	return value;
+}
+
+static int64
+int64_column(SPITupleTable *table, uint64 row, int column, int64 if_null)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(table->vals[row], table->tupdesc, column, &isnull);
+
+	return isnull ? if_null : DatumGetInt64(value);
+}
+
+/* The run is locked by now, or nobody else can write this outcome. */
+static void
+fail_attempt(Conductor *c, Flight *flight, const char *code, const char *message)
+{
+	flight_verdict(c, flight, KIND_FAILED, code, message, true, false);
+}
+
+/* Spec rendered, connection read, first step chosen; all before the commit. */
+static void
+prepare_http(Conductor *c, Flight *flight)
+{
+	MemoryContext old = MemoryContextSwitchTo(flight->cxt);
+	TaskContext *context = context_read(flight->task_run_id, flight->attempt_no);
+	KindCall	call = {0};
+	char	   *error = NULL;
+	Oid			types[4] = {INT8OID, INT4OID, JSONBOID, TEXTOID};
+	Datum		values[4];
+
+	flight->kind_state = cJSON_CreateObject();
+	flight->reference = context->reference;
+	flight->spec = ref_render_json(context->spec, context_resolve, context, &error);
+	if (flight->spec == NULL)
+	{
+		fail_attempt(c, flight, "invalid_reference", error);
+		MemoryContextSwitchTo(old);
+		return;
+	}
+	if (context->connection_name != NULL)
+	{
+		flight->connection = connection_read(context->connection_name);
+		if (flight->connection == NULL)
+		{
+			fail_attempt(c, flight, "connection_missing", psprintf("connection \"%s\" does not exist", context->connection_name));
+			MemoryContextSwitchTo(old);
+			return;
+		}
+	}
+	call.spec = flight->spec;
+	call.options = flight->connection ? flight->connection->options : NULL;
+	call.base_url = flight->connection ? flight->connection->base_url : NULL;
+	call.reference = flight->reference;
+	call.kind_state = flight->kind_state;
+	call.token = flight->token;
+	flight->step = flight->kind->first_step(&call);
+	flight->due_ms = now_ms();
+
+	values[0] = Int64GetDatum(flight->task_run_id);
+	values[1] = Int32GetDatum(flight->attempt_no);
+	values[2] = DirectFunctionCall1(jsonb_in, CStringGetDatum(json_text(flight->spec)));
+	values[3] = CStringGetTextDatum(kind_step_name(flight->step));
+	weir_spi("UPDATE weir.attempt SET request = $3, step = $4 WHERE task_run_id = $1 AND attempt_no = $2",
+			 4, types, values, NULL);
+	MemoryContextSwitchTo(old);
+}
+
+/* Intend these ready task runs; makes flights, except for noop. */
+static void
+intend(Conductor *c, Datum task_run_ids, bool noop)
+{
+	Oid			types[1] = {INT8ARRAYOID};
+	Datum		values[1] = {task_run_ids};
+	uint64		n;
+	SPITupleTable *table;
+
+	n = weir_spi("WITH u AS (UPDATE weir.task_run SET status = 'running', attempt_no = attempt_no + 1, "
+				 "started_at = coalesce(started_at, clock_timestamp()), not_before = NULL, error_message = NULL "
+				 "WHERE task_run_id = ANY ($1) AND status = 'ready' RETURNING task_run_id, attempt_no, run_id, task_no, kind) "
+				 ", a AS (INSERT INTO weir.attempt (task_run_id, attempt_no, run_id, token, deadline) "
+				 "SELECT u.task_run_id, u.attempt_no, u.run_id, 'weir-' || i.installation_key || '-' || u.task_run_id || '-' || u.attempt_no, "
+				 "clock_timestamp() + d.attempt_timeout "
+				 "FROM u JOIN weir.run r USING (run_id) JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = u.task_no, "
+				 "weir.installation i RETURNING task_run_id, token, deadline) "
+				 "SELECT u.task_run_id, u.attempt_no::bigint, u.run_id, u.kind, r.owner::oid::bigint, a.token, "
+				 "(extract(epoch FROM a.deadline) * 1000)::bigint "
+				 "FROM u JOIN a USING (task_run_id) JOIN weir.run r ON r.run_id = u.run_id ORDER BY u.task_run_id",
+				 1, types, values, NULL);
+	table = SPI_tuptable;
+	if (n > 0)
+		c->did_work = true;
+	for (uint64 i = 0; i < n && !noop; i++)
+	{
+		Flight	   *flight = flight_create(c, int64_column(table, i, 1, 0), (int) int64_column(table, i, 2, 0));
+		char	   *kind = SPI_getvalue(table->vals[i], table->tupdesc, 4);
+
+		flight->run_id = int64_column(table, i, 3, 0);
+		flight->kind = kind_find(kind);
+		flight->owner = (Oid) int64_column(table, i, 5, 0);
+		flight->token = MemoryContextStrdup(flight->cxt, SPI_getvalue(table->vals[i], table->tupdesc, 6));
+		flight->deadline_ms = int64_column(table, i, 7, NEVER);
+		flight->intended_at_ms = flight->started_ms = now_ms();
+		if (flight->kind == NULL)
+			fail_attempt(c, flight, "unknown_kind", psprintf("there is no task kind \"%s\"", kind));
+		else if (flight->kind->is_http)
+			prepare_http(c, flight);
+	}
+}
+
+/* Ready task runs of some kinds, as an array; 0: none. */
+static Datum
+ready_ids(const char *sql, int limit, uint64 *n)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(limit)};
+	Datum	   *ids;
+
+	*n = weir_spi(sql, 1, types, values, NULL);
+	if (*n == 0)
+		return (Datum) 0;
+	ids = palloc(sizeof(Datum) * *n);
+	for (uint64 i = 0; i < *n; i++)
+		ids[i] = Int64GetDatum(weir_spi_int64(i, 1, NULL));
+	return PointerGetDatum(construct_array(ids, *n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+#define READY_OF(condition) \
+	"SELECT t.task_run_id FROM weir.task_run t JOIN weir.run r USING (run_id) " \
+	"WHERE t.status = 'ready' AND r.status = 'running' AND (t.not_before IS NULL OR t.not_before <= clock_timestamp()) " \
+	"AND " condition " ORDER BY t.not_before NULLS FIRST, t.task_run_id LIMIT $1"
+
+/* noop tasks start and succeed in this transaction, wave after wave. */
+static void
+dispatch_noops(Conductor *c)
+{
+	uint64		n = 0;
+
+	for (int round = 0; round < NOOP_ROUNDS; round++)
+	{
+		Datum		ids = ready_ids(READY_OF("t.kind = 'noop'"), DISPATCH_BATCH, &n);
+		Oid			types[1] = {INT8ARRAYOID};
+		uint64		n_runs;
+		int64	   *runs;
+
+		if (n == 0)
+			return;
+		n_runs = weir_spi("SELECT DISTINCT run_id FROM weir.task_run WHERE task_run_id = ANY ($1) ORDER BY 1", 1, types, &ids, NULL);
+		runs = palloc(sizeof(int64) * n_runs);
+		for (uint64 i = 0; i < n_runs; i++)
+			runs[i] = weir_spi_int64(i, 1, NULL);
+		for (uint64 i = 0; i < n_runs; i++)
+			if (!outcome_lock_run(runs[i], false))
+			{
+				c->defer_until_ms = Min(c->defer_until_ms, now_ms() + 200);
+				return;
+			}
+		intend(c, ids, true);
+		outcome_succeed_noops(ids);
+	}
+	c->wake |= ENGINE_WAKE_TASK;	/* more waves in the next transaction */
+}
+
+void
+dispatch_ready(Conductor *c)
+{
+	uint64		n;
+	int			slots;
+	Datum		ids;
+
+	dispatch_noops(c);
+
+	ids = ready_ids(READY_OF("t.kind NOT IN ('noop', 'sql')"), DISPATCH_BATCH, &n);
+	if (n > 0)
+		intend(c, ids, false);
+	if (n == DISPATCH_BATCH)
+		c->wake |= ENGINE_WAKE_TASK;
+
+	slots = sqlpool_free(c);
+	if (slots > 0)
+	{
+		ids = ready_ids(READY_OF("t.kind = 'sql'"), slots, &n);
+		if (n > 0)
+			intend(c, ids, false);
+	}
+}
+
+/* Rebuild the flights from what is committed. */
+void
+dispatch_recover(Conductor *c)
+{
+	uint64		n = weir_spi("SELECT a.task_run_id, a.attempt_no::bigint, a.run_id, t.kind, r.owner::oid::bigint, a.token, "
+							 "(extract(epoch FROM a.deadline) * 1000)::bigint, (extract(epoch FROM a.intended_at) * 1000)::bigint, "
+							 "a.request, a.kind_state, a.external_run_id, t.reference, d.connection_name, r.status, a.step, "
+							 "coalesce(r.cancel_reason = '" RUN_TIMEOUT_REASON "', false) "
+							 "FROM weir.attempt a JOIN weir.task_run t USING (task_run_id) JOIN weir.run r ON r.run_id = a.run_id "
+							 "JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no "
+							 "WHERE a.status IN ('intended', 'started') ORDER BY a.task_run_id",
+							 0, NULL, NULL, NULL);
+	SPITupleTable *table = SPI_tuptable;
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		Flight	   *flight = flight_create(c, int64_column(table, i, 1, 0), (int) int64_column(table, i, 2, 0));
+		MemoryContext old = MemoryContextSwitchTo(flight->cxt);
+		KindCall	call = {0};
+		char	   *connection = SPI_getvalue(table->vals[i], table->tupdesc, 13);
+
+		flight->run_id = int64_column(table, i, 3, 0);
+		flight->kind = kind_find(SPI_getvalue(table->vals[i], table->tupdesc, 4));
+		flight->owner = (Oid) int64_column(table, i, 5, 0);
+		flight->token = SPI_getvalue(table->vals[i], table->tupdesc, 6);
+		flight->deadline_ms = int64_column(table, i, 7, NEVER);
+		flight->intended_at_ms = int64_column(table, i, 8, 0);
+		flight->started_ms = now_ms();
+		flight->slot = WEIR_MAX_SQL_SLOTS;	/* sqlpool_check() finds out */
+		if (flight->kind == NULL)
+			fail_attempt(c, flight, "unknown_kind", "there is no such task kind any more");
+		else if (flight->kind->is_http)
+		{
+			flight->spec = json_column(table, i, 9);
+			flight->kind_state = json_column(table, i, 10);
+			if (flight->kind_state == NULL)
+				flight->kind_state = cJSON_CreateObject();
+			flight->external_run_id = SPI_getvalue(table->vals[i], table->tupdesc, 11);
+			flight->reference = json_column(table, i, 12);
+			flight->connection = connection ? connection_read(connection) : NULL;
+			flight->after_crash = true;
+			if (connection && flight->connection == NULL)
+				fail_attempt(c, flight, "connection_missing", psprintf("connection \"%s\" does not exist", connection));
+			else if (flight->spec == NULL)
+				fail_attempt(c, flight, "invalid_reference", "the attempt was never prepared");
+			else
+			{
+				call.spec = flight->spec;
+				call.options = flight->connection ? flight->connection->options : NULL;
+				call.base_url = flight->connection ? flight->connection->base_url : NULL;
+				call.reference = flight->reference;
+				call.kind_state = flight->kind_state;
+				call.external_run_id = flight->external_run_id;
+				call.token = flight->token;
+				call.after_crash = true;
+				call.now_ms = now_ms();
+				call.intended_at_ms = flight->intended_at_ms;
+				if (!kind_step_parse(SPI_getvalue(table->vals[i], table->tupdesc, 15), &call.step))
+					call.step = KIND_STEP_START;
+				flight->step = flight->kind->resume_step(&call);
+				flight->due_ms = now_ms();
+			}
+		}
+		MemoryContextSwitchTo(old);
+		if (strcmp(SPI_getvalue(table->vals[i], table->tupdesc, 14), "cancelling") == 0)
+			flight_end(c, flight, strcmp(SPI_getvalue(table->vals[i], table->tupdesc, 16), "t") == 0 ?
+					   SQL_CANCEL_TIMEOUT : SQL_CANCEL_ASKED);
+	}
+	c->wake = ENGINE_WAKE_ALL;
+}

@@ -1,0 +1,91 @@
+/*-------------------------------------------------------------------------
+ * engine.c
+ *	  Settings of the engine, and its start.
+ *
+ * engine_init() runs in _PG_init: in the postmaster when weir is preloaded,
+ * else in the session that first calls weir.  Only in the postmaster can
+ * shared memory be asked for and the launcher be registered; everywhere else
+ * weir_shmem stays NULL and the settings are all there is.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "miscadmin.h"
+#include "utils/guc.h"
+#include "utils/timestamp.h"
+
+#include "engine.h"
+#include "engine_int.h"
+#include "launcher.h"
+#include "shmem.h"
+
+int			weir_max_sql_workers = 4;
+int			weir_sql_worker_idle_timeout = 10000;
+bool		weir_enabled = true;
+int			weir_http_max_body = 16384;
+int			weir_http_timeout = 60000;
+int			weir_cancel_grace = 60000;
+int			weir_max_lost_attempts = 20;
+
+static void
+define_gucs(void)
+{
+	DefineCustomIntVariable("weir.cancel_grace",
+							"Time that a cancelled task has to end.",
+							"A SQL task that is still running then is terminated; an engine that does not answer is given up.",
+							&weir_cancel_grace, 60000, 100, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("weir.enabled",
+							 "Runs pipelines in the background.",
+							 "When off, conductors are stopped and none is started; the SQL functions still work.",
+							 &weir_enabled, true,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("weir.http_max_body",
+							"Largest HTTP response that is accepted.",
+							NULL,
+							&weir_http_max_body, 16384, 1, 1024 * 1024,
+							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("weir.http_timeout",
+							"Longest time of one HTTP exchange.",
+							NULL,
+							&weir_http_timeout, 60000, 100, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("weir.max_lost_attempts",
+							"Attempts of a task that may be lost in a row to crashes before the task fails.",
+							NULL,
+							&weir_max_lost_attempts, 20, 1, 1000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("weir.max_sql_workers",
+							"Largest number of SQL tasks that run at once, in all databases together.",
+							"Every one of them takes one of max_worker_processes.",
+							&weir_max_sql_workers, 4, 0, WEIR_MAX_SQL_SLOTS,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("weir.sql_worker_idle_timeout",
+							"Time after which a SQL worker without a task exits.",
+							NULL,
+							&weir_sql_worker_idle_timeout, 10000, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+void
+engine_init(void)
+{
+	define_gucs();
+
+	/* In a binary upgrade nothing may run or write by itself. */
+	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
+		return;
+
+	shmem_init();
+	wake_init();
+	ddlhooks_init();
+	launcher_register();
+}

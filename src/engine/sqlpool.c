@@ -1,0 +1,341 @@
+/*-------------------------------------------------------------------------
+ * sqlpool.c
+ *	  The conductor's side of the SQL workers: who runs what, who vanished.
+ *
+ * Runs in the conductor.  Slots in shared memory say which worker holds which
+ * attempt (weir_shmem_lock).  A worker commits the outcome first and frees
+ * the slot afterwards; so an attempt without outcome that no slot holds was
+ * lost, if slots are read before the table.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "conductor_int.h"
+#include "engine.h"
+#include "outcome.h"
+#include "sqltask.h"
+
+#define WORKER_RETRY_MS		1000
+#define MAX_START_FAILURES	3
+
+static bool
+is_sql(const Flight *flight)
+{
+	return flight->kind == &kind_sql;
+}
+
+static bool
+slot_holds(const SqlSlot *slot, const Flight *flight)
+{
+	return (slot->state == SQL_SLOT_STARTING || slot->state == SQL_SLOT_ASSIGNED || slot->state == SQL_SLOT_BUSY) &&
+		slot->databaseid == MyDatabaseId && slot->task_run_id == flight->task_run_id &&
+		slot->attempt_no == flight->attempt_no;
+}
+
+int
+sqlpool_free(Conductor *c)
+{
+	HASH_SEQ_STATUS seq;
+	Flight	   *flight;
+	int			waiting = 0,
+				busy = 0;
+
+	hash_seq_init(&seq, c->flights);
+	while ((flight = hash_seq_search(&seq)) != NULL)
+		if (is_sql(flight) && flight->slot < 0)
+			waiting++;
+	if (c->in_session)
+		return waiting > 0 ? 0 : 1;
+
+	LWLockAcquire(weir_shmem_lock, LW_SHARED);
+	for (int i = 0; i < WEIR_MAX_SQL_SLOTS; i++)
+		if (weir_shmem->sql[i].state != SQL_SLOT_FREE && weir_shmem->sql[i].state != SQL_SLOT_IDLE)
+			busy++;
+	LWLockRelease(weir_shmem_lock);
+	return Max(weir_max_sql_workers - busy - waiting, 0);
+}
+
+static bool
+launch_worker(Conductor *c, int index, uint32 generation)
+{
+	BackgroundWorker worker;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION | BGWORKER_INTERRUPTIBLE_COMPAT;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "weir", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "sqlworker_main", BGW_MAXLEN);
+	strlcpy(worker.bgw_name, "weir SQL worker", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "weir SQL worker", BGW_MAXLEN);
+	worker.bgw_main_arg = Int32GetDatum(index);
+	memcpy(worker.bgw_extra, &generation, sizeof(generation));
+	worker.bgw_notify_pid = MyProcPid;
+	if (c->handles[index])
+		pfree(c->handles[index]);
+	c->handles[index] = NULL;
+	MemoryContextSwitchTo(c->cxt);
+	return RegisterDynamicBackgroundWorker(&worker, &c->handles[index]);
+}
+
+/* The slot for this flight: a warm one of the same owner, else a new one; else -1. */
+static int
+choose_slot(const Flight *flight, bool *warm)
+{
+	int			chosen = -1,
+				used = 0,
+				other_idle = -1;
+
+	for (int i = 0; i < WEIR_MAX_SQL_SLOTS; i++)
+	{
+		SqlSlot    *slot = &weir_shmem->sql[i];
+
+		if (slot->state != SQL_SLOT_FREE)
+			used++;
+		if (slot->state == SQL_SLOT_IDLE && slot->databaseid == MyDatabaseId && slot->roleid == flight->owner)
+		{
+			*warm = true;
+			return i;
+		}
+		if (slot->state == SQL_SLOT_IDLE)
+			other_idle = i;
+		if (slot->state == SQL_SLOT_FREE && chosen < 0)
+			chosen = i;
+	}
+	*warm = false;
+	if (chosen >= 0 && used < weir_max_sql_workers)
+		return chosen;
+	/* All places are taken, one of them by an idle worker of somebody else: it goes. */
+	if (other_idle >= 0 && weir_shmem->sql[other_idle].pid != 0)
+		kill(weir_shmem->sql[other_idle].pid, SIGTERM);
+	return -1;
+}
+
+static void
+assign(Conductor *c, Flight *flight)
+{
+	int			index;
+	bool		warm;
+	uint32		generation = 0;
+	pid_t		pid = 0;
+
+	LWLockAcquire(weir_shmem_lock, LW_EXCLUSIVE);
+	index = choose_slot(flight, &warm);
+	if (index >= 0)
+	{
+		SqlSlot    *slot = &weir_shmem->sql[index];
+
+		slot->state = warm ? SQL_SLOT_ASSIGNED : SQL_SLOT_STARTING;
+		slot->databaseid = MyDatabaseId;
+		slot->roleid = flight->owner;
+		slot->task_run_id = flight->task_run_id;
+		slot->attempt_no = flight->attempt_no;
+		slot->cancel_requested = SQL_CANCEL_NONE;
+		slot->since = GetCurrentTimestamp();
+		if (!warm)
+		{
+			slot->pid = 0;
+			slot->generation++;
+		}
+		generation = slot->generation;
+		pid = slot->pid;
+	}
+	LWLockRelease(weir_shmem_lock);
+
+	if (index < 0)
+		c->worker_retry_ms = Min(c->worker_retry_ms, now_ms() + 100);
+	else if (warm)
+	{
+		flight->slot = index;
+		shmem_set_latch(pid);
+	}
+	else if (launch_worker(c, index, generation))
+		flight->slot = index;
+	else
+	{
+		LWLockAcquire(weir_shmem_lock, LW_EXCLUSIVE);
+		weir_shmem->sql[index].state = SQL_SLOT_FREE;
+		weir_shmem->sql[index].databaseid = InvalidOid;
+		weir_shmem->sql[index].task_run_id = 0;
+		LWLockRelease(weir_shmem_lock);
+		if (c->worker_retry_ms == NEVER)
+			ereport(LOG,
+					(errmsg("weir could not start a SQL worker"),
+					 errhint("Raise max_worker_processes, or lower weir.max_sql_workers.")));
+		c->worker_retry_ms = now_ms() + WORKER_RETRY_MS;
+	}
+}
+
+void
+sqlpool_hand_over(Conductor *c)
+{
+	HASH_SEQ_STATUS seq;
+	Flight	   *flight;
+
+	if (weir_shmem == NULL)
+		return;
+	hash_seq_init(&seq, c->flights);
+	while ((flight = hash_seq_search(&seq)) != NULL)
+		if (is_sql(flight) && flight->slot < 0 && flight->verdict == NULL)
+			assign(c, flight);
+}
+
+/* A worker that was registered but never came, or died before it attached. */
+static void
+collect_dead_starts(Conductor *c)
+{
+	for (int i = 0; i < WEIR_MAX_SQL_SLOTS; i++)
+	{
+		pid_t		pid;
+
+		if (c->handles[i] == NULL || GetBackgroundWorkerPid(c->handles[i], &pid) != BGWH_STOPPED)
+			continue;
+		LWLockAcquire(weir_shmem_lock, LW_EXCLUSIVE);
+		if (weir_shmem->sql[i].state == SQL_SLOT_STARTING && weir_shmem->sql[i].pid == 0 &&
+			weir_shmem->sql[i].databaseid == MyDatabaseId)
+		{
+			weir_shmem->sql[i].state = SQL_SLOT_FREE;
+			weir_shmem->sql[i].generation++;
+			weir_shmem->sql[i].databaseid = InvalidOid;
+			weir_shmem->sql[i].task_run_id = 0;
+		}
+		LWLockRelease(weir_shmem_lock);
+		pfree(c->handles[i]);
+		c->handles[i] = NULL;
+	}
+}
+
+/* What became of an attempt that no worker holds. */
+static void
+settle(Conductor *c, Flight *flight)
+{
+	Oid			types[2] = {INT8OID, INT4OID};
+	Datum		values[2] = {Int64GetDatum(flight->task_run_id), Int32GetDatum(flight->attempt_no)};
+	char	   *status = NULL;
+	TaskOutcome outcome = {0};
+
+	if (weir_spi("SELECT status FROM weir.attempt WHERE task_run_id = $1 AND attempt_no = $2", 2, types, values, NULL) == 1)
+		status = weir_spi_text(0, 1);
+	if (status != NULL && strcmp(status, "intended") == 0)
+	{
+		flight->slot = -1;
+		if (flight->ending != SQL_CANCEL_NONE)
+			flight_verdict(c, flight, KIND_CANCELLED, "cancelled", "cancelled before it started", false, false);
+		else if (++flight->start_failures >= MAX_START_FAILURES)
+			flight_verdict(c, flight, KIND_FAILED, "worker_start_failed",
+						   psprintf("no SQL worker could be started as role \"%s\": see the server log",
+									GetUserNameFromId(flight->owner, true) ? GetUserNameFromId(flight->owner, true) : "?"),
+						   false, true);
+		return;
+	}
+	if (status != NULL && strcmp(status, "started") == 0)
+	{
+		if (!outcome_lock_run(flight->run_id, false))
+		{
+			c->defer_until_ms = Min(c->defer_until_ms, now_ms() + 200);
+			return;
+		}
+		outcome.task_run_id = flight->task_run_id;
+		outcome.attempt_no = flight->attempt_no;
+		outcome.status = ATTEMPT_LOST;
+		outcome.rows_read = outcome.rows_written = -1;
+		outcome.error_code = "worker_lost";
+		outcome.error_message = "the SQL worker ended before its outcome was committed; its transaction was rolled back";
+		(void) outcome_apply(&outcome);
+		c->did_work = true;
+	}
+	flight_remove(c, flight);
+}
+
+void
+sqlpool_check(Conductor *c)
+{
+	static SqlSlot slots[WEIR_MAX_SQL_SLOTS];
+	HASH_SEQ_STATUS seq;
+	Flight	   *flight;
+
+	if (weir_shmem != NULL)
+	{
+		collect_dead_starts(c);
+		LWLockAcquire(weir_shmem_lock, LW_SHARED);
+		memcpy(slots, weir_shmem->sql, sizeof(slots));
+		LWLockRelease(weir_shmem_lock);
+	}
+	else
+		memset(slots, 0, sizeof(slots));
+
+	hash_seq_init(&seq, c->flights);
+	while ((flight = hash_seq_search(&seq)) != NULL)
+	{
+		bool		held = false;
+
+		if (!is_sql(flight) || flight->slot < 0 || flight->verdict != NULL)
+			continue;
+		/* After a restart of the conductor only the slots know where. */
+		for (int i = 0; i < WEIR_MAX_SQL_SLOTS && !held; i++)
+			if (slot_holds(&slots[i], flight))
+			{
+				flight->slot = i;
+				held = true;
+			}
+		if (!held)
+			settle(c, flight);
+	}
+}
+
+void
+sqlpool_cancel(Flight *flight)
+{
+	if (weir_shmem == NULL || flight->slot < 0 || flight->slot >= WEIR_MAX_SQL_SLOTS)
+		return;
+	LWLockAcquire(weir_shmem_lock, LW_EXCLUSIVE);
+	if (slot_holds(&weir_shmem->sql[flight->slot], flight))
+	{
+		weir_shmem->sql[flight->slot].cancel_requested = flight->ending;
+		if (weir_shmem->sql[flight->slot].pid != 0)
+			kill(weir_shmem->sql[flight->slot].pid, SIGINT);
+	}
+	LWLockRelease(weir_shmem_lock);
+}
+
+/* weir.conduct(): this session is the SQL worker. */
+void
+sqlpool_run_here(Conductor *c)
+{
+	HASH_SEQ_STATUS seq;
+	Flight	   *flight;
+
+	hash_seq_init(&seq, c->flights);
+	while ((flight = hash_seq_search(&seq)) != NULL)
+	{
+		bool		taken;
+
+		if (!is_sql(flight) || flight->verdict != NULL || flight->slot >= 0)
+			continue;
+		conductor_begin(c);
+		taken = sqltask_take(flight->task_run_id, flight->attempt_no);
+		conductor_commit(c);
+		if (taken)
+		{
+			if (sqltask_execute(flight->task_run_id, flight->attempt_no, true, NULL))
+				SPI_commit();
+			else
+				SPI_rollback();
+			MemoryContextSwitchTo(c->scratch);
+		}
+		c->did_work = true;
+		flight_remove(c, flight);
+	}
+}
