@@ -22,6 +22,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/resowner.h"
+#include "utils/snapmgr.h"
 
 #include "access.h"
 #include "compat.h"
@@ -218,6 +219,7 @@ run_as_owner(TaskContext *context, const BoundSql *bound, bool restricted, SqlCa
 	{
 		int			guc_level = NewGUCNestLevel();
 		int			flags = save_sec_context;
+		bool		pushed;
 
 		/*
 		 * In a worker the session belongs to the owner: nothing to protect.
@@ -229,10 +231,16 @@ run_as_owner(TaskContext *context, const BoundSql *bound, bool restricted, SqlCa
 		SetUserIdAndSecContext(context->owner, flags);
 		(void) set_config_option("standard_conforming_strings", "on", PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
+		/* A worker has no portal around it: its statements need a snapshot to stand on. */
+		pushed = !ActiveSnapshotSet();
+		if (pushed)
+			PushActiveSnapshot(GetTransactionSnapshot());
 		if (SPI_connect() != SPI_OK_CONNECT)
 			elog(ERROR, "could not connect to SPI");
 		run_statements(bound, &result, caller);
 		SPI_finish();
+		if (pushed)
+			PopActiveSnapshot();
 		AtEOXact_GUC(true, guc_level);
 		SetUserIdAndSecContext(save_userid, save_sec_context);
 		ReleaseCurrentSubTransaction();
