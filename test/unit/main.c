@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * main.c
- *	  Runs the unit tests of core/
+ *	  Runs the unit tests of core/ and of the URL policy
  *
  * The last line is "N passed, M failed"; the exit code is 1 if any failed.
  * Arguments choose tests by name.
@@ -92,6 +92,7 @@ main(int argc, char **argv)
 		{"reference", test_reference},
 		{"render", test_render},
 		{"sqltext", test_sqltext},
+		{"urlpolicy", test_urlpolicy},
 	};
 
 	for (size_t i = 0; i < lengthof(tests); i++)

@@ -54,5 +54,6 @@ extern void test_json(void);
 extern void test_reference(void);
 extern void test_render(void);
 extern void test_sqltext(void);
+extern void test_urlpolicy(void);
 
 #endif							/* WEIR_UNIT_H */
