@@ -212,6 +212,7 @@ conductor_cycle(Conductor *c)
 		uint32		wake = c->wake;
 
 		c->wake = 0;
+		c->looked_at_ms = now;
 		conductor_begin(c);
 		flights_write(c);
 		if (wake & ENGINE_WAKE_REQUEST)

@@ -72,6 +72,7 @@ typedef struct Conductor
 	bool		did_work;		/* in this cycle's transaction */
 	int64		defer_until_ms; /* somebody held a lock: look again then; NEVER */
 	int64		ready_due_ms;	/* earliest retry */
+	int64		looked_at_ms;	/* retries due by then were seen by this cycle */
 	int64		run_deadline_ms;	/* earliest run timeout */
 	int64		worker_retry_ms;	/* no SQL worker could be started: try again then */
 	BackgroundWorkerHandle *handles[WEIR_MAX_SQL_SLOTS];

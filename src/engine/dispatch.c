@@ -13,6 +13,7 @@
 #include "executor/spi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/hsearch.h"
 #include "utils/jsonb.h"
 
 #include "conductor_int.h"
@@ -23,6 +24,7 @@
 #include "outcome.h"
 
 #define DISPATCH_BATCH		500
+#define WORKERS_TAKEN_MS	200
 #define NOOP_ROUNDS			200		/* waves of noop tasks in one transaction */
 
 static cJSON *
@@ -215,12 +217,12 @@ dispatch_ready(Conductor *c)
 		c->wake |= ENGINE_WAKE_TASK;
 
 	slots = sqlpool_free(c);
-	if (slots > 0)
-	{
-		ids = ready_ids(READY_OF("t.kind = 'sql'"), slots, &n);
-		if (n > 0)
-			intend(c, ids, false);
-	}
+	ids = ready_ids(READY_OF("t.kind = 'sql'"), Max(slots, 1), &n);
+	if (n > 0 && slots > 0)
+		intend(c, ids, false);
+	else if (n > 0 && !c->in_session && hash_get_num_entries(c->flights) == 0)
+		/* All workers serve other databases, whose ends nobody tells us. */
+		c->worker_retry_ms = Min(c->worker_retry_ms, now_ms() + WORKERS_TAKEN_MS);
 }
 
 /* Rebuild the flights from what is committed. */

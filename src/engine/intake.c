@@ -279,12 +279,15 @@ intake_runs(Conductor *c)
 void
 intake_next_deadlines(Conductor *c)
 {
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(c->looked_at_ms)};
 	bool		isnull;
 	int64		ms;
 
+	/* What became due since this cycle looked is due again at once; what it could not start waits for something else. */
 	weir_spi("SELECT (extract(epoch FROM min(not_before)) * 1000)::bigint FROM weir.task_run WHERE status = 'ready' AND not_before IS NOT NULL "
-			 "AND not_before > clock_timestamp()",
-			 0, NULL, NULL, NULL);
+			 "AND not_before > to_timestamp($1 / 1000.0)",
+			 1, types, values, NULL);
 	ms = weir_spi_int64(0, 1, &isnull);
 	c->ready_due_ms = isnull ? NEVER : ms + 1;
 	weir_spi("SELECT (extract(epoch FROM min(deadline)) * 1000)::bigint FROM weir.run WHERE status = 'running' AND deadline IS NOT NULL",

@@ -310,20 +310,34 @@ sqlpool_cancel(Flight *flight)
 	LWLockRelease(weir_shmem_lock);
 }
 
-/* weir.conduct(): this session is the SQL worker. */
-void
-sqlpool_run_here(Conductor *c)
+/* An attempt that this session can run now, or NULL. */
+static Flight *
+next_here(Conductor *c)
 {
 	HASH_SEQ_STATUS seq;
 	Flight	   *flight;
 
 	hash_seq_init(&seq, c->flights);
 	while ((flight = hash_seq_search(&seq)) != NULL)
+		if (is_sql(flight) && flight->verdict == NULL && flight->slot < 0)
+		{
+			/* No scan may be open at a commit. */
+			hash_seq_term(&seq);
+			return flight;
+		}
+	return NULL;
+}
+
+/* weir.conduct(): this session is the SQL worker. */
+void
+sqlpool_run_here(Conductor *c)
+{
+	Flight	   *flight;
+
+	while ((flight = next_here(c)) != NULL)
 	{
 		bool		taken;
 
-		if (!is_sql(flight) || flight->verdict != NULL || flight->slot >= 0)
-			continue;
 		conductor_begin(c);
 		taken = sqltask_take(flight->task_run_id, flight->attempt_no);
 		conductor_commit(c);
