@@ -109,17 +109,27 @@ conductor_create(bool in_session)
 	return c;
 }
 
-/* Also called on the way out of a process: touches no table. */
+/* Sockets and tokens go; tables are not touched, whatever state we are in. */
+static void
+close_network(Conductor *c)
+{
+	if (c->signin)
+		signin_destroy(c->signin);
+	c->signin = NULL;
+	if (c->mux)
+		httpmux_destroy(c->mux);
+	c->mux = NULL;
+}
+
 void
 conductor_destroy(Conductor *c)
 {
 	if (c == NULL)
 		return;
 	running = NULL;
-	if (c->signin)
-		signin_destroy(c->signin);
-	if (c->mux)
-		httpmux_destroy(c->mux);
+	close_network(c);
+	if (CurrentMemoryContext == c->scratch || CurrentMemoryContext == c->cxt)
+		MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextDelete(c->cxt);
 }
 
@@ -275,8 +285,9 @@ note_loop(void)
 static void
 conductor_exit(int code, Datum arg)
 {
-	/* Sockets and tokens go; tables are not touched, whatever state we are in. */
-	conductor_destroy(running);
+	/* Memory stays: the transaction is not aborted yet, and may be using it. */
+	if (running != NULL)
+		close_network(running);
 }
 
 /*

@@ -13,20 +13,24 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
-#include "commands/discard.h"
+#include "commands/async.h"
+#include "commands/prepare.h"
+#include "commands/sequence.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lock.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
 #include "utils/timestamp.h"
 
 #include "access.h"
@@ -148,6 +152,26 @@ record_failure(int64 task_run_id, int attempt_no, const ErrorData *edata)
 	CommitTransactionCommand();
 }
 
+/*
+ * The next task of this owner finds a clean session: what DISCARD ALL does,
+ * but for cached plans, which hold nothing of the task and cost weir's own
+ * statements a new planning each time.
+ */
+static void
+reset_session(void)
+{
+	StartTransactionCommand();
+	PortalHashTableDeleteAll();
+	SetPGVariable("session_authorization", NIL, false);
+	ResetAllOptions();
+	DropAllPreparedStatements();
+	Async_UnlistenAll();
+	LockReleaseAll(USER_LOCKMETHOD, true);
+	ResetTempTableNamespace();
+	ResetSequenceCaches();
+	CommitTransactionCommand();
+}
+
 static void
 run_task(int64 task_run_id, int attempt_no)
 {
@@ -193,16 +217,8 @@ run_task(int64 task_run_id, int attempt_no)
 	}
 	PG_END_TRY();
 
-	/* The next task of this owner finds a clean session. */
 	QueryCancelPending = false;
-	StartTransactionCommand();
-	{
-		DiscardStmt *discard = makeNode(DiscardStmt);
-
-		discard->target = DISCARD_ALL;
-		DiscardCommand(discard, true);
-	}
-	CommitTransactionCommand();
+	reset_session();
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	MemoryContextSwitchTo(TopMemoryContext);
