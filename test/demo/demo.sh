@@ -349,7 +349,7 @@ if [ -n "${DEMO_STOP:-${CI:-}}" ]; then
 	say "Everything was stopped and removed."
 	exit
 fi
-say "The server${CLOUD_PID:+ and the local cloud} go on running. Play on, as an ordinary database user:"
+say "Still running: the server${CLOUD_PID:+ and the local cloud}. Play on, as an ordinary database user:"
 say
 say "    psql 'host=127.0.0.1 port=$PORT dbname=demo user=demo password=$PASSWORD'"
 say
