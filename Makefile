@@ -83,6 +83,6 @@ bench:
 	@$(run) TESTS='$(TESTS)' test/bench/run $(if $(FULL),--full)
 
 soak:
-	@$(run) TESTS='$(TESTS)' test/bench/run --soak --full
+	@$(run) KILLS='$(KILLS)' SEED='$(SEED)' test/chaos/run
 
 .PHONY: demo demo-stop test test-unit test-asan lint bench soak

@@ -159,7 +159,11 @@ intake_run_deadlines(Conductor *c)
 	}
 }
 
-/* The tasks of a starting run.  After D, landing is taken over from the run before. */
+/*
+ * The tasks of a starting run.  After D, landing is taken over from the run
+ * before.  Where its log is gone (a restored dump, retention) the D itself
+ * says that all of it landed; only the outputs are lost then.
+ */
 static void
 insert_task_runs(int64 run_id, StartCode code, int64 last_run_id)
 {
@@ -169,11 +173,12 @@ insert_task_runs(int64 run_id, StartCode code, int64 last_run_id)
 	weir_spi("WITH v AS (SELECT pipeline_id, version FROM weir.run WHERE run_id = $1), "
 			 "t AS (SELECT d.*, p.status AS old_status, p.output AS old_output, p.rows_read AS old_read, p.rows_written AS old_written, "
 			 "p.external_run_id AS old_external, p.external_url AS old_url, "
-			 "$2 AND d.phase = 'land' AND coalesce(p.status IN ('succeeded', 'reused'), false) AS reused, "
+			 "$2 AND d.phase = 'land' AND CASE WHEN k.log_is_there THEN coalesce(p.status IN ('succeeded', 'reused'), false) ELSE true END AS reused, "
 			 "CASE WHEN $2 AND d.phase <> 'land' AND p.kind = d.kind AND p.status IN ('failed', 'timed_out', 'cancelled') "
 			 "THEN coalesce(jsonb_build_object('external_run_id', p.external_run_id), p.reference) "
 			 "WHEN $2 AND p.kind = d.kind AND p.status IN ('blocked', 'cancelled') THEN p.reference END AS resume "
 			 "FROM v JOIN weir.task d USING (pipeline_id, version) "
+			 "CROSS JOIN (SELECT EXISTS (SELECT FROM weir.task_run o WHERE o.run_id = $3) AS log_is_there) k "
 			 "LEFT JOIN weir.task_run p ON $2 AND p.run_id = $3 AND p.task_name = d.name) "
 			 "INSERT INTO weir.task_run (run_id, task_no, task_name, kind, phase, status, pending_upstream, output, rows_read, rows_written, "
 			 "external_run_id, external_url, reference, ready_at, ended_at) "
