@@ -75,6 +75,7 @@ foreach my $format ('plain', 'custom')
 	cmp_ok($next, '>', $run, "$format: run ids go on");
 	is(wait_for_run($node, $next, undef, dbname => $dbname), 'succeeded', "$format: a run works");
 	is($node->safe_psql($dbname, "SELECT start_status, row_audit_id FROM weir.run WHERE run_id = $next"), "D|$run", "$format: it resumes after landing");
+	is($node->safe_psql($dbname, 'SELECT row_audit_id, days FROM public.transformed'), "$run|30", "$format: with what the original landed, once");
 	my $paused = weir_trigger($node, 'paused', dbname => $dbname);
 	my $task = weir_trigger($node, 'plain', dbname => $dbname);
 	is(wait_for_run($node, $task, undef, dbname => $dbname), 'succeeded', "$format: another pipeline runs");
