@@ -104,6 +104,8 @@ extern void dispatch_recover(Conductor *c);
 /* flight.c */
 extern Flight *flight_create(Conductor *c, int64 task_run_id, int attempt_no);
 extern Flight *flight_find(Conductor *c, int64 task_run_id);
+/* What a kind sees of the flight; points into it. */
+extern void flight_fill_call(const Flight *flight, KindCall *call);
 extern void flight_remove(Conductor *c, Flight *flight);
 extern void flight_end(Conductor *c, Flight *flight, int why);	/* cancel it: SQL_CANCEL_* */
 extern void flights_end_run(Conductor *c, int64 run_id, int why);

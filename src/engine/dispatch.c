@@ -64,7 +64,7 @@ prepare_http(Conductor *c, Flight *flight)
 {
 	MemoryContext old = MemoryContextSwitchTo(flight->cxt);
 	TaskContext *context = context_read(flight->task_run_id, flight->attempt_no);
-	KindCall	call = {0};
+	KindCall	call;
 	char	   *error = NULL;
 	Oid			types[4] = {INT8OID, INT4OID, JSONBOID, TEXTOID};
 	Datum		values[4];
@@ -88,12 +88,7 @@ prepare_http(Conductor *c, Flight *flight)
 			return;
 		}
 	}
-	call.spec = flight->spec;
-	call.options = flight->connection ? flight->connection->options : NULL;
-	call.base_url = flight->connection ? flight->connection->base_url : NULL;
-	call.reference = flight->reference;
-	call.kind_state = flight->kind_state;
-	call.token = flight->token;
+	flight_fill_call(flight, &call);
 	flight->step = flight->kind->first_step(&call);
 	flight->due_ms = now_ms();
 
@@ -243,7 +238,7 @@ dispatch_recover(Conductor *c)
 	{
 		Flight	   *flight = flight_create(c, int64_column(table, i, 1, 0), (int) int64_column(table, i, 2, 0));
 		MemoryContext old = MemoryContextSwitchTo(flight->cxt);
-		KindCall	call = {0};
+		KindCall	call;
 		char	   *connection = SPI_getvalue(table->vals[i], table->tupdesc, 13);
 
 		flight->run_id = int64_column(table, i, 3, 0);
@@ -272,18 +267,9 @@ dispatch_recover(Conductor *c)
 				fail_attempt(c, flight, "invalid_reference", "the attempt was never prepared");
 			else
 			{
-				call.spec = flight->spec;
-				call.options = flight->connection ? flight->connection->options : NULL;
-				call.base_url = flight->connection ? flight->connection->base_url : NULL;
-				call.reference = flight->reference;
-				call.kind_state = flight->kind_state;
-				call.external_run_id = flight->external_run_id;
-				call.token = flight->token;
-				call.after_crash = true;
-				call.now_ms = now_ms();
-				call.intended_at_ms = flight->intended_at_ms;
-				if (!kind_step_parse(SPI_getvalue(table->vals[i], table->tupdesc, 15), &call.step))
-					call.step = KIND_STEP_START;
+				if (!kind_step_parse(SPI_getvalue(table->vals[i], table->tupdesc, 15), &flight->step))
+					flight->step = KIND_STEP_START;
+				flight_fill_call(flight, &call);
 				flight->step = flight->kind->resume_step(&call);
 				flight->due_ms = now_ms();
 			}

@@ -149,8 +149,8 @@ flights_end_run(Conductor *c, int64 run_id, int why)
 			flight_end(c, flight, why);
 }
 
-static void
-fill_call(const Flight *flight, KindCall *call)
+void
+flight_fill_call(const Flight *flight, KindCall *call)
 {
 	memset(call, 0, sizeof(*call));
 	call->step = flight->step;
@@ -210,7 +210,7 @@ read_response(Conductor *c, Flight *flight)
 	KindCall	call;
 	KindResponse response = {0};
 
-	fill_call(flight, &call);
+	flight_fill_call(flight, &call);
 	response.http_status = result->http_status;
 	response.body = result->body ? pnstrdup(result->body, result->body_len) : "";
 	response.body_len = result->body ? result->body_len : 0;
@@ -287,12 +287,12 @@ write_progress(Flight *flight)
 	weir_spi("UPDATE weir.attempt SET external_run_id = $3, kind_state = $5, step = $6, "
 			 "status = CASE WHEN $3 IS NOT NULL AND status = 'intended' THEN 'started' ELSE status END, "
 			 "started_at = CASE WHEN $3 IS NOT NULL AND started_at IS NULL THEN clock_timestamp() ELSE started_at END "
-			 "WHERE task_run_id = $1 AND attempt_no = $2 AND $4 IS NOT DISTINCT FROM $4",
+			 "WHERE task_run_id = $1 AND attempt_no = $2",
 			 6, types, values, nulls);
 	if (flight->external_run_id)
 		weir_spi("UPDATE weir.task_run SET external_run_id = $3, external_url = coalesce($4, external_url) "
-				 "WHERE task_run_id = $1 AND attempt_no = $2 AND $5 IS NOT DISTINCT FROM $5 AND $6 IS NOT NULL",
-				 6, types, values, nulls);
+				 "WHERE task_run_id = $1 AND attempt_no = $2",
+				 4, types, values, nulls);
 }
 
 /* An outcome of the engine as an outcome of the attempt. */
@@ -455,7 +455,7 @@ exchange(Conductor *c, Flight *flight)
 			   *hint = NULL;
 	char	   *credentials = NULL;
 
-	fill_call(flight, &call);
+	flight_fill_call(flight, &call);
 	if (!flight->kind->request(&call, &request, &problem))
 	{
 		flight_verdict(c, flight, KIND_FAILED, problem.code ? problem.code : "invalid_spec",

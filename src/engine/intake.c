@@ -51,8 +51,8 @@ cancel_run(Conductor *c, int64 run_id, const char *reason, int why)
 			 "WHERE run_id = $1 AND status IN ('queued', 'running')",
 			 2, types, values, NULL);
 	weir_spi("UPDATE weir.task_run SET status = 'cancelled', ended_at = clock_timestamp() "
-			 "WHERE run_id = $1 AND status IN ('waiting', 'ready') AND $2 IS NOT NULL",
-			 2, types, values, NULL);
+			 "WHERE run_id = $1 AND status IN ('waiting', 'ready')",
+			 1, types, values, NULL);
 	flights_end_run(c, run_id, why);
 	advance_finish_run(run_id);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
@@ -231,14 +231,12 @@ start_run(int64 run_id)
 	values[5] = BoolGetDatum(decision.skip_once_used);
 	weir_spi("UPDATE weir.run r SET status = $2, start_status = $3, row_audit_id = $4, last_run_id = $5, started_at = clock_timestamp(), "
 			 "ended_at = CASE WHEN $2 = 'skipped' THEN clock_timestamp() END, deadline = clock_timestamp() + v.run_timeout "
-			 "FROM weir.pipeline_version v WHERE r.run_id = $1 AND v.pipeline_id = r.pipeline_id AND v.version = r.version "
-			 "AND $6 IS NOT NULL",
+			 "FROM weir.pipeline_version v WHERE r.run_id = $1 AND v.pipeline_id = r.pipeline_id AND v.version = r.version",
 			 6, types, values, nulls);
 	weir_spi("UPDATE weir.pipeline_state s SET skip_once = s.skip_once AND NOT $6, "
 			 "last_run_id = CASE WHEN $2 = 'running' THEN $1 ELSE s.last_run_id END, "
 			 "next_load_status = CASE WHEN $2 = 'skipped' AND NOT $6 AND s.next_load_status = 'C' THEN 'P' ELSE s.next_load_status END "
-			 "FROM weir.run r WHERE r.run_id = $1 AND s.pipeline_id = r.pipeline_id "
-			 "AND $3 IS NOT NULL AND $4 IS NOT NULL AND ($5 IS NULL OR $5 IS NOT NULL)",
+			 "FROM weir.run r WHERE r.run_id = $1 AND s.pipeline_id = r.pipeline_id",
 			 6, types, values, nulls);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	if (start_code_runs(decision.code))

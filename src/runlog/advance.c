@@ -139,7 +139,7 @@ advance_finish_run(int64 run_id)
 			 "error_message = CASE WHEN $2 = 'succeeded' THEN NULL ELSE coalesce((SELECT e.activity || ': ' || left(e.message, 500) "
 			 "FROM weir.error e JOIN weir.task_run t ON t.task_run_id = e.task_run_id AND t.status IN ('failed', 'timed_out') "
 			 "WHERE e.run_id = $1 ORDER BY e.error_id DESC LIMIT 1), cancel_reason) END "
-			 "WHERE run_id = $1 AND $4 IS NOT NULL",
+			 "WHERE run_id = $1",
 			 4, types, values, NULL);
 
 	/* Only the latest run says what comes next; an older one that ends later cannot take back a success. */

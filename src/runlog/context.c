@@ -43,8 +43,8 @@ parse_column(uint64 row, int column)
 TaskContext *
 context_read(int64 task_run_id, int attempt_no)
 {
-	Oid			types[2] = {INT8OID, INT4OID};
-	Datum		values[2] = {Int64GetDatum(task_run_id), Int32GetDatum(attempt_no)};
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(task_run_id)};
 	MemoryContext caller = CurrentMemoryContext;
 	TaskContext *context;
 
@@ -54,8 +54,8 @@ context_read(int64 task_run_id, int attempt_no)
 				 "'window_start', r.window_start, 'window_end', r.window_end, 'trigger_type', r.trigger_type, 'parent_id', r.parent_run_id) "
 				 "FROM weir.task_run t JOIN weir.run r USING (run_id) "
 				 "JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no "
-				 "WHERE t.task_run_id = $1 AND $2 IS NOT NULL",
-				 2, types, values, NULL) != 1)
+				 "WHERE t.task_run_id = $1",
+				 1, types, values, NULL) != 1)
 		return NULL;
 
 	context = palloc0(sizeof(TaskContext));

@@ -209,7 +209,6 @@ write_activities(const TaskOutcome *outcome)
 		weir_spi("INSERT INTO weir.row_count (run_id, component, object_name, count_type, row_count) "
 				 "SELECT t.run_id, t.task_name, t.task_name, c.count_type, c.n FROM weir.task_run t, "
 				 "(VALUES ('Select', $3), ('Insert', $4)) c (count_type, n) WHERE t.task_run_id = $1 AND c.n IS NOT NULL "
-				 "AND $2 IS NOT DISTINCT FROM $2 "
 				 "ON CONFLICT (run_id, component, object_name, count_type) DO UPDATE "
 				 "SET row_count = EXCLUDED.row_count, logged_at = clock_timestamp()",
 				 4, types, values, nulls);
@@ -324,7 +323,7 @@ outcome_succeed_noops(Datum task_run_ids)
 	pair[1] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
 	advance_succeeded(pair[0], pair[1]);
 
-	n_runs = weir_spi("SELECT DISTINCT r FROM unnest($1::bigint[]) r WHERE $2::int[] IS NOT NULL ORDER BY r",
+	n_runs = weir_spi("SELECT DISTINCT r FROM unnest($1::bigint[]) r ORDER BY r",
 					  2, pair_types, pair, NULL);
 	runs = palloc(n_runs * sizeof(int64));
 	for (uint64 i = 0; i < n_runs; i++)
