@@ -189,7 +189,8 @@ is(wait_for_run($node, $held), 'succeeded', 'then it runs');
 
 # --- sessions of the pool are clean
 value("ALTER SYSTEM SET weir.max_sql_workers = 1");
-$node->restart;
+$node->stop;
+$node->start;
 pipeline('dirty', [ task('soil', "SET work_mem = '77MB'; SET search_path = weir; CREATE TEMP TABLE leak (a integer); SELECT pg_advisory_lock(4711); PREPARE p AS SELECT 1") ]);
 pipeline('clean', [ task('look', "INSERT INTO landed (run_id, what) SELECT {{run.id}}, concat_ws(',', current_setting('work_mem'), current_setting('search_path'),"
 	. " to_regclass('pg_temp.leak'), (SELECT count(*) FROM pg_prepared_statements), (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711), pg_backend_pid())") ]);
