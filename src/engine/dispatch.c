@@ -70,6 +70,12 @@ prepare_http(Conductor *c, Flight *flight)
 	Datum		values[4];
 
 	flight->kind_state = cJSON_CreateObject();
+	if (context == NULL)
+	{
+		fail_attempt(c, flight, "definition_missing", "the task's definition no longer exists");
+		MemoryContextSwitchTo(old);
+		return;
+	}
 	flight->reference = context->reference;
 	flight->spec = ref_render_json(context->spec, context_resolve, context, &error);
 	if (flight->spec == NULL)

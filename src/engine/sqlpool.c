@@ -224,6 +224,7 @@ settle(Conductor *c, Flight *flight)
 	Oid			types[2] = {INT8OID, INT4OID};
 	Datum		values[2] = {Int64GetDatum(flight->task_run_id), Int32GetDatum(flight->attempt_no)};
 	char	   *status = NULL;
+	char	   *owner;
 	TaskOutcome outcome = {0};
 
 	if (weir_spi("SELECT status FROM weir.attempt WHERE task_run_id = $1 AND attempt_no = $2", 2, types, values, NULL) == 1)
@@ -234,10 +235,13 @@ settle(Conductor *c, Flight *flight)
 		if (flight->ending != SQL_CANCEL_NONE)
 			flight_verdict(c, flight, KIND_CANCELLED, "cancelled", "cancelled before it started", false, false);
 		else if (++flight->start_failures >= MAX_START_FAILURES)
+		{
+			owner = GetUserNameFromId(flight->owner, true);
 			flight_verdict(c, flight, KIND_FAILED, "worker_start_failed",
-						   psprintf("no SQL worker could be started as role \"%s\": see the server log",
-									GetUserNameFromId(flight->owner, true) ? GetUserNameFromId(flight->owner, true) : "?"),
+						   owner ? psprintf("no SQL worker could be started as role \"%s\": see the server log", owner) :
+						   psprintf("the pipeline's owner, role %u, no longer exists", flight->owner),
 						   false, true);
+		}
 		return;
 	}
 	if (status != NULL && strcmp(status, "started") == 0)
