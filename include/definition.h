@@ -13,6 +13,7 @@
 #include <cjson/cJSON.h>
 
 #include "dag.h"
+#include "flow.h"
 #include "kind.h"
 #include "retry.h"
 
@@ -37,9 +38,18 @@ typedef struct DefTask
 	const cJSON *spec;
 	RetryPolicy retry;
 	int64		timeout_ms;		/* 0: none */
+	RunIf		run_if;
+	bool		is_enabled;
 	int			wave;			/* 1 for tasks without upstream */
 	int			upstream_count;
 } DefTask;
+
+/* What meets an edge. */
+typedef struct DefEdge
+{
+	EdgeCondition condition;
+	const char *branch;			/* or NULL */
+} DefEdge;
 
 typedef struct Definition
 {
@@ -47,12 +57,14 @@ typedef struct Definition
 	const char *description;	/* or NULL */
 	int			max_concurrent_runs;
 	int64		timeout_ms;		/* of a run; 0: none */
+	const char *on_failure;		/* continue or fail_fast */
 	int			nparams;
 	DefParam   *params;
 	int			ntasks;
 	DefTask    *tasks;
 	int			nedges;
 	DagEdge    *edges;			/* indices into tasks */
+	DefEdge    *conditions;		/* one for each edge */
 } Definition;
 
 /* Structure, names, dependencies, waves.  No SPI. */

@@ -127,9 +127,14 @@ typedef struct TaskKind
 {
 	const char *name;			/* sql, http, ... */
 	const char *connection_kind;	/* kind of connection it needs, NULL for none */
-	bool		is_http;		/* false: sql and noop, which the engine runs itself */
+	bool		is_http;		/* exchanges with an engine */
+	bool		is_inline;		/* the conductor decides it itself, see decide; neither: sql and noop */
 	/* Check a spec when it is defined; references are not rendered yet.  First problem wins. */
 	void		(*validate) (const cJSON *spec, KindProblem *problem);
+	/* Kinds that choose a branch: is there one of this name?  Else NULL. */
+	bool		(*has_branch) (const cJSON *spec, const char *branch);
+	/* Of is_inline kinds: the end of the attempt, at once; output.branch is the branch chosen. */
+	void		(*decide) (const KindCall *call, KindVerdict *verdict);
 	/* Of kinds that are not is_http, what follows is NULL.  First step of a fresh attempt. */
 	KindStep	(*first_step) (const KindCall *call);
 	/* Step to take when an attempt without outcome is found after a crash. */
@@ -169,6 +174,8 @@ extern void kind_fail(KindVerdict *verdict, bool is_user_error, bool is_retryabl
 
 extern const TaskKind kind_sql;
 extern const TaskKind kind_noop;
+extern const TaskKind kind_if;
+extern const TaskKind kind_switch;
 extern const TaskKind kind_http;
 extern const TaskKind kind_adf_pipeline;
 extern const TaskKind kind_databricks_job;

@@ -52,9 +52,20 @@ extern bool outcome_apply(const TaskOutcome *outcome);
 /* Task runs of kind noop that are running: all succeed at once.  Runs locked. */
 extern void outcome_succeed_noops(Datum task_run_ids);
 
-/* Successors of ended task runs (arrays of run_id, task_no); then runs that have nothing left to do end. */
-extern void advance_succeeded(Datum run_ids, Datum task_nos);
-extern void advance_failed(Datum run_ids, Datum task_nos);
+/*
+ * Dependents of ended task runs (arrays of run_id and task_no) become ready,
+ * blocked or skipped, and what follows from that.  all_succeeded spares the
+ * search below failures.
+ */
+extern void advance_ended(Datum run_ids, Datum task_nos, bool all_succeeded);
+
+/* Task runs of a starting or repaired run that wait for nothing are decided. */
+extern void advance_undecided(int64 run_id);
+
+/* After a failure: in a pipeline with on_failure "fail_fast" nothing new starts. */
+extern void advance_fail_fast(int64 run_id);
+
+/* Then runs that have nothing left to do end. */
 extern void advance_finish_run(int64 run_id);	/* ends it if nothing in it is live */
 
 #endif							/* WEIR_OUTCOME_H */

@@ -92,6 +92,7 @@ CREATE TABLE weir.pipeline_version (
 	definition		jsonb NOT NULL,
 	max_concurrent_runs integer NOT NULL DEFAULT 1 CHECK (max_concurrent_runs > 0),
 	run_timeout		interval,
+	on_failure		text NOT NULL DEFAULT 'continue' CHECK (on_failure IN ('continue', 'fail_fast')),
 	created_by		regrole NOT NULL,
 	created_at		timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (pipeline_id, version)
@@ -102,6 +103,7 @@ COMMENT ON COLUMN weir.pipeline_version.version IS '1, 2, 3, ... in order of def
 COMMENT ON COLUMN weir.pipeline_version.definition IS 'The definition as it was given';
 COMMENT ON COLUMN weir.pipeline_version.max_concurrent_runs IS 'Further runs stay queued';
 COMMENT ON COLUMN weir.pipeline_version.run_timeout IS 'A run longer than this ends as timed_out';
+COMMENT ON COLUMN weir.pipeline_version.on_failure IS 'continue: branches that do not depend on a failed task go on; fail_fast: nothing new starts after a failure';
 COMMENT ON COLUMN weir.pipeline_version.created_by IS 'Who defined this version';
 COMMENT ON COLUMN weir.pipeline_version.created_at IS 'When';
 
@@ -141,6 +143,8 @@ CREATE TABLE weir.task (
 	retry_multiplier double precision NOT NULL DEFAULT 2,
 	retry_jitter	double precision NOT NULL DEFAULT 0.13,
 	attempt_timeout	interval,
+	run_if			text NOT NULL DEFAULT 'all_success' CHECK (run_if IN ('all_success', 'all_done', 'none_failed', 'at_least_one_success', 'at_least_one_failed', 'all_failed', 'always')),
+	is_enabled		boolean NOT NULL DEFAULT true,
 	wave			integer NOT NULL,
 	upstream_count	integer NOT NULL,
 	PRIMARY KEY (pipeline_id, version, task_no),
@@ -162,6 +166,8 @@ COMMENT ON COLUMN weir.task.retry_max_ms IS 'Longest delay between attempts, mil
 COMMENT ON COLUMN weir.task.retry_multiplier IS 'Factor from one delay to the next';
 COMMENT ON COLUMN weir.task.retry_jitter IS 'Random share of the delay, plus or minus, 0 to 1';
 COMMENT ON COLUMN weir.task.attempt_timeout IS 'An attempt longer than this is cancelled and ends as timed_out';
+COMMENT ON COLUMN weir.task.run_if IS 'Decides, when all upstream tasks have ended, whether it runs: all_success, all_done, none_failed, at_least_one_success, at_least_one_failed, all_failed or always';
+COMMENT ON COLUMN weir.task.is_enabled IS 'A disabled task is skipped, and what depends on it goes on as if it had succeeded';
 COMMENT ON COLUMN weir.task.wave IS '1 for tasks without upstream, else one more than the highest upstream wave';
 COMMENT ON COLUMN weir.task.upstream_count IS 'Number of tasks it depends on';
 
@@ -170,16 +176,20 @@ CREATE TABLE weir.task_dependency (
 	version			integer NOT NULL,
 	task_no			integer NOT NULL,
 	upstream_no		integer NOT NULL,
+	condition		text NOT NULL DEFAULT 'success' CHECK (condition IN ('success', 'failed', 'skipped', 'done')),
+	branch			text,
 	PRIMARY KEY (pipeline_id, version, task_no, upstream_no),
 	FOREIGN KEY (pipeline_id, version, task_no) REFERENCES weir.task ON DELETE CASCADE,
 	FOREIGN KEY (pipeline_id, version, upstream_no) REFERENCES weir.task ON DELETE CASCADE
 );
 CREATE INDEX task_dependency_upstream ON weir.task_dependency (pipeline_id, version, upstream_no, task_no);
-COMMENT ON TABLE weir.task_dependency IS 'Edges of the DAG: task_no starts after upstream_no succeeded';
+COMMENT ON TABLE weir.task_dependency IS 'Edges of the DAG: task_no starts after upstream_no ended';
 COMMENT ON COLUMN weir.task_dependency.pipeline_id IS 'The pipeline';
 COMMENT ON COLUMN weir.task_dependency.version IS 'The version';
 COMMENT ON COLUMN weir.task_dependency.task_no IS 'The task that waits';
 COMMENT ON COLUMN weir.task_dependency.upstream_no IS 'The task it waits for';
+COMMENT ON COLUMN weir.task_dependency.condition IS 'Which end of the upstream task meets the dependency: success, failed (also timed out or cancelled), skipped or done (any)';
+COMMENT ON COLUMN weir.task_dependency.branch IS 'With an upstream task of kind if or switch: the branch it must have chosen; null for any';
 
 -- Stages of the job format of metadata-driven frameworks become tasks through
 -- this mapping.  Null source or destination matches anything; the most

@@ -24,6 +24,7 @@ CREATE TABLE weir.run (
 	row_audit_id	bigint,
 	last_run_id		bigint,
 	params			jsonb NOT NULL DEFAULT '{}',
+	selected_tasks	text[],
 	nominal_time	timestamptz,
 	window_start	timestamptz,
 	window_end		timestamptz,
@@ -63,6 +64,7 @@ COMMENT ON COLUMN weir.run.next_load_status IS 'What the next start must do, dec
 COMMENT ON COLUMN weir.run.row_audit_id IS 'Id stamped on landed rows: this run, or after D the origin';
 COMMENT ON COLUMN weir.run.last_run_id IS 'The run of the pipeline before this one';
 COMMENT ON COLUMN weir.run.params IS 'Parameters, defaults filled in';
+COMMENT ON COLUMN weir.run.selected_tasks IS 'A partial run: only these tasks run; null for all';
 COMMENT ON COLUMN weir.run.nominal_time IS 'The moment the run is for';
 COMMENT ON COLUMN weir.run.window_start IS 'Start of the window the run covers';
 COMMENT ON COLUMN weir.run.window_end IS 'End of the window, exclusive';
@@ -91,6 +93,11 @@ CREATE TABLE weir.task_run (
 	phase			text NOT NULL,
 	status			text NOT NULL CHECK (status IN ('waiting', 'ready', 'running', 'succeeded', 'failed', 'timed_out', 'cancelled', 'blocked', 'reused', 'skipped')),
 	pending_upstream integer NOT NULL DEFAULT 0,
+	failed_upstream integer NOT NULL DEFAULT 0,
+	blocked_upstream integer NOT NULL DEFAULT 0,
+	skipped_upstream integer NOT NULL DEFAULT 0,
+	skip_reason		text CHECK (skip_reason IN ('condition', 'disabled', 'not_selected')),
+	item_no			integer NOT NULL DEFAULT 0,
 	attempt_no		integer NOT NULL DEFAULT 0,
 	budget_from		integer NOT NULL DEFAULT 0,
 	lost_count		integer NOT NULL DEFAULT 0,
@@ -105,7 +112,7 @@ CREATE TABLE weir.task_run (
 	ready_at		timestamptz,
 	started_at		timestamptz,
 	ended_at		timestamptz,
-	UNIQUE (run_id, task_no)
+	UNIQUE (run_id, task_no, item_no)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX task_run_ready ON weir.task_run (not_before, task_run_id) WHERE status = 'ready';
 CREATE INDEX task_run_live ON weir.task_run (run_id) WHERE status IN ('waiting', 'ready', 'running');
@@ -116,8 +123,13 @@ COMMENT ON COLUMN weir.task_run.task_no IS 'The task in the run''s version';
 COMMENT ON COLUMN weir.task_run.task_name IS 'Name of the task';
 COMMENT ON COLUMN weir.task_run.kind IS 'Kind of the task';
 COMMENT ON COLUMN weir.task_run.phase IS 'land, transform or publish';
-COMMENT ON COLUMN weir.task_run.status IS 'waiting, ready, running, succeeded, failed, timed_out, cancelled, blocked (an upstream task failed), reused (landed by an earlier run) or skipped';
-COMMENT ON COLUMN weir.task_run.pending_upstream IS 'Upstream tasks that have not succeeded yet';
+COMMENT ON COLUMN weir.task_run.status IS 'waiting, ready, running, succeeded, failed, timed_out, cancelled, blocked (an upstream task failed), reused (landed by an earlier run) or skipped (see skip_reason)';
+COMMENT ON COLUMN weir.task_run.pending_upstream IS 'Upstream tasks that have not ended yet';
+COMMENT ON COLUMN weir.task_run.failed_upstream IS 'Dependencies not met because the upstream task failed, timed out or was cancelled';
+COMMENT ON COLUMN weir.task_run.blocked_upstream IS 'Dependencies not met because the upstream task was blocked by a failure above it';
+COMMENT ON COLUMN weir.task_run.skipped_upstream IS 'Dependencies not met though nothing failed: a branch not taken, a task that was skipped';
+COMMENT ON COLUMN weir.task_run.skip_reason IS 'Why it was skipped: condition (run_if or a branch not taken), disabled, or not_selected in a partial run';
+COMMENT ON COLUMN weir.task_run.item_no IS '0, or the number of the item of a for_each task';
 COMMENT ON COLUMN weir.task_run.attempt_no IS 'Number of the latest attempt, 0 before the first';
 COMMENT ON COLUMN weir.task_run.budget_from IS 'Attempts up to this number do not count against max_attempts: those before the latest repair, and lost ones';
 COMMENT ON COLUMN weir.task_run.lost_count IS 'Attempts in a row that were lost to a crash';
@@ -129,7 +141,7 @@ COMMENT ON COLUMN weir.task_run.external_run_id IS 'Id of the run in the engine 
 COMMENT ON COLUMN weir.task_run.external_url IS 'The engine''s own page of that run';
 COMMENT ON COLUMN weir.task_run.reference IS 'Earlier external run that this one may resume, set at restart and repair';
 COMMENT ON COLUMN weir.task_run.error_message IS 'Error of the latest attempt, in one line';
-COMMENT ON COLUMN weir.task_run.ready_at IS 'When all upstream tasks had succeeded';
+COMMENT ON COLUMN weir.task_run.ready_at IS 'When all upstream tasks had ended';
 COMMENT ON COLUMN weir.task_run.started_at IS 'When the first attempt was intended';
 COMMENT ON COLUMN weir.task_run.ended_at IS 'When it reached its final state';
 
@@ -344,3 +356,12 @@ CREATE TRIGGER check_transition BEFORE UPDATE OF status ON weir.task_run
 CREATE TRIGGER check_transition BEFORE UPDATE OF status ON weir.attempt
 	FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION weir._check_transition('attempt');
 REVOKE ALL ON FUNCTION weir._check_transition() FROM PUBLIC;
+
+-- Decisions of core/flow.c, for the set-based statements that advance a run.
+CREATE FUNCTION weir._edge_result(condition text, status text, took_branch boolean) RETURNS text
+	AS 'MODULE_PATHNAME', 'weir_edge_result' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION weir._edge_result(text, text, boolean) IS 'What a dependency contributes when its upstream task ended so: met, failed, blocked or skipped';
+CREATE FUNCTION weir._flow_decide(run_if text, upstream integer, failed integer, blocked integer, skipped integer) RETURNS text
+	AS 'MODULE_PATHNAME', 'weir_flow_decide' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION weir._flow_decide(text, integer, integer, integer, integer) IS 'Status of a task whose upstream tasks have all ended: ready, blocked or skipped';
+REVOKE ALL ON FUNCTION weir._edge_result(text, text, boolean), weir._flow_decide(text, integer, integer, integer, integer) FROM PUBLIC;

@@ -28,6 +28,7 @@ SELECT r.run_id,
 	r.is_external,
 	r.is_batch,
 	r.params,
+	r.selected_tasks,
 	r.nominal_time,
 	r.window_start,
 	r.window_end,
@@ -69,6 +70,7 @@ COMMENT ON COLUMN weir.runs.parent_run_id IS 'The batch run it belongs to';
 COMMENT ON COLUMN weir.runs.is_external IS 'Driven by an outside orchestrator';
 COMMENT ON COLUMN weir.runs.is_batch IS 'Its children are runs of other pipelines';
 COMMENT ON COLUMN weir.runs.params IS 'Parameters, defaults filled in';
+COMMENT ON COLUMN weir.runs.selected_tasks IS 'A partial run: only these tasks run; null for all';
 COMMENT ON COLUMN weir.runs.nominal_time IS 'The moment the run is for';
 COMMENT ON COLUMN weir.runs.window_start IS 'Start of the window the run covers';
 COMMENT ON COLUMN weir.runs.window_end IS 'End of the window, exclusive';
@@ -102,6 +104,8 @@ SELECT t.task_run_id,
 	t.phase,
 	t.status,
 	t.pending_upstream,
+	t.skip_reason,
+	t.item_no,
 	t.attempt_no,
 	t.lost_count,
 	t.not_before,
@@ -133,7 +137,9 @@ COMMENT ON COLUMN weir.task_runs.task_name IS 'Name of the task';
 COMMENT ON COLUMN weir.task_runs.kind IS 'Kind of the task';
 COMMENT ON COLUMN weir.task_runs.phase IS 'land, transform or publish';
 COMMENT ON COLUMN weir.task_runs.status IS 'waiting, ready, running, succeeded, failed, timed_out, cancelled, blocked, reused or skipped';
-COMMENT ON COLUMN weir.task_runs.pending_upstream IS 'Upstream tasks that have not succeeded yet';
+COMMENT ON COLUMN weir.task_runs.pending_upstream IS 'Upstream tasks that have not ended yet';
+COMMENT ON COLUMN weir.task_runs.skip_reason IS 'Why it was skipped: condition (run_if or a branch not taken), disabled, or not_selected in a partial run';
+COMMENT ON COLUMN weir.task_runs.item_no IS '0, or the number of the item of a for_each task';
 COMMENT ON COLUMN weir.task_runs.attempt_no IS 'Number of the latest attempt, 0 before the first';
 COMMENT ON COLUMN weir.task_runs.lost_count IS 'Attempts in a row that were lost to a crash';
 COMMENT ON COLUMN weir.task_runs.not_before IS 'A retry waits until then';
@@ -143,7 +149,7 @@ COMMENT ON COLUMN weir.task_runs.rows_written IS 'Rows written, as the engine sa
 COMMENT ON COLUMN weir.task_runs.external_run_id IS 'Id of the run in the engine (latest attempt)';
 COMMENT ON COLUMN weir.task_runs.external_url IS 'The engine''s own page of that run';
 COMMENT ON COLUMN weir.task_runs.error_message IS 'Error of the latest attempt, in one line';
-COMMENT ON COLUMN weir.task_runs.ready_at IS 'When all upstream tasks had succeeded';
+COMMENT ON COLUMN weir.task_runs.ready_at IS 'When all upstream tasks had ended';
 COMMENT ON COLUMN weir.task_runs.started_at IS 'When the first attempt was intended';
 COMMENT ON COLUMN weir.task_runs.ended_at IS 'When it reached its final state';
 COMMENT ON COLUMN weir.task_runs.wait_seconds IS 'Seconds from ready to the first attempt, so far if there was none';

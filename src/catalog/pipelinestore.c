@@ -10,7 +10,6 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "utils/array.h"
 #include "utils/jsonb.h"
 
 #include "access.h"
@@ -74,6 +73,8 @@ store_tasks(int64 pipeline_id, int version, const Definition *def)
 		cJSON_AddNumberToObject(row, "jitter", task->retry.jitter);
 		if (task->timeout_ms > 0)
 			cJSON_AddItemToObject(row, "timeout_ms", json_from_int64(task->timeout_ms));
+		cJSON_AddStringToObject(row, "run_if", run_if_name(task->run_if));
+		cJSON_AddBoolToObject(row, "is_enabled", task->is_enabled);
 		cJSON_AddItemToObject(row, "wave", json_from_int64(task->wave));
 		cJSON_AddItemToObject(row, "upstream", json_from_int64(task->upstream_count));
 		cJSON_AddItemToArray(rows, row);
@@ -83,45 +84,51 @@ store_tasks(int64 pipeline_id, int version, const Definition *def)
 	values[2] = catalog_jsonb(json_text(rows));
 	weir_spi("INSERT INTO weir.task (pipeline_id, version, task_no, name, kind, connection_name, phase, spec, "
 			 "max_attempts, retry_initial_ms, retry_max_ms, retry_multiplier, retry_jitter, attempt_timeout, "
-			 "wave, upstream_count) "
+			 "run_if, is_enabled, wave, upstream_count) "
 			 "SELECT $1, $2, r.no, r.name, r.kind, r.connection, r.phase, r.spec, r.max_attempts, r.initial_ms, "
-			 "r.max_ms, r.multiplier, r.jitter, r.timeout_ms * interval '1 millisecond', r.wave, r.upstream "
+			 "r.max_ms, r.multiplier, r.jitter, r.timeout_ms * interval '1 millisecond', r.run_if, r.is_enabled, "
+			 "r.wave, r.upstream "
 			 "FROM jsonb_to_recordset($3) AS r (no integer, name text, kind text, connection text, phase text, "
 			 "spec jsonb, max_attempts integer, initial_ms bigint, max_ms bigint, multiplier double precision, "
-			 "jitter double precision, timeout_ms bigint, wave integer, upstream integer)",
+			 "jitter double precision, timeout_ms bigint, run_if text, is_enabled boolean, wave integer, upstream integer)",
 			 3, types, values, NULL);
 }
 
 static void
 store_dependencies(int64 pipeline_id, int version, const Definition *def)
 {
-	static const Oid types[] = {INT8OID, INT4OID, INT4ARRAYOID, INT4ARRAYOID};
-	Datum	   *downstream = palloc(sizeof(Datum) * Max(def->nedges, 1));
-	Datum	   *upstream = palloc(sizeof(Datum) * Max(def->nedges, 1));
-	Datum		values[4];
+	static const Oid types[] = {INT8OID, INT4OID, JSONBOID};
+	cJSON	   *rows = cJSON_CreateArray();
+	Datum		values[3];
 
 	if (def->nedges == 0)
 		return;
 	for (int i = 0; i < def->nedges; i++)
 	{
-		downstream[i] = Int32GetDatum(def->edges[i].to + 1);
-		upstream[i] = Int32GetDatum(def->edges[i].from + 1);
+		cJSON	   *row = cJSON_CreateObject();
+
+		cJSON_AddItemToObject(row, "task_no", json_from_int64(def->edges[i].to + 1));
+		cJSON_AddItemToObject(row, "upstream_no", json_from_int64(def->edges[i].from + 1));
+		cJSON_AddStringToObject(row, "condition", edge_condition_name(def->conditions[i].condition));
+		if (def->conditions[i].branch)
+			cJSON_AddStringToObject(row, "branch", def->conditions[i].branch);
+		cJSON_AddItemToArray(rows, row);
 	}
 	values[0] = Int64GetDatum(pipeline_id);
 	values[1] = Int32GetDatum(version);
-	values[2] = PointerGetDatum(construct_array(downstream, def->nedges, INT4OID, sizeof(int32), true, TYPALIGN_INT));
-	values[3] = PointerGetDatum(construct_array(upstream, def->nedges, INT4OID, sizeof(int32), true, TYPALIGN_INT));
-	weir_spi("INSERT INTO weir.task_dependency (pipeline_id, version, task_no, upstream_no) "
-			 "SELECT $1, $2, e.task_no, e.upstream_no FROM unnest($3, $4) AS e (task_no, upstream_no)",
-			 4, types, values, NULL);
+	values[2] = catalog_jsonb(json_text(rows));
+	weir_spi("INSERT INTO weir.task_dependency (pipeline_id, version, task_no, upstream_no, condition, branch) "
+			 "SELECT $1, $2, e.task_no, e.upstream_no, e.condition, e.branch "
+			 "FROM jsonb_to_recordset($3) AS e (task_no integer, upstream_no integer, condition text, branch text)",
+			 3, types, values, NULL);
 }
 
 void
 pipeline_store_version(int64 pipeline_id, int version, const Definition *def, Datum document, Oid caller)
 {
-	static const Oid types[] = {INT8OID, INT4OID, JSONBOID, INT4OID, INT8OID, REGROLEOID};
-	Datum		values[6];
-	char		nulls[] = "      ";
+	static const Oid types[] = {INT8OID, INT4OID, JSONBOID, INT4OID, INT8OID, REGROLEOID, TEXTOID};
+	Datum		values[7];
+	char		nulls[] = "       ";
 
 	values[0] = Int64GetDatum(pipeline_id);
 	values[1] = Int32GetDatum(version);
@@ -130,9 +137,10 @@ pipeline_store_version(int64 pipeline_id, int version, const Definition *def, Da
 	values[4] = Int64GetDatum(def->timeout_ms);
 	nulls[4] = def->timeout_ms > 0 ? ' ' : 'n';
 	values[5] = ObjectIdGetDatum(caller);
+	values[6] = catalog_text(def->on_failure);
 	weir_spi("INSERT INTO weir.pipeline_version (pipeline_id, version, definition, max_concurrent_runs, "
-			 "run_timeout, created_by) VALUES ($1, $2, $3, $4, $5 * interval '1 millisecond', $6)",
-			 6, types, values, nulls);
+			 "run_timeout, created_by, on_failure) VALUES ($1, $2, $3, $4, $5 * interval '1 millisecond', $6, $7)",
+			 7, types, values, nulls);
 	store_parameters(pipeline_id, version, def);
 	store_tasks(pipeline_id, version, def);
 	store_dependencies(pipeline_id, version, def);

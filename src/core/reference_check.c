@@ -29,7 +29,7 @@ static const char *const task_fields[] = {"name", "attempt"};
 
 static const char *const pipeline_fields[] = {"name", "version"};
 
-static const char *const upstream_fields[] = {"output", "status"};
+static const char *const upstream_fields[] = {"output", "status", "error"};
 
 bool
 ref_is_root(const char *name, size_t len)
@@ -127,7 +127,7 @@ check_upstream(const RefPath *path, const RefScope *scope)
 						   scope->upstream, scope->nupstream, "none");
 	}
 	return check_field(path, 2, upstream_fields, lengthof(upstream_fields),
-					   ref_path_is(path, 2, "status"));
+					   !ref_path_is(path, 2, "output"));
 }
 
 char *

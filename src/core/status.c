@@ -27,7 +27,7 @@
  *	     |          |  |retry  |      +--> timed_out --+ repair: back to
  *	     |          |  +-------+      +--> cancelled --+ waiting or ready
  *	     |          +--> failed | cancelled | blocked | skipped
- *	     +--> blocked (repair: waiting or ready) | cancelled | skipped | reused
+ *	     +--> blocked | skipped (repair: waiting or ready) | cancelled | reused
  *
  * ready --> failed is an error before any attempt could be started, such as
  * a reference that has no value.
@@ -87,7 +87,7 @@ static const StatusInfo task_info[TASK_STATUS_COUNT] = {
 	[TASK_CANCELLED] = {"cancelled", BIT(TASK_WAITING) | BIT(TASK_READY), true},
 	[TASK_BLOCKED] = {"blocked", BIT(TASK_WAITING) | BIT(TASK_READY), true},
 	[TASK_REUSED] = {"reused", 0, true},
-	[TASK_SKIPPED] = {"skipped", 0, true},
+	[TASK_SKIPPED] = {"skipped", BIT(TASK_WAITING) | BIT(TASK_READY), true},
 };
 
 static const StatusInfo attempt_info[ATTEMPT_STATUS_COUNT] = {

@@ -110,6 +110,7 @@ extern void flight_remove(Conductor *c, Flight *flight);
 extern void flight_end(Conductor *c, Flight *flight, int why);	/* cancel it: SQL_CANCEL_* */
 extern void flights_end_run(Conductor *c, int64 run_id, int why);
 extern void flights_transfers(Conductor *c);	/* finished exchanges -> verdicts */
+extern void flight_decide(Conductor *c, Flight *flight);	/* a verdict of an inline kind */
 extern void flight_verdict(Conductor *c, Flight *flight, KindOutcome outcome, const char *code,
 						   const char *message, bool is_user_error, bool is_retryable);
 extern void flights_write(Conductor *c);	/* inside a transaction */

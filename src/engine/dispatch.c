@@ -58,6 +58,24 @@ fail_attempt(Conductor *c, Flight *flight, const char *code, const char *message
 	flight_verdict(c, flight, KIND_FAILED, code, message, true, false);
 }
 
+/* Kinds the conductor decides itself: the verdict is there at once, and written after the intent. */
+static void
+decide_inline(Conductor *c, Flight *flight)
+{
+	MemoryContext old = MemoryContextSwitchTo(flight->cxt);
+	TaskContext *context = context_read(flight->task_run_id, flight->attempt_no);
+	char	   *error = NULL;
+
+	flight->kind_state = cJSON_CreateObject();
+	if (context == NULL)
+		fail_attempt(c, flight, "definition_missing", "the task's definition no longer exists");
+	else if ((flight->spec = ref_render_json(context->spec, context_resolve, context, &error)) == NULL)
+		fail_attempt(c, flight, "invalid_reference", error);
+	else
+		flight_decide(c, flight);
+	MemoryContextSwitchTo(old);
+}
+
 /* Spec rendered, connection read, first step chosen; all before the commit. */
 static void
 prepare_http(Conductor *c, Flight *flight)
@@ -146,6 +164,8 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 			fail_attempt(c, flight, "unknown_kind", psprintf("there is no task kind \"%s\"", kind));
 		else if (flight->kind->is_http)
 			prepare_http(c, flight);
+		else if (flight->kind->is_inline)
+			decide_inline(c, flight);
 	}
 }
 
@@ -257,6 +277,8 @@ dispatch_recover(Conductor *c)
 		flight->slot = WEIR_MAX_SQL_SLOTS;	/* sqlpool_check() finds out */
 		if (flight->kind == NULL)
 			fail_attempt(c, flight, "unknown_kind", "there is no such task kind any more");
+		else if (flight->kind->is_inline)
+			decide_inline(c, flight);
 		else if (flight->kind->is_http)
 		{
 			flight->spec = json_column(table, i, 9);

@@ -92,6 +92,18 @@ flight_verdict(Conductor *c, Flight *flight, KindOutcome outcome, const char *co
 	MemoryContextSwitchTo(old);
 }
 
+void
+flight_decide(Conductor *c, Flight *flight)
+{
+	MemoryContext old = MemoryContextSwitchTo(fresh_verdict(flight));
+	KindCall	call;
+
+	flight_fill_call(flight, &call);
+	flight->kind->decide(&call, flight->verdict);
+	c->has_verdicts = true;
+	MemoryContextSwitchTo(old);
+}
+
 static void
 go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_tries)
 {

@@ -73,7 +73,7 @@ repair_run(Conductor *c, int64 run_id)
 				 "error_message = NULL, cancel_reason = NULL, deadline = clock_timestamp() + v.run_timeout "
 				 "FROM weir.pipeline_state s, weir.pipeline_version v "
 				 "WHERE r.run_id = $1 AND r.status IN ('failed', 'timed_out', 'cancelled') AND r.started_at IS NOT NULL "
-				 "AND s.pipeline_id = r.pipeline_id AND s.last_run_id = r.run_id "
+				 "AND s.pipeline_id = r.pipeline_id AND (s.last_run_id = r.run_id OR r.selected_tasks IS NOT NULL) "
 				 "AND v.pipeline_id = r.pipeline_id AND v.version = r.version "
 				 "AND NOT EXISTS (SELECT FROM weir.run o WHERE o.pipeline_id = r.pipeline_id AND o.status IN ('running', 'cancelling'))",
 				 1, types, values, NULL) == 0)
@@ -83,17 +83,32 @@ repair_run(Conductor *c, int64 run_id)
 				 1, types, values, NULL);
 		return;
 	}
-	weir_spi("UPDATE weir.task_run t SET pending_upstream = d.pending, "
-			 "status = CASE WHEN d.pending = 0 THEN 'ready' ELSE 'waiting' END, "
-			 "ready_at = CASE WHEN d.pending = 0 THEN clock_timestamp() END, "
+	/* What did not succeed, and what was skipped for it, is decided anew. */
+	weir_spi("WITH RECURSIVE v AS (SELECT pipeline_id, version FROM weir.run WHERE run_id = $1), "
+			 "again (task_no) AS (SELECT task_no FROM weir.task_run WHERE run_id = $1 AND item_no = 0 "
+			 "AND status IN ('failed', 'timed_out', 'cancelled', 'blocked') "
+			 "UNION SELECT t.task_no FROM again a CROSS JOIN v JOIN weir.task_dependency td USING (pipeline_id, version) "
+			 "JOIN weir.task_run t ON t.run_id = $1 AND t.task_no = td.task_no AND t.item_no = 0 "
+			 "WHERE td.upstream_no = a.task_no AND t.status = 'skipped' AND t.skip_reason = 'condition'), "
+			 "edge AS (SELECT td.task_no, b.task_no IS NOT NULL AS is_again, "
+			 "weir._edge_result(td.condition, CASE WHEN u.skip_reason <> 'condition' THEN 'reused' ELSE u.status END, "
+			 "td.branch IS NULL OR u.skip_reason <> 'condition' OR coalesce(td.branch = u.output->>'branch', false)) AS result "
+			 "FROM again a CROSS JOIN v JOIN weir.task_dependency td USING (pipeline_id, version) "
+			 "JOIN weir.task_run u ON u.run_id = $1 AND u.task_no = td.upstream_no AND u.item_no = 0 "
+			 "LEFT JOIN again b ON b.task_no = td.upstream_no WHERE td.task_no = a.task_no), "
+			 "count AS (SELECT a.task_no, count(*) FILTER (WHERE e.is_again) AS pending, "
+			 "count(*) FILTER (WHERE NOT e.is_again AND e.result = 'failed') AS failed, "
+			 "count(*) FILTER (WHERE NOT e.is_again AND e.result = 'blocked') AS blocked, "
+			 "count(*) FILTER (WHERE NOT e.is_again AND e.result = 'skipped') AS skipped "
+			 "FROM again a LEFT JOIN edge e USING (task_no) GROUP BY a.task_no) "
+			 "UPDATE weir.task_run t SET pending_upstream = c.pending, failed_upstream = c.failed, blocked_upstream = c.blocked, "
+			 "skipped_upstream = c.skipped, status = 'waiting', skip_reason = NULL, ready_at = NULL, "
 			 "reference = CASE WHEN t.external_run_id IS NOT NULL THEN jsonb_build_object('external_run_id', t.external_run_id) END, "
 			 "budget_from = t.attempt_no, lost_count = 0, not_before = NULL, ended_at = NULL, error_message = NULL "
-			 "FROM (SELECT x.task_no, (SELECT count(*) FROM weir.task_dependency td JOIN weir.task_run u ON u.run_id = x.run_id AND u.task_no = td.upstream_no "
-			 "WHERE td.pipeline_id = r.pipeline_id AND td.version = r.version AND td.task_no = x.task_no "
-			 "AND u.status NOT IN ('succeeded', 'reused')) AS pending "
-			 "FROM weir.task_run x JOIN weir.run r USING (run_id) WHERE x.run_id = $1) d "
-			 "WHERE t.run_id = $1 AND t.task_no = d.task_no AND t.status IN ('failed', 'timed_out', 'cancelled', 'blocked')",
+			 "FROM count c WHERE t.run_id = $1 AND t.task_no = c.task_no AND t.item_no = 0",
 			 1, types, values, NULL);
+	advance_undecided(run_id);
+	advance_finish_run(run_id);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 }
 
@@ -162,7 +177,9 @@ intake_run_deadlines(Conductor *c)
 /*
  * The tasks of a starting run.  After D, landing is taken over from the run
  * before.  Where its log is gone (a restored dump, retention) the D itself
- * says that all of it landed; only the outputs are lost then.
+ * says that all of it landed; only the outputs are lost then.  Tasks that are
+ * disabled or not selected are skipped; dependencies on them, as on reused
+ * ones, count as met.
  */
 static void
 insert_task_runs(int64 run_id, StartCode code, int64 last_run_id)
@@ -170,27 +187,35 @@ insert_task_runs(int64 run_id, StartCode code, int64 last_run_id)
 	Oid			types[3] = {INT8OID, BOOLOID, INT8OID};
 	Datum		values[3] = {Int64GetDatum(run_id), BoolGetDatum(code == START_RESUME), Int64GetDatum(last_run_id)};
 
-	weir_spi("WITH v AS (SELECT pipeline_id, version FROM weir.run WHERE run_id = $1), "
+	weir_spi("WITH v AS (SELECT pipeline_id, version, selected_tasks FROM weir.run WHERE run_id = $1), "
 			 "t AS (SELECT d.*, p.status AS old_status, p.output AS old_output, p.rows_read AS old_read, p.rows_written AS old_written, "
 			 "p.external_run_id AS old_external, p.external_url AS old_url, "
 			 "$2 AND d.phase = 'land' AND CASE WHEN k.log_is_there THEN coalesce(p.status IN ('succeeded', 'reused'), false) ELSE true END AS reused, "
+			 "CASE WHEN NOT d.is_enabled THEN 'disabled' WHEN NOT d.name = ANY (v.selected_tasks) THEN 'not_selected' END AS skip_reason, "
 			 "CASE WHEN $2 AND d.phase <> 'land' AND p.kind = d.kind AND p.status IN ('failed', 'timed_out', 'cancelled') "
 			 "THEN coalesce(jsonb_build_object('external_run_id', p.external_run_id), p.reference) "
 			 "WHEN $2 AND p.kind = d.kind AND p.status IN ('blocked', 'cancelled') THEN p.reference END AS resume "
 			 "FROM v JOIN weir.task d USING (pipeline_id, version) "
 			 "CROSS JOIN (SELECT EXISTS (SELECT FROM weir.task_run o WHERE o.run_id = $3) AS log_is_there) k "
-			 "LEFT JOIN weir.task_run p ON $2 AND p.run_id = $3 AND p.task_name = d.name) "
-			 "INSERT INTO weir.task_run (run_id, task_no, task_name, kind, phase, status, pending_upstream, output, rows_read, rows_written, "
-			 "external_run_id, external_url, reference, ready_at, ended_at) "
-			 "SELECT $1, t.task_no, t.name, t.kind, t.phase, "
-			 "CASE WHEN t.reused THEN 'reused' WHEN u.pending = 0 THEN 'ready' ELSE 'waiting' END, u.pending, "
-			 "CASE WHEN t.reused THEN t.old_output END, CASE WHEN t.reused THEN t.old_read END, CASE WHEN t.reused THEN t.old_written END, "
-			 "CASE WHEN t.reused THEN t.old_external END, CASE WHEN t.reused THEN t.old_url END, "
-			 "CASE WHEN t.resume->>'external_run_id' IS NOT NULL THEN t.resume END, "
-			 "CASE WHEN u.pending = 0 AND NOT t.reused THEN clock_timestamp() END, CASE WHEN t.reused THEN clock_timestamp() END "
-			 "FROM t, LATERAL (SELECT count(*) AS pending FROM weir.task_dependency td JOIN t w ON w.task_no = td.upstream_no "
-			 "WHERE td.pipeline_id = t.pipeline_id AND td.version = t.version AND td.task_no = t.task_no AND NOT w.reused) u",
+			 "LEFT JOIN weir.task_run p ON ($2 OR v.selected_tasks IS NOT NULL) AND p.run_id = $3 AND p.task_name = d.name AND p.item_no = 0), "
+			 "x AS (SELECT t.*, u.pending, u.skipped, t.reused OR t.skip_reason = 'not_selected' AS keeps_old, "
+			 "CASE WHEN t.reused THEN 'reused' WHEN t.skip_reason IS NOT NULL THEN 'skipped' "
+			 "WHEN u.pending > 0 THEN 'waiting' ELSE 'ready' END AS status "
+			 "FROM t, LATERAL (SELECT count(*) FILTER (WHERE NOT w.reused AND w.skip_reason IS NULL) AS pending, "
+			 "count(*) FILTER (WHERE (w.reused OR w.skip_reason IS NOT NULL) AND weir._edge_result(td.condition, 'reused', true) <> 'met') AS skipped "
+			 "FROM weir.task_dependency td JOIN t w ON w.task_no = td.upstream_no "
+			 "WHERE td.pipeline_id = t.pipeline_id AND td.version = t.version AND td.task_no = t.task_no) u) "
+			 "INSERT INTO weir.task_run (run_id, task_no, task_name, kind, phase, status, skip_reason, pending_upstream, skipped_upstream, "
+			 "output, rows_read, rows_written, external_run_id, external_url, reference, ready_at, ended_at) "
+			 "SELECT $1, x.task_no, x.name, x.kind, x.phase, CASE WHEN x.status = 'ready' AND x.skipped > 0 THEN 'waiting' ELSE x.status END, "
+			 "CASE WHEN x.status = 'skipped' THEN x.skip_reason END, x.pending, x.skipped, "
+			 "CASE WHEN x.keeps_old THEN x.old_output END, CASE WHEN x.keeps_old THEN x.old_read END, CASE WHEN x.keeps_old THEN x.old_written END, "
+			 "CASE WHEN x.keeps_old THEN x.old_external END, CASE WHEN x.keeps_old THEN x.old_url END, "
+			 "CASE WHEN x.resume->>'external_run_id' IS NOT NULL THEN x.resume END, "
+			 "CASE WHEN x.status = 'ready' THEN clock_timestamp() END, CASE WHEN x.status IN ('reused', 'skipped') THEN clock_timestamp() END "
+			 "FROM x",
 			 3, types, values, NULL);
+	advance_undecided(run_id);
 }
 
 /* Decide and start one queued run; its pipeline's state is locked. */
@@ -234,7 +259,7 @@ start_run(int64 run_id)
 			 "FROM weir.pipeline_version v WHERE r.run_id = $1 AND v.pipeline_id = r.pipeline_id AND v.version = r.version",
 			 6, types, values, nulls);
 	weir_spi("UPDATE weir.pipeline_state s SET skip_once = s.skip_once AND NOT $6, "
-			 "last_run_id = CASE WHEN $2 = 'running' THEN $1 ELSE s.last_run_id END, "
+			 "last_run_id = CASE WHEN $2 = 'running' AND r.selected_tasks IS NULL THEN $1 ELSE s.last_run_id END, "
 			 "next_load_status = CASE WHEN $2 = 'skipped' AND NOT $6 AND s.next_load_status = 'C' THEN 'P' ELSE s.next_load_status END "
 			 "FROM weir.run r WHERE r.run_id = $1 AND s.pipeline_id = r.pipeline_id",
 			 6, types, values, nulls);

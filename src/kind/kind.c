@@ -25,8 +25,10 @@ static const TaskKind *const kinds[] = {
 	&kind_adf_pipeline,
 	&kind_databricks_job,
 	&kind_http,
+	&kind_if,
 	&kind_noop,
 	&kind_sql,
+	&kind_switch,
 };
 
 static const char *const step_names[] = {
@@ -52,7 +54,7 @@ kind_find(const char *name)
 const char *
 kind_names(void)
 {
-	return "adf_pipeline, databricks_job, http, noop, sql";
+	return "adf_pipeline, databricks_job, http, if, noop, sql, switch";
 }
 
 const char *

@@ -10,6 +10,7 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 
 #include "access.h"
@@ -17,38 +18,152 @@
 #include "outcome.h"
 #include "restart.h"
 
-void
-advance_succeeded(Datum run_ids, Datum task_nos)
+/* Arrays of run_id and task_no: tasks that have ended. */
+typedef struct Ended
 {
-	Oid			types[2] = {INT8ARRAYOID, INT4ARRAYOID};
-	Datum		values[2] = {run_ids, task_nos};
+	Datum		runs;
+	Datum		tasks;
+} Ended;
 
-	weir_spi("UPDATE weir.task_run s SET pending_upstream = s.pending_upstream - d.n, "
-			 "status = CASE WHEN s.pending_upstream = d.n THEN 'ready' ELSE s.status END, "
-			 "ready_at = CASE WHEN s.pending_upstream = d.n THEN clock_timestamp() END "
-			 "FROM (SELECT e.run_id, td.task_no, count(*)::int AS n "
-			 "FROM unnest($1, $2) e (run_id, task_no) JOIN weir.run r USING (run_id) "
-			 "JOIN weir.task_dependency td ON td.pipeline_id = r.pipeline_id AND td.version = r.version AND td.upstream_no = e.task_no "
-			 "GROUP BY 1, 2) d "
-			 "WHERE s.run_id = d.run_id AND s.task_no = d.task_no AND s.status = 'waiting'",
-			 2, types, values, NULL);
+static const Oid ended_types[2] = {INT8ARRAYOID, INT4ARRAYOID};
+
+/* The two arrays a statement returned; false if it found nothing. */
+static bool
+read_ended(Ended *ended)
+{
+	bool		isnull;
+
+	ended->runs = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (isnull)
+		return false;
+	ended->tasks = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
+	return true;
 }
 
-void
-advance_failed(Datum run_ids, Datum task_nos)
+/*
+ * Below a failure, tasks that need every dependency to succeed can never run,
+ * whatever their other dependencies do: however long the chain, they are
+ * blocked by one statement.
+ */
+static bool
+block_below(const Ended *ended, Ended *blocked)
 {
-	Oid			types[2] = {INT8ARRAYOID, INT4ARRAYOID};
-	Datum		values[2] = {run_ids, task_nos};
+	Datum		values[2] = {ended->runs, ended->tasks};
 
 	weir_spi("WITH RECURSIVE down (run_id, pipeline_id, version, task_no) AS ("
 			 "SELECT e.run_id, r.pipeline_id, r.version, td.task_no "
 			 "FROM unnest($1, $2) e (run_id, task_no) JOIN weir.run r USING (run_id) "
+			 "JOIN weir.task_run u ON u.run_id = e.run_id AND u.task_no = e.task_no AND u.item_no = 0 "
 			 "JOIN weir.task_dependency td ON td.pipeline_id = r.pipeline_id AND td.version = r.version AND td.upstream_no = e.task_no "
+			 "JOIN weir.task d ON d.pipeline_id = td.pipeline_id AND d.version = td.version AND d.task_no = td.task_no "
+			 "WHERE d.run_if IN ('all_success', 'none_failed') AND weir._edge_result(td.condition, u.status, false) IN ('failed', 'blocked') "
 			 "UNION SELECT d.run_id, d.pipeline_id, d.version, td.task_no FROM down d "
-			 "JOIN weir.task_dependency td ON td.pipeline_id = d.pipeline_id AND td.version = d.version AND td.upstream_no = d.task_no) "
-			 "UPDATE weir.task_run s SET status = 'blocked', ended_at = clock_timestamp() FROM down "
-			 "WHERE s.run_id = down.run_id AND s.task_no = down.task_no AND s.status = 'waiting'",
-			 2, types, values, NULL);
+			 "JOIN weir.task_dependency td ON td.pipeline_id = d.pipeline_id AND td.version = d.version AND td.upstream_no = d.task_no "
+			 "JOIN weir.task t ON t.pipeline_id = td.pipeline_id AND t.version = td.version AND t.task_no = td.task_no "
+			 "WHERE t.run_if IN ('all_success', 'none_failed') AND td.condition <> 'done'), "
+			 "done AS (UPDATE weir.task_run s SET status = 'blocked', ended_at = clock_timestamp() FROM down "
+			 "WHERE s.run_id = down.run_id AND s.task_no = down.task_no AND s.status = 'waiting' RETURNING s.run_id, s.task_no) "
+			 "SELECT array_agg(run_id), array_agg(task_no) FROM done",
+			 2, ended_types, values, NULL);
+	return read_ended(blocked);
+}
+
+/*
+ * Tell the dependents of ended tasks.  Those that wait for nothing else are
+ * decided: ready, or at their end without having run; these are returned.
+ */
+static bool
+tell_dependents(const Ended *ended, Ended *decided)
+{
+	Datum		values[2] = {ended->runs, ended->tasks};
+
+	weir_spi("WITH told AS (SELECT x.run_id, x.pipeline_id, x.version, x.task_no, count(*)::int AS n, "
+			 "count(*) FILTER (WHERE x.result = 'failed')::int AS failed, "
+			 "count(*) FILTER (WHERE x.result = 'blocked')::int AS blocked, "
+			 "count(*) FILTER (WHERE x.result = 'skipped')::int AS skipped "
+			 "FROM (SELECT e.run_id, r.pipeline_id, r.version, td.task_no, "
+			 "weir._edge_result(td.condition, u.status, td.branch IS NULL OR coalesce(td.branch = u.output->>'branch', false)) AS result "
+			 "FROM unnest($1, $2) e (run_id, task_no) JOIN weir.run r USING (run_id) "
+			 "JOIN weir.task_run u ON u.run_id = e.run_id AND u.task_no = e.task_no AND u.item_no = 0 "
+			 "JOIN weir.task_dependency td ON td.pipeline_id = r.pipeline_id AND td.version = r.version AND td.upstream_no = e.task_no) x "
+			 "GROUP BY 1, 2, 3, 4), "
+			 "next AS (SELECT s.task_run_id, told.n, told.failed, told.blocked, told.skipped, "
+			 "CASE WHEN s.pending_upstream > told.n THEN 'waiting' ELSE weir._flow_decide(t.run_if, t.upstream_count, "
+			 "s.failed_upstream + told.failed, s.blocked_upstream + told.blocked, s.skipped_upstream + told.skipped) END AS status "
+			 "FROM told JOIN weir.task_run s ON s.run_id = told.run_id AND s.task_no = told.task_no AND s.item_no = 0 "
+			 "JOIN weir.task t ON t.pipeline_id = told.pipeline_id AND t.version = told.version AND t.task_no = told.task_no "
+			 "WHERE s.status = 'waiting'), "
+			 "done AS (UPDATE weir.task_run s SET pending_upstream = s.pending_upstream - next.n, "
+			 "failed_upstream = s.failed_upstream + next.failed, blocked_upstream = s.blocked_upstream + next.blocked, "
+			 "skipped_upstream = s.skipped_upstream + next.skipped, status = next.status, "
+			 "skip_reason = CASE WHEN next.status = 'skipped' THEN 'condition' END, "
+			 "ready_at = CASE WHEN next.status = 'ready' THEN clock_timestamp() END, "
+			 "ended_at = CASE WHEN next.status IN ('blocked', 'skipped') THEN clock_timestamp() END "
+			 "FROM next WHERE s.task_run_id = next.task_run_id RETURNING s.run_id, s.task_no, s.status) "
+			 "SELECT array_agg(run_id), array_agg(task_no) FROM done WHERE status IN ('blocked', 'skipped')",
+			 2, ended_types, values, NULL);
+	return read_ended(decided);
+}
+
+void
+advance_ended(Datum run_ids, Datum task_nos, bool all_succeeded)
+{
+	Ended		ended = {run_ids, task_nos};
+	Ended		next;
+
+	for (;;)
+	{
+		bool		more;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!all_succeeded && block_below(&ended, &next))
+			advance_ended(next.runs, next.tasks, true);
+		more = tell_dependents(&ended, &next);
+		if (!more)
+			return;
+		ended = next;
+		all_succeeded = false;
+	}
+}
+
+void
+advance_undecided(int64 run_id)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(run_id)};
+	Ended		decided;
+
+	weir_spi("WITH next AS (SELECT s.task_run_id, weir._flow_decide(t.run_if, t.upstream_count, "
+			 "s.failed_upstream, s.blocked_upstream, s.skipped_upstream) AS status "
+			 "FROM weir.task_run s JOIN weir.run r USING (run_id) "
+			 "JOIN weir.task t ON t.pipeline_id = r.pipeline_id AND t.version = r.version AND t.task_no = s.task_no "
+			 "WHERE s.run_id = $1 AND s.status = 'waiting' AND s.pending_upstream = 0 AND s.item_no = 0), "
+			 "done AS (UPDATE weir.task_run s SET status = next.status, "
+			 "skip_reason = CASE WHEN next.status = 'skipped' THEN 'condition' END, "
+			 "ready_at = CASE WHEN next.status = 'ready' THEN clock_timestamp() END, "
+			 "ended_at = CASE WHEN next.status IN ('blocked', 'skipped') THEN clock_timestamp() END "
+			 "FROM next WHERE s.task_run_id = next.task_run_id RETURNING s.run_id, s.task_no, s.status) "
+			 "SELECT array_agg(run_id), array_agg(task_no) FROM done WHERE status IN ('blocked', 'skipped')",
+			 1, types, values, NULL);
+	if (read_ended(&decided))
+		advance_ended(decided.runs, decided.tasks, false);
+}
+
+void
+advance_fail_fast(int64 run_id)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(run_id)};
+	Ended		blocked;
+
+	weir_spi("WITH done AS (UPDATE weir.task_run s SET status = 'blocked', ended_at = clock_timestamp() "
+			 "FROM weir.run r JOIN weir.pipeline_version v USING (pipeline_id, version) JOIN weir.task t USING (pipeline_id, version) "
+			 "WHERE r.run_id = $1 AND v.on_failure = 'fail_fast' AND s.run_id = $1 AND s.task_no = t.task_no "
+			 "AND t.run_if NOT IN ('at_least_one_failed', 'all_failed', 'always') AND s.status IN ('waiting', 'ready') "
+			 "RETURNING s.run_id, s.task_no) SELECT array_agg(run_id), array_agg(task_no) FROM done",
+			 1, types, values, NULL);
+	if (read_ended(&blocked))
+		advance_ended(blocked.runs, blocked.tasks, false);
 }
 
 /* How the tasks of a run ended. */
@@ -56,9 +171,11 @@ typedef struct RunTally
 {
 	RunStatus	status;			/* now */
 	bool		timed_out;		/* cancelling because of the run timeout */
+	bool		is_partial;		/* only selected tasks ran */
 	int64		row_audit_id;
-	int			failed;
+	int			failed;			/* and nothing dealt with it */
 	int			cancelled;
+	int			blocked;
 	RestartEnd	end;
 } RunTally;
 
@@ -71,12 +188,20 @@ read_tally(int64 run_id, RunTally *tally)
 	char	   *start;
 
 	if (weir_spi("SELECT r.status, coalesce(r.cancel_reason = '" RUN_TIMEOUT_REASON "', false), r.row_audit_id, r.start_status::text, "
-				 "count(*) FILTER (WHERE t.status IN ('failed', 'timed_out')), "
-				 "count(*) FILTER (WHERE t.status IN ('cancelled', 'blocked')), "
-				 "count(*) FILTER (WHERE t.phase = 'land'), "
+				 "count(*) FILTER (WHERE t.status IN ('failed', 'timed_out') AND NOT h.handled), "
+				 "count(*) FILTER (WHERE t.status = 'cancelled' AND NOT h.handled), "
+				 "count(*) FILTER (WHERE t.status = 'blocked'), "
+				 "count(*) FILTER (WHERE t.phase = 'land' AND t.status <> 'skipped'), "
 				 "count(*) FILTER (WHERE t.phase = 'land' AND t.status IN ('succeeded', 'reused')), "
-				 "count(*) FILTER (WHERE t.phase <> 'land' AND t.status IN ('failed', 'timed_out', 'cancelled')) "
+				 "count(*) FILTER (WHERE t.phase <> 'land' AND t.status IN ('failed', 'timed_out', 'cancelled')), "
+				 "r.selected_tasks IS NOT NULL "
 				 "FROM weir.run r LEFT JOIN weir.task_run t USING (run_id) "
+	/* A failure is dealt with when a task that is there for failures succeeded below it. */
+				 "CROSS JOIN LATERAL (SELECT CASE WHEN t.status IN ('failed', 'timed_out', 'cancelled') THEN EXISTS "
+				 "(SELECT FROM weir.task_dependency td JOIN weir.task d ON d.pipeline_id = td.pipeline_id AND d.version = td.version AND d.task_no = td.task_no "
+				 "JOIN weir.task_run s ON s.run_id = $1 AND s.task_no = td.task_no AND s.item_no = 0 AND s.status = 'succeeded' "
+				 "WHERE td.pipeline_id = r.pipeline_id AND td.version = r.version AND td.upstream_no = t.task_no "
+				 "AND (td.condition = 'failed' OR d.run_if IN ('at_least_one_failed', 'all_failed'))) ELSE false END AS handled) h "
 				 "WHERE r.run_id = $1 AND r.status IN ('running', 'cancelling') AND NOT EXISTS "
 				 "(SELECT FROM weir.task_run l WHERE l.run_id = $1 AND l.status IN ('waiting', 'ready', 'running')) "
 				 "GROUP BY r.run_id",
@@ -91,25 +216,29 @@ read_tally(int64 run_id, RunTally *tally)
 	start = weir_spi_text(0, 4);
 	tally->failed = weir_spi_int64(0, 5, NULL);
 	tally->cancelled = weir_spi_int64(0, 6, NULL);
+	tally->blocked = weir_spi_int64(0, 7, NULL);
 	tally->end.resumed = start != NULL && start[0] == START_RESUME;
-	tally->end.n_landing = weir_spi_int64(0, 7, NULL);
-	tally->end.n_landing_succeeded = weir_spi_int64(0, 8, NULL);
-	tally->end.failed_after_landing = weir_spi_int64(0, 9, NULL) > 0;
+	tally->end.n_landing = weir_spi_int64(0, 8, NULL);
+	tally->end.n_landing_succeeded = weir_spi_int64(0, 9, NULL);
+	tally->end.failed_after_landing = weir_spi_int64(0, 10, NULL) > 0;
+	tally->is_partial = weir_spi_bool(0, 11, NULL);
 	return true;
 }
 
 /*
- * A cancelled run whose last task succeeded all the same has succeeded: what
- * it should do is done.
+ * A failure that a handler dealt with does not count; one that no handler
+ * saw does, even if everything that ran after it succeeded: whoever ignores
+ * a failure says so with a handler.  A cancelled run whose last task
+ * succeeded all the same has succeeded: what it should do is done.
  */
 static RunStatus
 final_status(const RunTally *tally)
 {
-	if (tally->failed == 0 && tally->cancelled == 0)
+	if (tally->failed == 0 && tally->cancelled == 0 && tally->blocked == 0)
 		return RUN_SUCCEEDED;
 	if (tally->status == RUN_CANCELLING)
 		return tally->timed_out ? RUN_TIMED_OUT : RUN_CANCELLED;
-	return tally->failed > 0 ? RUN_FAILED : RUN_CANCELLED;
+	return tally->failed == 0 && tally->cancelled > 0 ? RUN_CANCELLED : RUN_FAILED;
 }
 
 void
@@ -120,6 +249,7 @@ advance_finish_run(int64 run_id)
 	NextLoadStatus next;
 	Oid			types[4] = {INT8OID, TEXTOID, CHAROID, INT8OID};
 	Datum		values[4];
+	char		nulls[] = "    ";
 
 	if (!read_tally(run_id, &tally))
 		return;
@@ -134,13 +264,17 @@ advance_finish_run(int64 run_id)
 	values[0] = Int64GetDatum(run_id);
 	values[1] = CStringGetTextDatum(run_status_name(status));
 	values[2] = CharGetDatum((char) next);
+	nulls[2] = tally.is_partial ? 'n' : ' ';
 	values[3] = Int64GetDatum(tally.row_audit_id);
 	weir_spi("UPDATE weir.run SET status = $2, next_load_status = $3, ended_at = clock_timestamp(), "
 			 "error_message = CASE WHEN $2 = 'succeeded' THEN NULL ELSE coalesce((SELECT e.activity || ': ' || left(e.message, 500) "
 			 "FROM weir.error e JOIN weir.task_run t ON t.task_run_id = e.task_run_id AND t.status IN ('failed', 'timed_out') "
 			 "WHERE e.run_id = $1 ORDER BY e.error_id DESC LIMIT 1), cancel_reason) END "
 			 "WHERE run_id = $1",
-			 4, types, values, NULL);
+			 4, types, values, nulls);
+	engine_wake_at_commit(ENGINE_WAKE_RUN);
+	if (tally.is_partial)
+		return;					/* it says nothing of the pipeline as a whole */
 
 	/* Only the latest run says what comes next; an older one that ends later cannot take back a success. */
 	weir_spi("UPDATE weir.pipeline_state s SET next_load_status = $3, "
@@ -149,5 +283,4 @@ advance_finish_run(int64 run_id)
 			 "FROM weir.run r WHERE r.run_id = $1 AND s.pipeline_id = r.pipeline_id "
 			 "AND (s.last_run_id = $1 OR ($2 <> 'succeeded' AND s.next_load_status = 'P'))",
 			 4, types, values, NULL);
-	engine_wake_at_commit(ENGINE_WAKE_RUN);
 }

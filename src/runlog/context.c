@@ -87,7 +87,7 @@ copy_or_error(const cJSON *value, const RefPath *path, char **error)
 	return cJSON_Duplicate(value, true);
 }
 
-/* tasks.NAME.status, tasks.NAME.output... */
+/* tasks.NAME.status, tasks.NAME.error (empty for none), tasks.NAME.output... */
 static cJSON *
 resolve_task(TaskContext *context, const RefPath *path, char **error)
 {
@@ -101,7 +101,7 @@ resolve_task(TaskContext *context, const RefPath *path, char **error)
 	}
 	values[0] = Int64GetDatum(context->run_id);
 	values[1] = CStringGetTextDatum(path->parts[1].name);
-	if (weir_spi("SELECT status, output FROM weir.task_run WHERE run_id = $1 AND task_name = $2",
+	if (weir_spi("SELECT status, output, coalesce(error_message, '') FROM weir.task_run WHERE run_id = $1 AND task_name = $2 AND item_no = 0",
 				 2, types, values, NULL) != 1)
 	{
 		*error = psprintf("run has no task \"%s\"", path->parts[1].name);
@@ -109,6 +109,8 @@ resolve_task(TaskContext *context, const RefPath *path, char **error)
 	}
 	if (ref_path_is(path, 2, "status"))
 		return cJSON_CreateString(weir_spi_text(0, 1));
+	if (ref_path_is(path, 2, "error"))
+		return cJSON_CreateString(weir_spi_text(0, 3));
 	return copy_or_error(ref_value_at(parse_column(0, 2), path, 3), path, error);
 }
 

@@ -288,12 +288,10 @@ outcome_apply(const TaskOutcome *outcome)
 	}
 	write_task_run(outcome, task_status_name(status), -1);
 
-	if (status == TASK_SUCCEEDED)
-		advance_succeeded(one_element_array(Int64GetDatum(budget.run_id), INT8OID),
-						  one_element_array(Int32GetDatum(budget.task_no), INT4OID));
-	else
-		advance_failed(one_element_array(Int64GetDatum(budget.run_id), INT8OID),
-					   one_element_array(Int32GetDatum(budget.task_no), INT4OID));
+	advance_ended(one_element_array(Int64GetDatum(budget.run_id), INT8OID),
+				  one_element_array(Int32GetDatum(budget.task_no), INT4OID), status == TASK_SUCCEEDED);
+	if (status != TASK_SUCCEEDED)
+		advance_fail_fast(budget.run_id);
 	advance_finish_run(budget.run_id);
 	return true;
 }
@@ -321,7 +319,7 @@ outcome_succeed_noops(Datum task_run_ids)
 	if (isnull)
 		return;
 	pair[1] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
-	advance_succeeded(pair[0], pair[1]);
+	advance_ended(pair[0], pair[1], true);
 
 	n_runs = weir_spi("SELECT DISTINCT r FROM unnest($1::bigint[]) r ORDER BY r",
 					  2, pair_types, pair, NULL);

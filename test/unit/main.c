@@ -86,6 +86,7 @@ main(int argc, char **argv)
 		{"mem", test_mem},
 		{"status", test_status},
 		{"dag", test_dag},
+		{"flow", test_flow},
 		{"restart", test_restart},
 		{"retry", test_retry},
 		{"json", test_json},

@@ -37,7 +37,7 @@ static const StatusCase task_cases[] = {
 	{"cancelled", " waiting ready ", true, 0},
 	{"blocked", " waiting ready ", true, 0},
 	{"reused", "", true, 0},
-	{"skipped", "", true, 0},
+	{"skipped", " waiting ready ", true, 0},
 };
 
 static const StatusCase attempt_cases[] = {

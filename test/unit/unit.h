@@ -48,6 +48,7 @@ extern int	random_below(Random *rnd, int n);
 extern void test_mem(void);
 extern void test_status(void);
 extern void test_dag(void);
+extern void test_flow(void);
 extern void test_restart(void);
 extern void test_retry(void);
 extern void test_json(void);

@@ -1,0 +1,42 @@
+/*-------------------------------------------------------------------------
+ * definition_int.h
+ *	  What the files that read a definition share.
+ *
+ * Functions of defread.c return what points into the JSON tree; a member of
+ * the wrong type or out of bounds is an ERROR that names its path, an absent
+ * one is the value given as "absent".
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_DEFINITION_INT_H
+#define WEIR_DEFINITION_INT_H
+
+#include "definition.h"
+#include "utils/hsearch.h"
+
+/* Entry of the hash table of task names. */
+typedef struct TaskIndex
+{
+	char		name[NAMEDATALEN];	/* key */
+	int			no;
+} TaskIndex;
+
+/* defread.c */
+extern const cJSON *def_member(const cJSON *object, const char *key);
+extern const char *def_string(const cJSON *object, const char *path, const char *key, bool required);
+extern bool def_boolean(const cJSON *object, const char *path, const char *key, bool absent);
+extern int	def_integer(const cJSON *object, const char *path, const char *key, int least, int most, int absent);
+extern double def_number(const cJSON *object, const char *path, const char *key, double absent);
+/* An interval's text or a number of seconds, in milliseconds. */
+extern int64 def_duration(const cJSON *object, const char *path, const char *key, int64 least_ms, int64 absent);
+/* One of a list of words; the result is the list's. */
+extern const char *def_word(const cJSON *object, const char *path, const char *key,
+							const char *const *words, int nwords, const char *absent);
+extern void def_identifier(const char *name, const char *path, const char *what);
+/* "near What: a, b, c." */
+extern char *def_list_hint(const char *what, const char *const *known, int nknown, const char *near);
+
+/* defdepend.c: edges of task no, whose names are in the index; then waves and cycles */
+extern void def_read_dependencies(Definition *def, const cJSON *item, int no, HTAB *index);
+extern void def_order_tasks(Definition *def);
+
+#endif							/* WEIR_DEFINITION_INT_H */
