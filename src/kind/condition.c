@@ -72,6 +72,7 @@ if_validate(const cJSON *spec, KindProblem *problem)
 static bool
 if_has_branch(const cJSON *spec, const char *branch)
 {
+	(void) spec;
 	return strcmp(branch, "true") == 0 || strcmp(branch, "false") == 0;
 }
 
