@@ -43,11 +43,23 @@ typedef struct TaskOutcome
 extern bool outcome_lock_run(int64 run_id, bool wait);
 
 /*
+ * The same for many runs, waiting for nobody.  Returns how many could be
+ * locked; their ids, ascending, are in locked, which has room for n.
+ */
+extern int	outcome_lock_runs(const int64 *run_ids, int n, int64 *locked);
+
+/*
  * Write an outcome and what follows from it.  The run is locked.  False, and
  * nothing changed, if the attempt has an outcome already: the caller must
  * then roll back whatever the attempt did.
  */
-extern bool outcome_apply(const TaskOutcome *outcome);
+extern bool outcome_apply(TaskOutcome *outcome);
+
+/*
+ * The same for many outcomes, of runs that are all locked.  Returns how many
+ * were written; the others had an outcome already.
+ */
+extern int	outcome_apply_all(TaskOutcome *const *outcomes, int n);
 
 /* Task runs of kind noop that are running: all succeed at once.  Runs locked. */
 extern void outcome_succeed_noops(Datum task_run_ids);

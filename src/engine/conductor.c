@@ -204,6 +204,7 @@ conductor_cycle(Conductor *c)
 	int64		now;
 
 	MemoryContextReset(c->scratch);
+	c->connections = NIL;
 	c->did_work = false;
 	c->wake |= take_wake_bits();
 	httpmux_drive(c->mux);
@@ -213,6 +214,7 @@ conductor_cycle(Conductor *c)
 	if (c->defer_until_ms <= now || c->run_deadline_ms <= now || c->worker_retry_ms <= now)
 	{
 		c->wake = ENGINE_WAKE_ALL;
+		c->has_verdicts = true; /* some may have waited for a lock */
 		c->defer_until_ms = c->worker_retry_ms = NEVER;
 	}
 	check_deadlines(c, now);

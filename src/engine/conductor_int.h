@@ -7,6 +7,7 @@
 #ifndef WEIR_CONDUCTOR_INT_H
 #define WEIR_CONDUCTOR_INT_H
 
+#include "nodes/pg_list.h"
 #include "postmaster/bgworker.h"
 
 #include "access.h"
@@ -67,6 +68,7 @@ typedef struct Conductor
 	HttpMux    *mux;
 	SignIn	   *signin;
 	HTAB	   *flights;
+	List	   *connections;	/* read in this cycle; in scratch */
 	uint32		wake;			/* ENGINE_WAKE_* not looked at yet */
 	bool		has_verdicts;
 	bool		did_work;		/* in this cycle's transaction */
@@ -113,8 +115,13 @@ extern void flights_transfers(Conductor *c);	/* finished exchanges -> verdicts *
 extern void flight_decide(Conductor *c, Flight *flight);	/* a verdict of an inline kind */
 extern void flight_verdict(Conductor *c, Flight *flight, KindOutcome outcome, const char *code,
 						   const char *message, bool is_user_error, bool is_retryable);
-extern void flights_write(Conductor *c);	/* inside a transaction */
+extern void flight_drop_verdict(Flight *flight);
+/* delay_ms -1: the polling pace */
+extern void flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_tries);
 extern void flights_act(Conductor *c);	/* outside; opens a short one if needed */
+
+/* flightwrite.c: verdicts into the log, inside a transaction */
+extern void flights_write(Conductor *c);
 
 /* sqlpool.c */
 extern int	sqlpool_free(Conductor *c); /* how many SQL tasks could start now */
