@@ -46,6 +46,7 @@ typedef struct Flight
 	KindStep	step;
 	int			step_tries;
 	bool		after_crash;
+	bool		starts_work;	/* the exchange under way may begin work */
 	bool		cancel_sent;
 	bool		signin_wait;	/* for a token that is being fetched */
 	int			signin_failures;

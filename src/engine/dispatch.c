@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
@@ -118,6 +119,9 @@ prepare_http(Conductor *c, Flight *flight)
 	TaskContext *context = context_read(flight->task_run_id, flight->attempt_no);
 	KindCall	call;
 	char	   *error = NULL;
+
+	/* The request may outlive a crash; so must the intent, whatever synchronous_commit says. */
+	ForceSyncCommit();
 
 	flight->kind_state = cJSON_CreateObject();
 	if (context == NULL)

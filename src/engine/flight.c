@@ -173,6 +173,14 @@ flight_fill_call(const Flight *flight, KindCall *call)
 	call->after_crash = flight->after_crash;
 }
 
+/* Was START sent by this attempt, and nobody read the answer? */
+static bool
+may_have_started(const Flight *flight)
+{
+	return flight->after_crash || flight->step == KIND_STEP_LOOKUP ||
+		cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(flight->kind_state, "maybe_started"));
+}
+
 /* A verdict to go on: does the log have to know before we do? */
 static void
 follow_verdict(Conductor *c, Flight *flight)
@@ -190,7 +198,8 @@ follow_verdict(Conductor *c, Flight *flight)
 			verdict->delay_ms = 0;
 			flight->cancel_sent = true;
 		}
-		else if (!known && (verdict->next_step == KIND_STEP_START || verdict->next_step == KIND_STEP_PREPARE))
+		else if (!known && !may_have_started(flight) &&
+				 (verdict->next_step == KIND_STEP_START || verdict->next_step == KIND_STEP_PREPARE))
 		{
 			flight_drop_verdict(flight);
 			flight_verdict(c, flight, KIND_CANCELLED, "cancelled", "cancelled before it started", false, false);
@@ -356,6 +365,7 @@ exchange(Conductor *c, Flight *flight)
 
 	options.max_body = (size_t) weir_http_max_body * 1024;
 	options.total_timeout_ms = weir_http_timeout;
+	flight->starts_work = request.starts_work;
 	flight->transfer = httpmux_start(c->mux, request.method, request.url, header_lines(&request, credentials),
 									 request.body, request.body ? strlen(request.body) : 0, &options,
 									 &flight->task_run_id);
@@ -368,12 +378,17 @@ exchange(Conductor *c, Flight *flight)
 static void
 give_up_cancel(Conductor *c, Flight *flight)
 {
+	bool		goes_on = flight->external_run_id != NULL || may_have_started(flight) ||
+		(flight->transfer != NULL && flight->starts_work);
+
 	if (flight->transfer)
 		httpmux_abort(c->mux, flight->transfer);
 	flight->transfer = NULL;
 	if (flight->kind->is_http && flight->verdict == NULL)
-		flight_verdict(c, flight, KIND_CANCELLED, "cancel_not_confirmed",
-					   "the engine did not confirm the cancel within weir.cancel_grace", false, false);
+		flight_verdict(c, flight, KIND_FAILED, "cancel_not_confirmed",
+					   goes_on ? "the engine did not confirm the cancel within weir.cancel_grace; its run may still be going on" :
+					   "the engine did not answer within weir.cancel_grace",
+					   false, !goes_on);
 }
 
 void

@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
@@ -30,6 +31,8 @@ write_progress(Flight *flight)
 	char		nulls[] = "      ";
 	Datum		values[6];
 
+	/* The next request builds on it, as on the intent. */
+	ForceSyncCommit();
 	if (verdict->external_run_id)
 		flight->external_run_id = MemoryContextStrdup(flight->cxt, verdict->external_run_id);
 	values[0] = Int64GetDatum(flight->task_run_id);
@@ -81,9 +84,12 @@ fill_outcome(const Flight *flight, TaskOutcome *outcome)
 	else if (flight->ending == SQL_CANCEL_TIMEOUT)
 	{
 		outcome->status = ATTEMPT_TIMED_OUT;
+		/* Tried again only if nothing of this attempt can still be going on. */
+		outcome->is_retryable = verdict->outcome == KIND_CANCELLED || verdict->is_retryable;
 		outcome->error_code = "timed_out";
 		outcome->error_message = "attempt timeout exceeded";
-		outcome->is_retryable = true;
+		if (!outcome->is_retryable && verdict->error_message != NULL)
+			outcome->error_message = psprintf("%s; %s", outcome->error_message, verdict->error_message);
 		outcome->is_user_error = false;
 	}
 	else if (flight->ending == SQL_CANCEL_ASKED || verdict->outcome == KIND_CANCELLED)
