@@ -51,6 +51,9 @@ typedef struct Execution
  */
 extern void execution_lock(int64 execution_id, bool outside_only, Execution *execution);
 
+/* Lock the restart states of a batch's pipeline and of its children's. */
+extern void execution_lock_family(int64 pipeline_id);
+
 /* Raise the error for an execution id that nothing is known of. */
 noreturn_compat extern void execution_unknown(int64 execution_id);
 

@@ -37,8 +37,9 @@ typedef struct TaskOutcome
 
 /*
  * Lock what an outcome of this run changes: the pipeline's state, then the
- * run.  wait false: give up (false) when somebody holds the pipeline's state,
- * such as a client with an open transaction in log_execution_start.
+ * run.  wait false: give up (false) when somebody holds one of them, such as a
+ * client with an open transaction in log_execution_start.  Clients that log or
+ * set something for the run hold it FOR KEY SHARE and stop nobody.
  */
 extern bool outcome_lock_run(int64 run_id, bool wait);
 

@@ -40,10 +40,8 @@ code | while read -r file; do
 	[ "$lines" -le 900 ] || echo "$file: $lines lines"
 done | check 'a file holds one subject and has at most 900 lines'
 
-{
-	files -name '*.[ch]' ! -path './include/compat.h' | xgrep '^ *#.*PG_VERSION_NUM|\bpg_(attribute_)?noreturn\b'
-	files -name '*.[ch]' | xargs -r grep -lE '\b(SET_)?VAR(SIZE|DATA)(_[A-Z]+)*\(' | xargs -r grep -L '"compat.h"'
-} | check 'versions of PostgreSQL are told apart in include/compat.h only'
+files -name '*.[ch]' ! -path './include/compat.h' | xgrep '^ *#.*PG_VERSION_NUM|\bpg_(attribute_)?noreturn\b' |
+	check 'versions of PostgreSQL are told apart in include/compat.h only'
 
 files -path './sql/*.sql' | xgrep -i '\bplpgsql\b|^[[:space:]]*DO[[:space:]]+\$' | grep -v -- ':[[:space:]]*--' |
 	check 'no PL/pgSQL in the install script'

@@ -78,11 +78,15 @@ typedef struct Conductor
 	int64		looked_at_ms;	/* retries due by then were seen by this cycle */
 	int64		run_deadline_ms;	/* earliest run timeout */
 	int64		worker_retry_ms;	/* no SQL worker could be started: try again then */
+	int64		clock_offset_ms;	/* of the wall clock to one that nobody sets */
 	BackgroundWorkerHandle *handles[WEIR_MAX_SQL_SLOTS];
 	WeirScope	scope;
 } Conductor;
 
+/* clock.c */
 extern int64 now_ms(void);		/* epoch, wall clock */
+extern void clock_start(Conductor *c);
+extern void clock_follow(Conductor *c); /* opens a transaction if the clock was set */
 
 /* conductor.c: transactions of the loop */
 extern void conductor_begin(Conductor *c);

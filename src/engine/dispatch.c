@@ -123,6 +123,9 @@ prepare_http(Conductor *c, Flight *flight)
 	/* The request may outlive a crash; so must the intent, whatever synchronous_commit says. */
 	ForceSyncCommit();
 
+	/* The request may outlive a crash; so must the intent, whatever synchronous_commit says. */
+	ForceSyncCommit();
+
 	flight->kind_state = cJSON_CreateObject();
 	if (context == NULL)
 	{
@@ -255,10 +258,11 @@ ready_ids(const char *sql, int limit, uint64 *n)
 	return weir_array(INT8OID, ids, *n);
 }
 
+/* Few are ready and many are not: the run is looked up for each, never joined. */
 #define READY_OF(condition) \
-	"SELECT t.task_run_id FROM weir.task_run t JOIN weir.run r USING (run_id) " \
-	"WHERE t.status = 'ready' AND r.status = 'running' AND (t.not_before IS NULL OR t.not_before <= clock_timestamp()) " \
-	"AND " condition " ORDER BY t.not_before NULLS FIRST, t.task_run_id LIMIT $1"
+	"SELECT t.task_run_id FROM weir.task_run t " \
+	"WHERE t.status = 'ready' AND (t.not_before IS NULL OR t.not_before <= clock_timestamp()) AND " condition \
+	" AND (SELECT r.status FROM weir.run r WHERE r.run_id = t.run_id) = 'running' ORDER BY t.not_before NULLS FIRST, t.task_run_id LIMIT $1"
 
 /* noop tasks start and succeed in this transaction, wave after wave. */
 static void

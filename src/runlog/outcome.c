@@ -39,8 +39,14 @@ outcome_lock_run(int64 run_id, bool wait)
 						 1, types, values, NULL);
 	if (found == 0)
 		return false;
-	return weir_spi("SELECT 1 FROM weir.run WHERE run_id = $1 FOR UPDATE",
-					1, types, values, NULL) == 1;
+	/* What clients say of the run holds it FOR KEY SHARE, which does not stop us. */
+	if (wait)
+		found = weir_spi("SELECT 1 FROM weir.run WHERE run_id = $1 FOR NO KEY UPDATE",
+						 1, types, values, NULL);
+	else
+		found = weir_spi("SELECT 1 FROM weir.run WHERE run_id = $1 FOR NO KEY UPDATE SKIP LOCKED",
+						 1, types, values, NULL);
+	return found == 1;
 }
 
 int
@@ -62,7 +68,7 @@ outcome_lock_runs(const int64 *run_ids, int n, int64 *locked)
 	values[1] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (isnull)
 		return 0;
-	found = weir_spi("SELECT run_id FROM weir.run WHERE run_id = ANY ($1) AND pipeline_id = ANY ($2) ORDER BY run_id FOR UPDATE",
+	found = weir_spi("SELECT run_id FROM weir.run WHERE run_id = ANY ($1) AND pipeline_id = ANY ($2) ORDER BY run_id FOR NO KEY UPDATE SKIP LOCKED",
 					 2, types, values, NULL);
 	for (uint64 i = 0; i < found; i++)
 		locked[i] = weir_spi_int64(i, 1, NULL);
