@@ -123,9 +123,6 @@ prepare_http(Conductor *c, Flight *flight)
 	/* The request may outlive a crash; so must the intent, whatever synchronous_commit says. */
 	ForceSyncCommit();
 
-	/* The request may outlive a crash; so must the intent, whatever synchronous_commit says. */
-	ForceSyncCommit();
-
 	flight->kind_state = cJSON_CreateObject();
 	if (context == NULL)
 	{

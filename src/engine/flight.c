@@ -109,6 +109,34 @@ flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_trie
 	flight->due_ms = now + (delay_ms >= 0 ? delay_ms : poll_delay_ms(now - flight->started_ms));
 }
 
+/* Was START sent by this attempt, and nobody read the answer? */
+static bool
+may_have_started(const Flight *flight)
+{
+	return flight->after_crash ||
+		cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(flight->kind_state, "maybe_started"));
+}
+
+/* The kind cannot cancel anything: whatever is under way is left to itself. */
+static void
+abandon(Conductor *c, Flight *flight)
+{
+	bool		is_sent = flight->transfer != NULL || flight->after_crash;
+	MemoryContext old;
+	KindCall	call;
+
+	if (flight->transfer)
+		httpmux_abort(c->mux, flight->transfer);
+	flight->transfer = NULL;
+	old = MemoryContextSwitchTo(fresh_verdict(flight));
+	flight_fill_call(flight, &call);
+	flight->kind->abandon(&call, is_sent, flight->verdict);
+	flight->http_status = 0;
+	flight->due_ms = NEVER;
+	c->has_verdicts = true;
+	MemoryContextSwitchTo(old);
+}
+
 /*
  * Cancel an attempt.  What was never sent ends here; what the engine knows is
  * cancelled there and followed to its end; what may or may not have arrived
@@ -131,6 +159,11 @@ flight_end(Conductor *c, Flight *flight, int why)
 			sqlpool_cancel(flight);
 		return;
 	}
+	if (flight->kind->abandon != NULL)
+	{
+		abandon(c, flight);
+		return;
+	}
 	if (flight->transfer != NULL)
 		return;
 	if (flight->external_run_id != NULL)
@@ -139,7 +172,7 @@ flight_end(Conductor *c, Flight *flight, int why)
 		flight_go_to_step(flight, KIND_STEP_CANCEL, 0, true);
 	}
 	else if ((flight->step == KIND_STEP_START || flight->step == KIND_STEP_PREPARE) &&
-			 flight->step_tries == 0 && !flight->after_crash)
+			 !may_have_started(flight))
 		flight_verdict(c, flight, KIND_CANCELLED, "cancelled", "cancelled before it started", false, false);
 }
 
@@ -173,14 +206,6 @@ flight_fill_call(const Flight *flight, KindCall *call)
 	call->after_crash = flight->after_crash;
 }
 
-/* Was START sent by this attempt, and nobody read the answer? */
-static bool
-may_have_started(const Flight *flight)
-{
-	return flight->after_crash || flight->step == KIND_STEP_LOOKUP ||
-		cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(flight->kind_state, "maybe_started"));
-}
-
 /* A verdict to go on: does the log have to know before we do? */
 static void
 follow_verdict(Conductor *c, Flight *flight)
@@ -198,8 +223,9 @@ follow_verdict(Conductor *c, Flight *flight)
 			verdict->delay_ms = 0;
 			flight->cancel_sent = true;
 		}
-		else if (!known && !may_have_started(flight) &&
-				 (verdict->next_step == KIND_STEP_START || verdict->next_step == KIND_STEP_PREPARE))
+		/* A START to be repeated is repeated: its answer says what to cancel. */
+		else if (!known && (verdict->next_step == KIND_STEP_START || verdict->next_step == KIND_STEP_PREPARE) &&
+				 !(flight->step == KIND_STEP_START && may_have_started(flight)))
 		{
 			flight_drop_verdict(flight);
 			flight_verdict(c, flight, KIND_CANCELLED, "cancelled", "cancelled before it started", false, false);
@@ -379,7 +405,7 @@ static void
 give_up_cancel(Conductor *c, Flight *flight)
 {
 	bool		goes_on = flight->external_run_id != NULL || may_have_started(flight) ||
-		(flight->transfer != NULL && flight->starts_work);
+		flight->step == KIND_STEP_LOOKUP || (flight->transfer != NULL && flight->starts_work);
 
 	if (flight->transfer)
 		httpmux_abort(c->mux, flight->transfer);

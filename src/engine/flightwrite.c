@@ -87,7 +87,7 @@ fill_outcome(const Flight *flight, TaskOutcome *outcome)
 		/* Tried again only if nothing of this attempt can still be going on. */
 		outcome->is_retryable = verdict->outcome == KIND_CANCELLED || verdict->is_retryable;
 		outcome->error_code = "timed_out";
-		outcome->error_message = "attempt timeout exceeded";
+		outcome->error_message = flight->deadline_ms <= flight->ending_since_ms ? "attempt timeout exceeded" : "run timeout exceeded";
 		if (!outcome->is_retryable && verdict->error_message != NULL)
 			outcome->error_message = psprintf("%s; %s", outcome->error_message, verdict->error_message);
 		outcome->is_user_error = false;

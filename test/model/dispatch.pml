@@ -194,7 +194,6 @@ bool locked;					/* somebody else holds the pipeline's state */
 bool triggered;					/* the client committed */
 bool rolled_back;
 bool cancel_wanted;				/* weir.cancel() was committed */
-byte i1;						/* scratch, always 0 between steps */
 
 #define is_final(status)	(status >= R_SUCCEEDED)
 #define has_ended(status)	(status >= T_SUCCEEDED)
@@ -486,8 +485,9 @@ inline intake_runs(k)
 /* sqlpool_check, settle; slots were read before the table (at IN_CYCLE) */
 inline sqlpool_check(k)
 {
+#if KIND == SQL
 	if
-	:: !HTTP && c[k].flight && c[k].slot != NO_SLOT && c[k].verdict == V_NONE ->
+	:: c[k].flight && c[k].slot != NO_SLOT && c[k].verdict == V_NONE ->
 #ifdef TABLE_FIRST
 		c[k].held = slot_holds(k);
 #else
@@ -516,6 +516,9 @@ inline sqlpool_check(k)
 	:: else
 	fi;
 	c[k].held = 0; c[k].seen = 0
+#else
+	skip
+#endif
 }
 
 /* ---- dispatch.c ---- */
@@ -621,9 +624,11 @@ end:
 	/* conductor_lock, conductor_recover */
 	:: atomic { !c[me].up && may_conduct -> conductor_lock = 1; c[me].up = 1; dispatch_recover(me) }
 
+#if KIND != SQL
 	/* flights_transfers */
 	:: atomic { c[me].up && c[me].transfer > X_SENT && c[me].verdict == V_NONE -> read_response(me) }
 
+#endif
 	/* check_deadlines */
 	:: atomic { c[me].up && c[me].flight && c[me].at == AT_REST && c[me].ending == END_NONE && timeouts > 0 ->
 		timeouts--; flight_end(me, END_TIMEOUT) }
@@ -639,20 +644,17 @@ end:
 	:: atomic { c[me].up && c[me].at == AT_REST &&
 			(c[me].wake || s_wake || c[me].has_verdicts) ->
 		c[me].wake = 0; s_wake = 0;
-		if
-		:: HTTP -> transaction(me)
-		:: else ->
-			if
-			:: c[me].flight && c[me].slot != NO_SLOT && c[me].verdict == V_NONE ->
+#if KIND == SQL
 #ifdef TABLE_FIRST
-				c[me].seen = d_attempt[c[me].no];
+		c[me].seen = d_attempt[c[me].no];
 #else
-				c[me].held = slot_holds(me);
+		c[me].held = slot_holds(me);
 #endif
-				c[me].at = IN_CYCLE
-			:: else -> transaction(me)
-			fi
-		fi;
+		c[me].at = IN_CYCLE }
+	:: atomic { c[me].up && c[me].at == IN_CYCLE ->
+		c[me].at = AT_REST;
+#endif
+		transaction(me);
 #ifdef SPLIT_OUTCOME
 		if
 		:: has_ended(d_task) && d_next == T_WAITING -> c[me].at = HALF_DONE
@@ -660,7 +662,6 @@ end:
 		fi
 #endif
 		}
-	:: atomic { c[me].up && c[me].at == IN_CYCLE -> c[me].at = AT_REST; transaction(me) }
 #ifdef SPLIT_OUTCOME
 	:: atomic { c[me].up && c[me].at == HALF_DONE -> c[me].at = AT_REST; c[me].wake = 1; advance() }
 #endif
@@ -668,27 +669,29 @@ end:
 	:: atomic { c[me].up && c[me].at == UNCOMMITTED -> c[me].at = AT_REST; intend_rows() }
 #endif
 
+#if KIND != SQL
 	/* flights_act, exchange */
-	:: atomic { c[me].up && HTTP && c[me].flight && c[me].transfer == X_NONE && c[me].verdict == V_NONE ->
+	:: atomic { c[me].up && c[me].flight && c[me].transfer == X_NONE && c[me].verdict == V_NONE ->
 		assert(d_attempt[c[me].no] != A_NONE);			/* INTENT */
 		assert(c[me].step != START || c[me].no < 2 || is_over(c[me].no - 1));	/* RETRY: what it repeats is over */
 		sent = 1;
 		c[me].transfer = X_SENT }
 
 	/* flights_act, give_up_cancel: weir.cancel_grace has passed */
-	:: atomic { c[me].up && HTTP && c[me].flight && c[me].ending != END_NONE && c[me].verdict == V_NONE ->
+	:: atomic { c[me].up && c[me].flight && c[me].ending != END_NONE && c[me].verdict == V_NONE ->
 		if
 		:: c[me].transfer == X_SENT && c[me].step == START -> e_late[c[me].no]++
 		:: else
 		fi;
 		c[me].transfer = X_NONE;
 		give_verdict(me, V_UNKNOWN) }
-
+#else
 	/* sqlpool_hand_over, assign */
-	:: atomic { c[me].up && !HTTP && c[me].flight && c[me].slot == NO_SLOT && c[me].verdict == V_NONE && s_state == S_FREE ->
+	:: atomic { c[me].up && c[me].at != IN_CYCLE && c[me].flight && c[me].slot == NO_SLOT && c[me].verdict == V_NONE && s_state == S_FREE ->
 		assert(d_attempt[c[me].no] != A_NONE);			/* INTENT */
 		sent = 1;
 		s_state = S_GIVEN; s_no = c[me].no; s_cancel = END_NONE; c[me].slot = HAS_SLOT }
+#endif
 	od
 }
 
