@@ -10,6 +10,10 @@
 -- planner.  Views that are mostly asked for the latest rows are therefore in
 -- that order already: the latest 50 runs of a million are 50 steps backwards
 -- in an index (OFFSET 0 keeps the run of an error from being joined first).
+--
+-- A report asks for a period by the column that has an index for it:
+-- runs.queued_at, task_runs.started_at, attempts.intended_at,
+-- errors.occurred_at, activities.logged_at, row_counts.logged_at.
 
 CREATE VIEW weir.runs WITH (security_barrier) AS
 SELECT r.run_id,
@@ -82,7 +86,7 @@ COMMENT ON COLUMN weir.runs.external_system IS 'Outside orchestrator that drives
 COMMENT ON COLUMN weir.runs.external_run_id IS 'Its id of this execution';
 COMMENT ON COLUMN weir.runs.source_name IS 'Scoped name of the source';
 COMMENT ON COLUMN weir.runs.target_name IS 'Scoped name of the target';
-COMMENT ON COLUMN weir.runs.queued_at IS 'When it was triggered';
+COMMENT ON COLUMN weir.runs.queued_at IS 'When it was triggered; reports ask for a period by this column';
 COMMENT ON COLUMN weir.runs.started_at IS 'When it started';
 COMMENT ON COLUMN weir.runs.ended_at IS 'When it reached its final state';
 COMMENT ON COLUMN weir.runs.deadline IS 'When the run timeout strikes';
@@ -150,7 +154,7 @@ COMMENT ON COLUMN weir.task_runs.external_run_id IS 'Id of the run in the engine
 COMMENT ON COLUMN weir.task_runs.external_url IS 'The engine''s own page of that run';
 COMMENT ON COLUMN weir.task_runs.error_message IS 'Error of the latest attempt, in one line';
 COMMENT ON COLUMN weir.task_runs.ready_at IS 'When all upstream tasks had ended';
-COMMENT ON COLUMN weir.task_runs.started_at IS 'When the first attempt was intended';
+COMMENT ON COLUMN weir.task_runs.started_at IS 'When the first attempt was intended; reports ask for a period by this column';
 COMMENT ON COLUMN weir.task_runs.ended_at IS 'When it reached its final state';
 COMMENT ON COLUMN weir.task_runs.wait_seconds IS 'Seconds from ready to the first attempt, so far if there was none';
 COMMENT ON COLUMN weir.task_runs.run_seconds IS 'Seconds from the first attempt to the end, so far if it has not ended';
@@ -199,7 +203,7 @@ COMMENT ON COLUMN weir.attempts.kind_state IS 'What the kind must remember from 
 COMMENT ON COLUMN weir.attempts.request IS 'Spec with references rendered, as sent';
 COMMENT ON COLUMN weir.attempts.external_run_id IS 'Id of the run in the engine';
 COMMENT ON COLUMN weir.attempts.worker_pid IS 'SQL worker that ran it';
-COMMENT ON COLUMN weir.attempts.intended_at IS 'When the intent was written';
+COMMENT ON COLUMN weir.attempts.intended_at IS 'When the intent was written; reports ask for a period by this column';
 COMMENT ON COLUMN weir.attempts.started_at IS 'When the engine or a worker took it';
 COMMENT ON COLUMN weir.attempts.ended_at IS 'When its outcome was written';
 COMMENT ON COLUMN weir.attempts.deadline IS 'When the attempt timeout strikes';
@@ -246,7 +250,7 @@ COMMENT ON COLUMN weir.errors.message IS 'Error text';
 COMMENT ON COLUMN weir.errors.detail IS 'More of it, such as a trace';
 COMMENT ON COLUMN weir.errors.output IS 'What an outside orchestrator gave with it';
 COMMENT ON COLUMN weir.errors.failure_type IS 'user or system';
-COMMENT ON COLUMN weir.errors.occurred_at IS 'When';
+COMMENT ON COLUMN weir.errors.occurred_at IS 'When; reports ask for a period by this column';
 
 CREATE VIEW weir.activities WITH (security_barrier) AS
 SELECT a.run_id,
@@ -296,7 +300,7 @@ COMMENT ON COLUMN weir.activities.run_seconds IS 'Seconds from start to end, so 
 COMMENT ON COLUMN weir.activities.output IS 'Output as the engine gave it';
 COMMENT ON COLUMN weir.activities.error_code IS 'Error code';
 COMMENT ON COLUMN weir.activities.error_message IS 'Error text';
-COMMENT ON COLUMN weir.activities.logged_at IS 'When it was last logged';
+COMMENT ON COLUMN weir.activities.logged_at IS 'When it was last logged; reports ask for a period by this column';
 
 CREATE VIEW weir.row_counts WITH (security_barrier) AS
 SELECT c.run_id,
@@ -324,7 +328,7 @@ COMMENT ON COLUMN weir.row_counts.count_type IS 'Select, Insert, Update, Delete,
 COMMENT ON COLUMN weir.row_counts.row_count IS 'The count';
 COMMENT ON COLUMN weir.row_counts.column_name IS 'Column summed as a check';
 COMMENT ON COLUMN weir.row_counts.column_sum IS 'Its sum';
-COMMENT ON COLUMN weir.row_counts.logged_at IS 'When it was last logged';
+COMMENT ON COLUMN weir.row_counts.logged_at IS 'When it was last logged; reports ask for a period by this column';
 
 CREATE VIEW weir.config_variables WITH (security_barrier) AS
 SELECT v.system_name,

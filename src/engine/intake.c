@@ -179,7 +179,9 @@ intake_run_deadlines(Conductor *c)
  * before.  Where its log is gone (a restored dump, retention) the D itself
  * says that all of it landed; only the outputs are lost then.  Tasks that are
  * disabled or not selected are skipped; dependencies on them, as on reused
- * ones, count as met.
+ * ones, count as met.  Upstream
+ * tasks are only looked at when there are such tasks: the planner takes the
+ * tasks for few, and a join of them with themselves would be quadratic.
  */
 static void
 insert_task_runs(int64 run_id, StartCode code, int64 last_run_id)
@@ -198,13 +200,15 @@ insert_task_runs(int64 run_id, StartCode code, int64 last_run_id)
 			 "FROM v JOIN weir.task d USING (pipeline_id, version) "
 			 "CROSS JOIN (SELECT EXISTS (SELECT FROM weir.task_run o WHERE o.run_id = $3) AS log_is_there) k "
 			 "LEFT JOIN weir.task_run p ON ($2 OR v.selected_tasks IS NOT NULL) AND p.run_id = $3 AND p.task_name = d.name AND p.item_no = 0), "
+			 "s AS (SELECT EXISTS (SELECT FROM t w WHERE w.reused OR w.skip_reason IS NOT NULL) AS any_ended), "
 			 "x AS (SELECT t.*, u.pending, u.skipped, t.reused OR t.skip_reason = 'not_selected' AS keeps_old, "
 			 "CASE WHEN t.reused THEN 'reused' WHEN t.skip_reason IS NOT NULL THEN 'skipped' "
 			 "WHEN u.pending > 0 THEN 'waiting' ELSE 'ready' END AS status "
-			 "FROM t, LATERAL (SELECT count(*) FILTER (WHERE NOT w.reused AND w.skip_reason IS NULL) AS pending, "
+			 "FROM t, s, LATERAL (SELECT CASE WHEN s.any_ended THEN count(*) FILTER (WHERE NOT w.reused AND w.skip_reason IS NULL) "
+			 "ELSE t.upstream_count END AS pending, "
 			 "count(*) FILTER (WHERE (w.reused OR w.skip_reason IS NOT NULL) AND weir._edge_result(td.condition, 'reused', true) <> 'met') AS skipped "
 			 "FROM weir.task_dependency td JOIN t w ON w.task_no = td.upstream_no "
-			 "WHERE td.pipeline_id = t.pipeline_id AND td.version = t.version AND td.task_no = t.task_no) u) "
+			 "WHERE s.any_ended AND td.pipeline_id = t.pipeline_id AND td.version = t.version AND td.task_no = t.task_no) u) "
 			 "INSERT INTO weir.task_run (run_id, task_no, task_name, kind, phase, status, skip_reason, pending_upstream, skipped_upstream, "
 			 "output, rows_read, rows_written, external_run_id, external_url, reference, ready_at, ended_at) "
 			 "SELECT $1, x.task_no, x.name, x.kind, x.phase, CASE WHEN x.status = 'ready' AND x.skipped > 0 THEN 'waiting' ELSE x.status END, "
