@@ -38,6 +38,10 @@ CREATE TABLE weir.run (
 	last_run_id		bigint,
 	params			jsonb NOT NULL DEFAULT '{}',
 	selected_tasks	text[],
+	backfill_id		bigint,
+	is_apart		boolean NOT NULL GENERATED ALWAYS AS (selected_tasks IS NOT NULL OR backfill_id IS NOT NULL) STORED,
+	priority		integer NOT NULL DEFAULT 0,
+	on_overlap		text,
 	nominal_time	timestamptz,
 	window_start	timestamptz,
 	window_end		timestamptz,
@@ -58,7 +62,9 @@ CREATE TABLE weir.run (
 	repair_no		integer NOT NULL DEFAULT 0,
 	CONSTRAINT run_status_check CHECK (weir._is_run(status, start_status, next_load_status))
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
-CREATE INDEX run_queued ON weir.run (pipeline_id, run_id) WHERE status = 'queued';
+CREATE INDEX run_queued ON weir.run (pipeline_id, priority DESC, run_id) WHERE status = 'queued';
+CREATE INDEX run_overlap ON weir.run (pipeline_id, run_id) WHERE status = 'queued' AND on_overlap IS NOT NULL;
+CREATE INDEX run_by_backfill ON weir.run (backfill_id, run_id) WHERE backfill_id IS NOT NULL;
 CREATE INDEX run_active ON weir.run (pipeline_id, run_id) WHERE status IN ('running', 'cancelling');
 CREATE INDEX run_deadline ON weir.run (deadline) WHERE status = 'running' AND deadline IS NOT NULL;
 CREATE INDEX run_by_pipeline ON weir.run (pipeline_id, run_id DESC);
@@ -81,6 +87,10 @@ COMMENT ON COLUMN weir.run.row_audit_id IS 'Id stamped on landed rows: this run,
 COMMENT ON COLUMN weir.run.last_run_id IS 'The run of the pipeline before this one';
 COMMENT ON COLUMN weir.run.params IS 'Parameters, defaults filled in';
 COMMENT ON COLUMN weir.run.selected_tasks IS 'A partial run: only these tasks run; null for all';
+COMMENT ON COLUMN weir.run.backfill_id IS 'The backfill it belongs to';
+COMMENT ON COLUMN weir.run.is_apart IS 'Partial runs and backfills: they say nothing of what the pipeline''s next start must do';
+COMMENT ON COLUMN weir.run.priority IS 'Of the queued runs of a pipeline the highest priority starts first, then the oldest';
+COMMENT ON COLUMN weir.run.on_overlap IS 'skip or cancel_older: what it does instead of waiting for other runs of its pipeline; null waits';
 COMMENT ON COLUMN weir.run.nominal_time IS 'The moment the run is for';
 COMMENT ON COLUMN weir.run.window_start IS 'Start of the window the run covers';
 COMMENT ON COLUMN weir.run.window_end IS 'End of the window, exclusive';
@@ -353,6 +363,9 @@ CREATE TABLE weir.request (
 	run_id			bigint NOT NULL,
 	action			text NOT NULL CHECK (action IN ('cancel', 'repair')),
 	reason			text,
+	params			jsonb,
+	tasks			text[],
+	with_downstream boolean NOT NULL DEFAULT false,
 	requested_by	text NOT NULL,
 	requested_at	timestamptz NOT NULL DEFAULT clock_timestamp()
 );
@@ -362,8 +375,37 @@ COMMENT ON COLUMN weir.request.request_id IS 'Id of the request';
 COMMENT ON COLUMN weir.request.run_id IS 'The run';
 COMMENT ON COLUMN weir.request.action IS 'cancel or repair';
 COMMENT ON COLUMN weir.request.reason IS 'Why, for the log';
+COMMENT ON COLUMN weir.request.params IS 'repair: parameters the run goes on with; null keeps them';
+COMMENT ON COLUMN weir.request.tasks IS 'repair: exactly these tasks run again; null: those that did not succeed';
+COMMENT ON COLUMN weir.request.with_downstream IS 'repair: and everything downstream of them';
 COMMENT ON COLUMN weir.request.requested_by IS 'Role that asked';
 COMMENT ON COLUMN weir.request.requested_at IS 'When';
+
+-- A backfill is a set of runs, one for each window.  Limits are counted from
+-- the runs themselves.
+CREATE SEQUENCE weir.backfill_id_seq;
+COMMENT ON SEQUENCE weir.backfill_id_seq IS 'Ids of backfills';
+CREATE TABLE weir.backfill (
+	backfill_id		bigint PRIMARY KEY DEFAULT nextval('weir.backfill_id_seq'),
+	pipeline_id		bigint NOT NULL,
+	pipeline_name	text NOT NULL,
+	window_from		timestamptz NOT NULL,
+	window_to		timestamptz NOT NULL,
+	step			interval NOT NULL,
+	concurrency		integer NOT NULL CHECK (concurrency > 0),
+	created_by		text NOT NULL,
+	created_at		timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE weir.backfill IS 'Runs of a pipeline over windows of the past';
+COMMENT ON COLUMN weir.backfill.backfill_id IS 'Id of the backfill';
+COMMENT ON COLUMN weir.backfill.pipeline_id IS 'The pipeline';
+COMMENT ON COLUMN weir.backfill.pipeline_name IS 'Its name when the backfill was asked for';
+COMMENT ON COLUMN weir.backfill.window_from IS 'Start of the first window';
+COMMENT ON COLUMN weir.backfill.window_to IS 'End of the last window, exclusive';
+COMMENT ON COLUMN weir.backfill.step IS 'Length of a window; the last one may be shorter';
+COMMENT ON COLUMN weir.backfill.concurrency IS 'So many of its runs at the same time, within max_concurrent_runs of the pipeline';
+COMMENT ON COLUMN weir.backfill.created_by IS 'Role that asked for it';
+COMMENT ON COLUMN weir.backfill.created_at IS 'When';
 
 -- The last line of defence of the state machines: whatever path a change of
 -- status takes, an illegal one is an error.

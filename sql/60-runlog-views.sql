@@ -33,6 +33,8 @@ SELECT r.run_id,
 	r.is_batch,
 	r.params,
 	r.selected_tasks,
+	r.backfill_id,
+	r.priority,
 	r.nominal_time,
 	r.window_start,
 	r.window_end,
@@ -75,6 +77,8 @@ COMMENT ON COLUMN weir.runs.is_external IS 'Driven by an outside orchestrator';
 COMMENT ON COLUMN weir.runs.is_batch IS 'Its children are runs of other pipelines';
 COMMENT ON COLUMN weir.runs.params IS 'Parameters, defaults filled in';
 COMMENT ON COLUMN weir.runs.selected_tasks IS 'A partial run: only these tasks run; null for all';
+COMMENT ON COLUMN weir.runs.backfill_id IS 'The backfill it belongs to';
+COMMENT ON COLUMN weir.runs.priority IS 'Of the queued runs of a pipeline the highest priority starts first, then the oldest';
 COMMENT ON COLUMN weir.runs.nominal_time IS 'The moment the run is for';
 COMMENT ON COLUMN weir.runs.window_start IS 'Start of the window the run covers';
 COMMENT ON COLUMN weir.runs.window_end IS 'End of the window, exclusive';
@@ -415,8 +419,49 @@ COMMENT ON COLUMN weir.pipelines.last_success_run_id IS 'The run that last succe
 COMMENT ON COLUMN weir.pipelines.last_success_at IS 'When that ended';
 COMMENT ON COLUMN weir.pipelines.created_at IS 'When it was created';
 COMMENT ON COLUMN weir.pipelines.changed_at IS 'When it last changed';
+CREATE VIEW weir.backfills WITH (security_barrier) AS
+SELECT b.backfill_id,
+	b.pipeline_id,
+	b.pipeline_name,
+	b.window_from,
+	b.window_to,
+	b.step,
+	b.concurrency,
+	n.runs,
+	n.queued,
+	n.running,
+	n.succeeded,
+	n.runs - n.queued - n.running - n.succeeded AS not_succeeded,
+	b.created_by,
+	b.created_at
+FROM weir.backfill b
+	LEFT JOIN weir.pipeline p ON p.pipeline_id = b.pipeline_id
+	CROSS JOIN LATERAL (SELECT count(*) AS runs,
+		count(*) FILTER (WHERE r.status = 'queued') AS queued,
+		count(*) FILTER (WHERE r.status IN ('running', 'cancelling')) AS running,
+		count(*) FILTER (WHERE r.status = 'succeeded') AS succeeded
+		FROM weir.run r WHERE r.backfill_id = b.backfill_id) n
+WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
+	OR pg_has_role(p.owner, 'USAGE')
+ORDER BY b.backfill_id DESC;
+COMMENT ON VIEW weir.backfills IS 'Backfills and how far they are';
+COMMENT ON COLUMN weir.backfills.backfill_id IS 'Id of the backfill';
+COMMENT ON COLUMN weir.backfills.pipeline_id IS 'The pipeline';
+COMMENT ON COLUMN weir.backfills.pipeline_name IS 'Its name when the backfill was asked for';
+COMMENT ON COLUMN weir.backfills.window_from IS 'Start of the first window';
+COMMENT ON COLUMN weir.backfills.window_to IS 'End of the last window, exclusive';
+COMMENT ON COLUMN weir.backfills.step IS 'Length of a window';
+COMMENT ON COLUMN weir.backfills.concurrency IS 'So many of its runs at the same time';
+COMMENT ON COLUMN weir.backfills.runs IS 'Its runs, one for each window';
+COMMENT ON COLUMN weir.backfills.queued IS 'Runs that have not started';
+COMMENT ON COLUMN weir.backfills.running IS 'Runs going on';
+COMMENT ON COLUMN weir.backfills.succeeded IS 'Runs that succeeded';
+COMMENT ON COLUMN weir.backfills.not_succeeded IS 'Runs that failed, timed out, were cancelled or skipped';
+COMMENT ON COLUMN weir.backfills.created_by IS 'Role that asked for it';
+COMMENT ON COLUMN weir.backfills.created_at IS 'When';
 
 GRANT SELECT ON weir.runs,
+	weir.backfills,
 	weir.task_runs,
 	weir.attempts,
 	weir.errors,

@@ -171,7 +171,7 @@ typedef struct RunTally
 {
 	RunStatus	status;			/* now */
 	bool		timed_out;		/* cancelling because of the run timeout */
-	bool		is_partial;		/* only selected tasks ran */
+	bool		is_apart;		/* partial or of a backfill */
 	int64		row_audit_id;
 	int			failed;			/* and nothing dealt with it */
 	int			cancelled;
@@ -194,7 +194,7 @@ read_tally(int64 run_id, RunTally *tally)
 				 "count(*) FILTER (WHERE t.phase = 'land' AND t.status <> 'skipped'), "
 				 "count(*) FILTER (WHERE t.phase = 'land' AND t.status IN ('succeeded', 'reused')), "
 				 "count(*) FILTER (WHERE t.phase <> 'land' AND t.status IN ('failed', 'timed_out', 'cancelled')), "
-				 "r.selected_tasks IS NOT NULL "
+				 "r.is_apart "
 				 "FROM weir.run r LEFT JOIN weir.task_run t USING (run_id) "
 	/* A failure is dealt with when a task that is there for failures succeeded below it. */
 				 "CROSS JOIN LATERAL (SELECT CASE WHEN t.status IN ('failed', 'timed_out', 'cancelled') THEN EXISTS "
@@ -221,7 +221,7 @@ read_tally(int64 run_id, RunTally *tally)
 	tally->end.n_landing = weir_spi_int64(0, 8, NULL);
 	tally->end.n_landing_succeeded = weir_spi_int64(0, 9, NULL);
 	tally->end.failed_after_landing = weir_spi_int64(0, 10, NULL) > 0;
-	tally->is_partial = weir_spi_bool(0, 11, NULL);
+	tally->is_apart = weir_spi_bool(0, 11, NULL);
 	return true;
 }
 
@@ -264,7 +264,7 @@ advance_finish_run(int64 run_id)
 	values[0] = Int64GetDatum(run_id);
 	values[1] = CStringGetTextDatum(run_status_name(status));
 	values[2] = CharGetDatum((char) next);
-	nulls[2] = tally.is_partial ? 'n' : ' ';
+	nulls[2] = tally.is_apart ? 'n' : ' ';
 	values[3] = Int64GetDatum(tally.row_audit_id);
 	weir_spi("UPDATE weir.run SET status = $2, next_load_status = $3, ended_at = clock_timestamp(), "
 			 "error_message = CASE WHEN $2 = 'succeeded' THEN NULL ELSE coalesce((SELECT e.activity || ': ' || left(e.message, 500) "
@@ -273,7 +273,7 @@ advance_finish_run(int64 run_id)
 			 "WHERE run_id = $1",
 			 4, types, values, nulls);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
-	if (tally.is_partial)
+	if (tally.is_apart)
 		return;					/* it says nothing of the pipeline as a whole */
 
 	/* Only the latest run says what comes next; an older one that ends later cannot take back a success. */
