@@ -17,7 +17,7 @@ use Test::More;
 use WeirTest;
 
 my $json = JSON::PP->new->canonical->ascii;
-my $node = weir_node('pins');
+my $node = weir_node('pins', conf => "weir.sql_worker_idle_timeout = '10min'\n");
 my $server = IO::Socket::INET->new(Listen => 20, LocalAddr => '127.0.0.1', Proto => 'tcp',
 	Timeout => $PostgreSQL::Test::Utils::timeout_default) or die "listen: $!";
 my $address = 'http://127.0.0.1:' . $server->sockport;
@@ -222,7 +222,8 @@ $waiting->finish;
 is($out, "succeeded\n", 'who sees it end');
 waits_outside('nothing is to be done');
 ok(wait_until($node, 'idle workers without transaction',
-	"SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'weir SQL worker%' AND (xact_start IS NOT NULL OR backend_xmin IS NOT NULL)"), 'a SQL worker without a task has no transaction');
+	"SELECT count(*) > 0 AND bool_and(xact_start IS NULL AND backend_xmin IS NULL AND backend_xid IS NULL) FROM pg_stat_activity WHERE backend_type LIKE 'weir SQL worker%'"),
+	'a SQL worker without a task has no transaction');
 value("SELECT weir.cancel($run)");
 is(wait_for_run($node, $run), 'cancelled', 'the retry is cancelled');
 
