@@ -123,6 +123,7 @@ extern void execution_rows_visit(const char *table, const char *index, int64 key
 extern Datum execution_column(struct TupleTableSlot *slot, const char *column, bool *isnull);
 extern int64 execution_column_id(struct TupleTableSlot *slot, const char *column);
 extern Oid	execution_column_oid(struct TupleTableSlot *slot, const char *column);
+extern int32 execution_column_int4(struct TupleTableSlot *slot, const char *column);
 extern bool execution_column_bool(struct TupleTableSlot *slot, const char *column);
 extern char execution_column_letter(struct TupleTableSlot *slot, const char *column);
 extern RunStatus execution_column_status(struct TupleTableSlot *slot);	/* of a run */

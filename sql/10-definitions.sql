@@ -103,7 +103,7 @@ COMMENT ON TABLE weir.pipeline_version IS 'One immutable version of a definition
 COMMENT ON COLUMN weir.pipeline_version.pipeline_id IS 'The pipeline';
 COMMENT ON COLUMN weir.pipeline_version.version IS '1, 2, 3, ... in order of definition';
 COMMENT ON COLUMN weir.pipeline_version.definition IS 'The definition as it was given';
-COMMENT ON COLUMN weir.pipeline_version.max_concurrent_runs IS 'Further runs wait, are skipped or replace older ones, see on_overlap';
+COMMENT ON COLUMN weir.pipeline_version.max_concurrent_runs IS 'Further runs wait, are skipped or take the place of older ones, see on_overlap';
 COMMENT ON COLUMN weir.pipeline_version.run_timeout IS 'A run longer than this ends as timed_out';
 COMMENT ON COLUMN weir.pipeline_version.on_failure IS 'continue: branches that do not depend on a failed task go on; fail_fast: nothing new starts after a failure';
 COMMENT ON COLUMN weir.pipeline_version.on_overlap IS 'What a run does when max_concurrent_runs are going on: queue waits, skip ends as skipped, cancel_older cancels those before it';

@@ -68,6 +68,10 @@ block_below(const Ended *ended, Ended *blocked)
 	return read_ended(blocked);
 }
 
+#define DECIDED \
+	"weir._flow_decide(d.run_if, d.upstream_count, s.failed_upstream + d.failed, " \
+	"s.blocked_upstream + d.blocked, s.skipped_upstream + d.skipped)"
+
 /*
  * Tell the dependents of ended tasks.  Those that wait for nothing else are
  * decided: ready, or at their end without having run; these are returned.
@@ -77,7 +81,15 @@ tell_dependents(const Ended *ended, Ended *decided)
 {
 	Datum		values[2] = {ended->runs, ended->tasks};
 
-	weir_spi("WITH told AS (SELECT x.run_id, x.pipeline_id, x.version, x.task_no, count(*)::int AS n, "
+	/* One join by index from the ended tasks to their dependents: hundreds of them at once are no product. */
+	weir_spi("WITH done AS (UPDATE weir.task_run s SET pending_upstream = s.pending_upstream - d.n, "
+			 "failed_upstream = s.failed_upstream + d.failed, blocked_upstream = s.blocked_upstream + d.blocked, "
+			 "skipped_upstream = s.skipped_upstream + d.skipped, "
+			 "status = CASE WHEN s.pending_upstream > d.n THEN 'waiting' ELSE " DECIDED " END, "
+			 "ready_at = CASE WHEN s.pending_upstream = d.n AND " DECIDED " = 'ready' THEN clock_timestamp() END, "
+			 "skip_reason = CASE WHEN s.pending_upstream = d.n AND " DECIDED " = 'skipped' THEN 'condition' END, "
+			 "ended_at = CASE WHEN s.pending_upstream = d.n AND " DECIDED " <> 'ready' THEN clock_timestamp() END "
+			 "FROM (SELECT x.run_id, x.task_no, t.run_if, t.upstream_count, count(*)::int AS n, "
 			 "count(*) FILTER (WHERE x.result = 'failed')::int AS failed, "
 			 "count(*) FILTER (WHERE x.result = 'blocked')::int AS blocked, "
 			 "count(*) FILTER (WHERE x.result = 'skipped')::int AS skipped "
@@ -86,20 +98,10 @@ tell_dependents(const Ended *ended, Ended *decided)
 			 "FROM unnest($1, $2) e (run_id, task_no) JOIN weir.run r USING (run_id) "
 			 "JOIN weir.task_run u ON u.run_id = e.run_id AND u.task_no = e.task_no AND u.item_no = 0 "
 			 "JOIN weir.task_dependency td ON td.pipeline_id = r.pipeline_id AND td.version = r.version AND td.upstream_no = e.task_no) x "
-			 "GROUP BY 1, 2, 3, 4), "
-			 "next AS (SELECT s.task_run_id, told.n, told.failed, told.blocked, told.skipped, "
-			 "CASE WHEN s.pending_upstream > told.n THEN 'waiting' ELSE weir._flow_decide(t.run_if, t.upstream_count, "
-			 "s.failed_upstream + told.failed, s.blocked_upstream + told.blocked, s.skipped_upstream + told.skipped) END AS status "
-			 "FROM told JOIN weir.task_run s ON s.run_id = told.run_id AND s.task_no = told.task_no AND s.item_no = 0 "
-			 "JOIN weir.task t ON t.pipeline_id = told.pipeline_id AND t.version = told.version AND t.task_no = told.task_no "
-			 "WHERE s.status = 'waiting'), "
-			 "done AS (UPDATE weir.task_run s SET pending_upstream = s.pending_upstream - next.n, "
-			 "failed_upstream = s.failed_upstream + next.failed, blocked_upstream = s.blocked_upstream + next.blocked, "
-			 "skipped_upstream = s.skipped_upstream + next.skipped, status = next.status, "
-			 "skip_reason = CASE WHEN next.status = 'skipped' THEN 'condition' END, "
-			 "ready_at = CASE WHEN next.status = 'ready' THEN clock_timestamp() END, "
-			 "ended_at = CASE WHEN next.status IN ('blocked', 'skipped') THEN clock_timestamp() END "
-			 "FROM next WHERE s.task_run_id = next.task_run_id RETURNING s.run_id, s.task_no, s.status) "
+			 "JOIN weir.task t ON t.pipeline_id = x.pipeline_id AND t.version = x.version AND t.task_no = x.task_no "
+			 "GROUP BY x.run_id, x.task_no, t.run_if, t.upstream_count) d "
+			 "WHERE s.run_id = d.run_id AND s.task_no = d.task_no AND s.item_no = 0 AND s.status = 'waiting' "
+			 "RETURNING s.run_id, s.task_no, s.status) "
 			 "SELECT array_agg(run_id), array_agg(task_no) FROM done WHERE status IN ('blocked', 'skipped')",
 			 2, ended_types, values, NULL);
 	return read_ended(decided);

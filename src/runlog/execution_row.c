@@ -172,6 +172,15 @@ execution_column_id(TupleTableSlot *slot, const char *column)
 	return isnull ? 0 : DatumGetInt64(value);
 }
 
+int32
+execution_column_int4(TupleTableSlot *slot, const char *column)
+{
+	bool		isnull;
+	Datum		value = execution_column(slot, column, &isnull);
+
+	return isnull ? 0 : DatumGetInt32(value);
+}
+
 Oid
 execution_column_oid(TupleTableSlot *slot, const char *column)
 {
