@@ -41,6 +41,9 @@ typedef struct DefTask
 	int64		timeout_ms;		/* 0: none */
 	RunIf		run_if;
 	bool		is_enabled;
+	const char *pool;			/* or NULL */
+	int			pool_slots;
+	int			priority;
 	int			wave;			/* 1 for tasks without upstream */
 	int			upstream_count;
 } DefTask;

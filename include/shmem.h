@@ -71,6 +71,7 @@ typedef struct WeirShmem
 	bool		launcher_rescan;	/* a database appeared, vanished or wants a conductor */
 	DatabaseSlot databases[WEIR_MAX_DATABASES];
 	SqlSlot		sql[WEIR_MAX_SQL_SLOTS];
+	TimestampTz sql_starts_fail_since;	/* no SQL worker can be started; 0: they can */
 } WeirShmem;
 
 extern WeirShmem *weir_shmem;	/* NULL without preload */

@@ -55,6 +55,22 @@ COMMENT ON COLUMN weir.connection.owner IS 'Who may change or drop it';
 COMMENT ON COLUMN weir.connection.created_at IS 'When it was created';
 COMMENT ON COLUMN weir.connection.changed_at IS 'When it last changed';
 
+CREATE TABLE weir.pool (
+	name			text PRIMARY KEY CHECK (name ~ '^[A-Za-z_][A-Za-z0-9_.-]{0,62}$'),
+	slots			integer NOT NULL CHECK (slots BETWEEN 0 AND 100000),
+	description		text,
+	owner			regrole NOT NULL,
+	created_at		timestamptz NOT NULL DEFAULT now(),
+	changed_at		timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE weir.pool IS 'A number of slots that tasks of any pipeline share; how many are taken is counted from the task runs that are running';
+COMMENT ON COLUMN weir.pool.name IS 'Name by which tasks refer to the pool';
+COMMENT ON COLUMN weir.pool.slots IS 'So many slots may be taken at the same time; 0 stops all tasks of the pool';
+COMMENT ON COLUMN weir.pool.description IS 'What the pool protects';
+COMMENT ON COLUMN weir.pool.owner IS 'Who may change or drop it';
+COMMENT ON COLUMN weir.pool.created_at IS 'When it was created';
+COMMENT ON COLUMN weir.pool.changed_at IS 'When it last changed';
+
 CREATE SEQUENCE weir.pipeline_id_seq;
 COMMENT ON SEQUENCE weir.pipeline_id_seq IS 'Ids of pipelines';
 
@@ -149,6 +165,9 @@ CREATE TABLE weir.task (
 	attempt_timeout	interval,
 	run_if			text NOT NULL DEFAULT 'all_success' CHECK (run_if IN ('all_success', 'all_done', 'none_failed', 'at_least_one_success', 'at_least_one_failed', 'all_failed', 'always')),
 	is_enabled		boolean NOT NULL DEFAULT true,
+	pool			text,
+	pool_slots		integer NOT NULL DEFAULT 1 CHECK (pool_slots > 0),
+	priority		integer NOT NULL DEFAULT 0 CHECK (priority BETWEEN -1000 AND 1000),
 	wave			integer NOT NULL,
 	upstream_count	integer NOT NULL,
 	PRIMARY KEY (pipeline_id, version, task_no),
@@ -172,6 +191,9 @@ COMMENT ON COLUMN weir.task.retry_jitter IS 'Random share of the delay, plus or 
 COMMENT ON COLUMN weir.task.attempt_timeout IS 'An attempt longer than this is cancelled and ends as timed_out';
 COMMENT ON COLUMN weir.task.run_if IS 'Decides, when all upstream tasks have ended, whether it runs: all_success, all_done, none_failed, at_least_one_success, at_least_one_failed, all_failed or always';
 COMMENT ON COLUMN weir.task.is_enabled IS 'A disabled task is skipped, and what depends on it goes on as if it had succeeded';
+COMMENT ON COLUMN weir.task.pool IS 'Pool of which it takes slots while it runs';
+COMMENT ON COLUMN weir.task.pool_slots IS 'How many slots of the pool';
+COMMENT ON COLUMN weir.task.priority IS 'Added to the priority of the run: where something is scarce, the higher sum starts first';
 COMMENT ON COLUMN weir.task.wave IS '1 for tasks without upstream, else one more than the highest upstream wave';
 COMMENT ON COLUMN weir.task.upstream_count IS 'Number of tasks it depends on';
 

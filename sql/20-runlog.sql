@@ -135,12 +135,23 @@ CREATE TABLE weir.task_run (
 	external_url	text,
 	reference		jsonb,
 	error_message	text,
+	priority		integer NOT NULL DEFAULT 0,
+	pool			text,
+	pool_slots		integer NOT NULL DEFAULT 1,
+	connection_name	text,
+	uses_worker		boolean,
+	lane			text COLLATE "C" GENERATED ALWAYS AS (
+		CASE WHEN coalesce(uses_worker, kind = 'sql') THEN 'sql' WHEN kind = 'noop' THEN 'noop' ELSE 'call' END
+		|| coalesce(':' || pool || ':' || pool_slots::text, '') || coalesce('@' || connection_name, '')) STORED,
 	ready_at		timestamptz,
 	started_at		timestamptz,
 	ended_at		timestamptz,
 	UNIQUE (run_id, task_no, item_no)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
-CREATE INDEX task_run_ready ON weir.task_run (not_before, task_run_id) WHERE status = 'ready';
+-- What could start, if its lane has room: however many wait in a lane without, they are not looked at.
+CREATE INDEX task_run_ready ON weir.task_run (lane, priority DESC, run_id, ready_at) WHERE status = 'ready' AND not_before IS NULL;
+CREATE INDEX task_run_retry ON weir.task_run (not_before) WHERE status = 'ready' AND not_before IS NOT NULL;
+CREATE INDEX task_run_in_pool ON weir.task_run (pool) WHERE status = 'running' AND pool IS NOT NULL;
 CREATE INDEX task_run_live ON weir.task_run (run_id) WHERE status IN ('waiting', 'ready', 'running');
 CREATE INDEX task_run_by_time ON weir.task_run (started_at) WHERE started_at IS NOT NULL;
 COMMENT ON TABLE weir.task_run IS 'One execution of a task in a run';
@@ -160,7 +171,7 @@ COMMENT ON COLUMN weir.task_run.item_no IS '0, or the number of the item of a fo
 COMMENT ON COLUMN weir.task_run.attempt_no IS 'Number of the latest attempt, 0 before the first';
 COMMENT ON COLUMN weir.task_run.budget_from IS 'Attempts up to this number do not count against max_attempts: those before the latest repair, and lost ones';
 COMMENT ON COLUMN weir.task_run.lost_count IS 'Attempts in a row that were lost to a crash';
-COMMENT ON COLUMN weir.task_run.not_before IS 'A retry waits until then';
+COMMENT ON COLUMN weir.task_run.not_before IS 'A retry waits until then; null as soon as it may start';
 COMMENT ON COLUMN weir.task_run.output IS 'What the task returned, for {{tasks.NAME.output}}';
 COMMENT ON COLUMN weir.task_run.rows_read IS 'Rows read, as the engine says';
 COMMENT ON COLUMN weir.task_run.rows_written IS 'Rows written, as the engine says';
@@ -168,6 +179,12 @@ COMMENT ON COLUMN weir.task_run.external_run_id IS 'Id of the run in the engine 
 COMMENT ON COLUMN weir.task_run.external_url IS 'The engine''s own page of that run';
 COMMENT ON COLUMN weir.task_run.reference IS 'Earlier external run that this one may resume, set at restart and repair';
 COMMENT ON COLUMN weir.task_run.error_message IS 'Error of the latest attempt, in one line';
+COMMENT ON COLUMN weir.task_run.priority IS 'Of the run and of the task, added up';
+COMMENT ON COLUMN weir.task_run.pool IS 'Pool of which it takes slots while its status is running';
+COMMENT ON COLUMN weir.task_run.pool_slots IS 'How many';
+COMMENT ON COLUMN weir.task_run.connection_name IS 'Connection whose limits it has to heed';
+COMMENT ON COLUMN weir.task_run.uses_worker IS 'Whether a SQL worker runs it; null: the kind says so';
+COMMENT ON COLUMN weir.task_run.lane IS 'Task runs that need exactly the same to start: noop, sql or call, then :pool:slots, then @connection';
 COMMENT ON COLUMN weir.task_run.ready_at IS 'When all upstream tasks had ended';
 COMMENT ON COLUMN weir.task_run.started_at IS 'When the first attempt was intended';
 COMMENT ON COLUMN weir.task_run.ended_at IS 'When it reached its final state';
@@ -187,6 +204,7 @@ CREATE TABLE weir.attempt (
 	started_at		timestamptz,
 	ended_at		timestamptz,
 	deadline		timestamptz,
+	rated_connection text,
 	http_status		integer,
 	sqlstate		text,
 	error_code		text,
@@ -195,6 +213,7 @@ CREATE TABLE weir.attempt (
 	PRIMARY KEY (task_run_id, attempt_no)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX attempt_live ON weir.attempt (task_run_id) WHERE status IN ('intended', 'started');
+CREATE INDEX attempt_by_connection ON weir.attempt (rated_connection, intended_at) WHERE rated_connection IS NOT NULL;
 CREATE INDEX attempt_by_run ON weir.attempt (run_id);
 CREATE INDEX attempt_by_time ON weir.attempt (intended_at);
 COMMENT ON TABLE weir.attempt IS 'One try of a task run; written and committed before anything is sent';
@@ -212,6 +231,7 @@ COMMENT ON COLUMN weir.attempt.intended_at IS 'When the intent was written';
 COMMENT ON COLUMN weir.attempt.started_at IS 'When the engine or a worker took it';
 COMMENT ON COLUMN weir.attempt.ended_at IS 'When its outcome was written';
 COMMENT ON COLUMN weir.attempt.deadline IS 'When the attempt timeout strikes';
+COMMENT ON COLUMN weir.attempt.rated_connection IS 'Connection that had max_starts_per_minute when this was intended: it counts there';
 COMMENT ON COLUMN weir.attempt.http_status IS 'Status of the response that decided';
 COMMENT ON COLUMN weir.attempt.sqlstate IS 'SQLSTATE of a SQL task''s error';
 COMMENT ON COLUMN weir.attempt.error_code IS 'Code the engine gave';

@@ -21,6 +21,16 @@ CREATE FUNCTION weir.drop_connection(name text) RETURNS void
 	AS 'MODULE_PATHNAME', 'weir_drop_connection' LANGUAGE C;
 COMMENT ON FUNCTION weir.drop_connection(text) IS 'Drop a connection that no pipeline uses';
 
+CREATE FUNCTION weir.create_pool(name text, slots integer, description text DEFAULT NULL) RETURNS void
+	AS 'MODULE_PATHNAME', 'weir_create_pool' LANGUAGE C;
+COMMENT ON FUNCTION weir.create_pool(text, integer, text) IS 'Define a pool of slots that tasks of any pipeline share';
+CREATE FUNCTION weir.alter_pool(name text, slots integer DEFAULT NULL, description text DEFAULT NULL, new_owner name DEFAULT NULL) RETURNS void
+	AS 'MODULE_PATHNAME', 'weir_alter_pool' LANGUAGE C;
+COMMENT ON FUNCTION weir.alter_pool(text, integer, text, name) IS 'Change a pool; null leaves as it is. Fewer slots stop nothing that runs: new tasks wait until there is room';
+CREATE FUNCTION weir.drop_pool(name text) RETURNS void
+	AS 'MODULE_PATHNAME', 'weir_drop_pool' LANGUAGE C;
+COMMENT ON FUNCTION weir.drop_pool(text) IS 'Drop a pool that no current version of a pipeline and no unfinished run uses';
+
 CREATE FUNCTION weir.create_pipeline(name text, definition jsonb, description text DEFAULT NULL) RETURNS integer
 	AS 'MODULE_PATHNAME', 'weir_create_pipeline' LANGUAGE C;
 COMMENT ON FUNCTION weir.create_pipeline(text, jsonb, text) IS 'Define a pipeline owned by the current role; returns its version, 1';
@@ -57,6 +67,9 @@ REVOKE ALL ON FUNCTION
 	weir.create_connection(text, text, text, jsonb, jsonb, text),
 	weir.alter_connection(text, text, jsonb, jsonb, text),
 	weir.drop_connection(text),
+	weir.create_pool(text, integer, text),
+	weir.alter_pool(text, integer, text, name),
+	weir.drop_pool(text),
 	weir.create_pipeline(text, jsonb, text),
 	weir.alter_pipeline(text, jsonb),
 	weir.alter_pipeline_owner(text, name),
@@ -74,6 +87,9 @@ GRANT EXECUTE ON FUNCTION
 	weir.create_connection(text, text, text, jsonb, jsonb, text),
 	weir.alter_connection(text, text, jsonb, jsonb, text),
 	weir.drop_connection(text),
+	weir.create_pool(text, integer, text),
+	weir.alter_pool(text, integer, text, name),
+	weir.drop_pool(text),
 	weir.create_pipeline(text, jsonb, text),
 	weir.alter_pipeline(text, jsonb),
 	weir.alter_pipeline_owner(text, name),

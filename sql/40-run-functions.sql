@@ -53,9 +53,19 @@ CREATE FUNCTION weir._conductor_state() RETURNS text
 	AS 'MODULE_PATHNAME', 'weir_conductor_state' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION weir._conductor_state() IS 'Conductor of this database: running, not running or not preloaded';
 
-CREATE FUNCTION weir._sql_workers_busy() RETURNS integer
-	AS 'MODULE_PATHNAME', 'weir_sql_workers_busy' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION weir._sql_workers_busy() IS 'Number of SQL workers with a task if all there may be have one, else null';
+CREATE FUNCTION weir._sql_worker_wait(OUT detail text, OUT hint text, OUT is_failing boolean)
+	AS 'MODULE_PATHNAME', 'weir_sql_worker_wait' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir._sql_worker_wait() IS 'Why a SQL task cannot have a SQL worker now, null when it can; is_failing: none can be started';
+
+CREATE FUNCTION weir._run_list(run_ids bigint[]) RETURNS text
+	LANGUAGE SQL IMMUTABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+AS $list$
+SELECT CASE WHEN count(*) = 0 THEN 'nobody' WHEN count(*) = 1 THEN 'run ' || min(r)
+	ELSE 'runs ' || string_agg(r::text, ', ' ORDER BY r) FILTER (WHERE n <= 5) || CASE WHEN count(*) > 5 THEN ' and others' ELSE '' END END
+FROM (SELECT r, row_number() OVER (ORDER BY r) AS n FROM unnest(run_ids) r WHERE r IS NOT NULL) x
+$list$;
+COMMENT ON FUNCTION weir._run_list(bigint[]) IS 'Up to five runs in words';
 
 -- The tables' own story.  Runs given in $1; with $2, the pipeline itself.
 -- Names of columns are those of weir.why.
@@ -77,7 +87,66 @@ WITH given AS MATERIALIZED (
 		LEFT JOIN weir.pipeline_state s ON s.pipeline_id = r.pipeline_id
 	WHERE r.run_id = ANY ($1)
 ), conductor AS MATERIALIZED (
-	SELECT weir._conductor_state() AS state, weir._sql_workers_busy() AS workers_busy
+	SELECT weir._conductor_state() AS state, w.detail AS worker_detail, w.hint AS worker_hint, w.is_failing
+	FROM weir._sql_worker_wait() w
+), startable AS MATERIALIZED (
+	-- ready tasks whose time has come, and what they need
+	SELECT r.run_id, t.task_run_id, t.task_no, t.task_name, t.pool, t.pool_slots, t.connection_name, t.ready_at,
+		t.lane LIKE 'sql%' AS needs_worker
+	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
+	WHERE r.is_live AND t.status = 'ready' AND t.not_before > clock_timestamp() IS NOT TRUE
+), place AS MATERIALIZED (
+	SELECT t.task_run_id,
+		row_number() OVER (PARTITION BY t.pool ORDER BY t.priority DESC, t.ready_at, t.task_run_id) - 1 AS in_pool,
+		row_number() OVER (PARTITION BY t.connection_name ORDER BY t.priority DESC, t.ready_at, t.task_run_id) - 1 AS in_connection,
+		row_number() OVER (PARTITION BY t.lane LIKE 'sql%' ORDER BY t.priority DESC, t.ready_at, t.task_run_id) - 1 AS for_worker
+	FROM weir.task_run t WHERE t.status = 'ready' AND t.not_before IS NULL
+), limited (run_id, task_run_id, task_no, task_name, waiting_for, detail, since, hint) AS MATERIALIZED (
+	SELECT t.run_id, t.task_run_id, t.task_no, t.task_name, 'pool',
+		CASE WHEN p.slots IS NULL THEN format('pool "%s" does not exist', t.pool)
+			WHEN t.pool_slots > p.slots THEN format('it needs %s slots of pool "%s", which has %s', t.pool_slots, t.pool, p.slots)
+			ELSE format('%s of %s slots of pool "%s" are taken by %s and it needs %s; task runs waiting before it: %s',
+				u.used, p.slots, t.pool, weir._run_list(u.runs), t.pool_slots, coalesce(a.in_pool, 0)) END,
+		t.ready_at,
+		CASE WHEN p.slots IS NULL THEN format('SELECT weir.create_pool(%L, 1);', t.pool)
+			ELSE format('Wait, or raise the slots with weir.alter_pool(%L, %s).', t.pool, greatest(p.slots + 1, t.pool_slots)) END
+	FROM startable t LEFT JOIN place a USING (task_run_id)
+		JOIN (SELECT n.pool, coalesce(sum(h.pool_slots), 0) AS used, array_agg(DISTINCT h.run_id) AS runs
+			FROM (SELECT DISTINCT s.pool FROM startable s WHERE s.pool IS NOT NULL) n
+				LEFT JOIN weir.task_run h ON h.status = 'running' AND h.pool = n.pool
+			GROUP BY n.pool) u ON u.pool = t.pool
+		LEFT JOIN weir.pool p ON p.name = t.pool
+	WHERE p.slots IS NULL OR u.used + t.pool_slots > p.slots
+	UNION ALL
+	SELECT t.run_id, t.task_run_id, t.task_no, t.task_name, 'connection',
+		CASE WHEN u.going_on >= u.max_concurrency THEN
+			format('%s attempts of %s go on through connection "%s" and its max_concurrency is %s; task runs waiting before it: %s',
+				u.going_on, weir._run_list(u.runs), t.connection_name, u.max_concurrency, coalesce(a.in_connection, 0))
+		ELSE format('%s attempts were started through connection "%s" within a minute and its max_starts_per_minute is %s; the next one starts at %s; task runs waiting before it: %s',
+				u.started, t.connection_name, u.per_minute, u.next_at, coalesce(a.in_connection, 0)) END,
+		t.ready_at, format('Wait, or change its options with weir.alter_connection(%L, ...).', t.connection_name)
+	FROM startable t LEFT JOIN place a USING (task_run_id)
+		JOIN (SELECT k.name, (k.options->>'max_concurrency')::bigint AS max_concurrency, (k.options->>'max_starts_per_minute')::bigint AS per_minute,
+				g.going_on, g.runs, m.started, m.next_at
+			FROM weir.connection k
+				CROSS JOIN LATERAL (SELECT count(*) AS going_on, array_agg(DISTINCT h.run_id) AS runs
+					FROM weir.attempt h JOIN weir.task_run x USING (task_run_id)
+					WHERE h.status IN ('intended', 'started') AND x.connection_name = k.name) g
+				CROSS JOIN LATERAL (SELECT count(*) AS started, min(b.intended_at) + interval '1 minute' AS next_at
+					FROM (SELECT h.intended_at FROM weir.attempt h
+						WHERE h.rated_connection = k.name AND h.intended_at > clock_timestamp() - interval '1 minute'
+						ORDER BY h.intended_at DESC LIMIT (k.options->>'max_starts_per_minute')::bigint) b) m
+			WHERE k.options ?| '{max_concurrency,max_starts_per_minute}'
+				AND k.name IN (SELECT s.connection_name FROM startable s)) u ON u.name = t.connection_name
+	WHERE u.going_on >= u.max_concurrency OR u.started >= u.per_minute
+	UNION ALL
+	SELECT t.run_id, t.task_run_id, t.task_no, t.task_name, 'SQL worker',
+		format('%s%s; task runs waiting before it: %s', c.worker_detail, ' of ' ||
+			(SELECT weir._run_list(array_agg(DISTINCT h.run_id)) FROM weir.attempt h JOIN weir.task_run x USING (task_run_id)
+			 WHERE h.status IN ('intended', 'started') AND x.lane LIKE 'sql%' AND NOT c.is_failing HAVING count(*) > 0), coalesce(a.for_worker, 0)),
+		t.ready_at, c.worker_hint
+	FROM startable t LEFT JOIN place a USING (task_run_id) CROSS JOIN conductor c
+	WHERE t.needs_worker AND c.worker_detail IS NOT NULL
 ), answer (rank, run_id, task_no, task, waiting_for, detail, since, hint) AS (
 	-- the pipeline
 	SELECT 1, NULL::bigint, 0, NULL::text, 'pipeline', 'it is paused: new runs stay queued', p.changed_at,
@@ -187,17 +256,17 @@ WITH given AS MATERIALIZED (
 		LEFT JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
 	WHERE r.is_live AND t.status = 'ready' AND t.not_before > clock_timestamp()
 	UNION ALL
-	SELECT 6, r.run_id, t.task_no, t.task_name, 'SQL worker',
-		format('all %s SQL workers have a task', c.workers_busy), t.ready_at,
-		'Raise weir.max_sql_workers (and max_worker_processes).'
-	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id CROSS JOIN conductor c
-	WHERE r.is_live AND t.status = 'ready' AND t.not_before > clock_timestamp() IS NOT TRUE
-		AND t.kind = 'sql' AND c.workers_busy IS NOT NULL
+	SELECT 6, l.run_id, l.task_no, l.task_name, l.waiting_for, l.detail, l.since, l.hint
+	FROM limited l
 	UNION ALL
-	SELECT 6, r.run_id, t.task_no, t.task_name, 'conductor', 'it is ready to start', t.ready_at, NULL
+	SELECT 6, t.run_id, t.task_no, t.task_name, 'conductor', 'it is ready to start', t.ready_at, NULL
+	FROM startable t
+	WHERE t.task_run_id NOT IN (SELECT l.task_run_id FROM limited l)
+	UNION ALL
+	SELECT 6, r.run_id, t.task_no, t.task_name, 'SQL worker', c.worker_detail, a.intended_at, c.worker_hint
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id CROSS JOIN conductor c
-	WHERE r.is_live AND t.status = 'ready' AND t.not_before > clock_timestamp() IS NOT TRUE
-		AND NOT (t.kind = 'sql' AND c.workers_busy IS NOT NULL)
+		JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
+	WHERE r.is_live AND t.status = 'running' AND a.status = 'intended' AND t.lane LIKE 'sql%' AND c.is_failing
 	UNION ALL
 	SELECT 6, r.run_id, t.task_no, t.task_name, CASE t.kind WHEN 'sql' THEN 'statement' ELSE 'engine' END,
 		format('attempt %s of kind %s %s%s%s', t.attempt_no, t.kind,
@@ -210,7 +279,8 @@ WITH given AS MATERIALIZED (
 		coalesce('See ' || t.external_url || '.', 'See pg_stat_activity for process ' || a.worker_pid || '.')
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
 		LEFT JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
-	WHERE r.is_live AND t.status = 'running'
+		CROSS JOIN conductor c
+	WHERE r.is_live AND t.status = 'running' AND (c.is_failing AND t.lane LIKE 'sql%' AND a.status = 'intended') IS NOT TRUE
 	UNION ALL
 	-- runs that have ended
 	SELECT 7, r.run_id, 0, NULL, 'nothing',
@@ -258,7 +328,8 @@ REVOKE ALL ON FUNCTION
 	weir.why(text),
 	weir._why(bigint[], bigint),
 	weir._conductor_state(),
-	weir._sql_workers_busy()
+	weir._run_list(bigint[]),
+	weir._sql_worker_wait()
 	FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
 	weir.trigger(text, jsonb, timestamptz, text, text, text[], integer),

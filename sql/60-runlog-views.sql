@@ -470,3 +470,27 @@ GRANT SELECT ON weir.runs,
 	weir.config_variables,
 	weir.pipelines
 	TO PUBLIC;
+
+-- Pools, for weir's roles and their owners.
+CREATE VIEW weir.pools WITH (security_barrier) AS
+SELECT p.name, p.slots, coalesce(u.used, 0) AS used, coalesce(u.running, 0) AS running, coalesce(w.waiting, 0) AS waiting,
+	p.description, p.owner, p.created_at, p.changed_at
+FROM weir.pool p
+	LEFT JOIN (SELECT t.pool, sum(t.pool_slots)::integer AS used, count(*) AS running FROM weir.task_run t
+		WHERE t.status = 'running' AND t.pool IS NOT NULL GROUP BY t.pool) u ON u.pool = p.name
+	LEFT JOIN (SELECT t.pool, count(*) AS waiting FROM weir.task_run t
+		WHERE t.status = 'ready' AND t.not_before IS NULL AND t.pool IS NOT NULL GROUP BY t.pool) w ON w.pool = p.name
+WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
+	OR pg_has_role(p.owner, 'USAGE')
+ORDER BY p.name;
+COMMENT ON VIEW weir.pools IS 'Pools: how many slots are taken and how many task runs wait for some';
+COMMENT ON COLUMN weir.pools.name IS 'Name of the pool';
+COMMENT ON COLUMN weir.pools.slots IS 'Slots there are';
+COMMENT ON COLUMN weir.pools.used IS 'Slots taken by task runs that are running; above slots only after slots were reduced';
+COMMENT ON COLUMN weir.pools.running IS 'Task runs that take them';
+COMMENT ON COLUMN weir.pools.waiting IS 'Task runs that are ready and have not started';
+COMMENT ON COLUMN weir.pools.description IS 'What the pool protects';
+COMMENT ON COLUMN weir.pools.owner IS 'Who may change or drop it';
+COMMENT ON COLUMN weir.pools.created_at IS 'When it was created';
+COMMENT ON COLUMN weir.pools.changed_at IS 'When it last changed';
+GRANT SELECT ON weir.pools TO PUBLIC;

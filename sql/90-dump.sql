@@ -2,6 +2,7 @@
 -- sequences that make ids unique for ever.  The run log is not dumped.
 SELECT pg_catalog.pg_extension_config_dump('weir.secret', '');
 SELECT pg_catalog.pg_extension_config_dump('weir.connection', '');
+SELECT pg_catalog.pg_extension_config_dump('weir.pool', '');
 SELECT pg_catalog.pg_extension_config_dump('weir.pipeline_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('weir.pipeline', '');
 SELECT pg_catalog.pg_extension_config_dump('weir.pipeline_version', '');

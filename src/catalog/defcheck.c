@@ -21,6 +21,7 @@
 #include "connection.h"
 #include "definition.h"
 #include "json.h"
+#include "pool.h"
 #include "reference.h"
 #include "sqltext.h"
 
@@ -100,6 +101,27 @@ check_connection(CheckState *state)
 		definition_error(path,
 						 psprintf("connection \"%s\" of task \"%s\" is of kind %s", task->connection, task->name, kind),
 						 psprintf("A task of kind %s needs a connection of kind %s.", task->kind->name, needed));
+}
+
+/* Read anew for each task: a look at one row, and only for tasks with a pool. */
+static void
+check_pool(CheckState *state)
+{
+	const DefTask *task = &state->def->tasks[state->task];
+	int			slots;
+
+	if (task->pool == NULL)
+		return;
+	slots = pool_lock_slots(task->pool);
+	if (slots < 0)
+		definition_error(definition_task_path(state->def, state->task, ".pool"),
+						 psprintf("pool \"%s\" of task \"%s\" does not exist", catalog_clip(task->pool), task->name),
+						 "Create it with weir.create_pool.");
+	if (task->pool_slots > Max(slots, 1))
+		definition_error(definition_task_path(state->def, state->task, ".pool_slots"),
+						 psprintf("task \"%s\" needs %d slots of pool \"%s\", which has %d",
+								  task->name, task->pool_slots, task->pool, slots),
+						 "Lower \"pool_slots\", or raise the slots with weir.alter_pool.");
 }
 
 /* What the task at hand may refer to. */
@@ -252,6 +274,7 @@ check_task(CheckState *state)
 
 	state->scope_ready = false;
 	check_connection(state);
+	check_pool(state);
 	task->kind->validate(task->spec, &problem);
 	if (problem.message != NULL)
 	{

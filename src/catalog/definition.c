@@ -17,6 +17,7 @@
 #include "definition.h"
 #include "definition_int.h"
 #include "json.h"
+#include "pool.h"
 
 #define MAX_CONCURRENT_RUNS 10000
 
@@ -25,7 +26,8 @@ static const char *const top_keys[] = {
 };
 static const char *const parameter_keys[] = {"type", "default", "required", "description"};
 static const char *const task_keys[] = {
-	"name", "kind", "connection", "phase", "depends_on", "run_if", "enabled", "retry", "timeout", "spec"
+	"name", "kind", "connection", "phase", "depends_on", "run_if", "enabled", "retry", "timeout",
+	"pool", "pool_slots", "priority", "spec"
 };
 static const char *const retry_keys[] = {
 	"max_attempts", "initial_delay", "max_delay", "multiplier", "jitter"
@@ -157,6 +159,27 @@ read_run_if(const Definition *def, const cJSON *item, int no)
 						 psprintf("Known values are %s.", run_if_names()));
 }
 
+/* What it shares with tasks of other pipelines, and its place among them. */
+static void
+read_limits(const Definition *def, const cJSON *item, int no)
+{
+	DefTask    *task = &def->tasks[no];
+	char	   *path = definition_task_path(def, no, "");
+
+	task->priority = def_integer(item, path, "priority", -1000, 1000, 0);
+	task->pool = def_string(item, path, "pool", false);
+	task->pool_slots = def_integer(item, path, "pool_slots", 1, POOL_MAX_SLOTS, 1);
+	if (task->pool == NULL && def_member(item, "pool_slots") != NULL)
+		definition_error(definition_task_path(def, no, ".pool_slots"),
+						 psprintf("task \"%s\" has \"pool_slots\" without a pool", task->name),
+						 "Add \"pool\" with the name of a pool, or remove \"pool_slots\".");
+	/* What is over at once would hold its slots for no time. */
+	if (task->pool != NULL && (strcmp(task->kind->name, "noop") == 0 || task->kind->has_branch != NULL))
+		definition_error(definition_task_path(def, no, ".pool"),
+						 psprintf("task \"%s\" of kind %s takes no pool", task->name, task->kind->name),
+						 "It only decides and runs nothing: remove \"pool\".");
+}
+
 static void
 read_task(const Definition *def, const cJSON *item, int no, const RetryPolicy *retry)
 {
@@ -187,6 +210,7 @@ read_task(const Definition *def, const cJSON *item, int no, const RetryPolicy *r
 	task->timeout_ms = def_duration(item, path, "timeout", 1, 0);
 	task->is_enabled = def_boolean(item, path, "enabled", true);
 	read_run_if(def, item, no);
+	read_limits(def, item, no);
 
 	task->spec = def_member(item, "spec");
 	if (task->spec == NULL)

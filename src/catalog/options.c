@@ -15,6 +15,7 @@
 #include "options.h"
 
 #define MAX_SETTLE_SECONDS	3600
+#define MAX_LIMIT			1000000
 #define MAX_HEADERS			50
 #define MAX_HEADER_VALUE	8192
 
@@ -25,6 +26,7 @@ typedef enum OptionType
 	OPTION_API_VERSION,
 	OPTION_SECONDS,
 	OPTION_BOOLEAN,
+	OPTION_LIMIT,
 	OPTION_HEADERS
 } OptionType;
 
@@ -43,9 +45,15 @@ static const OptionRule rules[] = {
 	{"adf", "api_version", OPTION_API_VERSION, false},
 	{"adf", "correlation_parameter", OPTION_IDENTIFIER, false},
 	{"adf", "settle_seconds", OPTION_SECONDS, false},
+	{"adf", "max_concurrency", OPTION_LIMIT, false},
+	{"adf", "max_starts_per_minute", OPTION_LIMIT, false},
 	{"databricks", "settle_seconds", OPTION_SECONDS, false},
+	{"databricks", "max_concurrency", OPTION_LIMIT, false},
+	{"databricks", "max_starts_per_minute", OPTION_LIMIT, false},
 	{"http", "default_headers", OPTION_HEADERS, false},
 	{"http", "idempotent", OPTION_BOOLEAN, false},
+	{"http", "max_concurrency", OPTION_LIMIT, false},
+	{"http", "max_starts_per_minute", OPTION_LIMIT, false},
 };
 
 static const char *const kinds[] = {"adf", "databricks", "http"};
@@ -115,6 +123,7 @@ check_option(const OptionRule *rule, const cJSON *item)
 {
 	const char *text = json_string(item);
 	double		number;
+	int64		limit;
 
 	switch (rule->type)
 	{
@@ -138,6 +147,10 @@ check_option(const OptionRule *rule, const cJSON *item)
 		case OPTION_BOOLEAN:
 			if (!cJSON_IsBool(item))
 				option_error(rule->key, psprintf("%s must be true or false", rule->key), NULL);
+			break;
+		case OPTION_LIMIT:
+			if (text != NULL || !json_int64(item, &limit) || limit < 1 || limit > MAX_LIMIT)
+				option_error(rule->key, psprintf("%s must be an integer from 1 to %d", rule->key, MAX_LIMIT), NULL);
 			break;
 		case OPTION_HEADERS:
 			check_headers(rule->key, item);

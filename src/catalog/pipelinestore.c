@@ -75,6 +75,10 @@ store_tasks(int64 pipeline_id, int version, const Definition *def)
 			cJSON_AddItemToObject(row, "timeout_ms", json_from_int64(task->timeout_ms));
 		cJSON_AddStringToObject(row, "run_if", run_if_name(task->run_if));
 		cJSON_AddBoolToObject(row, "is_enabled", task->is_enabled);
+		if (task->pool)
+			cJSON_AddStringToObject(row, "pool", task->pool);
+		cJSON_AddItemToObject(row, "pool_slots", json_from_int64(task->pool_slots));
+		cJSON_AddItemToObject(row, "priority", json_from_int64(task->priority));
 		cJSON_AddItemToObject(row, "wave", json_from_int64(task->wave));
 		cJSON_AddItemToObject(row, "upstream", json_from_int64(task->upstream_count));
 		cJSON_AddItemToArray(rows, row);
@@ -84,13 +88,13 @@ store_tasks(int64 pipeline_id, int version, const Definition *def)
 	values[2] = catalog_jsonb(json_text(rows));
 	weir_spi("INSERT INTO weir.task (pipeline_id, version, task_no, name, kind, connection_name, phase, spec, "
 			 "max_attempts, retry_initial_ms, retry_max_ms, retry_multiplier, retry_jitter, attempt_timeout, "
-			 "run_if, is_enabled, wave, upstream_count) "
+			 "run_if, is_enabled, pool, pool_slots, priority, wave, upstream_count) "
 			 "SELECT $1, $2, r.no, r.name, r.kind, r.connection, r.phase, r.spec, r.max_attempts, r.initial_ms, "
 			 "r.max_ms, r.multiplier, r.jitter, r.timeout_ms * interval '1 millisecond', r.run_if, r.is_enabled, "
-			 "r.wave, r.upstream "
+			 "r.pool, r.pool_slots, r.priority, r.wave, r.upstream "
 			 "FROM jsonb_to_recordset($3) AS r (no integer, name text, kind text, connection text, phase text, "
 			 "spec jsonb, max_attempts integer, initial_ms bigint, max_ms bigint, multiplier double precision, "
-			 "jitter double precision, timeout_ms bigint, run_if text, is_enabled boolean, wave integer, upstream integer)",
+			 "jitter double precision, timeout_ms bigint, run_if text, is_enabled boolean, pool text, pool_slots integer, priority integer, wave integer, upstream integer)",
 			 3, types, values, NULL);
 }
 

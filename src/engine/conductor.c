@@ -95,7 +95,7 @@ conductor_create(bool in_session)
 	c->flights = hash_create("weir flights", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	clock_start(c);
 	c->wake = ENGINE_WAKE_ALL;
-	c->defer_until_ms = c->ready_due_ms = c->run_deadline_ms = c->worker_retry_ms = NEVER;
+	c->defer_until_ms = c->ready_due_ms = c->run_deadline_ms = c->worker_retry_ms = c->limit_due_ms = NEVER;
 	running = c;
 	c->mux = httpmux_create();
 	c->signin = signin_create(c->mux, get_secret);
@@ -155,7 +155,7 @@ take_wake_bits(void)
 int64
 conductor_next_due(Conductor *c)
 {
-	int64		due = Min(Min(c->defer_until_ms, c->ready_due_ms), Min(c->run_deadline_ms, c->worker_retry_ms));
+	int64		due = Min(Min(c->defer_until_ms, c->ready_due_ms), Min(Min(c->run_deadline_ms, c->limit_due_ms), c->worker_retry_ms));
 	HASH_SEQ_STATUS seq;
 	Flight	   *flight;
 
@@ -213,6 +213,8 @@ conductor_cycle(Conductor *c)
 		c->has_verdicts = true;	/* one may have been put off */
 		c->defer_until_ms = c->worker_retry_ms = NEVER;
 	}
+	if (c->limit_due_ms <= now)
+		c->wake |= ENGINE_WAKE_TASK;
 	check_deadlines(c, now);
 	sqlpool_terminate_overdue(c, now);
 
@@ -221,7 +223,6 @@ conductor_cycle(Conductor *c)
 		uint32		wake = c->wake;
 
 		c->wake = 0;
-		c->looked_at_ms = now;
 		conductor_begin(c);
 		flights_write(c);
 		if (wake & ENGINE_WAKE_REQUEST)

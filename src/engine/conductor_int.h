@@ -77,9 +77,13 @@ typedef struct Conductor
 	bool		did_work;		/* in this cycle's transaction */
 	int64		defer_until_ms; /* somebody held a lock: look again then; NEVER */
 	int64		ready_due_ms;	/* earliest retry */
-	int64		looked_at_ms;	/* retries due by then were seen by this cycle */
 	int64		run_deadline_ms;	/* earliest run timeout */
 	int64		worker_retry_ms;	/* no SQL worker could be started: try again then */
+	int64		worker_start_ms;	/* so many failed that none is tried before then */
+	int			worker_failures;	/* in a row */
+	int64		limit_due_ms;	/* a connection may be used again then */
+	HTAB	   *lane_turns;		/* lanes.c; NULL before the first */
+	int64		starts;			/* so many, to tell who was served last */
 	int64		clock_offset_ms;	/* of the wall clock to one that nobody sets */
 	BackgroundWorkerHandle *handles[WEIR_MAX_SQL_SLOTS];
 	WeirScope	scope;
@@ -116,6 +120,10 @@ extern void rerun_take_in(int64 run_id, int64 request_id);
 /* dispatch.c: inside a transaction */
 extern void dispatch_ready(Conductor *c);
 extern void dispatch_recover(Conductor *c);
+extern const Connection *dispatch_connection(Conductor *c, const char *name);
+
+/* lanes.c: ids of the task runs that start now, inside a transaction */
+extern Datum lanes_choose(Conductor *c, uint64 *n_chosen);
 
 /* flight.c */
 extern Flight *flight_create(Conductor *c, int64 task_run_id, int attempt_no);
@@ -139,6 +147,7 @@ extern void flights_write(Conductor *c);
 
 /* sqlpool.c */
 extern int	sqlpool_free(Conductor *c); /* how many SQL tasks could start now */
+extern bool sqlpool_has_flights(Conductor *c);
 extern void sqlpool_hand_over(Conductor *c);	/* flights without a slot get one */
 extern void sqlpool_check(Conductor *c);	/* inside a transaction: outcomes of vanished workers */
 extern void sqlpool_cancel(Flight *flight);

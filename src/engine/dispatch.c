@@ -24,7 +24,6 @@
 #include "outcome.h"
 
 #define DISPATCH_BATCH		500
-#define WORKERS_TAKEN_MS	200
 #define NOOP_ROUNDS			200		/* waves of noop tasks in one transaction */
 
 static cJSON *
@@ -76,29 +75,32 @@ decide_inline(Conductor *c, Flight *flight)
 	MemoryContextSwitchTo(old);
 }
 
-/*
- * A connection in the current context; NULL if there is none.  A thousand
- * tasks of one cycle read it once.
- */
-static Connection *
-find_connection(Conductor *c, const char *name)
+/* A connection as it is in this cycle; NULL if there is none.  A thousand tasks read it once. */
+const Connection *
+dispatch_connection(Conductor *c, const char *name)
 {
-	Connection *known = NULL;
-	Connection *copy;
+	Connection *known;
 	ListCell   *lc;
+	MemoryContext old;
 
 	foreach(lc, c->connections)
 		if (strcmp(((Connection *) lfirst(lc))->name, name) == 0)
-			known = lfirst(lc);
-	if (known == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(c->scratch);
+			return lfirst(lc);
+	old = MemoryContextSwitchTo(c->scratch);
+	known = connection_read(name);
+	if (known != NULL)
+		c->connections = lappend(c->connections, known);
+	MemoryContextSwitchTo(old);
+	return known;
+}
 
-		known = connection_read(name);
-		if (known != NULL)
-			c->connections = lappend(c->connections, known);
-		MemoryContextSwitchTo(old);
-	}
+/* A copy of it in the current context. */
+static Connection *
+find_connection(Conductor *c, const char *name)
+{
+	const Connection *known = dispatch_connection(c, name);
+	Connection *copy;
+
 	if (known == NULL)
 		return NULL;
 	copy = palloc(sizeof(Connection));
@@ -186,12 +188,30 @@ write_requests(Flight *const *flights, int n)
 			 4, types, values, NULL);
 }
 
+/* Connections whose starts are counted; those of all that can start now have been read. */
+static Datum
+rated_connections(Conductor *c)
+{
+	Datum	   *names = palloc(sizeof(Datum) * Max(list_length(c->connections), 1));
+	ListCell   *lc;
+	int			n = 0;
+
+	foreach(lc, c->connections)
+	{
+		const Connection *connection = lfirst(lc);
+
+		if (cJSON_HasObjectItem(connection->options, "max_starts_per_minute"))
+			names[n++] = CStringGetTextDatum(connection->name);
+	}
+	return weir_array(TEXTOID, names, n);
+}
+
 /* Intend these ready task runs; makes flights, except for noop. */
 static void
 intend(Conductor *c, Datum task_run_ids, bool noop)
 {
-	Oid			types[1] = {INT8ARRAYOID};
-	Datum		values[1] = {task_run_ids};
+	Oid			types[2] = {INT8ARRAYOID, TEXTARRAYOID};
+	Datum		values[2] = {task_run_ids, rated_connections(c)};
 	uint64		n;
 	SPITupleTable *table;
 	Flight	  **http;
@@ -199,16 +219,16 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 
 	n = weir_spi("WITH u AS (UPDATE weir.task_run SET status = 'running', attempt_no = attempt_no + 1, "
 				 "started_at = coalesce(started_at, clock_timestamp()), not_before = NULL, error_message = NULL "
-				 "WHERE task_run_id = ANY ($1) AND status = 'ready' RETURNING task_run_id, attempt_no, run_id, task_no, kind) "
-				 ", a AS (INSERT INTO weir.attempt (task_run_id, attempt_no, run_id, token, deadline) "
+				 "WHERE task_run_id = ANY ($1) AND status = 'ready' RETURNING task_run_id, attempt_no, run_id, task_no, kind, connection_name) "
+				 ", a AS (INSERT INTO weir.attempt (task_run_id, attempt_no, run_id, token, rated_connection, deadline) "
 				 "SELECT u.task_run_id, u.attempt_no, u.run_id, 'weir-' || i.installation_key || '-' || u.task_run_id || '-' || u.attempt_no, "
-				 "clock_timestamp() + d.attempt_timeout "
+				 "CASE WHEN u.connection_name = ANY ($2) THEN u.connection_name END, clock_timestamp() + d.attempt_timeout "
 				 "FROM u JOIN weir.run r USING (run_id) JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = u.task_no, "
 				 "weir.installation i RETURNING task_run_id, token, deadline) "
 				 "SELECT u.task_run_id, u.attempt_no::bigint, u.run_id, u.kind, r.owner::oid::bigint, a.token, "
 				 "(extract(epoch FROM a.deadline) * 1000)::bigint "
 				 "FROM u JOIN a USING (task_run_id) JOIN weir.run r ON r.run_id = u.run_id ORDER BY u.task_run_id",
-				 1, types, values, NULL);
+				 2, types, values, NULL);
 	table = SPI_tuptable;
 	http = palloc(sizeof(Flight *) * Max(n, 1));
 	if (n > 0)
@@ -238,39 +258,35 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 		write_requests(http, n_http);
 }
 
-/*
- * Ready task runs of some kinds, as an array; 0: none.  A SQL worker may have
- * committed an attempt that is to be tried again at once before we have seen
- * its slot go free: such a task run waits for that.
- */
-static Datum
-ready_ids(Conductor *c, const char *sql, int limit, uint64 *n)
+/* Retries whose time has come are ready like everything else. */
+static void
+release_retries(Conductor *c)
 {
 	Oid			types[1] = {INT8OID};
-	Datum		values[1] = {Int64GetDatum(limit)};
-	Datum	   *ids;
-	int			kept = 0;
+	Datum		values[1] = {Int64GetDatum(now_ms())};
 
-	*n = weir_spi(sql, 1, types, values, NULL);
+	if (c->ready_due_ms <= now_ms())
+		weir_spi("UPDATE weir.task_run SET not_before = NULL WHERE status = 'ready' AND not_before <= to_timestamp($1 / 1000.0)",
+				 1, types, values, NULL);
+}
+
+/* Ready noop task runs, as an array; they need nothing and wait for nobody. */
+static Datum
+ready_noops(uint64 *n)
+{
+	Datum	   *ids;
+
+	*n = weir_spi("SELECT t.task_run_id FROM weir.task_run t WHERE t.status = 'ready' AND t.not_before IS NULL AND t.lane = 'noop' "
+				  "AND (SELECT r.status FROM weir.run r WHERE r.run_id = t.run_id) = 'running' "
+				  "ORDER BY t.priority DESC, t.run_id, t.ready_at LIMIT " CppAsString2(DISPATCH_BATCH),
+				  0, NULL, NULL, NULL);
 	if (*n == 0)
 		return (Datum) 0;
 	ids = palloc(sizeof(Datum) * *n);
 	for (uint64 i = 0; i < *n; i++)
-	{
-		int64		id = weir_spi_int64(i, 1, NULL);
-
-		if (flight_find(c, id) == NULL)
-			ids[kept++] = Int64GetDatum(id);
-	}
-	*n = kept;
-	return kept > 0 ? weir_array(INT8OID, ids, kept) : (Datum) 0;
+		ids[i] = Int64GetDatum(weir_spi_int64(i, 1, NULL));
+	return weir_array(INT8OID, ids, *n);
 }
-
-/* Few are ready and many are not: the run is looked up for each, never joined. */
-#define READY_OF(condition) \
-	"SELECT t.task_run_id FROM weir.task_run t " \
-	"WHERE t.status = 'ready' AND (t.not_before IS NULL OR t.not_before <= clock_timestamp()) AND " condition \
-	" AND (SELECT r.status FROM weir.run r WHERE r.run_id = t.run_id) = 'running' ORDER BY t.not_before NULLS FIRST, t.task_run_id LIMIT $1"
 
 /* noop tasks start and succeed in this transaction, wave after wave. */
 static void
@@ -280,7 +296,7 @@ dispatch_noops(Conductor *c)
 
 	for (int round = 0; round < NOOP_ROUNDS; round++)
 	{
-		Datum		ids = ready_ids(c, READY_OF("t.kind = 'noop'"), DISPATCH_BATCH, &n);
+		Datum		ids = ready_noops(&n);
 		Oid			types[1] = {INT8ARRAYOID};
 		uint64		n_runs;
 		int64	   *runs;
@@ -307,24 +323,13 @@ void
 dispatch_ready(Conductor *c)
 {
 	uint64		n;
-	int			slots;
 	Datum		ids;
 
+	release_retries(c);
 	dispatch_noops(c);
-
-	ids = ready_ids(c, READY_OF("t.kind NOT IN ('noop', 'sql')"), DISPATCH_BATCH, &n);
+	ids = lanes_choose(c, &n);
 	if (n > 0)
 		intend(c, ids, false);
-	if (n == DISPATCH_BATCH)
-		c->wake |= ENGINE_WAKE_TASK;
-
-	slots = sqlpool_free(c);
-	ids = ready_ids(c, READY_OF("t.kind = 'sql'"), Max(slots, 1), &n);
-	if (n > 0 && slots > 0)
-		intend(c, ids, false);
-	else if (n > 0 && !c->in_session && hash_get_num_entries(c->flights) == 0)
-		/* All workers serve other databases, whose ends nobody tells us. */
-		c->worker_retry_ms = Min(c->worker_retry_ms, now_ms() + WORKERS_TAKEN_MS);
 }
 
 /* Rebuild the flights from what is committed. */

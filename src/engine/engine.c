@@ -75,6 +75,27 @@ define_gucs(void)
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 }
 
+/*
+ * From the launcher, at its start and when settings were read again: SQL
+ * workers, the launcher and a conductor share max_worker_processes with
+ * parallel queries, replication and other extensions.
+ */
+void
+engine_check_workers(void)
+{
+	static int	checked = -1;
+
+	if (checked == weir_max_sql_workers)
+		return;
+	checked = weir_max_sql_workers;
+	if (weir_max_sql_workers + 2 > max_worker_processes)
+		ereport(WARNING,
+				(errmsg("weir.max_sql_workers (%d), the launcher and a conductor need more than max_worker_processes (%d)",
+						weir_max_sql_workers, max_worker_processes),
+				 errdetail("SQL tasks will wait for free processes, and parallel queries and replication may find none."),
+				 errhint("Raise max_worker_processes, or lower weir.max_sql_workers.")));
+}
+
 void
 engine_init(void)
 {

@@ -139,6 +139,7 @@ insert_task_runs(int64 run_id, StartCode code, int64 last_run_id)
 	weir_spi("WITH v AS (SELECT pipeline_id, version, selected_tasks FROM weir.run WHERE run_id = $1), "
 			 "t AS (SELECT d.*, p.status AS old_status, p.output AS old_output, p.rows_read AS old_read, p.rows_written AS old_written, "
 			 "p.external_run_id AS old_external, p.external_url AS old_url, "
+			 "d.priority + (SELECT o.priority FROM weir.run o WHERE o.run_id = $1) AS total_priority, "
 			 "$2 AND d.phase = 'land' AND CASE WHEN k.log_is_there THEN coalesce(p.status IN ('succeeded', 'reused'), false) ELSE true END AS reused, "
 			 "CASE WHEN NOT d.is_enabled THEN 'disabled' WHEN NOT d.name = ANY (v.selected_tasks) THEN 'not_selected' END AS skip_reason, "
 			 "CASE WHEN $2 AND d.phase <> 'land' AND p.kind = d.kind AND p.status IN ('failed', 'timed_out', 'cancelled') "
@@ -157,12 +158,15 @@ insert_task_runs(int64 run_id, StartCode code, int64 last_run_id)
 			 "FROM weir.task_dependency td JOIN t w ON w.task_no = td.upstream_no "
 			 "WHERE s.any_ended AND td.pipeline_id = t.pipeline_id AND td.version = t.version AND td.task_no = t.task_no) u) "
 			 "INSERT INTO weir.task_run (run_id, task_no, task_name, kind, phase, status, skip_reason, pending_upstream, skipped_upstream, "
-			 "output, rows_read, rows_written, external_run_id, external_url, reference, ready_at, ended_at) "
+			 "output, rows_read, rows_written, external_run_id, external_url, reference, priority, pool, pool_slots, connection_name, uses_worker, ready_at, ended_at) "
 			 "SELECT $1, x.task_no, x.name, x.kind, x.phase, CASE WHEN x.status = 'ready' AND x.skipped > 0 THEN 'waiting' ELSE x.status END, "
 			 "CASE WHEN x.status = 'skipped' THEN x.skip_reason END, x.pending, x.skipped, "
 			 "CASE WHEN x.keeps_old THEN x.old_output END, CASE WHEN x.keeps_old THEN x.old_read END, CASE WHEN x.keeps_old THEN x.old_written END, "
 			 "CASE WHEN x.keeps_old THEN x.old_external END, CASE WHEN x.keeps_old THEN x.old_url END, "
 			 "CASE WHEN x.resume->>'external_run_id' IS NOT NULL THEN x.resume END, "
+	/* Items of a for_each take slots, it does not; a statement that lists them is run by a worker. */
+			 "x.total_priority, CASE WHEN x.kind <> 'for_each' THEN x.pool END, x.pool_slots, x.connection_name, "
+			 "CASE WHEN x.kind = 'for_each' AND jsonb_typeof(x.spec->'items') = 'object' THEN true END, "
 			 "CASE WHEN x.status = 'ready' THEN clock_timestamp() END, CASE WHEN x.status IN ('reused', 'skipped') THEN clock_timestamp() END "
 			 "FROM x",
 			 3, types, values, NULL);
@@ -272,15 +276,12 @@ intake_runs(Conductor *c)
 void
 intake_next_deadlines(Conductor *c)
 {
-	Oid			types[1] = {INT8OID};
-	Datum		values[1] = {Int64GetDatum(c->looked_at_ms)};
 	bool		isnull;
 	int64		ms;
 
-	/* What became due since this cycle looked is due again at once; what it could not start waits for something else. */
-	weir_spi("SELECT (extract(epoch FROM min(not_before)) * 1000)::bigint FROM weir.task_run WHERE status = 'ready' AND not_before IS NOT NULL "
-			 "AND not_before > to_timestamp($1 / 1000.0)",
-			 1, types, values, NULL);
+	/* What became due since this cycle looked is due at once; what it could not start has no time any more. */
+	weir_spi("SELECT (extract(epoch FROM min(not_before)) * 1000)::bigint FROM weir.task_run WHERE status = 'ready' AND not_before IS NOT NULL",
+			 0, NULL, NULL, NULL);
 	ms = weir_spi_int64(0, 1, &isnull);
 	c->ready_due_ms = isnull ? NEVER : ms + 1;
 	weir_spi("SELECT (extract(epoch FROM min(deadline)) * 1000)::bigint FROM weir.run WHERE status = 'running' AND deadline IS NOT NULL",

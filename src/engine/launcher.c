@@ -52,6 +52,7 @@
 
 #include "compat.h"
 #include "engine.h"
+#include "engine_int.h"
 #include "launcher.h"
 #include "shmem.h"
 
@@ -586,6 +587,7 @@ launcher_main(Datum main_arg)
 	before_shmem_exit(launcher_exit, (Datum) 0);
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	take_over();
+	engine_check_workers();
 	wait_event = wait_event_compat("WeirLauncherMain");
 	pgstat_report_activity(STATE_IDLE, NULL);
 
@@ -601,6 +603,7 @@ launcher_main(Datum main_arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
+			engine_check_workers();
 		}
 
 		if (take_rescan())

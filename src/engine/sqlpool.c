@@ -27,7 +27,8 @@
 #include "outcome.h"
 #include "sqltask.h"
 
-#define WORKER_RETRY_MS		1000
+#define WORKER_RETRY_MS		200
+#define WORKER_RETRY_MAX_MS 10000
 #define MAX_START_FAILURES	3
 
 static bool
@@ -50,7 +51,8 @@ sqlpool_free(Conductor *c)
 	HASH_SEQ_STATUS seq;
 	Flight	   *flight;
 	int			waiting = 0,
-				busy = 0;
+				busy = 0,
+				idle = 0;
 
 	hash_seq_init(&seq, c->flights);
 	while ((flight = hash_seq_search(&seq)) != NULL)
@@ -61,10 +63,53 @@ sqlpool_free(Conductor *c)
 
 	LWLockAcquire(weir_shmem_lock, LW_SHARED);
 	for (int i = 0; i < WEIR_MAX_SQL_SLOTS; i++)
-		if (weir_shmem->sql[i].state != SQL_SLOT_FREE && weir_shmem->sql[i].state != SQL_SLOT_IDLE)
+	{
+		const SqlSlot *slot = &weir_shmem->sql[i];
+
+		if (slot->state != SQL_SLOT_FREE && slot->state != SQL_SLOT_IDLE)
 			busy++;
+		if (slot->state == SQL_SLOT_IDLE && slot->databaseid == MyDatabaseId)
+			idle++;
+	}
 	LWLockRelease(weir_shmem_lock);
+	/* While none can be started only warm ones count, and one task that finds out when that is over. */
+	if (c->worker_failures > 0)
+		return Max(Min(idle, weir_max_sql_workers - busy) - waiting, waiting == 0 && busy < weir_max_sql_workers ? 1 : 0);
 	return Max(weir_max_sql_workers - busy - waiting, 0);
+}
+
+bool
+sqlpool_has_flights(Conductor *c)
+{
+	HASH_SEQ_STATUS seq;
+	Flight	   *flight;
+	bool		found = false;
+
+	hash_seq_init(&seq, c->flights);
+	while ((flight = hash_seq_search(&seq)) != NULL)
+		found = found || is_sql(flight);
+	return found;
+}
+
+/* One line for an episode, however often it is tried; weir.why knows it from shared memory. */
+static void
+note_start(Conductor *c, bool started)
+{
+	if (started && c->worker_failures == 0)
+		return;
+	if (!started && c->worker_failures == 0)
+		ereport(LOG,
+				(errmsg("weir could not start a SQL worker: all max_worker_processes (%d) are taken", max_worker_processes),
+				 errdetail("SQL tasks wait, and it is tried again until it succeeds."),
+				 errhint("Raise max_worker_processes, or lower weir.max_sql_workers.")));
+	c->worker_failures = started ? 0 : Min(c->worker_failures + 1, 20);
+	c->worker_start_ms = started ? 0 : now_ms() + Min(WORKER_RETRY_MS << Min(c->worker_failures - 1, 10), WORKER_RETRY_MAX_MS);
+	LWLockAcquire(weir_shmem_lock, LW_EXCLUSIVE);
+	if (started)
+		weir_shmem->sql_starts_fail_since = 0;
+	else if (weir_shmem->sql_starts_fail_since == 0)
+		weir_shmem->sql_starts_fail_since = GetCurrentTimestamp();
+	LWLockRelease(weir_shmem_lock);
 }
 
 static bool
@@ -90,13 +135,29 @@ launch_worker(Conductor *c, int index, uint32 generation)
 	return RegisterDynamicBackgroundWorker(&worker, &c->handles[index]);
 }
 
+/* An idle worker of somebody else goes, to make room.  Caller holds the lock. */
+static void
+evict_idle(Oid roleid)
+{
+	for (int i = 0; i < WEIR_MAX_SQL_SLOTS; i++)
+	{
+		SqlSlot    *slot = &weir_shmem->sql[i];
+
+		if (slot->state == SQL_SLOT_IDLE && slot->pid != 0 &&
+			(slot->databaseid != MyDatabaseId || slot->roleid != roleid))
+		{
+			kill(slot->pid, SIGTERM);
+			return;
+		}
+	}
+}
+
 /* The slot for this flight: a warm one of the same owner, else a new one; else -1. */
 static int
-choose_slot(const Flight *flight, bool *warm)
+choose_slot(const Flight *flight, bool may_start, bool *warm)
 {
 	int			chosen = -1,
-				used = 0,
-				other_idle = -1;
+				used = 0;
 
 	for (int i = 0; i < WEIR_MAX_SQL_SLOTS; i++)
 	{
@@ -109,17 +170,16 @@ choose_slot(const Flight *flight, bool *warm)
 			*warm = true;
 			return i;
 		}
-		if (slot->state == SQL_SLOT_IDLE)
-			other_idle = i;
 		if (slot->state == SQL_SLOT_FREE && chosen < 0)
 			chosen = i;
 	}
 	*warm = false;
+	if (!may_start)
+		return -1;
 	if (chosen >= 0 && used < weir_max_sql_workers)
 		return chosen;
-	/* All places are taken, one of them by an idle worker of somebody else: it goes. */
-	if (other_idle >= 0 && weir_shmem->sql[other_idle].pid != 0)
-		kill(weir_shmem->sql[other_idle].pid, SIGTERM);
+	/* All places are taken, perhaps one of them by an idle worker. */
+	evict_idle(flight->owner);
 	return -1;
 }
 
@@ -128,11 +188,12 @@ assign(Conductor *c, Flight *flight)
 {
 	int			index;
 	bool		warm;
+	bool		may_start = c->worker_failures == 0 || c->worker_start_ms <= now_ms();
 	uint32		generation = 0;
 	pid_t		pid = 0;
 
 	LWLockAcquire(weir_shmem_lock, LW_EXCLUSIVE);
-	index = choose_slot(flight, &warm);
+	index = choose_slot(flight, may_start, &warm);
 	if (index >= 0)
 	{
 		SqlSlot    *slot = &weir_shmem->sql[index];
@@ -155,26 +216,27 @@ assign(Conductor *c, Flight *flight)
 	LWLockRelease(weir_shmem_lock);
 
 	if (index < 0)
-		c->worker_retry_ms = Min(c->worker_retry_ms, now_ms() + 100);
+		c->worker_retry_ms = Min(c->worker_retry_ms, may_start ? now_ms() + 100 : c->worker_start_ms);
 	else if (warm)
 	{
 		flight->slot = index;
 		shmem_set_latch(pid);
 	}
 	else if (launch_worker(c, index, generation))
+	{
 		flight->slot = index;
+		note_start(c, true);
+	}
 	else
 	{
 		LWLockAcquire(weir_shmem_lock, LW_EXCLUSIVE);
 		weir_shmem->sql[index].state = SQL_SLOT_FREE;
 		weir_shmem->sql[index].databaseid = InvalidOid;
 		weir_shmem->sql[index].task_run_id = 0;
+		evict_idle(flight->owner);
 		LWLockRelease(weir_shmem_lock);
-		if (c->worker_retry_ms == NEVER)
-			ereport(LOG,
-					(errmsg("weir could not start a SQL worker"),
-					 errhint("Raise max_worker_processes, or lower weir.max_sql_workers.")));
-		c->worker_retry_ms = now_ms() + WORKER_RETRY_MS;
+		note_start(c, false);
+		c->worker_retry_ms = Min(c->worker_retry_ms, c->worker_start_ms);
 	}
 }
 

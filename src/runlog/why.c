@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -28,7 +29,7 @@
 PG_FUNCTION_INFO_V1(weir_why_run);
 PG_FUNCTION_INFO_V1(weir_why_pipeline);
 PG_FUNCTION_INFO_V1(weir_conductor_state);
-PG_FUNCTION_INFO_V1(weir_sql_workers_busy);
+PG_FUNCTION_INFO_V1(weir_sql_worker_wait);
 
 static const char run_owner_sql[] =
 	"SELECT coalesce(p.owner, r.owner) FROM weir.run r "
@@ -126,24 +127,47 @@ weir_conductor_state(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(running ? "running" : "not running"));
 }
 
-/* _sql_workers_busy(): how many have a task when all have one, else null */
+/* _sql_worker_wait(): why a SQL task cannot have a worker now, what to do, and whether none can be started */
 Datum
-weir_sql_workers_busy(PG_FUNCTION_ARGS)
+weir_sql_worker_wait(PG_FUNCTION_ARGS)
 {
+	TupleDesc	tupdesc;
+	Datum		values[3] = {0};
+	bool		nulls[3] = {true, true, false};
 	int			busy = 0;
+	TimestampTz failing = 0;
+	char	   *detail = NULL;
+	const char *hint = "Raise weir.max_sql_workers (and max_worker_processes).";
 
-	if (weir_shmem == NULL)
-		PG_RETURN_NULL();
-	LWLockAcquire(weir_shmem_lock, LW_SHARED);
-	for (int i = 0; i < WEIR_MAX_SQL_SLOTS; i++)
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	if (weir_shmem != NULL)
 	{
-		SqlSlotState state = weir_shmem->sql[i].state;
+		LWLockAcquire(weir_shmem_lock, LW_SHARED);
+		for (int i = 0; i < WEIR_MAX_SQL_SLOTS; i++)
+		{
+			SqlSlotState state = weir_shmem->sql[i].state;
 
-		if (state != SQL_SLOT_FREE && state != SQL_SLOT_IDLE)
-			busy++;
+			if (state != SQL_SLOT_FREE && state != SQL_SLOT_IDLE)
+				busy++;
+		}
+		failing = weir_shmem->sql_starts_fail_since;
+		LWLockRelease(weir_shmem_lock);
+		if (failing != 0)
+		{
+			detail = psprintf("no SQL worker can be started since %s: all max_worker_processes (%d) are taken",
+							  timestamptz_to_str(failing), max_worker_processes);
+			hint = "Raise max_worker_processes, or lower what else takes them; it is tried again every few seconds.";
+		}
+		else if (busy >= weir_max_sql_workers)
+			detail = psprintf("all %d SQL workers have a task", weir_max_sql_workers);
 	}
-	LWLockRelease(weir_shmem_lock);
-	if (busy < weir_max_sql_workers)
-		PG_RETURN_NULL();
-	PG_RETURN_INT32(busy);
+	if (detail != NULL)
+	{
+		values[0] = CStringGetTextDatum(detail);
+		values[1] = CStringGetTextDatum(hint);
+		nulls[0] = nulls[1] = false;
+	}
+	values[2] = BoolGetDatum(failing != 0);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls)));
 }

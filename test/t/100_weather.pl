@@ -353,7 +353,7 @@ like(why($first), qr/^gate statement: attempt 1 of kind sql is running in proces
 my $second = weir_trigger($node, 'gated');
 my $third = start('crowded', $gated);
 is(wait_for_status($node, $third, 'gate', 'ready'), 'ready', 'a task without a worker');
-like(why($third), qr/^gate SQL worker: all 1 SQL workers have a task$/, 'why: no free SQL worker');
+like(why($third), qr/^gate SQL worker: all 1 SQL workers have a task of run $first; task runs waiting before it: 0$/, 'why: no free SQL worker');
 like(why($second), qr/^run: run $first of pipeline "gated" has not ended and max_concurrent_runs is 1$/, 'why: another run of the pipeline');
 like(why("'gated'::text"), qr/^gate statement: .*^run: run $first /ms, 'why of a pipeline: all its runs');
 value("SELECT weir.pause_pipeline('other')");
