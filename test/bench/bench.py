@@ -165,6 +165,28 @@ def fan_out():
     return f"{taken:.2f} s", taken < 1
 
 
+@measurement("the same while 10,000 task runs wait for a full pool", "p50 <= 5 ms, p99 <= 20 ms")
+def full_pool():
+    psql("SELECT weir.create_pool('bench_pool', 1)")
+    pipeline("bench_crowd", [task("first", spec={"sql": "SELECT pg_sleep(3600)"}, pool="bench_pool", priority=1),
+                             *(task(f"t{number}", pool="bench_pool") for number in range(9999))])
+    crowd = trigger("bench_crowd")
+    until("SELECT used = 1 AND waiting = 9999 FROM weir.pools WHERE name = 'bench_pool'")
+    pipeline("bench_beside", [task("only")])
+    script = "SELECT weir.trigger('bench_beside') AS run \\gset\nSELECT weir.wait(:run, '10 seconds');\n"
+    pgbench(script, transactions=30)
+    first = int(psql("SELECT max(run_id) + 1 FROM weir.run"))
+    pgbench(script, transactions=500)
+    p50, p99 = map(float, psql(f"""
+        SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY ms), percentile_cont(0.99) WITHIN GROUP (ORDER BY ms)
+        FROM (SELECT extract(epoch FROM a.started_at - r.queued_at) * 1000 AS ms
+              FROM weir.run AS r JOIN weir.attempt AS a USING (run_id) WHERE r.run_id >= {first}) AS x
+        """).split("|"))
+    psql(f"SELECT weir.cancel({crowd[0]})")
+    until(f"SELECT ended_at IS NOT NULL FROM weir.run WHERE run_id = {crowd[0]}")
+    return f"p50 {p50:.2f} ms, p99 {p99:.2f} ms", p50 <= 5 and p99 <= 20
+
+
 @contextlib.contextmanager
 def http_server(connection):
     """A server of ours and a connection to it."""

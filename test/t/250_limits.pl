@@ -46,7 +46,7 @@ pipeline('other', [ sql('a', 'SELECT 1') ]);
 value("SELECT weir.create_pool('etl', 2, 'of the warehouse')");
 pipeline($_, [ map { sql("t$_", gate(1), pool => 'etl') } (1 .. 4) ]) foreach ('left', 'right');
 close_gate(1);
-my @runs = map { weir_trigger($node, $_) } ('left', 'right');
+my @runs = split /\|/, value("SELECT weir.trigger('left'), weir.trigger('right')");
 wait_pool('etl', '2 of 2, 6 waiting');
 is(value("SELECT count(DISTINCT run_id) FROM weir.task_run WHERE status = 'running' AND pool = 'etl'"), '2', 'one task of each');
 is(wait_for_run($node, weir_trigger($node, 'other')), 'succeeded', 'what uses no pool goes on');
