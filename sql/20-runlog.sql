@@ -152,7 +152,8 @@ CREATE TABLE weir.task_run (
 CREATE INDEX task_run_ready ON weir.task_run (lane, priority DESC, run_id, ready_at) WHERE status = 'ready' AND not_before IS NULL;
 CREATE INDEX task_run_retry ON weir.task_run (not_before) WHERE status = 'ready' AND not_before IS NOT NULL;
 CREATE INDEX task_run_in_pool ON weir.task_run (pool) WHERE status = 'running' AND pool IS NOT NULL;
-CREATE INDEX task_run_live ON weir.task_run (run_id) WHERE status IN ('waiting', 'ready', 'running');
+-- (task and item: a plan that takes it for one task must not read the whole run)
+CREATE INDEX task_run_live ON weir.task_run (run_id, task_no, item_no) WHERE status IN ('waiting', 'ready', 'running');
 CREATE INDEX task_run_by_time ON weir.task_run (started_at) WHERE started_at IS NOT NULL;
 COMMENT ON TABLE weir.task_run IS 'One execution of a task in a run';
 COMMENT ON COLUMN weir.task_run.task_run_id IS 'Id of the task run';
