@@ -204,10 +204,10 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 				 "SELECT u.task_run_id, u.attempt_no, u.run_id, 'weir-' || i.installation_key || '-' || u.task_run_id || '-' || u.attempt_no, "
 				 "clock_timestamp() + d.attempt_timeout "
 				 "FROM u JOIN weir.run r USING (run_id) JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = u.task_no, "
-				 "weir.installation i RETURNING task_run_id, token, deadline) "
-				 "SELECT u.task_run_id, u.attempt_no::bigint, u.run_id, u.kind, r.owner::oid::bigint, a.token, "
+				 "weir.installation i RETURNING task_run_id, attempt_no, run_id, token, deadline) "
+				 "SELECT a.task_run_id, a.attempt_no::bigint, a.run_id, t.kind, r.owner::oid::bigint, a.token, "
 				 "(extract(epoch FROM a.deadline) * 1000)::bigint "
-				 "FROM u JOIN a USING (task_run_id) JOIN weir.run r ON r.run_id = u.run_id ORDER BY u.task_run_id",
+				 "FROM a JOIN weir.task_run t ON t.task_run_id = a.task_run_id JOIN weir.run r ON r.run_id = a.run_id ORDER BY a.task_run_id",
 				 1, types, values, NULL);
 	table = SPI_tuptable;
 	http = palloc(sizeof(Flight *) * Max(n, 1));
