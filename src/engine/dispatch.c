@@ -19,6 +19,7 @@
 #include "conductor_int.h"
 #include "context.h"
 #include "engine.h"
+#include "foreach.h"
 #include "json.h"
 #include "mem.h"
 #include "outcome.h"
@@ -69,7 +70,8 @@ decide_inline(Conductor *c, Flight *flight)
 	flight->kind_state = cJSON_CreateObject();
 	if (context == NULL)
 		fail_attempt(c, flight, "definition_missing", "the task's definition no longer exists");
-	else if ((flight->spec = ref_render_json(context->spec, context_resolve, context, &error)) == NULL)
+	else if ((flight->spec = flight->kind == &kind_for_each ? foreach_render(context, &error) :
+			  ref_render_json(context->spec, context_resolve, context, &error)) == NULL)
 		fail_attempt(c, flight, "invalid_reference", error);
 	else
 		flight_decide(c, flight);
@@ -125,6 +127,14 @@ prepare_http(Conductor *c, Flight *flight)
 	MemoryContextSwitchTo(old);
 }
 
+/* Kinds whose statement a SQL worker runs: sql, and a for_each whose items a statement lists. */
+static bool
+runs_sql(const Flight *flight)
+{
+	return flight->kind == &kind_sql ||
+		(flight->kind == &kind_for_each && foreach_uses_sql(flight->task_run_id));
+}
+
 /* Intend these ready task runs; makes flights, except for noop. */
 static void
 intend(Conductor *c, Datum task_run_ids, bool noop)
@@ -160,11 +170,12 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 		flight->token = MemoryContextStrdup(flight->cxt, SPI_getvalue(table->vals[i], table->tupdesc, 6));
 		flight->deadline_ms = int64_column(table, i, 7, NEVER);
 		flight->intended_at_ms = flight->started_ms = now_ms();
+		flight->runs_sql = runs_sql(flight);
 		if (flight->kind == NULL)
 			fail_attempt(c, flight, "unknown_kind", psprintf("there is no task kind \"%s\"", kind));
 		else if (flight->kind->is_http)
 			prepare_http(c, flight);
-		else if (flight->kind->is_inline)
+		else if (flight->kind->is_inline && !flight->runs_sql)
 			decide_inline(c, flight);
 	}
 }
@@ -189,7 +200,12 @@ ready_ids(const char *sql, int limit, uint64 *n)
 #define READY_OF(condition) \
 	"SELECT t.task_run_id FROM weir.task_run t JOIN weir.run r USING (run_id) " \
 	"WHERE t.status = 'ready' AND r.status = 'running' AND (t.not_before IS NULL OR t.not_before <= clock_timestamp()) " \
-	"AND " condition " ORDER BY t.not_before NULLS FIRST, t.task_run_id LIMIT $1"
+	"AND (" condition ") ORDER BY t.not_before NULLS FIRST, t.task_run_id LIMIT $1"
+
+/* See runs_sql(). */
+#define LISTED_BY_SQL \
+	"t.kind = 'for_each' AND EXISTS (SELECT FROM weir.task d WHERE d.pipeline_id = r.pipeline_id AND d.version = r.version " \
+	"AND d.task_no = t.task_no AND jsonb_typeof(d.spec->'items') = 'object')"
 
 /* noop tasks start and succeed in this transaction, wave after wave. */
 static void
@@ -231,14 +247,14 @@ dispatch_ready(Conductor *c)
 
 	dispatch_noops(c);
 
-	ids = ready_ids(READY_OF("t.kind NOT IN ('noop', 'sql')"), DISPATCH_BATCH, &n);
+	ids = ready_ids(READY_OF("t.kind NOT IN ('noop', 'sql') AND NOT (" LISTED_BY_SQL ")"), DISPATCH_BATCH, &n);
 	if (n > 0)
 		intend(c, ids, false);
 	if (n == DISPATCH_BATCH)
 		c->wake |= ENGINE_WAKE_TASK;
 
 	slots = sqlpool_free(c);
-	ids = ready_ids(READY_OF("t.kind = 'sql'"), Max(slots, 1), &n);
+	ids = ready_ids(READY_OF("t.kind = 'sql' OR (" LISTED_BY_SQL ")"), Max(slots, 1), &n);
 	if (n > 0 && slots > 0)
 		intend(c, ids, false);
 	else if (n > 0 && !c->in_session && hash_get_num_entries(c->flights) == 0)
@@ -275,9 +291,10 @@ dispatch_recover(Conductor *c)
 		flight->intended_at_ms = int64_column(table, i, 8, 0);
 		flight->started_ms = now_ms();
 		flight->slot = WEIR_MAX_SQL_SLOTS;	/* sqlpool_check() finds out */
+		flight->runs_sql = runs_sql(flight);
 		if (flight->kind == NULL)
 			fail_attempt(c, flight, "unknown_kind", "there is no such task kind any more");
-		else if (flight->kind->is_inline)
+		else if (flight->kind->is_inline && !flight->runs_sql)
 			decide_inline(c, flight);
 		else if (flight->kind->is_http)
 		{

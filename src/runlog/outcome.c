@@ -20,6 +20,7 @@
 #include "utils/jsonb.h"
 
 #include "access.h"
+#include "foreach.h"
 #include "json.h"
 #include "mem.h"
 #include "outcome.h"
@@ -76,6 +77,7 @@ typedef struct Budget
 {
 	int64		run_id;
 	int			task_no;
+	int64		parent_id;		/* of an item: the task run of the for_each; else 0 */
 	bool		run_wants_more; /* the run is running, not cancelling */
 	int			tries;			/* attempts that count */
 	int			lost;			/* lost ones in a row, before this one */
@@ -90,7 +92,7 @@ read_budget(const TaskOutcome *outcome, Budget *budget)
 
 	/* The attempt's row lock decides who writes the outcome. */
 	if (weir_spi("SELECT r.run_id, t.task_no, r.status = 'running', t.attempt_no - t.budget_from, t.lost_count, "
-				 "d.max_attempts, d.retry_initial_ms, d.retry_max_ms, d.retry_multiplier::text, d.retry_jitter::text "
+				 "d.max_attempts, d.retry_initial_ms, d.retry_max_ms, d.retry_multiplier::text, d.retry_jitter::text, t.parent_task_run_id "
 				 "FROM weir.attempt a JOIN weir.task_run t USING (task_run_id) JOIN weir.run r ON r.run_id = t.run_id "
 				 "JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no "
 				 "WHERE a.task_run_id = $1 AND a.attempt_no = $2 AND t.attempt_no = $2 "
@@ -107,6 +109,7 @@ read_budget(const TaskOutcome *outcome, Budget *budget)
 	budget->policy.max_delay_ms = weir_spi_int64(0, 8, NULL);
 	budget->policy.multiplier = strtod(weir_spi_text(0, 9), NULL);
 	budget->policy.jitter = strtod(weir_spi_text(0, 10), NULL);
+	budget->parent_id = weir_spi_int64(0, 11, NULL);
 	return true;
 }
 
@@ -248,6 +251,23 @@ next_attempt_delay(const TaskOutcome *outcome, const Budget *budget)
 	return retry_delay_ms(&budget->policy, budget->tries, random01, outcome->retry_after_ms);
 }
 
+/* What follows from the end of a task run, or of an item of one. */
+static void
+follow(const Budget *budget, bool succeeded)
+{
+	bool		task_ended = true;
+
+	if (budget->parent_id == 0)
+		advance_ended(one_element_array(Int64GetDatum(budget->run_id), INT8OID),
+					  one_element_array(Int32GetDatum(budget->task_no), INT4OID), succeeded);
+	if (!succeeded)
+		advance_fail_fast(budget->run_id);
+	if (budget->parent_id != 0)
+		task_ended = foreach_items_ended(one_element_array(Int64GetDatum(budget->parent_id), INT8OID)) || !succeeded;
+	if (task_ended)
+		advance_finish_run(budget->run_id);
+}
+
 bool
 outcome_apply(const TaskOutcome *outcome)
 {
@@ -269,10 +289,18 @@ outcome_apply(const TaskOutcome *outcome)
 		return true;
 	}
 
+	if (outcome->status == ATTEMPT_SUCCEEDED && outcome->items != NULL && budget.run_wants_more)
+	{
+		/* The list is there; the task ends when its items have. */
+		if (foreach_expand(budget.run_id, outcome->task_run_id, outcome->items))
+			advance_finish_run(budget.run_id);
+		return true;
+	}
+
 	switch (outcome->status)
 	{
 		case ATTEMPT_SUCCEEDED:
-			status = TASK_SUCCEEDED;
+			status = outcome->items != NULL ? TASK_CANCELLED : TASK_SUCCEEDED;
 			break;
 		case ATTEMPT_TIMED_OUT:
 			status = TASK_TIMED_OUT;
@@ -288,11 +316,7 @@ outcome_apply(const TaskOutcome *outcome)
 	}
 	write_task_run(outcome, task_status_name(status), -1);
 
-	advance_ended(one_element_array(Int64GetDatum(budget.run_id), INT8OID),
-				  one_element_array(Int32GetDatum(budget.task_no), INT4OID), status == TASK_SUCCEEDED);
-	if (status != TASK_SUCCEEDED)
-		advance_fail_fast(budget.run_id);
-	advance_finish_run(budget.run_id);
+	follow(&budget, status == TASK_SUCCEEDED);
 	return true;
 }
 
@@ -303,6 +327,8 @@ outcome_succeed_noops(Datum task_run_ids)
 	Datum		values[1] = {task_run_ids};
 	Oid			pair_types[2] = {INT8ARRAYOID, INT4ARRAYOID};
 	Datum		pair[2];
+	Datum		parents;
+	bool		no_parents;
 	bool		isnull;
 	int64	   *runs;
 	uint64		n_runs;
@@ -311,15 +337,18 @@ outcome_succeed_noops(Datum task_run_ids)
 			 "WHERE t.task_run_id = ANY ($1) AND a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no",
 			 1, types, values, NULL);
 	if (weir_spi("WITH done AS (UPDATE weir.task_run SET status = 'succeeded', output = '{}', ended_at = clock_timestamp() "
-				 "WHERE task_run_id = ANY ($1) AND status = 'running' RETURNING run_id, task_no) "
-				 "SELECT array_agg(run_id), array_agg(task_no) FROM done",
+				 "WHERE task_run_id = ANY ($1) AND status = 'running' RETURNING run_id, task_no, parent_task_run_id) "
+				 "SELECT array_agg(run_id), array_agg(task_no), array_agg(DISTINCT parent_task_run_id) FILTER (WHERE parent_task_run_id IS NOT NULL) FROM done",
 				 1, types, values, NULL) != 1)
 		return;
 	pair[0] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (isnull)
 		return;
 	pair[1] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
+	parents = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3, &no_parents);
 	advance_ended(pair[0], pair[1], true);
+	if (!no_parents)
+		(void) foreach_items_ended(parents);
 
 	n_runs = weir_spi("SELECT DISTINCT r FROM unnest($1::bigint[]) r ORDER BY r",
 					  2, pair_types, pair, NULL);
