@@ -85,4 +85,7 @@ bench:
 soak:
 	@$(run) KILLS='$(KILLS)' SEED='$(SEED)' test/chaos/run
 
-.PHONY: demo demo-stop test test-unit test-asan lint bench soak
+mutants:
+	@$(run) ONLY='$(ONLY)' test/mutants/run
+
+.PHONY: demo demo-stop test test-unit test-asan lint bench soak mutants

@@ -50,5 +50,6 @@ extern uint64 weir_spi(const char *sql, int nargs, const Oid *types, const Datum
 extern char *weir_spi_text(uint64 row, int column);
 extern int64 weir_spi_int64(uint64 row, int column, bool *isnull);
 extern bool weir_spi_bool(uint64 row, int column, bool *isnull);
+extern Datum weir_array(Oid type, const Datum *values, int n);	/* elements without nulls */
 
 #endif							/* WEIR_ACCESS_H */

@@ -3,7 +3,8 @@
  *	  The only place that knows PostgreSQL versions (15 to 19).
  *
  * Wrappers are named *_compat and have the newest signature; the comment
- * names the release that changed.
+ * names the release that changed.  Asking the version, not "#ifdef", makes
+ * the answer the same in every file, whatever it included before.
  *-------------------------------------------------------------------------
  */
 #ifndef WEIR_COMPAT_H
@@ -28,14 +29,14 @@
 #endif
 
 /* 19: background workers can be asked to leave by DROP DATABASE and the like. */
-#ifdef BGWORKER_INTERRUPTIBLE
+#if PG_VERSION_NUM >= 190000
 #define BGWORKER_INTERRUPTIBLE_COMPAT BGWORKER_INTERRUPTIBLE
 #else
 #define BGWORKER_INTERRUPTIBLE_COMPAT 0
 #endif
 
 /* 17: a worker may connect as a role that has no LOGIN. */
-#ifdef BGWORKER_BYPASS_ROLELOGINCHECK
+#if PG_VERSION_NUM >= 170000
 #define BGWORKER_OWNER_FLAGS_COMPAT BGWORKER_BYPASS_ROLELOGINCHECK
 #define OWNER_NEEDS_LOGIN_COMPAT false
 #else
@@ -44,10 +45,22 @@
 #endif
 
 /* 18: the module magic carries a name and a version. */
-#ifdef PG_MODULE_MAGIC_EXT
+#if PG_VERSION_NUM >= 180000
 #define MODULE_MAGIC_COMPAT PG_MODULE_MAGIC_EXT(.name = "weir", .version = WEIR_VERSION)
 #else
 #define MODULE_MAGIC_COMPAT PG_MODULE_MAGIC
+#endif
+
+/* 16: what looks into a varlena left postgres.h. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+/* 18: the attribute comes first in a declaration, where it may be C11's or C23's own. */
+#if PG_VERSION_NUM >= 180000
+#define noreturn_compat pg_noreturn
+#else
+#define noreturn_compat pg_attribute_noreturn()
 #endif
 
 /* 16: "extra" of a setting lives in a memory context instead of malloc.  NULL when out of memory; include utils/guc.h. */

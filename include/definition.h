@@ -12,6 +12,7 @@
 
 #include <cjson/cJSON.h>
 
+#include "compat.h"
 #include "dag.h"
 #include "flow.h"
 #include "kind.h"
@@ -80,7 +81,7 @@ extern bool jobformat_is(const cJSON *root);
 extern cJSON *jobformat_convert(const cJSON *root);
 
 /* For the files that read definitions. */
-extern void definition_error(const char *path, const char *message, const char *hint) pg_attribute_noreturn();
+noreturn_compat extern void definition_error(const char *path, const char *message, const char *hint);
 extern void definition_check_keys(const cJSON *object, const char *path, const char *const *known, int nknown);
 extern char *definition_member(const char *path, const char *key);
 /* "$.tasks[2]" + sub; for the job format "$.stages[2]" and where in its stage mapping */

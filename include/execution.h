@@ -12,6 +12,8 @@
 #ifndef WEIR_EXECUTION_H
 #define WEIR_EXECUTION_H
 
+#include "compat.h"
+
 #define EXECUTION_MAX_NAME		260		/* bytes: names of pipelines, triggers, activities, ... */
 #define EXECUTION_MAX_CODE		1000	/* bytes: error codes */
 #define EXECUTION_MAX_MESSAGE	65536	/* bytes: longer error texts are cut */
@@ -49,8 +51,11 @@ typedef struct Execution
  */
 extern void execution_lock(int64 execution_id, bool outside_only, Execution *execution);
 
+/* Lock the restart states of a batch's pipeline and of its children's. */
+extern void execution_lock_family(int64 pipeline_id);
+
 /* Raise the error for an execution id that nothing is known of. */
-extern void execution_unknown(int64 execution_id) pg_attribute_noreturn();
+noreturn_compat extern void execution_unknown(int64 execution_id);
 
 /* What is known of a failure beyond the logged activities. */
 typedef struct ExecutionFailure

@@ -3,8 +3,9 @@
  *	  Items of for_each tasks: expanded, started and counted.
  *
  * All inside the transaction of an outcome, SPI connected as the owner of
- * the extension, the run locked (outcome_lock_run), but for the two that
- * only read.
+ * the extension, the run locked (outcome_lock_run), but for those that only
+ * read.  A task whose items have all ended ends itself in any of them, with
+ * all that follows but the end of the run: the caller sees to that.
  *-------------------------------------------------------------------------
  */
 #ifndef WEIR_FOREACH_H
@@ -26,19 +27,14 @@ extern cJSON *foreach_render(TaskContext *context, char **error);
 /*
  * The attempt of a for_each task listed these items (a JSON array): they
  * become task runs.  If there are some already, those that did not succeed
- * go again and the list given is not looked at.  True if the task has ended
- * with that: the list is empty.
+ * go again and the list given is not looked at.
  */
-extern bool foreach_expand(int64 run_id, int64 task_run_id, const char *items);
+extern void foreach_expand(int64 run_id, int64 task_run_id, const char *items);
 
-/*
- * Items of these for_each task runs (bigint[]) ended: the next ones become
- * ready, and a task whose items have all ended ends itself, with all that
- * follows but the end of the run.  True if one did.
- */
-extern bool foreach_items_ended(Datum task_run_ids);
+/* Items of these for_each task runs (bigint[]) ended: the next ones become ready. */
+extern void foreach_items_ended(Datum task_run_ids);
 
 /* Items of the run were ended without having run: their tasks may have ended. */
-extern bool foreach_settle_run(int64 run_id);
+extern void foreach_settle_run(int64 run_id);
 
 #endif							/* WEIR_FOREACH_H */

@@ -19,6 +19,7 @@
  * coming from LOOKUP or PREPARE), nothing runs and the attempt is cancelled.
  * A repeatable START whose answer was lost must be repeated to learn the id.
  * After CANCEL follow the verdicts: they lead to POLL and to the real end.
+ * A kind with abandon() has no CANCEL: its attempt ends at once.
  *-------------------------------------------------------------------------
  */
 #ifndef WEIR_KIND_H
@@ -148,6 +149,12 @@ typedef struct TaskKind
 	bool		(*request) (const KindCall *call, KindRequest *request, KindProblem *problem);
 	/* Read the response of call->step. */
 	void		(*response) (KindCall *call, const KindResponse *response, KindVerdict *verdict);
+	/*
+	 * The attempt must end and there is nothing to cancel: say what is known.
+	 * is_sent: a request may be with the service.  NULL for kinds whose work
+	 * has an id that CANCEL is sent for; see above.
+	 */
+	void		(*abandon) (const KindCall *call, bool is_sent, KindVerdict *verdict);
 } TaskKind;
 
 extern const TaskKind *kind_find(const char *name);	/* NULL if unknown */

@@ -38,17 +38,30 @@ typedef struct TaskOutcome
 
 /*
  * Lock what an outcome of this run changes: the pipeline's state, then the
- * run.  wait false: give up (false) when somebody holds the pipeline's state,
- * such as a client with an open transaction in log_execution_start.
+ * run.  wait false: give up (false) when somebody holds one of them, such as a
+ * client with an open transaction in log_execution_start.  Clients that log or
+ * set something for the run hold it FOR KEY SHARE and stop nobody.
  */
 extern bool outcome_lock_run(int64 run_id, bool wait);
+
+/*
+ * The same for many runs, waiting for nobody.  Returns how many could be
+ * locked; their ids, ascending, are in locked, which has room for n.
+ */
+extern int	outcome_lock_runs(const int64 *run_ids, int n, int64 *locked);
 
 /*
  * Write an outcome and what follows from it.  The run is locked.  False, and
  * nothing changed, if the attempt has an outcome already: the caller must
  * then roll back whatever the attempt did.
  */
-extern bool outcome_apply(const TaskOutcome *outcome);
+extern bool outcome_apply(TaskOutcome *outcome);
+
+/*
+ * The same for many outcomes, of runs that are all locked.  Returns how many
+ * were written; the others had an outcome already.
+ */
+extern int	outcome_apply_all(TaskOutcome *const *outcomes, int n);
 
 /* Task runs of kind noop that are running: all succeed at once.  Runs locked. */
 extern void outcome_succeed_noops(Datum task_run_ids);

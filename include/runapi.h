@@ -8,6 +8,8 @@
 #ifndef WEIR_RUNAPI_H
 #define WEIR_RUNAPI_H
 
+#include "compat.h"
+
 /* Longest name of a pipeline that weir takes as an argument, bytes */
 #define RUN_MAX_PIPELINE_NAME	1040
 
@@ -15,9 +17,9 @@
 extern int64 run_arg_id(FunctionCallInfo fcinfo, int n);
 
 /* Raise the error for a run id that nothing is known of. */
-extern void run_unknown(int64 run_id) pg_attribute_noreturn();
+noreturn_compat extern void run_unknown(int64 run_id);
 /* The same for a pipeline's name. */
-extern void run_unknown_pipeline(const char *name) pg_attribute_noreturn();
+noreturn_compat extern void run_unknown_pipeline(const char *name);
 
 /*
  * The row rule of the views: readers, operators and admins see every run,

@@ -10,6 +10,7 @@
 #ifndef WEIR_SHMEM_H
 #define WEIR_SHMEM_H
 
+#include "datatype/timestamp.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"

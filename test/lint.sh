@@ -31,7 +31,7 @@ files()
 }
 
 code() { files \( -name '*.[ch]' -o -name '*.sql' -o -name '*.spec' -o -name '*.py' -o -name '*.p[lm]' -o -name '*.sh' \
-	-o -path '*/bench/run' -o -name Makefile \) ! -name 'weir--*.sql' ! -path './expected/*'; }
+	-o -path '*/bench/run' -o -path '*/mutants/run' -o -name Makefile \) ! -name 'weir--*.sql' ! -path './expected/*'; }
 
 xgrep() { xargs -r grep -nIE "$@" /dev/null || true; }
 
@@ -40,7 +40,7 @@ code | while read -r file; do
 	[ "$lines" -le 900 ] || echo "$file: $lines lines"
 done | check 'a file holds one subject and has at most 900 lines'
 
-files -name '*.[ch]' ! -path './include/compat.h' | xgrep '^ *#.*PG_VERSION_NUM' |
+files -name '*.[ch]' ! -path './include/compat.h' | xgrep '^ *#.*PG_VERSION_NUM|\bpg_(attribute_)?noreturn\b' |
 	check 'versions of PostgreSQL are told apart in include/compat.h only'
 
 files -path './sql/*.sql' | xgrep -i '\bplpgsql\b|^[[:space:]]*DO[[:space:]]+\$' | grep -v -- ':[[:space:]]*--' |
@@ -93,7 +93,7 @@ done | check 'text files end with a newline and have no carriage returns'
 
 code | grep -v '^test/lint.sh$' | xgrep '\b(TODO|FIXME|XXX|HACK)\b' | check 'no marks of unfinished work'
 
-files \( -name '*.sh' -o -path '*/.ci/run' \) | while read -r file; do
+files \( -name '*.sh' -o -path '*/.ci/run' -o -path '*/mutants/run' \) | while read -r file; do
 	bash -n "$file" 2>&1
 done | check 'shell scripts parse'
 
@@ -109,8 +109,11 @@ for name in sys.argv[1:]:
 python3 -c '
 import json
 json.load(open("META.json"))' 2>&1 | check 'META.json parses'
+
+python3 test/mutants/mutants.py check 2>&1 |
+	check 'every mutant names a test and finds its lines exactly once'
 else
-	echo 'lint: no python3 here, Python and META.json were not parsed'
+	echo 'lint: no python3 here; Python, META.json and the mutants were not looked at'
 fi
 
 version=$(sed -n "s/^default_version = '\(.*\)'/\1/p" weir.control)

@@ -253,7 +253,7 @@ part_tap()
 	if [ "$failed" != 0 ]; then
 		sed -n '/^Test Summary Report/,$p' "$log"
 		grep -E -A12 '^(not ok|# +Failed|Bailout|.*[Dd]ied)' "$log" | head -n 120 || true
-		say "see $log and $SCRATCH/tap/tmp_check/log"
+		say "see $log and the logs of servers below $SCRATCH/tap"
 	fi
 	result tap "$passed" "$failed" $((SECONDS - start))
 }

@@ -17,6 +17,7 @@
 #include "utils/memutils.h"
 
 #include "catalogutil.h"
+#include "compat.h"
 #include "connection.h"
 #include "definition.h"
 #include "json.h"
@@ -154,7 +155,7 @@ check_piece(const RefPiece *piece, void *arg, char **error)
 }
 
 /* A syntax error of the parser, said again with its place in the definition.  For PG_CATCH. */
-static void pg_attribute_noreturn()
+noreturn_compat static void
 syntax_error(MemoryContext context, const char *path, const char *name, const char *sql)
 {
 	ErrorData  *edata;

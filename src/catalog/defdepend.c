@@ -9,12 +9,13 @@
 #include "postgres.h"
 
 #include "catalogutil.h"
+#include "compat.h"
 #include "definition.h"
 #include "definition_int.h"
 
 static const char *const dependency_keys[] = {"task", "condition", "branch"};
 
-static void pg_attribute_noreturn()
+noreturn_compat static void
 unknown_task(const Definition *def, int no, const char *path, const char *name)
 {
 	const char **names = palloc(sizeof(char *) * def->ntasks);

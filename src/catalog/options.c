@@ -10,6 +10,7 @@
 #include "lib/stringinfo.h"
 
 #include "catalogutil.h"
+#include "compat.h"
 #include "json.h"
 #include "options.h"
 
@@ -49,7 +50,7 @@ static const OptionRule rules[] = {
 
 static const char *const kinds[] = {"adf", "databricks", "http"};
 
-static void pg_attribute_noreturn()
+noreturn_compat static void
 option_error(const char *key, const char *message, const char *hint)
 {
 	ereport(ERROR,

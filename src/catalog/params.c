@@ -23,6 +23,7 @@
 #include "access.h"
 #include "catalog.h"
 #include "catalogutil.h"
+#include "compat.h"
 #include "definition.h"
 #include "json.h"
 
@@ -218,7 +219,7 @@ param_normalise(const char *type, const cJSON *value, const char **problem)
 	return normal;
 }
 
-static void pg_attribute_noreturn()
+noreturn_compat static void
 param_error(const char *name, const char *message, const char *hint)
 {
 	ereport(ERROR,

@@ -168,7 +168,7 @@ weir_create_pipeline(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32(1);
 }
 
-static void pg_attribute_noreturn()
+noreturn_compat static void
 no_such_pipeline(const char *name)
 {
 	ereport(ERROR,

@@ -21,6 +21,7 @@
 #include "miscadmin.h"
 #include "storage/fd.h"
 
+#include "compat.h"
 #include "secretbox.h"
 
 #define BOX_FORMAT		1

@@ -11,8 +11,10 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "access.h"
@@ -110,4 +112,15 @@ weir_spi_bool(uint64 row, int column, bool *isnull)
 	if (isnull)
 		*isnull = null;
 	return null ? false : DatumGetBool(value);
+}
+
+Datum
+weir_array(Oid type, const Datum *values, int n)
+{
+	int16		length;
+	bool		by_value;
+	char		align;
+
+	get_typlenbyvalalign(type, &length, &by_value, &align);
+	return PointerGetDatum(construct_array((Datum *) values, n, type, length, by_value, align));
 }

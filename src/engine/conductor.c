@@ -31,6 +31,7 @@
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
+#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -43,14 +44,6 @@
 PGDLLEXPORT void conductor_main(Datum main_arg);
 
 static Conductor *running = NULL;
-
-int64
-now_ms(void)
-{
-	TimestampTz now = GetCurrentTimestamp();
-
-	return now / 1000 + (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * 1000;
-}
 
 void
 conductor_begin(Conductor *c)
@@ -100,6 +93,7 @@ conductor_create(bool in_session)
 	ctl.entrysize = sizeof(Flight);
 	ctl.hcxt = cxt;
 	c->flights = hash_create("weir flights", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	clock_start(c);
 	c->wake = ENGINE_WAKE_ALL;
 	c->defer_until_ms = c->ready_due_ms = c->run_deadline_ms = c->worker_retry_ms = NEVER;
 	running = c;
@@ -204,7 +198,9 @@ conductor_cycle(Conductor *c)
 	int64		now;
 
 	MemoryContextReset(c->scratch);
+	c->connections = NIL;
 	c->did_work = false;
+	clock_follow(c);
 	c->wake |= take_wake_bits();
 	httpmux_drive(c->mux);
 	flights_transfers(c);
@@ -213,6 +209,7 @@ conductor_cycle(Conductor *c)
 	if (c->defer_until_ms <= now || c->run_deadline_ms <= now || c->worker_retry_ms <= now)
 	{
 		c->wake = ENGINE_WAKE_ALL;
+		c->has_verdicts = true;	/* one may have been put off */
 		c->defer_until_ms = c->worker_retry_ms = NEVER;
 	}
 	check_deadlines(c, now);
@@ -318,6 +315,26 @@ extension_usable(bool *absent)
 	return usable;
 }
 
+/*
+ * Every statement of ours finds its rows by an index.  Plans are made while
+ * the tables are small and kept while they grow: without this the first runs
+ * of a new installation leave plans that read whole tables.  Bitmap scans
+ * are out because they never mark what is dead in an index, and the indexes
+ * of what is queued, ready and live turn over with every run.
+ */
+static void
+prefer_indexes(void)
+{
+	static const char *const options[] = {
+		"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit"
+	};
+
+	for (size_t i = 0; i < lengthof(options); i++)
+		SetConfigOption(options[i], "off", PGC_USERSET, PGC_S_SESSION);
+	/* ... and one is as good for one id as for five hundred. */
+	SetConfigOption("plan_cache_mode", "force_generic_plan", PGC_USERSET, PGC_S_SESSION);
+}
+
 void
 conductor_main(Datum main_arg)
 {
@@ -347,6 +364,7 @@ conductor_main(Datum main_arg)
 	/* A session in weir.conduct() may hold it; sleep until it is done. */
 	(void) conductor_lock(true);
 
+	prefer_indexes();
 	c = conductor_create(false);
 	before_shmem_exit(conductor_exit, (Datum) 0);
 	pgstat_report_appname("weir conductor");

@@ -7,6 +7,7 @@
 #ifndef WEIR_CONDUCTOR_INT_H
 #define WEIR_CONDUCTOR_INT_H
 
+#include "nodes/pg_list.h"
 #include "postmaster/bgworker.h"
 
 #include "access.h"
@@ -46,6 +47,7 @@ typedef struct Flight
 	KindStep	step;
 	int			step_tries;
 	bool		after_crash;
+	bool		starts_work;	/* the exchange under way may begin work */
 	bool		cancel_sent;
 	bool		signin_wait;	/* for a token that is being fetched */
 	int			signin_failures;
@@ -68,6 +70,7 @@ typedef struct Conductor
 	HttpMux    *mux;
 	SignIn	   *signin;
 	HTAB	   *flights;
+	List	   *connections;	/* read in this cycle; in scratch */
 	uint32		wake;			/* ENGINE_WAKE_* not looked at yet */
 	bool		has_verdicts;
 	bool		did_work;		/* in this cycle's transaction */
@@ -76,11 +79,15 @@ typedef struct Conductor
 	int64		looked_at_ms;	/* retries due by then were seen by this cycle */
 	int64		run_deadline_ms;	/* earliest run timeout */
 	int64		worker_retry_ms;	/* no SQL worker could be started: try again then */
+	int64		clock_offset_ms;	/* of the wall clock to one that nobody sets */
 	BackgroundWorkerHandle *handles[WEIR_MAX_SQL_SLOTS];
 	WeirScope	scope;
 } Conductor;
 
+/* clock.c */
 extern int64 now_ms(void);		/* epoch, wall clock */
+extern void clock_start(Conductor *c);
+extern void clock_follow(Conductor *c); /* opens a transaction if the clock was set */
 
 /* conductor.c: transactions of the loop */
 extern void conductor_begin(Conductor *c);
@@ -114,8 +121,13 @@ extern void flights_transfers(Conductor *c);	/* finished exchanges -> verdicts *
 extern void flight_decide(Conductor *c, Flight *flight);	/* a verdict of an inline kind */
 extern void flight_verdict(Conductor *c, Flight *flight, KindOutcome outcome, const char *code,
 						   const char *message, bool is_user_error, bool is_retryable);
-extern void flights_write(Conductor *c);	/* inside a transaction */
+extern void flight_drop_verdict(Flight *flight);
+/* delay_ms -1: the polling pace */
+extern void flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_tries);
 extern void flights_act(Conductor *c);	/* outside; opens a short one if needed */
+
+/* flightwrite.c: verdicts into the log, inside a transaction */
+extern void flights_write(Conductor *c);
 
 /* sqlpool.c */
 extern int	sqlpool_free(Conductor *c); /* how many SQL tasks could start now */

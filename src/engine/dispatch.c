@@ -9,9 +9,9 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/jsonb.h"
@@ -78,6 +78,41 @@ decide_inline(Conductor *c, Flight *flight)
 	MemoryContextSwitchTo(old);
 }
 
+/*
+ * A connection in the current context; NULL if there is none.  A thousand
+ * tasks of one cycle read it once.
+ */
+static Connection *
+find_connection(Conductor *c, const char *name)
+{
+	Connection *known = NULL;
+	Connection *copy;
+	ListCell   *lc;
+
+	foreach(lc, c->connections)
+		if (strcmp(((Connection *) lfirst(lc))->name, name) == 0)
+			known = lfirst(lc);
+	if (known == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(c->scratch);
+
+		known = connection_read(name);
+		if (known != NULL)
+			c->connections = lappend(c->connections, known);
+		MemoryContextSwitchTo(old);
+	}
+	if (known == NULL)
+		return NULL;
+	copy = palloc(sizeof(Connection));
+	copy->name = pstrdup(known->name);
+	copy->kind = pstrdup(known->kind);
+	copy->base_url = known->base_url ? pstrdup(known->base_url) : NULL;
+	copy->auth = cJSON_Duplicate(known->auth, true);
+	copy->options = cJSON_Duplicate(known->options, true);
+	copy->changed_at = known->changed_at;
+	return copy;
+}
+
 /* Spec rendered, connection read, first step chosen; all before the commit. */
 static void
 prepare_http(Conductor *c, Flight *flight)
@@ -86,8 +121,9 @@ prepare_http(Conductor *c, Flight *flight)
 	TaskContext *context = context_read(flight->task_run_id, flight->attempt_no);
 	KindCall	call;
 	char	   *error = NULL;
-	Oid			types[4] = {INT8OID, INT4OID, JSONBOID, TEXTOID};
-	Datum		values[4];
+
+	/* The request may outlive a crash; so must the intent, whatever synchronous_commit says. */
+	ForceSyncCommit();
 
 	flight->kind_state = cJSON_CreateObject();
 	if (context == NULL)
@@ -106,7 +142,7 @@ prepare_http(Conductor *c, Flight *flight)
 	}
 	if (context->connection_name != NULL)
 	{
-		flight->connection = connection_read(context->connection_name);
+		flight->connection = find_connection(c, context->connection_name);
 		if (flight->connection == NULL)
 		{
 			fail_attempt(c, flight, "connection_missing", psprintf("connection \"%s\" does not exist", context->connection_name));
@@ -117,13 +153,6 @@ prepare_http(Conductor *c, Flight *flight)
 	flight_fill_call(flight, &call);
 	flight->step = flight->kind->first_step(&call);
 	flight->due_ms = now_ms();
-
-	values[0] = Int64GetDatum(flight->task_run_id);
-	values[1] = Int32GetDatum(flight->attempt_no);
-	values[2] = DirectFunctionCall1(jsonb_in, CStringGetDatum(json_text(flight->spec)));
-	values[3] = CStringGetTextDatum(kind_step_name(flight->step));
-	weir_spi("UPDATE weir.attempt SET request = $3, step = $4 WHERE task_run_id = $1 AND attempt_no = $2",
-			 4, types, values, NULL);
 	MemoryContextSwitchTo(old);
 }
 
@@ -135,6 +164,38 @@ runs_sql(const Flight *flight)
 		(flight->kind == &kind_for_each && foreach_uses_sql(flight->task_run_id));
 }
 
+/* What will be sent, for all attempts of this transaction at once. */
+static void
+write_requests(Flight *const *flights, int n)
+{
+	static const Oid types[4] = {INT8ARRAYOID, INT4ARRAYOID, JSONBARRAYOID, TEXTARRAYOID};
+	Datum	   *columns[4];
+	Datum		values[4];
+	int			kept = 0;
+
+	for (int i = 0; i < 4; i++)
+		columns[i] = palloc(sizeof(Datum) * n);
+	for (int i = 0; i < n; i++)
+	{
+		if (flights[i]->spec == NULL || flights[i]->verdict != NULL)
+			continue;
+		columns[0][kept] = Int64GetDatum(flights[i]->task_run_id);
+		columns[1][kept] = Int32GetDatum(flights[i]->attempt_no);
+		columns[2][kept] = DirectFunctionCall1(jsonb_in, CStringGetDatum(json_text(flights[i]->spec)));
+		columns[3][kept++] = CStringGetTextDatum(kind_step_name(flights[i]->step));
+	}
+	if (kept == 0)
+		return;
+	values[0] = weir_array(INT8OID, columns[0], kept);
+	values[1] = weir_array(INT4OID, columns[1], kept);
+	values[2] = weir_array(JSONBOID, columns[2], kept);
+	values[3] = weir_array(TEXTOID, columns[3], kept);
+	weir_spi("UPDATE weir.attempt a SET request = o.request, step = o.step "
+			 "FROM unnest($1, $2, $3, $4) o (task_run_id, attempt_no, request, step) "
+			 "WHERE a.task_run_id = o.task_run_id AND a.attempt_no = o.attempt_no",
+			 4, types, values, NULL);
+}
+
 /* Intend these ready task runs; makes flights, except for noop. */
 static void
 intend(Conductor *c, Datum task_run_ids, bool noop)
@@ -143,6 +204,8 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 	Datum		values[1] = {task_run_ids};
 	uint64		n;
 	SPITupleTable *table;
+	Flight	  **http;
+	int			n_http = 0;
 
 	n = weir_spi("WITH u AS (UPDATE weir.task_run SET status = 'running', attempt_no = attempt_no + 1, "
 				 "started_at = coalesce(started_at, clock_timestamp()), not_before = NULL, error_message = NULL "
@@ -157,6 +220,7 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 				 "FROM u JOIN a USING (task_run_id) JOIN weir.run r ON r.run_id = u.run_id ORDER BY u.task_run_id",
 				 1, types, values, NULL);
 	table = SPI_tuptable;
+	http = palloc(sizeof(Flight *) * Max(n, 1));
 	if (n > 0)
 		c->did_work = true;
 	for (uint64 i = 0; i < n && !noop; i++)
@@ -174,10 +238,15 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 		if (flight->kind == NULL)
 			fail_attempt(c, flight, "unknown_kind", psprintf("there is no task kind \"%s\"", kind));
 		else if (flight->kind->is_http)
+		{
 			prepare_http(c, flight);
+			http[n_http++] = flight;
+		}
 		else if (flight->kind->is_inline && !flight->runs_sql)
 			decide_inline(c, flight);
 	}
+	if (n_http > 0)
+		write_requests(http, n_http);
 }
 
 /* Ready task runs of some kinds, as an array; 0: none. */
@@ -194,18 +263,19 @@ ready_ids(const char *sql, int limit, uint64 *n)
 	ids = palloc(sizeof(Datum) * *n);
 	for (uint64 i = 0; i < *n; i++)
 		ids[i] = Int64GetDatum(weir_spi_int64(i, 1, NULL));
-	return PointerGetDatum(construct_array(ids, *n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	return weir_array(INT8OID, ids, *n);
 }
 
+/* Few are ready and many are not: the run is looked up for each, never joined. */
 #define READY_OF(condition) \
-	"SELECT t.task_run_id FROM weir.task_run t JOIN weir.run r USING (run_id) " \
-	"WHERE t.status = 'ready' AND r.status = 'running' AND (t.not_before IS NULL OR t.not_before <= clock_timestamp()) " \
-	"AND (" condition ") ORDER BY t.not_before NULLS FIRST, t.task_run_id LIMIT $1"
+	"SELECT t.task_run_id FROM weir.task_run t " \
+	"WHERE t.status = 'ready' AND (t.not_before IS NULL OR t.not_before <= clock_timestamp()) AND (" condition ") " \
+	"AND (SELECT r.status FROM weir.run r WHERE r.run_id = t.run_id) = 'running' ORDER BY t.not_before NULLS FIRST, t.task_run_id LIMIT $1"
 
 /* See runs_sql(). */
 #define LISTED_BY_SQL \
-	"t.kind = 'for_each' AND EXISTS (SELECT FROM weir.task d WHERE d.pipeline_id = r.pipeline_id AND d.version = r.version " \
-	"AND d.task_no = t.task_no AND jsonb_typeof(d.spec->'items') = 'object')"
+	"t.kind = 'for_each' AND EXISTS (SELECT FROM weir.run r JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version " \
+	"WHERE r.run_id = t.run_id AND d.task_no = t.task_no AND jsonb_typeof(d.spec->'items') = 'object')"
 
 /* noop tasks start and succeed in this transaction, wave after wave. */
 static void
@@ -304,7 +374,7 @@ dispatch_recover(Conductor *c)
 				flight->kind_state = cJSON_CreateObject();
 			flight->external_run_id = SPI_getvalue(table->vals[i], table->tupdesc, 11);
 			flight->reference = json_column(table, i, 12);
-			flight->connection = connection ? connection_read(connection) : NULL;
+			flight->connection = connection ? find_connection(c, connection) : NULL;
 			flight->after_crash = true;
 			if (connection && flight->connection == NULL)
 				fail_attempt(c, flight, "connection_missing", psprintf("connection \"%s\" does not exist", connection));

@@ -5,23 +5,17 @@
  *
  * Runs in the conductor.  Flights live in its memory only; kind_state and
  * external ids are in weir.attempt.  A transfer that ends writes nothing by
- * itself: its verdict waits for the next transaction (flights_write), and
+ * itself: its verdict waits for the next transaction (flightwrite.c), and
  * only then does the next exchange become due.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
-#include "utils/builtins.h"
 #include "utils/hsearch.h"
-#include "utils/jsonb.h"
 #include "utils/memutils.h"
 
 #include "conductor_int.h"
 #include "engine.h"
-#include "json.h"
-#include "outcome.h"
 #include "retry.h"
 #include "urlpolicy.h"
 
@@ -69,8 +63,8 @@ fresh_verdict(Flight *flight)
 	return flight->verdict_cxt;
 }
 
-static void
-drop_verdict(Flight *flight)
+void
+flight_drop_verdict(Flight *flight)
 {
 	MemoryContextDelete(flight->verdict_cxt);
 	flight->verdict = NULL;
@@ -104,8 +98,8 @@ flight_decide(Conductor *c, Flight *flight)
 	MemoryContextSwitchTo(old);
 }
 
-static void
-go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_tries)
+void
+flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_tries)
 {
 	int64		now = now_ms();
 
@@ -113,6 +107,34 @@ go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_tries)
 		flight->step_tries = 0;
 	flight->step = step;
 	flight->due_ms = now + (delay_ms >= 0 ? delay_ms : poll_delay_ms(now - flight->started_ms));
+}
+
+/* Was START sent by this attempt, and nobody read the answer? */
+static bool
+may_have_started(const Flight *flight)
+{
+	return flight->after_crash ||
+		cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(flight->kind_state, "maybe_started"));
+}
+
+/* The kind cannot cancel anything: whatever is under way is left to itself. */
+static void
+abandon(Conductor *c, Flight *flight)
+{
+	bool		is_sent = flight->transfer != NULL || flight->after_crash;
+	MemoryContext old;
+	KindCall	call;
+
+	if (flight->transfer)
+		httpmux_abort(c->mux, flight->transfer);
+	flight->transfer = NULL;
+	old = MemoryContextSwitchTo(fresh_verdict(flight));
+	flight_fill_call(flight, &call);
+	flight->kind->abandon(&call, is_sent, flight->verdict);
+	flight->http_status = 0;
+	flight->due_ms = NEVER;
+	c->has_verdicts = true;
+	MemoryContextSwitchTo(old);
 }
 
 /*
@@ -137,15 +159,20 @@ flight_end(Conductor *c, Flight *flight, int why)
 			sqlpool_cancel(flight);
 		return;
 	}
+	if (flight->kind->abandon != NULL)
+	{
+		abandon(c, flight);
+		return;
+	}
 	if (flight->transfer != NULL)
 		return;
 	if (flight->external_run_id != NULL)
 	{
 		flight->cancel_sent = true;
-		go_to_step(flight, KIND_STEP_CANCEL, 0, true);
+		flight_go_to_step(flight, KIND_STEP_CANCEL, 0, true);
 	}
 	else if ((flight->step == KIND_STEP_START || flight->step == KIND_STEP_PREPARE) &&
-			 flight->step_tries == 0 && !flight->after_crash)
+			 !may_have_started(flight))
 		flight_verdict(c, flight, KIND_CANCELLED, "cancelled", "cancelled before it started", false, false);
 }
 
@@ -196,9 +223,11 @@ follow_verdict(Conductor *c, Flight *flight)
 			verdict->delay_ms = 0;
 			flight->cancel_sent = true;
 		}
-		else if (!known && (verdict->next_step == KIND_STEP_START || verdict->next_step == KIND_STEP_PREPARE))
+		/* A START to be repeated is repeated: its answer says what to cancel. */
+		else if (!known && (verdict->next_step == KIND_STEP_START || verdict->next_step == KIND_STEP_PREPARE) &&
+				 !(flight->step == KIND_STEP_START && may_have_started(flight)))
 		{
-			drop_verdict(flight);
+			flight_drop_verdict(flight);
 			flight_verdict(c, flight, KIND_CANCELLED, "cancelled", "cancelled before it started", false, false);
 			return;
 		}
@@ -210,8 +239,8 @@ follow_verdict(Conductor *c, Flight *flight)
 	}
 	if (verdict->next_step == flight->step)
 		flight->step_tries++;
-	go_to_step(flight, verdict->next_step, verdict->delay_ms, verdict->reset_tries);
-	drop_verdict(flight);
+	flight_go_to_step(flight, verdict->next_step, verdict->delay_ms, verdict->reset_tries);
+	flight_drop_verdict(flight);
 }
 
 static void
@@ -273,129 +302,6 @@ flights_transfers(Conductor *c)
 				flight->signin_wait = false;
 				flight->due_ms = now_ms();
 			}
-	}
-}
-
-/* What a verdict taught us goes into the log: ids, state, the next step. */
-static void
-write_progress(Flight *flight)
-{
-	KindVerdict *verdict = flight->verdict;
-	Oid			types[] = {INT8OID, INT4OID, TEXTOID, TEXTOID, JSONBOID, TEXTOID};
-	char		nulls[] = "      ";
-	Datum		values[6];
-
-	if (verdict->external_run_id)
-		flight->external_run_id = MemoryContextStrdup(flight->cxt, verdict->external_run_id);
-	values[0] = Int64GetDatum(flight->task_run_id);
-	values[1] = Int32GetDatum(flight->attempt_no);
-	nulls[2] = flight->external_run_id ? ' ' : 'n';
-	values[2] = flight->external_run_id ? CStringGetTextDatum(flight->external_run_id) : (Datum) 0;
-	nulls[3] = verdict->external_url ? ' ' : 'n';
-	values[3] = verdict->external_url ? CStringGetTextDatum(verdict->external_url) : (Datum) 0;
-	nulls[4] = flight->kind_state ? ' ' : 'n';
-	values[4] = flight->kind_state ? DirectFunctionCall1(jsonb_in, CStringGetDatum(json_text(flight->kind_state))) : (Datum) 0;
-	values[5] = CStringGetTextDatum(kind_step_name(verdict->outcome == KIND_CONTINUE ? verdict->next_step : flight->step));
-	weir_spi("UPDATE weir.attempt SET external_run_id = $3, kind_state = $5, step = $6, "
-			 "status = CASE WHEN $3 IS NOT NULL AND status = 'intended' THEN 'started' ELSE status END, "
-			 "started_at = CASE WHEN $3 IS NOT NULL AND started_at IS NULL THEN clock_timestamp() ELSE started_at END "
-			 "WHERE task_run_id = $1 AND attempt_no = $2",
-			 6, types, values, nulls);
-	if (flight->external_run_id)
-		weir_spi("UPDATE weir.task_run SET external_run_id = $3, external_url = coalesce($4, external_url) "
-				 "WHERE task_run_id = $1 AND attempt_no = $2",
-				 4, types, values, nulls);
-}
-
-/* An outcome of the engine as an outcome of the attempt. */
-static void
-fill_outcome(const Flight *flight, TaskOutcome *outcome)
-{
-	const KindVerdict *verdict = flight->verdict;
-
-	memset(outcome, 0, sizeof(*outcome));
-	outcome->task_run_id = flight->task_run_id;
-	outcome->attempt_no = flight->attempt_no;
-	outcome->output = verdict->output;
-	outcome->items = verdict->items ? json_text(verdict->items) : NULL;
-	outcome->rows_read = verdict->rows_read;
-	outcome->rows_written = verdict->rows_written;
-	outcome->activities = verdict->activities;
-	outcome->http_status = flight->http_status;
-	outcome->error_code = verdict->error_code;
-	outcome->error_message = verdict->error_message;
-	outcome->error_detail = verdict->error_detail;
-	outcome->is_user_error = verdict->is_user_error;
-	outcome->is_retryable = verdict->is_retryable;
-	outcome->retry_after_ms = flight->retry_after_ms;
-
-	if (verdict->outcome == KIND_SUCCEEDED)
-	{
-		outcome->status = ATTEMPT_SUCCEEDED;
-		outcome->error_message = NULL;
-	}
-	else if (flight->ending == SQL_CANCEL_TIMEOUT)
-	{
-		outcome->status = ATTEMPT_TIMED_OUT;
-		outcome->error_code = "timed_out";
-		outcome->error_message = "attempt timeout exceeded";
-		outcome->is_retryable = true;
-		outcome->is_user_error = false;
-	}
-	else if (flight->ending == SQL_CANCEL_ASKED || verdict->outcome == KIND_CANCELLED)
-	{
-		outcome->status = ATTEMPT_CANCELLED;
-		if (outcome->error_message == NULL)
-			outcome->error_message = "the engine cancelled its run";
-	}
-	else
-	{
-		outcome->status = ATTEMPT_FAILED;
-		if (outcome->error_message == NULL)
-			outcome->error_message = "the engine gave no error text";
-	}
-}
-
-void
-flights_write(Conductor *c)
-{
-	HASH_SEQ_STATUS seq;
-	Flight	   *flight;
-
-	if (!c->has_verdicts)
-		return;
-	c->has_verdicts = false;
-	hash_seq_init(&seq, c->flights);
-	while ((flight = hash_seq_search(&seq)) != NULL)
-	{
-		TaskOutcome outcome;
-
-		if (flight->verdict == NULL)
-			continue;
-		c->did_work = true;
-		if (flight->verdict->outcome == KIND_CONTINUE)
-		{
-			write_progress(flight);
-			if (flight->verdict->next_step == flight->step)
-				flight->step_tries++;
-			go_to_step(flight, flight->verdict->next_step, flight->verdict->delay_ms, flight->verdict->reset_tries);
-			drop_verdict(flight);
-			continue;
-		}
-		/* Whoever holds the pipeline's state lets go some time; the verdict stays. */
-		if (!outcome_lock_run(flight->run_id, false))
-		{
-			c->defer_until_ms = Min(c->defer_until_ms, now_ms() + 200);
-			continue;
-		}
-		if (flight->kind != NULL && flight->kind->is_http && flight->spec != NULL)
-			write_progress(flight);
-		fill_outcome(flight, &outcome);
-		if (!outcome_apply(&outcome))
-			ereport(LOG,
-					(errmsg("attempt %d of task run " INT64_FORMAT " already had an outcome",
-							flight->attempt_no, flight->task_run_id)));
-		flight_remove(c, flight);
 	}
 }
 
@@ -485,6 +391,7 @@ exchange(Conductor *c, Flight *flight)
 
 	options.max_body = (size_t) weir_http_max_body * 1024;
 	options.total_timeout_ms = weir_http_timeout;
+	flight->starts_work = request.starts_work;
 	flight->transfer = httpmux_start(c->mux, request.method, request.url, header_lines(&request, credentials),
 									 request.body, request.body ? strlen(request.body) : 0, &options,
 									 &flight->task_run_id);
@@ -497,12 +404,17 @@ exchange(Conductor *c, Flight *flight)
 static void
 give_up_cancel(Conductor *c, Flight *flight)
 {
+	bool		goes_on = flight->external_run_id != NULL || may_have_started(flight) ||
+		flight->step == KIND_STEP_LOOKUP || (flight->transfer != NULL && flight->starts_work);
+
 	if (flight->transfer)
 		httpmux_abort(c->mux, flight->transfer);
 	flight->transfer = NULL;
 	if (flight->kind->is_http && flight->verdict == NULL)
-		flight_verdict(c, flight, KIND_CANCELLED, "cancel_not_confirmed",
-					   "the engine did not confirm the cancel within weir.cancel_grace", false, false);
+		flight_verdict(c, flight, KIND_FAILED, "cancel_not_confirmed",
+					   goes_on ? "the engine did not confirm the cancel within weir.cancel_grace; its run may still be going on" :
+					   "the engine did not answer within weir.cancel_grace",
+					   false, !goes_on);
 }
 
 void

@@ -55,7 +55,7 @@ cancel_run(Conductor *c, int64 run_id, const char *reason, int why)
 			 "WHERE run_id = $1 AND status IN ('waiting', 'ready')",
 			 1, types, values, NULL);
 	flights_end_run(c, run_id, why);
-	(void) foreach_settle_run(run_id);
+	foreach_settle_run(run_id);
 	advance_finish_run(run_id);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	c->did_work = true;
@@ -282,13 +282,19 @@ intake_runs(Conductor *c)
 	uint64		n;
 	int64	   *runs;
 
-	n = weir_spi("SELECT q.run_id FROM (SELECT r.run_id, r.pipeline_id, r.version, row_number() OVER (PARTITION BY r.pipeline_id ORDER BY r.run_id) AS place "
-				 "FROM weir.run r WHERE r.status = 'queued') q "
-				 "JOIN weir.pipeline p ON p.pipeline_id = q.pipeline_id AND NOT p.is_paused "
-				 "JOIN weir.pipeline_version v ON v.pipeline_id = q.pipeline_id AND v.version = q.version "
-				 "WHERE q.place <= v.max_concurrent_runs - (SELECT count(*) FROM weir.run a "
-				 "WHERE a.pipeline_id = q.pipeline_id AND a.status IN ('running', 'cancelling')) "
-				 "ORDER BY q.run_id LIMIT $1",
+	/* From pipeline to pipeline, and of each only as many as may start: a long queue costs nothing. */
+	n = weir_spi("WITH RECURSIVE w (pipeline_id) AS ("
+				 "(SELECT r.pipeline_id FROM weir.run r WHERE r.status = 'queued' ORDER BY r.pipeline_id LIMIT 1) UNION ALL "
+				 "SELECT (SELECT r.pipeline_id FROM weir.run r WHERE r.status = 'queued' AND r.pipeline_id > w.pipeline_id "
+				 "ORDER BY r.pipeline_id LIMIT 1) FROM w WHERE w.pipeline_id IS NOT NULL) "
+				 "SELECT q.run_id FROM w JOIN weir.pipeline p ON p.pipeline_id = w.pipeline_id AND NOT p.is_paused "
+				 "CROSS JOIN LATERAL (SELECT count(*) AS active FROM weir.run r "
+				 "WHERE r.pipeline_id = w.pipeline_id AND r.status IN ('running', 'cancelling')) a "
+				 "CROSS JOIN LATERAL (SELECT r.run_id, r.version, row_number() OVER (ORDER BY r.run_id) AS place FROM weir.run r "
+				 "WHERE r.pipeline_id = w.pipeline_id AND r.status = 'queued' ORDER BY r.run_id LIMIT greatest(0, "
+				 "(SELECT max(v.max_concurrent_runs) FROM weir.pipeline_version v WHERE v.pipeline_id = w.pipeline_id) - a.active)) q "
+				 "JOIN weir.pipeline_version v ON v.pipeline_id = w.pipeline_id AND v.version = q.version "
+				 "WHERE q.place <= v.max_concurrent_runs - a.active ORDER BY q.run_id LIMIT $1",
 				 1, types, values, NULL);
 	runs = result_ids(n);
 	for (uint64 i = 0; i < n; i++)

@@ -540,7 +540,8 @@ tend_slot(int i, TimestampTz now, TimestampTz *wake_at)
 	else if (weir_enabled && !weir_shmem->launcher_rescan)
 	{
 		/* with a rescan pending the database may be gone: look first */
-		if (slot->not_before > now)
+		/* further ahead than any backoff: the clock was set back */
+		if (slot->not_before > now && !TimestampDifferenceExceeds(now, slot->not_before, BACKOFF_MAX_MS))
 			*wake_at = Min(*wake_at, slot->not_before);
 		else
 		{

@@ -291,7 +291,8 @@ run_as_owner(TaskContext *context, const BoundSql *bound, bool restricted, SqlCa
 		SPI_finish();
 		if (pushed)
 			PopActiveSnapshot();
-		AtEOXact_GUC(true, guc_level);
+		/* A worker is cleaned between tasks; a client's session must not keep what a task sets. */
+		AtEOXact_GUC(!restricted, guc_level);
 		SetUserIdAndSecContext(save_userid, save_sec_context);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(caller);

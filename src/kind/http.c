@@ -497,6 +497,23 @@ http_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 		verdict->output = build_output(response);
 }
 
+/* A service we know nothing about cannot be told to stop; what was sent may take effect. */
+static void
+http_abandon(const KindCall *call, bool is_sent, KindVerdict *verdict)
+{
+	static const char reason[] = "given up before it was answered";
+	int			method = method_of(call->spec);
+
+	if ((is_sent || kind_state_bool(call, "maybe_started")) &&
+		(method < 0 || !methods[method].is_repeatable))
+		kind_fail_unknown(verdict, unknown_message(call, reason));
+	else
+	{
+		kind_fail(verdict, false, true, "cancelled", reason);
+		verdict->outcome = KIND_CANCELLED;
+	}
+}
+
 const TaskKind kind_http = {
 	.name = "http",
 	.connection_kind = "http",
@@ -506,4 +523,5 @@ const TaskKind kind_http = {
 	.resume_step = http_resume_step,
 	.request = http_request,
 	.response = http_response,
+	.abandon = http_abandon,
 };

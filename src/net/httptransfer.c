@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "echo.h"
 #include "httpmux_int.h"
 #include "retry.h"
 #include "urlpolicy.h"
@@ -234,11 +235,26 @@ make_printable(char *text)
 	}
 }
 
+/* An answer may say back what it was asked; nobody sees the credentials in it. */
+static void
+mask_credentials(HttpTransfer *transfer)
+{
+	for (struct curl_slist *line = transfer->headers; line; line = line->next)
+	{
+		if (transfer->body)
+			(void) echo_mask_header(transfer->body, transfer->body_len, line->data);
+		if (transfer->content_type)
+			(void) echo_mask_header(transfer->content_type, strlen(transfer->content_type), line->data);
+	}
+}
+
 static void
 finish(HttpTransfer *transfer)
 {
 	static char empty[] = "";
 	HttpResult *result = &transfer->result;
+
+	mask_credentials(transfer);
 
 	result->body = transfer->body ? transfer->body : empty;
 	result->body_len = transfer->body_len;

@@ -23,6 +23,7 @@
 
 #include "lib/ilist.h"
 
+#include "echo.h"
 #include "json.h"
 #include "signin_int.h"
 
@@ -37,6 +38,8 @@
 #define MAX_HOLD_USER_MS		INT64CONST(10000)	/* somebody is going to correct it */
 #define MAX_RETRY_AFTER_MS		INT64CONST(3600000)
 #define MAX_ERROR_TEXT			500
+
+#define REPEATED	"the sign-in service repeated the secret in its answer"
 
 typedef struct Token
 {
@@ -226,7 +229,7 @@ note_failure(Token *token, const char *text, bool is_user_error, int64 retry_aft
 
 	if (strstr(text, "client_secret=") != NULL ||
 		(token->secret && token->secret[0] && strstr(text, token->secret) != NULL))
-		text = "the sign-in service repeated the secret in its answer";
+		text = REPEATED;
 	token->failures++;
 	hold = Min(hold, most);
 	hold = Max(hold, Min(retry_after_ms, MAX_RETRY_AFTER_MS));
@@ -276,12 +279,18 @@ take_token(Token *token, const cJSON *answer, int64 now_ms)
 	token->error = NULL;
 }
 
+/* Is it up to a person to correct something? */
+static bool
+refusal_is_final(const HttpResult *result)
+{
+	return result->http_status < 500 && result->http_status != 408 && result->http_status != 429;
+}
+
 /* A status other than 200: what the service says about it, else the number. */
 static void
 take_refusal(Token *token, const HttpResult *result, const cJSON *answer, int64 now_ms)
 {
 	int			status = result->http_status;
-	bool		is_user_error = status < 500 && status != 408 && status != 429;
 	const char *description = json_string(json_get(answer, "error_description"));
 	const char *code = json_string(json_get(answer, "error"));
 	char		text[MAX_ERROR_TEXT + 1];
@@ -294,7 +303,7 @@ take_refusal(Token *token, const HttpResult *result, const cJSON *answer, int64 
 	text[strcspn(text, "\r\n")] = '\0';	/* identifiers for support follow, line by line */
 	for (size_t n = strlen(text); n > 0 && text[n - 1] == ' '; n--)
 		text[n - 1] = '\0';
-	note_failure(token, text, is_user_error, result->retry_after_ms, now_ms);
+	note_failure(token, text, refusal_is_final(result), result->retry_after_ms, now_ms);
 }
 
 /* cJSON frees without wiping */
@@ -332,6 +341,13 @@ signin_handle(SignIn *signin, HttpTransfer *transfer, int64 now_ms)
 	else
 	{
 		/*
+		 * Before anything is cut off: a part of the secret is no longer found.
+		 * A token is left as it is, whatever it looks like.
+		 */
+		bool		repeated = token->secret && result->http_status != 200 &&
+			echo_mask(result->body, result->body_len, token->secret);
+
+		/*
 		 * cJSON's parser and not json_parse, because it puts strings straight
 		 * into the tree, where they can be wiped; the other one has a buffer
 		 * in a memory context.  What matters of the tree is checked by hand.
@@ -340,6 +356,8 @@ signin_handle(SignIn *signin, HttpTransfer *transfer, int64 now_ms)
 
 		if (result->http_status == 200)
 			take_token(token, answer, now_ms);
+		else if (repeated)
+			note_failure(token, REPEATED, refusal_is_final(result), result->retry_after_ms, now_ms);
 		else
 			take_refusal(token, result, answer, now_ms);
 		wipe_strings(answer);

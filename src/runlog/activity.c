@@ -8,7 +8,8 @@
  * What is logged of the activities decides between R and D.  So an activity
  * is written under a share lock on its execution: either the end of the
  * execution waits and sees it, or it sees the end and goes the slow way,
- * under the pipeline's lock, where a D that no longer holds is taken back.
+ * under the pipeline's lock, where a D that no longer holds is taken back.  A
+ * run of weir is not decided by activities and does not wait for the lock.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -54,7 +55,7 @@ static const char upsert_sql[] =
 	"coalesce($9, " FROM_OUTPUT("dataWritten") "), $10, $11, "
 	"coalesce($12, CASE WHEN $4 = 'running' THEN clock_timestamp() END), "
 	"coalesce($13, CASE WHEN $4 <> 'running' THEN clock_timestamp() END), $14, $15 "
-	"FROM weir.run r WHERE r.run_id = $1 AND (r.status IN ('running', 'cancelling') OR $16) FOR SHARE OF r "
+	"FROM weir.run r WHERE r.run_id = $1 AND (r.status IN ('running', 'cancelling') OR $16) FOR KEY SHARE OF r "
 	"ON CONFLICT (run_id, activity) DO UPDATE SET phase = excluded.phase, status = excluded.status, "
 	"rows_read = coalesce(excluded.rows_read, t.rows_read), "
 	"rows_copied = coalesce(excluded.rows_copied, t.rows_copied), "

@@ -165,7 +165,7 @@ advance_fail_fast(int64 run_id)
 			 1, types, values, NULL);
 	if (read_ended(&blocked))
 		advance_ended(blocked.runs, blocked.tasks, false);
-	(void) foreach_settle_run(run_id);
+	foreach_settle_run(run_id);
 }
 
 /* How the tasks of a run ended. */

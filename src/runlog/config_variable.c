@@ -6,8 +6,9 @@
  * fixed when it is first set, and compares as that type and nothing else: a
  * text that looks like a date is a text.
  *
- * Locks: the run first (shared, so that it cannot end or be rolled back
- * meanwhile), then the variable.  Two sessions that set one variable take
+ * Locks: the run first (FOR KEY SHARE, so that an outside execution cannot
+ * end, and none be rolled back, meanwhile; a run of weir itself goes on: the
+ * call may be one of its own SQL tasks), then the variable.  Two sessions that set one variable take
  * turns, and the later one compares with what the earlier one committed, so
  * a watermark never moves back by a race.
  *-------------------------------------------------------------------------
@@ -74,7 +75,7 @@ static const char set_sql[] =
 	"WHERE system_name = $1 AND object_name = $2 AND variable_name = $3";
 
 static const char run_sql[] =
-	"SELECT r.status FROM weir.run r WHERE r.run_id = $1 FOR SHARE";
+	"SELECT r.status FROM weir.run r WHERE r.run_id = $1 FOR KEY SHARE";
 
 /* ---- types ---- */
 

@@ -152,7 +152,7 @@ static const char lock_child_sql[] =
 	"FROM weir.run r JOIN weir.pipeline_state s ON s.pipeline_id = r.pipeline_id "
 	"JOIN weir.run b ON b.run_id = r.parent_run_id "
 	"WHERE r.run_id = $1 AND (NOT r.is_batch OR $2) "
-	"FOR UPDATE OF s FOR SHARE OF b FOR UPDATE OF r";
+	"FOR UPDATE OF s FOR KEY SHARE OF b FOR UPDATE OF r";
 
 static const char kinship_sql[] =
 	"SELECT r.pipeline_id, r.is_batch, "
@@ -228,24 +228,33 @@ execution_unknown(int64 execution_id)
 			 errhint("Pass the ExecutionID that log_execution_start returned.")));
 }
 
+void
+execution_lock_family(int64 pipeline_id)
+{
+	static const Oid int8 = INT8OID;
+	Datum		id = Int64GetDatum(pipeline_id);
+
+	(void) weir_spi(lock_family_sql, 1, &int8, &id, NULL);
+}
+
 /* Batches, and what is wrong with an execution that cannot be locked. */
 static void
 lock_rare(int64 execution_id, Execution *execution)
 {
 	Datum		id = Int64GetDatum(execution_id);
 	static const Oid int8 = INT8OID;
-	Datum		pipeline_id;
+	int64		pipeline_id;
 	bool		is_batch;
 	bool		has_parent;
 
 	if (weir_spi(kinship_sql, 1, &int8, &id, NULL) == 0)
 		execution_unknown(execution_id);
-	pipeline_id = Int64GetDatum(weir_spi_int64(0, 1, NULL));
+	pipeline_id = weir_spi_int64(0, 1, NULL);
 	is_batch = weir_spi_bool(0, 2, NULL);
 	has_parent = weir_spi_bool(0, 3, NULL);
 
 	if (is_batch)
-		(void) weir_spi(lock_family_sql, 1, &int8, &pipeline_id, NULL);
+		execution_lock_family(pipeline_id);
 	if (!lock_try(execution_id, is_batch, !has_parent, has_parent, execution))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

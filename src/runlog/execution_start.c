@@ -83,7 +83,10 @@ static const char lock_sql[] =
 	"SELECT s.pipeline_id, s.skip_once, s.next_load_status, s.origin_row_audit_id, "
 	"s.last_run_id, s.last_success_run_id "
 	"FROM weir.pipeline p JOIN weir.pipeline_state s ON s.pipeline_id = p.pipeline_id "
-	"WHERE p.name = $1 FOR UPDATE OF s";
+	"WHERE p.name = $1 AND (NOT p.is_batch OR $2) FOR UPDATE OF s";
+
+static const char batch_sql[] =
+	"SELECT p.pipeline_id FROM weir.pipeline p WHERE p.name = $1";
 
 static const char register_sql[] =
 	"WITH p AS (INSERT INTO weir.pipeline (name, project, owner, is_batch) VALUES ($1, $2, $3, $4) "
@@ -126,7 +129,7 @@ static const char stale_sql[] =
 
 static const char parent_sql[] =
 	"SELECT b.pipeline_id, b.is_external, b.is_batch, b.status, " OUTERMOST_START("b.run_id")
-	" FROM weir.run b WHERE b.run_id = $1 FOR SHARE OF b";
+	" FROM weir.run b WHERE b.run_id = $1 FOR KEY SHARE OF b";
 
 static const char again_sql[] =
 	"SELECT r.start_status, r.next_load_status, r.last_run_id, r.row_audit_id, "
@@ -208,14 +211,14 @@ read_arguments(FunctionCallInfo fcinfo, Start *start)
 /* ---- reading under the lock ---- */
 
 static bool
-lock_state(Start *start)
+lock_state_as(Start *start, bool batch)
 {
-	static const Oid text = TEXTOID;
-	Datum		name = CStringGetTextDatum(start->pipeline_name);
+	static const Oid types[2] = {TEXTOID, BOOLOID};
+	Datum		values[2] = {CStringGetTextDatum(start->pipeline_name), BoolGetDatum(batch)};
 	char		next_load;
 	bool		never;
 
-	if (weir_spi(lock_sql, 1, &text, &name, NULL) == 0)
+	if (weir_spi(lock_sql, 2, types, values, NULL) == 0)
 		return false;
 
 	start->pipeline_id = weir_spi_int64(0, 1, NULL);
@@ -228,6 +231,24 @@ lock_state(Start *start)
 	(void) weir_spi_int64(0, 6, &never);
 	start->is_initial = never;
 	return true;
+}
+
+/*
+ * A batch that crashed is closed together with its children, whose pipelines
+ * may be older than its own: all are locked first, ids ascending.
+ */
+static bool
+lock_state(Start *start)
+{
+	static const Oid text = TEXTOID;
+	Datum		name = CStringGetTextDatum(start->pipeline_name);
+
+	if (!start->is_batch && lock_state_as(start, false))
+		return true;
+	if (weir_spi(batch_sql, 1, &text, &name, NULL) == 0)
+		return false;
+	execution_lock_family(weir_spi_int64(0, 1, NULL));
+	return lock_state_as(start, true);
 }
 
 /*

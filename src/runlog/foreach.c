@@ -15,7 +15,6 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 
@@ -198,7 +197,7 @@ complete(Datum task_run_ids, Datum *ended)
  * Those of the task runs whose items have all ended end.  The output lists
  * the items' outputs in their order, as many as fit.
  */
-static bool
+static void
 finish(Datum task_run_ids)
 {
 	Oid			types[1] = {INT8ARRAYOID};
@@ -209,7 +208,7 @@ finish(Datum task_run_ids)
 	bool		all_succeeded;
 
 	if (!complete(task_run_ids, &ended))
-		return false;
+		return;
 	weir_spi("WITH i AS MATERIALIZED (SELECT t.task_run_id AS parent_id, i.* FROM weir.task_run t JOIN weir.run r USING (run_id) "
 			 "JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.parent_no = t.task_no "
 			 "JOIN weir.task_run i ON i.run_id = t.run_id AND i.task_no = d.task_no "
@@ -248,14 +247,13 @@ finish(Datum task_run_ids)
 			 1, types, &ended, NULL);
 	runs = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (isnull)
-		return false;
+		return;
 	tasks = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
 	all_succeeded = weir_spi_bool(0, 3, NULL);
 	advance_ended(runs, tasks, all_succeeded);
-	return true;
 }
 
-bool
+void
 foreach_expand(int64 run_id, int64 task_run_id, const char *items)
 {
 	Datum		id = Int64GetDatum(task_run_id);
@@ -266,17 +264,17 @@ foreach_expand(int64 run_id, int64 task_run_id, const char *items)
 		insert_items(task_run_id, items);
 	if (has_failed_fast(run_id))
 		advance_fail_fast(run_id);
-	return finish(PointerGetDatum(construct_array(&id, 1, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE)));
+	finish(weir_array(INT8OID, &id, 1));
 }
 
-bool
+void
 foreach_items_ended(Datum task_run_ids)
 {
 	start_next(task_run_ids);
-	return finish(task_run_ids);
+	finish(task_run_ids);
 }
 
-bool
+void
 foreach_settle_run(int64 run_id)
 {
 	Oid			types[1] = {INT8OID};
@@ -287,5 +285,6 @@ foreach_settle_run(int64 run_id)
 	weir_spi("SELECT array_agg(task_run_id) FROM weir.task_run WHERE run_id = $1 AND kind = 'for_each' AND status = 'running'",
 			 1, types, values, NULL);
 	ids = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	return !isnull && finish(ids);
+	if (!isnull)
+		finish(ids);
 }

@@ -27,6 +27,7 @@
 #include "access.h"
 #include "catalog.h"
 #include "catalogutil.h"
+#include "compat.h"
 #include "engine.h"
 #include "runapi.h"
 #include "status.h"
@@ -292,7 +293,7 @@ weir_cancel(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(wanted);
 }
 
-static void pg_attribute_noreturn()
+noreturn_compat static void
 not_repairable(const RunFacts *run, const char *detail, const char *hint)
 {
 	ereport(ERROR,

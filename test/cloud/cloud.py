@@ -83,7 +83,7 @@ class Cloud:
             entry["status"], entry["answered"] = response.status, True
             return response
         entry["fault"] = fault.kind
-        await asyncio.sleep(fault.spec.get("delay_before_ms", 0) / 1000)
+        await fault.before()
         response = await self._work(handler, request, entry) if fault.carries_out else None
         response = fault.damage(response, operation)
         entry["status"] = response.status or None

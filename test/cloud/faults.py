@@ -10,6 +10,7 @@ Faults of the answer damage one HTTP exchange.  Those that carry out the work fi
 the ones that find missing idempotency.  Faults of the work make a task or copy fail.
 """
 
+import asyncio
 import fnmatch
 import itertools
 import json
@@ -20,7 +21,7 @@ from server import Response, http_date, json_response
 
 # kind -> whether the work is carried out before the answer is damaged
 ANSWER = {"status": False, "html": False, "reset_before": False, "delay": True, "reset_after": True,
-          "half_body": True, "not_json": True, "huge": True, "slow_drip": True}
+          "hold": True, "half_body": True, "not_json": True, "huge": True, "slow_drip": True}
 WORK = {"task_fails", "copy_fails", "never_ends"}
 OPTIONS = {"fault", "operation", "times", "after", "status", "body", "headers", "retry_after",
            "retry_after_date", "delay_ms", "delay_before_ms", "do_work", "mb", "chunked", "drip_ms",
@@ -55,6 +56,7 @@ class Fault:
         self.after = spec.get("after", 0)
         self.seen = 0
         self.struck = 0
+        self.removed = asyncio.Event()
 
     def strikes(self, facts):
         """Count the match and say whether this one is hit."""
@@ -68,6 +70,12 @@ class Fault:
         self.struck += 1
         return True
 
+    async def before(self):
+        """What happens to the request before it is looked at."""
+        await asyncio.sleep(self.spec.get("delay_before_ms", 0) / 1000)
+        if self.kind == "hold":
+            await self.removed.wait()
+
     @property
     def carries_out(self):
         return self.kind == "delay" or bool(self.spec.get("do_work", ANSWER[self.kind]))
@@ -75,9 +83,9 @@ class Fault:
     def damage(self, response, operation):
         """What the client gets instead of `response` (None when no work was carried out)."""
         kind, spec = self.kind, self.spec
-        if kind == "delay":
+        if kind == "delay" or (kind == "hold" and response is not None):
             return response
-        if kind in ("reset_before", "reset_after"):
+        if kind in ("reset_before", "reset_after", "hold"):
             return Response(0, effect={"kind": "reset"})
         if kind == "status":
             return self._status(spec, operation)
@@ -85,7 +93,7 @@ class Fault:
             return Response(spec.get("status", 502), HTML_PAGE, {"Content-Type": "text/html"})
         if kind == "not_json":
             body = spec.get("body", '{"truncated": [1, 2')
-            return Response(spec.get("status", 200), str(body).encode(),
+            return Response(spec.get("status", 200), raw(str(body)),
                             {"Content-Type": "application/json"})
         if response is None:
             response = json_response(200, {})
@@ -109,10 +117,15 @@ class Fault:
         if body is None:
             body = usual_body(spec["status"], operation)
         text = body if isinstance(body, str) else json.dumps(body)
-        return Response(spec["status"], text.encode(), headers)
+        return Response(spec["status"], raw(text), headers)
 
     def describe(self):
         return {"id": self.number, **self.spec, "seen": self.seen, "struck": self.struck}
+
+
+def raw(text):
+    """Bytes of a body; \\udc80 to \\udcff stand for the bytes 80 to ff, so that it need not be UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def usual_body(status, operation):
@@ -146,10 +159,15 @@ class Faults:
         return added
 
     def remove(self, number):
-        self.list = [fault for fault in self.list if fault.number != number]
+        self._remove([fault for fault in self.list if fault.number == number])
 
     def clear(self):
-        self.list.clear()
+        self._remove(list(self.list))
+
+    def _remove(self, faults):
+        for fault in faults:
+            self.list.remove(fault)
+            fault.removed.set()
 
     def for_request(self, operation, facts):
         for fault in self.list:

@@ -15,6 +15,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -272,6 +273,16 @@ def faults(c, query):
     began = time.monotonic()
     create()
     check("delay", time.monotonic() - began > 0.29)
+    fault(operation="adf.createRun", fault="hold")
+    began = counts()["started"]
+    held = threading.Thread(target=create)
+    held.start()
+    c.control("GET", "wait?operation=adf.createRun&fault=hold")
+    check("a held request has begun nothing", counts()["started"] == began, counts())
+    number = next(f["id"] for f in c.control("GET", "faults")["faults"] if f["fault"] == "hold")
+    c.control("DELETE", f"faults/{number}")
+    held.join()
+    check("released, it is carried out", counts()["started"] == began + 1, counts())
     fault(operation="databricks.run-now", status=500, times=2, after=1, job_id=102)
     statuses = [c.dbx("POST", "run-now", {"job_id": job})[0] for job in (103, 102, 102, 102, 102)]
     check("after, times and selectors", statuses == [200, 200, 500, 500, 200], statuses)

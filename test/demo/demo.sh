@@ -150,7 +150,8 @@ kill_conductor()
 	log=$(wc -l <"$SCRATCH/server.log")
 	[ -n "$pid" ] || { say "no conductor is running"; return 1; }
 	say "    kill -9 $pid    # the conductor"
-	as_user kill -9 "$pid"
+	# the shell's own: a bare machine has no program of that name
+	as_user sh -c 'kill -9 "$1"' sh "$pid"
 	wait_until "SELECT pg_postmaster_start_time() IS NOT NULL"
 	say "    PostgreSQL has restarted all its processes, which is what it does when one dies:"
 	tail -n +"$log" "$SCRATCH/server.log" | grep -E 'terminated by signal|reinitializing|ready to accept' |

@@ -181,11 +181,14 @@ weir_scratch()
 	SERVER_BIN=$SCRATCH/pg$("$SERVER_CONFIG" --bindir)
 }
 
-# The checkout may be where only root can read: copy it.
+# The checkout may be where only root can read: copy it.  KEEP_OBJECTS=1 says
+# that its objects were built the way we build.
 weir_copy_sources()
 {
+	local -a objects=(--exclude='*.o' --exclude='*.d' --exclude='*.bc' --exclude='*.so')
+	[ -z "${KEEP_OBJECTS:-}" ] || objects=()
 	as_user mkdir -p "$SCRATCH/src"
-	tar -C "$WEIR_ROOT" --exclude=./.git --exclude='*.o' --exclude='*.d' --exclude='*.bc' --exclude='*.so' \
+	tar -C "$WEIR_ROOT" --exclude=./.git "${objects[@]}" \
 		--exclude=__pycache__ --exclude=./test/unit/build --exclude=./test/unit/kinds/build --exclude=./tmp_check --exclude=./results --exclude='./sql/weir--0.1.sql' \
 		-cf - . | as_user tar -C "$SCRATCH/src" --no-same-owner -xf -
 }

@@ -61,7 +61,9 @@ SET ROLE regress_weir_admin;
 SELECT weir.create_secret('token_d' 'the very secret value');
 SELECT weir.create_secret('token_d', "the very secret value");
 SELECT weir.create_secret('token_d', 'the very secret value'::int::text);
+\set VERBOSITY terse
 SELECT weir.create_secret('token_d', valeu => 'the very secret value');
+\set VERBOSITY default
 
 -- references
 SELECT weir.create_secret('r', reference => 'keyvault:vault/name');
@@ -77,12 +79,12 @@ SELECT weir.create_secret('f', reference => 'file:/' || repeat('x', 4096));
 RESET ROLE;
 -- below the allowed directory, and out of it again
 SELECT split_part(current_setting('weir.secret_directories'), ',', 1) AS directory \gset
-COPY (SELECT 1) TO PROGRAM 'ln -sf /etc/passwd ../weir_regress_link';
+COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; ln -sf /etc/passwd ../weir_regress_link';
 SELECT weir.create_secret('file_later', reference => 'file:' || :'directory' || '/not-there-yet');
 SELECT public.regress_try(format('SELECT weir.create_secret(''f'', reference => %L)', 'file:' || :'directory' || '/../weir_regress_link')) AS escapes;
 SELECT public.regress_try(format('SELECT weir.create_secret(''f'', reference => %L)', 'file:' || :'directory' || '/..')) AS escapes;
 SELECT public.regress_try(format('SELECT weir.create_secret(''f'', reference => %L)', 'file:' || :'directory')) AS directory_itself;
-COPY (SELECT 1) TO PROGRAM 'rm ../weir_regress_link';
+COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; rm ../weir_regress_link';
 
 -- changes
 SET ROLE regress_weir_admin;
@@ -104,7 +106,10 @@ SELECT * FROM weir.secret;
 SET ROLE regress_weir_operator;
 SELECT weir.create_secret('mine', 'value');
 SELECT weir.drop_secret('token_a');
+-- the words differ between releases
+\set VERBOSITY sqlstate
 SHOW weir.secret_key_file;
+\set VERBOSITY default
 RESET ROLE;
 
 -- the key file
@@ -142,10 +147,10 @@ COPY (SELECT repeat('xy', 32)) TO PROGRAM 'cat >../weir_regress_key';
 SELECT public.regress_try($$SELECT weir.create_secret('k', 'value')$$);
 COPY (SELECT repeat('0f', 32)) TO PROGRAM 'cat >../weir_regress_key';
 SELECT public.regress_try($$SELECT weir.create_secret('k', 'value')$$);
-COPY (SELECT 1) TO PROGRAM 'printf 0123456789abcdefghijklmnopqrstuv >../weir_regress_key';
+COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; printf 0123456789abcdefghijklmnopqrstuv >../weir_regress_key';
 SELECT public.regress_try($$SELECT weir.create_secret('k2', 'value')$$);
 SELECT count(DISTINCT substr(ciphertext, 2, 4)) AS keys FROM weir.secret WHERE name IN ('k', 'k2', 'token_a');
-COPY (SELECT 1) TO PROGRAM 'rm ../weir_regress_key';
+COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; rm ../weir_regress_key';
 ALTER SYSTEM RESET weir.secret_key_file;
 SELECT pg_reload_conf();
 \c -

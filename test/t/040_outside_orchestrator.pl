@@ -13,7 +13,7 @@ use Test::More;
 
 use WeirTest;
 
-my $json = JSON::PP->new->canonical;
+my $json = JSON::PP->new->canonical->ascii;
 my $client = dirname(__FILE__) . '/wire_client.py';
 my $node = weir_node('outside');
 our $password = 'the orchestrator\'s';
