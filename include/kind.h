@@ -130,7 +130,8 @@ typedef struct TaskKind
 	const char *name;			/* sql, http, ... */
 	const char *connection_kind;	/* kind of connection it needs, NULL for none */
 	bool		is_http;		/* exchanges with an engine */
-	bool		is_inline;		/* the conductor decides it itself, see decide; neither: sql and noop */
+	bool		is_inline;		/* the conductor decides it itself, see decide (a for_each: unless a statement
+								 * lists its items); neither: sql and noop */
 	/* Check a spec when it is defined; references are not rendered yet.  First problem wins. */
 	void		(*validate) (const cJSON *spec, KindProblem *problem);
 	/* Kinds that choose a branch: is there one of this name?  Else NULL. */

@@ -207,6 +207,17 @@ is(wait_for_run($node, $run, 'succeeded'), 'succeeded', 'repaired');
 is(join(' ', map { $cloud->started($_) } qw(databricks.run-now databricks.repair)), '3 1', 'the run of that one item was repaired');
 is(value("SELECT count(*) FROM weir.activity WHERE run_id = $run AND activity LIKE 't[_]/%'"), '3', 'activities name the item');
 
+# --- D: items of the new run resume what failed in the one before
+define('resumed', [ { name => 'land', kind => 'noop', phase => 'land' },
+		for_each('t', [ 0, 0.1, 0.2 ], { kind => 'databricks_job', connection => 'dbx_dev',
+				spec => { job_id => 102, job_parameters => { seconds => '{{item}}', item => '{{item_no}}' } } }, depends_on => ['land']) ]);
+$cloud->reset;
+$cloud->add_fault(fault => 'task_fails', job_id => 102, task_key => 'wait', message => 'broken', times => 1);
+runs('resumed', 'failed', 'an item fails after landing');
+$run = runs('resumed', 'succeeded', 'the next start');
+is(value("SELECT start_status FROM weir.run WHERE run_id = $run"), 'D', 'resumes after landing');
+is(join(' ', map { $cloud->started($_) } qw(databricks.run-now databricks.repair)), '5 1', 'down to the item that failed');
+
 # --- a killed conductor in the middle of 200 items
 define('killed', [ for_each('t', { sql => 'SELECT name FROM public.object ORDER BY name LIMIT 200' }, $note, concurrency => 4) ]);
 {
