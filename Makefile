@@ -76,6 +76,9 @@ test-unit:
 test-asan:
 	@$(run) PART='$(PART)' TESTS='$(TESTS)' test/run.sh --asan
 
+test-suite:
+	@$(run) SUITE='$(SUITE)' WITH='$(WITH)' AS='$(AS)' COMMANDS='$(COMMANDS)' test/chroot.sh
+
 lint:
 	@$(run) test/lint.sh
 
@@ -85,7 +88,10 @@ bench:
 soak:
 	@$(run) KILLS='$(KILLS)' SEED='$(SEED)' test/chaos/run
 
+model:
+	@$(run) ONLY='$(ONLY)' test/model/run
+
 mutants:
 	@$(run) ONLY='$(ONLY)' test/mutants/run
 
-.PHONY: demo demo-stop test test-unit test-asan lint bench soak mutants
+.PHONY: demo demo-stop test test-unit test-asan test-suite lint bench soak model mutants

@@ -42,6 +42,12 @@ extern bool dag_sort(int ntasks, const DagEdge *edges, int nedges,
 extern void dag_free(Dag *dag);
 
 /*
+ * Adds to reached[0 .. ntasks-1] every task that can be reached from those
+ * already in it, against the edges (upstream) or along them.
+ */
+extern void dag_reach(int ntasks, const DagEdge *edges, int nedges, bool upstream, bool *reached);
+
+/*
  * Sets is_ancestor[0 .. ntasks-1]: true for every task that "task" depends
  * on, directly or not.  The edges must have passed dag_sort.
  */

@@ -61,6 +61,8 @@ typedef struct Definition
 	int			max_concurrent_runs;
 	int64		timeout_ms;		/* of a run; 0: none */
 	const char *on_failure;		/* continue or fail_fast */
+	const char *on_overlap;		/* queue, skip or cancel_older */
+	int			priority;
 	int			nparams;
 	DefParam   *params;
 	int			ntasks;

@@ -13,6 +13,7 @@
 #define ENGINE_WAKE_TASK		8	/* a SQL worker wrote an outcome */
 #define ENGINE_WAKE_ALL			15
 #define ENGINE_WAKE_INSTALLED	16	/* CREATE EXTENSION; set beside the others, for the launcher's sake */
+#define ENGINE_WAKE_WAITERS		32	/* nothing for the conductor: sessions in weir.wait() look again */
 
 /*
  * Wake this database's conductor when the current transaction commits; a

@@ -93,6 +93,8 @@ CREATE TABLE weir.pipeline_version (
 	max_concurrent_runs integer NOT NULL DEFAULT 1 CHECK (max_concurrent_runs > 0),
 	run_timeout		interval,
 	on_failure		text NOT NULL DEFAULT 'continue' CHECK (on_failure IN ('continue', 'fail_fast')),
+	on_overlap		text NOT NULL DEFAULT 'queue' CHECK (on_overlap IN ('queue', 'skip', 'cancel_older')),
+	priority		integer NOT NULL DEFAULT 0 CHECK (priority BETWEEN -1000 AND 1000),
 	created_by		regrole NOT NULL,
 	created_at		timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (pipeline_id, version)
@@ -101,9 +103,11 @@ COMMENT ON TABLE weir.pipeline_version IS 'One immutable version of a definition
 COMMENT ON COLUMN weir.pipeline_version.pipeline_id IS 'The pipeline';
 COMMENT ON COLUMN weir.pipeline_version.version IS '1, 2, 3, ... in order of definition';
 COMMENT ON COLUMN weir.pipeline_version.definition IS 'The definition as it was given';
-COMMENT ON COLUMN weir.pipeline_version.max_concurrent_runs IS 'Further runs stay queued';
+COMMENT ON COLUMN weir.pipeline_version.max_concurrent_runs IS 'Further runs wait, are skipped or take the place of older ones, see on_overlap';
 COMMENT ON COLUMN weir.pipeline_version.run_timeout IS 'A run longer than this ends as timed_out';
 COMMENT ON COLUMN weir.pipeline_version.on_failure IS 'continue: branches that do not depend on a failed task go on; fail_fast: nothing new starts after a failure';
+COMMENT ON COLUMN weir.pipeline_version.on_overlap IS 'What a run does when max_concurrent_runs are going on: queue waits, skip ends as skipped, cancel_older cancels those before it';
+COMMENT ON COLUMN weir.pipeline_version.priority IS 'Runs of a higher priority start first, -1000 to 1000';
 COMMENT ON COLUMN weir.pipeline_version.created_by IS 'Who defined this version';
 COMMENT ON COLUMN weir.pipeline_version.created_at IS 'When';
 

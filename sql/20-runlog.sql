@@ -10,6 +10,19 @@ COMMENT ON SEQUENCE weir.error_id_seq IS 'Ids of errors';
 CREATE SEQUENCE weir.request_id_seq;
 COMMENT ON SEQUENCE weir.request_id_seq IS 'Ids of requests to the conductor';
 
+-- Statuses and codes are checked by the code that knows them: a list written
+-- here would be read and planned again by every statement that writes a row.
+CREATE FUNCTION weir._is_run(status text, start_status "char", next_load_status "char") RETURNS boolean
+	AS 'MODULE_PATHNAME', 'weir_is_run' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION weir._is_run(text, "char", "char") IS 'Are these a status and the codes of a run?';
+CREATE FUNCTION weir._is_task_run(status text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'weir_is_task_run' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION weir._is_task_run(text) IS 'Is this a status of a task run?';
+CREATE FUNCTION weir._is_attempt(status text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'weir_is_attempt' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION weir._is_attempt(text) IS 'Is this a status of an attempt?';
+REVOKE ALL ON FUNCTION weir._is_run(text, "char", "char"), weir._is_task_run(text), weir._is_attempt(text) FROM PUBLIC;
+
 CREATE TABLE weir.run (
 	run_id			bigint PRIMARY KEY DEFAULT nextval('weir.run_id_seq'),
 	pipeline_id		bigint NOT NULL,
@@ -18,13 +31,17 @@ CREATE TABLE weir.run (
 	is_external		boolean NOT NULL DEFAULT false,
 	is_batch		boolean NOT NULL DEFAULT false,
 	parent_run_id	bigint,
-	status			text NOT NULL DEFAULT 'queued' CHECK (status IN ('queued', 'running', 'cancelling', 'succeeded', 'failed', 'timed_out', 'cancelled', 'skipped', 'aborted')),
-	start_status	"char" CHECK (start_status IN ('E', 'R', 'D', 'C', 'A')),
-	next_load_status "char" CHECK (next_load_status IN ('P', 'R', 'D', 'C')),
+	status			text NOT NULL DEFAULT 'queued',
+	start_status	"char",
+	next_load_status "char",
 	row_audit_id	bigint,
 	last_run_id		bigint,
 	params			jsonb NOT NULL DEFAULT '{}',
 	selected_tasks	text[],
+	backfill_id		bigint,
+	is_apart		boolean NOT NULL GENERATED ALWAYS AS (selected_tasks IS NOT NULL OR backfill_id IS NOT NULL) STORED,
+	priority		integer NOT NULL DEFAULT 0,
+	on_overlap		text,
 	nominal_time	timestamptz,
 	window_start	timestamptz,
 	window_end		timestamptz,
@@ -42,14 +59,19 @@ CREATE TABLE weir.run (
 	deadline		timestamptz,
 	cancel_reason	text,
 	error_message	text,
-	repair_no		integer NOT NULL DEFAULT 0
+	repair_no		integer NOT NULL DEFAULT 0,
+	CONSTRAINT run_status_check CHECK (weir._is_run(status, start_status, next_load_status))
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
-CREATE INDEX run_queued ON weir.run (pipeline_id, run_id) WHERE status = 'queued';
+CREATE INDEX run_queued ON weir.run (pipeline_id, priority DESC, run_id) WHERE status = 'queued';
+CREATE INDEX run_overlap ON weir.run (pipeline_id, run_id) WHERE status = 'queued' AND on_overlap IS NOT NULL;
+CREATE INDEX run_by_backfill ON weir.run (backfill_id, run_id) WHERE backfill_id IS NOT NULL;
 CREATE INDEX run_active ON weir.run (pipeline_id, run_id) WHERE status IN ('running', 'cancelling');
 CREATE INDEX run_deadline ON weir.run (deadline) WHERE status = 'running' AND deadline IS NOT NULL;
 CREATE INDEX run_by_pipeline ON weir.run (pipeline_id, run_id DESC);
 CREATE INDEX run_by_parent ON weir.run (parent_run_id) WHERE parent_run_id IS NOT NULL;
 CREATE UNIQUE INDEX run_external ON weir.run (pipeline_id, external_system, external_run_id) NULLS NOT DISTINCT WHERE external_run_id IS NOT NULL;
+-- Reports ask for a period, here and in the tables below.
+CREATE INDEX run_by_time ON weir.run (queued_at);
 COMMENT ON TABLE weir.run IS 'One execution of a pipeline; its id is the execution id of outside orchestrators';
 COMMENT ON COLUMN weir.run.run_id IS 'Id of the run, the execution id';
 COMMENT ON COLUMN weir.run.pipeline_id IS 'The pipeline';
@@ -65,6 +87,10 @@ COMMENT ON COLUMN weir.run.row_audit_id IS 'Id stamped on landed rows: this run,
 COMMENT ON COLUMN weir.run.last_run_id IS 'The run of the pipeline before this one';
 COMMENT ON COLUMN weir.run.params IS 'Parameters, defaults filled in';
 COMMENT ON COLUMN weir.run.selected_tasks IS 'A partial run: only these tasks run; null for all';
+COMMENT ON COLUMN weir.run.backfill_id IS 'The backfill it belongs to';
+COMMENT ON COLUMN weir.run.is_apart IS 'Partial runs and backfills: they say nothing of what the pipeline''s next start must do';
+COMMENT ON COLUMN weir.run.priority IS 'Of the queued runs of a pipeline the highest priority starts first, then the oldest';
+COMMENT ON COLUMN weir.run.on_overlap IS 'skip or cancel_older: what it does instead of waiting for other runs of its pipeline; null waits';
 COMMENT ON COLUMN weir.run.nominal_time IS 'The moment the run is for';
 COMMENT ON COLUMN weir.run.window_start IS 'Start of the window the run covers';
 COMMENT ON COLUMN weir.run.window_end IS 'End of the window, exclusive';
@@ -91,7 +117,7 @@ CREATE TABLE weir.task_run (
 	task_name		text NOT NULL,
 	kind			text NOT NULL,
 	phase			text NOT NULL,
-	status			text NOT NULL CHECK (status IN ('waiting', 'ready', 'running', 'succeeded', 'failed', 'timed_out', 'cancelled', 'blocked', 'reused', 'skipped')),
+	status			text NOT NULL CHECK (weir._is_task_run(status)),
 	pending_upstream integer NOT NULL DEFAULT 0,
 	failed_upstream integer NOT NULL DEFAULT 0,
 	blocked_upstream integer NOT NULL DEFAULT 0,
@@ -120,6 +146,7 @@ CREATE INDEX task_run_ready ON weir.task_run (not_before, task_run_id) WHERE sta
 CREATE INDEX task_run_live ON weir.task_run (run_id) WHERE status IN ('waiting', 'ready', 'running');
 CREATE INDEX task_run_item_active ON weir.task_run (parent_task_run_id) WHERE parent_task_run_id IS NOT NULL AND status IN ('ready', 'running');
 CREATE INDEX task_run_item_waiting ON weir.task_run (parent_task_run_id, item_no) WHERE parent_task_run_id IS NOT NULL AND status = 'waiting';
+CREATE INDEX task_run_by_time ON weir.task_run (started_at) WHERE started_at IS NOT NULL;
 COMMENT ON TABLE weir.task_run IS 'One execution of a task in a run';
 COMMENT ON COLUMN weir.task_run.task_run_id IS 'Id of the task run';
 COMMENT ON COLUMN weir.task_run.run_id IS 'The run';
@@ -156,7 +183,7 @@ CREATE TABLE weir.attempt (
 	attempt_no		integer NOT NULL,
 	run_id			bigint NOT NULL,
 	token			text NOT NULL,
-	status			text NOT NULL DEFAULT 'intended' CHECK (status IN ('intended', 'started', 'succeeded', 'failed', 'timed_out', 'cancelled', 'lost')),
+	status			text NOT NULL DEFAULT 'intended' CHECK (weir._is_attempt(status)),
 	step			text,
 	kind_state		jsonb,
 	request			jsonb,
@@ -175,6 +202,7 @@ CREATE TABLE weir.attempt (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX attempt_live ON weir.attempt (task_run_id) WHERE status IN ('intended', 'started');
 CREATE INDEX attempt_by_run ON weir.attempt (run_id);
+CREATE INDEX attempt_by_time ON weir.attempt (intended_at);
 COMMENT ON TABLE weir.attempt IS 'One try of a task run; written and committed before anything is sent';
 COMMENT ON COLUMN weir.attempt.task_run_id IS 'The task run';
 COMMENT ON COLUMN weir.attempt.attempt_no IS '1, 2, 3, ...';
@@ -210,6 +238,7 @@ CREATE TABLE weir.error (
 	occurred_at		timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX error_by_run ON weir.error (run_id);
+CREATE INDEX error_by_time ON weir.error (occurred_at);
 COMMENT ON TABLE weir.error IS 'Errors of runs';
 COMMENT ON COLUMN weir.error.error_id IS 'Id of the error';
 COMMENT ON COLUMN weir.error.run_id IS 'The run';
@@ -243,6 +272,7 @@ CREATE TABLE weir.activity (
 	logged_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
 	PRIMARY KEY (run_id, activity)
 );
+CREATE INDEX activity_by_time ON weir.activity (logged_at);
 COMMENT ON TABLE weir.activity IS 'Activities inside a run: those an outside orchestrator logged, and those of an engine''s run';
 COMMENT ON COLUMN weir.activity.run_id IS 'The run';
 COMMENT ON COLUMN weir.activity.activity IS 'Name of the activity; for activities of a task run: task/activity';
@@ -273,6 +303,7 @@ CREATE TABLE weir.row_count (
 	logged_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
 	PRIMARY KEY (run_id, component, object_name, count_type)
 );
+CREATE INDEX row_count_by_time ON weir.row_count (logged_at);
 COMMENT ON TABLE weir.row_count IS 'Row counts of a run, one per component, object and type';
 COMMENT ON COLUMN weir.row_count.run_id IS 'The run';
 COMMENT ON COLUMN weir.row_count.component IS 'Component or task that counted';
@@ -338,6 +369,9 @@ CREATE TABLE weir.request (
 	run_id			bigint NOT NULL,
 	action			text NOT NULL CHECK (action IN ('cancel', 'repair')),
 	reason			text,
+	params			jsonb,
+	tasks			text[],
+	with_downstream boolean NOT NULL DEFAULT false,
 	requested_by	text NOT NULL,
 	requested_at	timestamptz NOT NULL DEFAULT clock_timestamp()
 );
@@ -347,8 +381,37 @@ COMMENT ON COLUMN weir.request.request_id IS 'Id of the request';
 COMMENT ON COLUMN weir.request.run_id IS 'The run';
 COMMENT ON COLUMN weir.request.action IS 'cancel or repair';
 COMMENT ON COLUMN weir.request.reason IS 'Why, for the log';
+COMMENT ON COLUMN weir.request.params IS 'repair: parameters the run goes on with; null keeps them';
+COMMENT ON COLUMN weir.request.tasks IS 'repair: exactly these tasks run again; null: those that did not succeed';
+COMMENT ON COLUMN weir.request.with_downstream IS 'repair: and everything downstream of them';
 COMMENT ON COLUMN weir.request.requested_by IS 'Role that asked';
 COMMENT ON COLUMN weir.request.requested_at IS 'When';
+
+-- A backfill is a set of runs, one for each window.  Limits are counted from
+-- the runs themselves.
+CREATE SEQUENCE weir.backfill_id_seq;
+COMMENT ON SEQUENCE weir.backfill_id_seq IS 'Ids of backfills';
+CREATE TABLE weir.backfill (
+	backfill_id		bigint PRIMARY KEY DEFAULT nextval('weir.backfill_id_seq'),
+	pipeline_id		bigint NOT NULL,
+	pipeline_name	text NOT NULL,
+	window_from		timestamptz NOT NULL,
+	window_to		timestamptz NOT NULL,
+	step			interval NOT NULL,
+	concurrency		integer NOT NULL CHECK (concurrency > 0),
+	created_by		text NOT NULL,
+	created_at		timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE weir.backfill IS 'Runs of a pipeline over windows of the past';
+COMMENT ON COLUMN weir.backfill.backfill_id IS 'Id of the backfill';
+COMMENT ON COLUMN weir.backfill.pipeline_id IS 'The pipeline';
+COMMENT ON COLUMN weir.backfill.pipeline_name IS 'Its name when the backfill was asked for';
+COMMENT ON COLUMN weir.backfill.window_from IS 'Start of the first window';
+COMMENT ON COLUMN weir.backfill.window_to IS 'End of the last window, exclusive';
+COMMENT ON COLUMN weir.backfill.step IS 'Length of a window; the last one may be shorter';
+COMMENT ON COLUMN weir.backfill.concurrency IS 'So many of its runs at the same time, within max_concurrent_runs of the pipeline';
+COMMENT ON COLUMN weir.backfill.created_by IS 'Role that asked for it';
+COMMENT ON COLUMN weir.backfill.created_at IS 'When';
 
 -- The last line of defence of the state machines: whatever path a change of
 -- status takes, an illegal one is an error.
@@ -356,11 +419,11 @@ CREATE FUNCTION weir._check_transition() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'weir_check_transition' LANGUAGE C;
 COMMENT ON FUNCTION weir._check_transition() IS 'Refuses illegal changes of status';
 CREATE TRIGGER check_transition BEFORE UPDATE OF status ON weir.run
-	FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION weir._check_transition('run');
+	FOR EACH ROW EXECUTE FUNCTION weir._check_transition('run');
 CREATE TRIGGER check_transition BEFORE UPDATE OF status ON weir.task_run
-	FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION weir._check_transition('task_run');
+	FOR EACH ROW EXECUTE FUNCTION weir._check_transition('task_run');
 CREATE TRIGGER check_transition BEFORE UPDATE OF status ON weir.attempt
-	FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION weir._check_transition('attempt');
+	FOR EACH ROW EXECUTE FUNCTION weir._check_transition('attempt');
 REVOKE ALL ON FUNCTION weir._check_transition() FROM PUBLIC;
 
 -- Decisions of core/flow.c, for the set-based statements that advance a run.

@@ -4,20 +4,43 @@
 -- none of weir's roles may use them on his own runs if he is granted EXECUTE.
 
 CREATE FUNCTION weir.trigger(pipeline text, params jsonb DEFAULT '{}', nominal_time timestamptz DEFAULT NULL,
-	trigger_type text DEFAULT 'manual', trigger_name text DEFAULT NULL) RETURNS bigint
+	trigger_type text DEFAULT 'manual', trigger_name text DEFAULT NULL, tasks text[] DEFAULT NULL,
+	priority integer DEFAULT NULL) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'weir_trigger' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION weir.trigger(text, jsonb, timestamptz, text, text) IS
-	'Queue a run of the pipeline''s current version and return its id; it starts when the transaction commits, a rollback leaves nothing';
+COMMENT ON FUNCTION weir.trigger(text, jsonb, timestamptz, text, text, text[], integer) IS
+	'Queue a run of the pipeline''s current version and return its id; it starts when the transaction commits, a rollback leaves nothing. With tasks, a partial run of those selected: NAME, +NAME with all upstream, NAME+ with all downstream';
 
 CREATE FUNCTION weir.cancel(run_id bigint, reason text DEFAULT NULL) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'weir_cancel' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION weir.cancel(bigint, text) IS
 	'Ask for a run to be cancelled; false if it has ended already. It is cancelled after the transaction commits';
 
-CREATE FUNCTION weir.repair(run_id bigint) RETURNS bigint
+CREATE FUNCTION weir.repair(run_id bigint, params jsonb DEFAULT NULL, tasks text[] DEFAULT NULL,
+	downstream boolean DEFAULT false) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'weir_repair' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION weir.repair(bigint) IS
-	'Ask for the latest run of a pipeline, which failed, timed out or was cancelled, to repeat the tasks that did not succeed; returns the run id';
+COMMENT ON FUNCTION weir.repair(bigint, jsonb, text[], boolean) IS
+	'Ask for the latest run of a pipeline, which failed, timed out or was cancelled, to repeat the tasks that did not succeed; returns the run id. params corrects parameters, tasks says which ones instead, downstream adds everything that depends on them';
+
+CREATE FUNCTION weir.rerun_from(run_id bigint, task text) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'weir_rerun_from' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.rerun_from(bigint, text) IS
+	'Ask for the latest run of a pipeline to repeat a task and everything downstream, whether or not they succeeded; returns the run id. The row audit id stays';
+
+CREATE FUNCTION weir.restart(run_id bigint) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'weir_restart' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.restart(bigint) IS
+	'Queue a new run with the parameters, times and selection of one that has ended, and return its id; whether it starts over (R) or resumes after landing (D) the pipeline''s state decides, as for every start';
+
+CREATE FUNCTION weir.backfill(pipeline text, window_from timestamptz, window_to timestamptz, step interval,
+	params jsonb DEFAULT '{}', concurrency integer DEFAULT 1, tasks text[] DEFAULT NULL) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'weir_backfill' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.backfill(text, timestamptz, timestamptz, interval, jsonb, integer, text[]) IS
+	'Queue a run for each window of the past and return the id of the backfill; the windows are run.window_start and run.window_end, the oldest goes first, behind ordinary runs of the pipeline';
+
+CREATE FUNCTION weir.cancel_backfill(backfill_id bigint, reason text DEFAULT NULL) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'weir_cancel_backfill' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.cancel_backfill(bigint, text) IS
+	'Ask for all runs of a backfill that have not ended to be cancelled; returns how many';
 
 CREATE FUNCTION weir.wait(run_id bigint, timeout interval DEFAULT NULL) RETURNS text
 	AS 'MODULE_PATHNAME', 'weir_wait' LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -96,6 +119,16 @@ WITH given AS MATERIALIZED (
 		r.queued_at, 'Wait for it with weir.wait, stop it with weir.cancel, or raise max_concurrent_runs with weir.alter_pipeline.'
 	FROM given r WHERE r.status = 'queued' AND cardinality(r.active) >= r.max_concurrent_runs
 	UNION ALL
+	SELECT 3, r.run_id, 0, NULL, 'run',
+		format('%s runs of backfill %s have not ended and its concurrency is %s; %s of its runs are queued before this one',
+			n.active, b.backfill_id, b.concurrency, n.before),
+		r.queued_at, format('SELECT * FROM weir.backfills WHERE backfill_id = %s;', b.backfill_id)
+	FROM given r JOIN weir.backfill b ON b.backfill_id = r.backfill_id
+		CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE o.status IN ('running', 'cancelling')) AS active,
+			count(*) FILTER (WHERE o.status = 'queued' AND o.run_id < r.run_id) AS before
+			FROM weir.run o WHERE o.backfill_id = r.backfill_id) n
+	WHERE r.status = 'queued' AND n.active + n.before >= b.concurrency
+	UNION ALL
 	SELECT 3, r.run_id, 0, NULL, 'conductor',
 		'it has not been taken in yet' || coalesce(
 			(SELECT format('; %s queued before it', count(*)) FROM weir.run b
@@ -103,7 +136,7 @@ WITH given AS MATERIALIZED (
 			 HAVING count(*) > 0), ''),
 		r.queued_at, NULL
 	FROM given r, conductor c
-	WHERE r.status = 'queued' AND r.is_paused IS NOT TRUE AND c.state = 'running'
+	WHERE r.status = 'queued' AND r.is_paused IS NOT TRUE AND c.state = 'running' AND r.backfill_id IS NULL
 		AND coalesce(cardinality(r.active), 0) < coalesce(r.max_concurrent_runs, 1)
 	UNION ALL
 	-- who should move them
@@ -231,9 +264,13 @@ CREATE FUNCTION weir.why(pipeline text,
 COMMENT ON FUNCTION weir.why(text) IS 'What a pipeline and its unfinished runs (at most the oldest hundred) wait for, one row for each thing';
 
 REVOKE ALL ON FUNCTION
-	weir.trigger(text, jsonb, timestamptz, text, text),
+	weir.trigger(text, jsonb, timestamptz, text, text, text[], integer),
 	weir.cancel(bigint, text),
-	weir.repair(bigint),
+	weir.repair(bigint, jsonb, text[], boolean),
+	weir.rerun_from(bigint, text),
+	weir.restart(bigint),
+	weir.backfill(text, timestamptz, timestamptz, interval, jsonb, integer, text[]),
+	weir.cancel_backfill(bigint, text),
 	weir.wait(bigint, interval),
 	weir.why(bigint),
 	weir.why(text),
@@ -242,9 +279,13 @@ REVOKE ALL ON FUNCTION
 	weir._sql_workers_busy()
 	FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
-	weir.trigger(text, jsonb, timestamptz, text, text),
+	weir.trigger(text, jsonb, timestamptz, text, text, text[], integer),
 	weir.cancel(bigint, text),
-	weir.repair(bigint)
+	weir.repair(bigint, jsonb, text[], boolean),
+	weir.rerun_from(bigint, text),
+	weir.restart(bigint),
+	weir.backfill(text, timestamptz, timestamptz, interval, jsonb, integer, text[]),
+	weir.cancel_backfill(bigint, text)
 	TO weir_operator, weir_admin;
 GRANT EXECUTE ON FUNCTION
 	weir.wait(bigint, interval),

@@ -10,6 +10,10 @@
 -- planner.  Views that are mostly asked for the latest rows are therefore in
 -- that order already: the latest 50 runs of a million are 50 steps backwards
 -- in an index (OFFSET 0 keeps the run of an error from being joined first).
+--
+-- A report asks for a period by the column that has an index for it:
+-- runs.queued_at, task_runs.started_at, attempts.intended_at,
+-- errors.occurred_at, activities.logged_at, row_counts.logged_at.
 
 CREATE VIEW weir.runs WITH (security_barrier) AS
 SELECT r.run_id,
@@ -29,6 +33,8 @@ SELECT r.run_id,
 	r.is_batch,
 	r.params,
 	r.selected_tasks,
+	r.backfill_id,
+	r.priority,
 	r.nominal_time,
 	r.window_start,
 	r.window_end,
@@ -71,6 +77,8 @@ COMMENT ON COLUMN weir.runs.is_external IS 'Driven by an outside orchestrator';
 COMMENT ON COLUMN weir.runs.is_batch IS 'Its children are runs of other pipelines';
 COMMENT ON COLUMN weir.runs.params IS 'Parameters, defaults filled in';
 COMMENT ON COLUMN weir.runs.selected_tasks IS 'A partial run: only these tasks run; null for all';
+COMMENT ON COLUMN weir.runs.backfill_id IS 'The backfill it belongs to';
+COMMENT ON COLUMN weir.runs.priority IS 'Of the queued runs of a pipeline the highest priority starts first, then the oldest';
 COMMENT ON COLUMN weir.runs.nominal_time IS 'The moment the run is for';
 COMMENT ON COLUMN weir.runs.window_start IS 'Start of the window the run covers';
 COMMENT ON COLUMN weir.runs.window_end IS 'End of the window, exclusive';
@@ -82,7 +90,7 @@ COMMENT ON COLUMN weir.runs.external_system IS 'Outside orchestrator that drives
 COMMENT ON COLUMN weir.runs.external_run_id IS 'Its id of this execution';
 COMMENT ON COLUMN weir.runs.source_name IS 'Scoped name of the source';
 COMMENT ON COLUMN weir.runs.target_name IS 'Scoped name of the target';
-COMMENT ON COLUMN weir.runs.queued_at IS 'When it was triggered';
+COMMENT ON COLUMN weir.runs.queued_at IS 'When it was triggered; reports ask for a period by this column';
 COMMENT ON COLUMN weir.runs.started_at IS 'When it started';
 COMMENT ON COLUMN weir.runs.ended_at IS 'When it reached its final state';
 COMMENT ON COLUMN weir.runs.deadline IS 'When the run timeout strikes';
@@ -154,7 +162,7 @@ COMMENT ON COLUMN weir.task_runs.external_run_id IS 'Id of the run in the engine
 COMMENT ON COLUMN weir.task_runs.external_url IS 'The engine''s own page of that run';
 COMMENT ON COLUMN weir.task_runs.error_message IS 'Error of the latest attempt, in one line';
 COMMENT ON COLUMN weir.task_runs.ready_at IS 'When all upstream tasks had ended';
-COMMENT ON COLUMN weir.task_runs.started_at IS 'When the first attempt was intended';
+COMMENT ON COLUMN weir.task_runs.started_at IS 'When the first attempt was intended; reports ask for a period by this column';
 COMMENT ON COLUMN weir.task_runs.ended_at IS 'When it reached its final state';
 COMMENT ON COLUMN weir.task_runs.wait_seconds IS 'Seconds from ready to the first attempt, so far if there was none';
 COMMENT ON COLUMN weir.task_runs.run_seconds IS 'Seconds from the first attempt to the end, so far if it has not ended';
@@ -203,7 +211,7 @@ COMMENT ON COLUMN weir.attempts.kind_state IS 'What the kind must remember from 
 COMMENT ON COLUMN weir.attempts.request IS 'Spec with references rendered, as sent';
 COMMENT ON COLUMN weir.attempts.external_run_id IS 'Id of the run in the engine';
 COMMENT ON COLUMN weir.attempts.worker_pid IS 'SQL worker that ran it';
-COMMENT ON COLUMN weir.attempts.intended_at IS 'When the intent was written';
+COMMENT ON COLUMN weir.attempts.intended_at IS 'When the intent was written; reports ask for a period by this column';
 COMMENT ON COLUMN weir.attempts.started_at IS 'When the engine or a worker took it';
 COMMENT ON COLUMN weir.attempts.ended_at IS 'When its outcome was written';
 COMMENT ON COLUMN weir.attempts.deadline IS 'When the attempt timeout strikes';
@@ -250,7 +258,7 @@ COMMENT ON COLUMN weir.errors.message IS 'Error text';
 COMMENT ON COLUMN weir.errors.detail IS 'More of it, such as a trace';
 COMMENT ON COLUMN weir.errors.output IS 'What an outside orchestrator gave with it';
 COMMENT ON COLUMN weir.errors.failure_type IS 'user or system';
-COMMENT ON COLUMN weir.errors.occurred_at IS 'When';
+COMMENT ON COLUMN weir.errors.occurred_at IS 'When; reports ask for a period by this column';
 
 CREATE VIEW weir.activities WITH (security_barrier) AS
 SELECT a.run_id,
@@ -300,7 +308,7 @@ COMMENT ON COLUMN weir.activities.run_seconds IS 'Seconds from start to end, so 
 COMMENT ON COLUMN weir.activities.output IS 'Output as the engine gave it';
 COMMENT ON COLUMN weir.activities.error_code IS 'Error code';
 COMMENT ON COLUMN weir.activities.error_message IS 'Error text';
-COMMENT ON COLUMN weir.activities.logged_at IS 'When it was last logged';
+COMMENT ON COLUMN weir.activities.logged_at IS 'When it was last logged; reports ask for a period by this column';
 
 CREATE VIEW weir.row_counts WITH (security_barrier) AS
 SELECT c.run_id,
@@ -328,7 +336,7 @@ COMMENT ON COLUMN weir.row_counts.count_type IS 'Select, Insert, Update, Delete,
 COMMENT ON COLUMN weir.row_counts.row_count IS 'The count';
 COMMENT ON COLUMN weir.row_counts.column_name IS 'Column summed as a check';
 COMMENT ON COLUMN weir.row_counts.column_sum IS 'Its sum';
-COMMENT ON COLUMN weir.row_counts.logged_at IS 'When it was last logged';
+COMMENT ON COLUMN weir.row_counts.logged_at IS 'When it was last logged; reports ask for a period by this column';
 
 CREATE VIEW weir.config_variables WITH (security_barrier) AS
 SELECT v.system_name,
@@ -415,8 +423,49 @@ COMMENT ON COLUMN weir.pipelines.last_success_run_id IS 'The run that last succe
 COMMENT ON COLUMN weir.pipelines.last_success_at IS 'When that ended';
 COMMENT ON COLUMN weir.pipelines.created_at IS 'When it was created';
 COMMENT ON COLUMN weir.pipelines.changed_at IS 'When it last changed';
+CREATE VIEW weir.backfills WITH (security_barrier) AS
+SELECT b.backfill_id,
+	b.pipeline_id,
+	b.pipeline_name,
+	b.window_from,
+	b.window_to,
+	b.step,
+	b.concurrency,
+	n.runs,
+	n.queued,
+	n.running,
+	n.succeeded,
+	n.runs - n.queued - n.running - n.succeeded AS not_succeeded,
+	b.created_by,
+	b.created_at
+FROM weir.backfill b
+	LEFT JOIN weir.pipeline p ON p.pipeline_id = b.pipeline_id
+	CROSS JOIN LATERAL (SELECT count(*) AS runs,
+		count(*) FILTER (WHERE r.status = 'queued') AS queued,
+		count(*) FILTER (WHERE r.status IN ('running', 'cancelling')) AS running,
+		count(*) FILTER (WHERE r.status = 'succeeded') AS succeeded
+		FROM weir.run r WHERE r.backfill_id = b.backfill_id) n
+WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
+	OR pg_has_role(p.owner, 'USAGE')
+ORDER BY b.backfill_id DESC;
+COMMENT ON VIEW weir.backfills IS 'Backfills and how far they are';
+COMMENT ON COLUMN weir.backfills.backfill_id IS 'Id of the backfill';
+COMMENT ON COLUMN weir.backfills.pipeline_id IS 'The pipeline';
+COMMENT ON COLUMN weir.backfills.pipeline_name IS 'Its name when the backfill was asked for';
+COMMENT ON COLUMN weir.backfills.window_from IS 'Start of the first window';
+COMMENT ON COLUMN weir.backfills.window_to IS 'End of the last window, exclusive';
+COMMENT ON COLUMN weir.backfills.step IS 'Length of a window';
+COMMENT ON COLUMN weir.backfills.concurrency IS 'So many of its runs at the same time';
+COMMENT ON COLUMN weir.backfills.runs IS 'Its runs, one for each window';
+COMMENT ON COLUMN weir.backfills.queued IS 'Runs that have not started';
+COMMENT ON COLUMN weir.backfills.running IS 'Runs going on';
+COMMENT ON COLUMN weir.backfills.succeeded IS 'Runs that succeeded';
+COMMENT ON COLUMN weir.backfills.not_succeeded IS 'Runs that failed, timed out, were cancelled or skipped';
+COMMENT ON COLUMN weir.backfills.created_by IS 'Role that asked for it';
+COMMENT ON COLUMN weir.backfills.created_at IS 'When';
 
 GRANT SELECT ON weir.runs,
+	weir.backfills,
 	weir.task_runs,
 	weir.attempts,
 	weir.errors,

@@ -24,6 +24,7 @@
 #include "utils/acl.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -31,6 +32,13 @@
 #include "access.h"
 
 PG_FUNCTION_INFO_V1(weir_ensure_role);
+
+/*
+ * What weir_enter() would otherwise look up in pg_extension on every call.
+ * Creating and dropping the extension and giving away its objects all change
+ * weir's functions, and that is announced: the next call looks again.
+ */
+static Oid	known_owner = InvalidOid;
 
 /*
  * _ensure_role(name): create a NOLOGIN role unless it exists.  Only called by
@@ -63,9 +71,14 @@ weir_extension_oid(void)
 	return get_extension_oid("weir", true);
 }
 
-/* The owner of the extension owns weir's tables; its rights are what internal statements need. */
-Oid
-weir_extension_owner(void)
+static void
+forget_owner(Datum arg, int cacheid, uint32 hashvalue)
+{
+	known_owner = InvalidOid;
+}
+
+static Oid
+read_owner(void)
 {
 	Relation	rel;
 	ScanKeyData key[1];
@@ -83,6 +96,23 @@ weir_extension_owner(void)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return owner;
+}
+
+/* The owner of the extension owns weir's tables; its rights are what internal statements need. */
+Oid
+weir_extension_owner(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		CacheRegisterSyscacheCallback(PROCOID, forget_owner, (Datum) 0);
+		registered = true;
+	}
+	/* Announcements are taken in when the catalog is locked, before it is read. */
+	if (!OidIsValid(known_owner))
+		known_owner = read_owner();
+	return known_owner;
 }
 
 void

@@ -21,7 +21,7 @@
 #define MAX_CONCURRENT_RUNS 10000
 
 static const char *const top_keys[] = {
-	"parameters", "max_concurrent_runs", "timeout", "retry", "on_failure", "tasks", "description"
+	"parameters", "max_concurrent_runs", "timeout", "retry", "on_failure", "on_overlap", "priority", "tasks", "description"
 };
 static const char *const parameter_keys[] = {"type", "default", "required", "description"};
 static const char *const task_keys[] = {
@@ -32,6 +32,7 @@ static const char *const retry_keys[] = {
 };
 static const char *const phases[] = {"land", "transform", "publish"};
 static const char *const failure_modes[] = {"continue", "fail_fast"};
+static const char *const overlap_modes[] = {"queue", "skip", "cancel_older"};
 
 char *
 definition_task_path(const Definition *def, int task, const char *sub)
@@ -264,6 +265,8 @@ definition_parse(const cJSON *root, bool from_stages)
 	def->max_concurrent_runs = def_integer(root, "$", "max_concurrent_runs", 1, MAX_CONCURRENT_RUNS, 1);
 	def->timeout_ms = def_duration(root, "$", "timeout", 1, 0);
 	def->on_failure = def_word(root, "$", "on_failure", failure_modes, lengthof(failure_modes), "continue");
+	def->on_overlap = def_word(root, "$", "on_overlap", overlap_modes, lengthof(overlap_modes), "queue");
+	def->priority = def_integer(root, "$", "priority", -1000, 1000, 0);
 	def_read_retry(root, "$", &retry);
 	read_parameters(def, root);
 	read_tasks(def, root, &retry);

@@ -229,6 +229,10 @@ weir_alter_pipeline(PG_FUNCTION_ARGS)
 	weir_spi("SELECT coalesce(max(version), 0) + 1 FROM weir.pipeline_version WHERE pipeline_id = $1",
 			 1, id_types, values, NULL);
 	version = (int) weir_spi_int64(0, 1, NULL);
+
+	/* An execution that ends now must have ended, or see that weir has runs of the pipeline to start. */
+	if (!row.has_definition)
+		weir_spi("SELECT FROM weir.pipeline_state WHERE pipeline_id = $1 FOR UPDATE", 1, id_types, values, NULL);
 	pipeline_store_version(row.pipeline_id, version, def, PG_GETARG_DATUM(1), scope.caller);
 
 	values[1] = Int32GetDatum(version);

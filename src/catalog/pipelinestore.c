@@ -155,9 +155,9 @@ store_dependencies(int64 pipeline_id, int version, const Definition *def)
 void
 pipeline_store_version(int64 pipeline_id, int version, const Definition *def, Datum document, Oid caller)
 {
-	static const Oid types[] = {INT8OID, INT4OID, JSONBOID, INT4OID, INT8OID, REGROLEOID, TEXTOID};
-	Datum		values[7];
-	char		nulls[] = "       ";
+	static const Oid types[] = {INT8OID, INT4OID, JSONBOID, INT4OID, INT8OID, REGROLEOID, TEXTOID, TEXTOID, INT4OID};
+	Datum		values[9];
+	char		nulls[] = "         ";
 
 	values[0] = Int64GetDatum(pipeline_id);
 	values[1] = Int32GetDatum(version);
@@ -167,9 +167,12 @@ pipeline_store_version(int64 pipeline_id, int version, const Definition *def, Da
 	nulls[4] = def->timeout_ms > 0 ? ' ' : 'n';
 	values[5] = ObjectIdGetDatum(caller);
 	values[6] = catalog_text(def->on_failure);
+	values[7] = catalog_text(def->on_overlap);
+	values[8] = Int32GetDatum(def->priority);
 	weir_spi("INSERT INTO weir.pipeline_version (pipeline_id, version, definition, max_concurrent_runs, "
-			 "run_timeout, created_by, on_failure) VALUES ($1, $2, $3, $4, $5 * interval '1 millisecond', $6, $7)",
-			 7, types, values, nulls);
+			 "run_timeout, created_by, on_failure, on_overlap, priority) "
+			 "VALUES ($1, $2, $3, $4, $5 * interval '1 millisecond', $6, $7, $8, $9)",
+			 9, types, values, nulls);
 	store_parameters(pipeline_id, version, def);
 	store_tasks(pipeline_id, version, def);
 	store_dependencies(pipeline_id, version, def);

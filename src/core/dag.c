@@ -235,29 +235,39 @@ dag_free(Dag *dag)
 }
 
 void
-dag_ancestors(int ntasks, const DagEdge *edges, int nedges, int task,
-			  bool *is_ancestor)
+dag_reach(int ntasks, const DagEdge *edges, int nedges, bool upstream, bool *reached)
 {
-	Adjacency	previous = adjacency_build(ntasks, edges, nedges, true);
+	Adjacency	next = adjacency_build(ntasks, edges, nedges, upstream);
 	int		   *todo = mem_alloc(sizeof(int) * (ntasks + 1));
 	int			ntodo = 0;
 
-	memset(is_ancestor, 0, sizeof(bool) * ntasks);
-	todo[ntodo++] = task;
+	for (int t = 0; t < ntasks; t++)
+		if (reached[t])
+			todo[ntodo++] = t;
 	while (ntodo > 0)
 	{
 		int			t = todo[--ntodo];
 
-		for (int i = previous.first[t]; i < previous.first[t + 1]; i++)
+		for (int i = next.first[t]; i < next.first[t + 1]; i++)
 		{
-			int			from = previous.target[i];
+			int			far = next.target[i];
 
-			if (is_ancestor[from])
+			if (reached[far])
 				continue;
-			is_ancestor[from] = true;
-			todo[ntodo++] = from;
+			reached[far] = true;
+			todo[ntodo++] = far;
 		}
 	}
-	adjacency_free(&previous);
+	adjacency_free(&next);
 	mem_free(todo);
+}
+
+void
+dag_ancestors(int ntasks, const DagEdge *edges, int nedges, int task,
+			  bool *is_ancestor)
+{
+	memset(is_ancestor, 0, sizeof(bool) * ntasks);
+	is_ancestor[task] = true;
+	dag_reach(ntasks, edges, nedges, true, is_ancestor);
+	is_ancestor[task] = false;	/* there are no cycles: only the seed itself */
 }

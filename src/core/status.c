@@ -8,7 +8,7 @@
  *
  * Run
  *
- *	  queued --+--> running --+--> succeeded
+ *	  queued --+--> running --+--> succeeded --+
  *	           |      |  ^    +--> failed    --+
  *	           |      |  |    +--> timed_out --+ repair: back to running
  *	           |      |  |    +--> cancelled --+
@@ -22,7 +22,7 @@
  *
  * Task run
  *
- *	  waiting --> ready --> running --+--> succeeded
+ *	  waiting --> ready --> running --+--> succeeded --+
  *	     |          |  ^       |      +--> failed    --+
  *	     |          |  |retry  |      +--> timed_out --+ repair: back to
  *	     |          |  +-------+      +--> cancelled --+ waiting or ready
@@ -63,7 +63,7 @@ static const StatusInfo run_info[RUN_STATUS_COUNT] = {
 	[RUN_CANCELLING] = {"cancelling",
 		BIT(RUN_CANCELLED) | BIT(RUN_SUCCEEDED) | BIT(RUN_FAILED) |
 		BIT(RUN_TIMED_OUT), false},
-	[RUN_SUCCEEDED] = {"succeeded", 0, true},
+	[RUN_SUCCEEDED] = {"succeeded", BIT(RUN_RUNNING), true},
 	[RUN_FAILED] = {"failed", BIT(RUN_RUNNING), true},
 	[RUN_TIMED_OUT] = {"timed_out", BIT(RUN_RUNNING), true},
 	[RUN_CANCELLED] = {"cancelled", BIT(RUN_RUNNING), true},
@@ -81,7 +81,7 @@ static const StatusInfo task_info[TASK_STATUS_COUNT] = {
 	[TASK_RUNNING] = {"running",
 		BIT(TASK_READY) | BIT(TASK_SUCCEEDED) | BIT(TASK_FAILED) |
 		BIT(TASK_TIMED_OUT) | BIT(TASK_CANCELLED), false},
-	[TASK_SUCCEEDED] = {"succeeded", 0, true},
+	[TASK_SUCCEEDED] = {"succeeded", BIT(TASK_WAITING) | BIT(TASK_READY), true},
 	[TASK_FAILED] = {"failed", BIT(TASK_WAITING) | BIT(TASK_READY), true},
 	[TASK_TIMED_OUT] = {"timed_out", BIT(TASK_WAITING) | BIT(TASK_READY), true},
 	[TASK_CANCELLED] = {"cancelled", BIT(TASK_WAITING) | BIT(TASK_READY), true},

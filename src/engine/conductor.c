@@ -167,7 +167,8 @@ conductor_next_due(Conductor *c)
 		due = Min(due, flight->due_ms);
 		if (flight->ending == SQL_CANCEL_NONE)
 			due = Min(due, flight->deadline_ms);
-		else
+		else if (flight->verdict == NULL && !flight->terminated &&
+				 ((flight->kind != NULL && flight->kind->is_http) || (flight->slot >= 0 && flight->slot < WEIR_MAX_SQL_SLOTS)))
 			due = Min(due, flight->ending_since_ms + weir_cancel_grace);
 	}
 	return due;
@@ -213,6 +214,7 @@ conductor_cycle(Conductor *c)
 		c->defer_until_ms = c->worker_retry_ms = NEVER;
 	}
 	check_deadlines(c, now);
+	sqlpool_terminate_overdue(c, now);
 
 	if (c->wake != 0 || c->has_verdicts || c->ready_due_ms <= now)
 	{

@@ -9,6 +9,7 @@
 
 #include "nodes/pg_list.h"
 #include "postmaster/bgworker.h"
+#include "utils/hsearch.h"
 
 #include "access.h"
 #include "catalog.h"
@@ -35,6 +36,7 @@ typedef struct Flight
 	int			ending;			/* SQL_CANCEL_*: being cancelled, and why */
 	int64		ending_since_ms;
 	bool		runs_sql;		/* a SQL worker takes it */
+	bool		terminated;		/* SQL: its worker was told to go */
 	int			slot;			/* SQL: index of the worker slot, -1 not handed over yet */
 
 	/* HTTP kinds only */
@@ -104,6 +106,13 @@ extern void intake_requests(Conductor *c);
 extern void intake_runs(Conductor *c);
 extern void intake_run_deadlines(Conductor *c);
 extern void intake_next_deadlines(Conductor *c);
+extern void intake_cancel_run(Conductor *c, int64 run_id, const char *reason, int why); /* run locked */
+
+/* overlap.c: queued runs that are skipped or replace older ones */
+extern void overlap_take_in(Conductor *c);
+
+/* rerun.c: a repair asked for; the run is locked */
+extern void rerun_take_in(int64 run_id, int64 request_id);
 
 /* dispatch.c: inside a transaction */
 extern void dispatch_ready(Conductor *c);
@@ -134,6 +143,7 @@ extern int	sqlpool_free(Conductor *c); /* how many SQL tasks could start now */
 extern void sqlpool_hand_over(Conductor *c);	/* flights without a slot get one */
 extern void sqlpool_check(Conductor *c);	/* inside a transaction: outcomes of vanished workers */
 extern void sqlpool_cancel(Flight *flight);
+extern void sqlpool_terminate_overdue(Conductor *c, int64 now);
 extern void sqlpool_run_here(Conductor *c); /* weir.conduct(): run them in this session */
 
 #endif							/* WEIR_CONDUCTOR_INT_H */

@@ -249,21 +249,32 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 		write_requests(http, n_http);
 }
 
-/* Ready task runs of some kinds, as an array; 0: none. */
+/*
+ * Ready task runs of some kinds, as an array; 0: none.  A SQL worker may have
+ * committed an attempt that is to be tried again at once before we have seen
+ * its slot go free: such a task run waits for that.
+ */
 static Datum
-ready_ids(const char *sql, int limit, uint64 *n)
+ready_ids(Conductor *c, const char *sql, int limit, uint64 *n)
 {
 	Oid			types[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(limit)};
 	Datum	   *ids;
+	int			kept = 0;
 
 	*n = weir_spi(sql, 1, types, values, NULL);
 	if (*n == 0)
 		return (Datum) 0;
 	ids = palloc(sizeof(Datum) * *n);
 	for (uint64 i = 0; i < *n; i++)
-		ids[i] = Int64GetDatum(weir_spi_int64(i, 1, NULL));
-	return weir_array(INT8OID, ids, *n);
+	{
+		int64		id = weir_spi_int64(i, 1, NULL);
+
+		if (flight_find(c, id) == NULL)
+			ids[kept++] = Int64GetDatum(id);
+	}
+	*n = kept;
+	return kept > 0 ? weir_array(INT8OID, ids, kept) : (Datum) 0;
 }
 
 /* Few are ready and many are not: the run is looked up for each, never joined. */
@@ -285,7 +296,7 @@ dispatch_noops(Conductor *c)
 
 	for (int round = 0; round < NOOP_ROUNDS; round++)
 	{
-		Datum		ids = ready_ids(READY_OF("t.kind = 'noop'"), DISPATCH_BATCH, &n);
+		Datum		ids = ready_ids(c, READY_OF("t.kind = 'noop'"), DISPATCH_BATCH, &n);
 		Oid			types[1] = {INT8ARRAYOID};
 		uint64		n_runs;
 		int64	   *runs;
@@ -317,14 +328,14 @@ dispatch_ready(Conductor *c)
 
 	dispatch_noops(c);
 
-	ids = ready_ids(READY_OF("t.kind NOT IN ('noop', 'sql') AND NOT (" LISTED_BY_SQL ")"), DISPATCH_BATCH, &n);
+	ids = ready_ids(c, READY_OF("t.kind NOT IN ('noop', 'sql') AND NOT (" LISTED_BY_SQL ")"), DISPATCH_BATCH, &n);
 	if (n > 0)
 		intend(c, ids, false);
 	if (n == DISPATCH_BATCH)
 		c->wake |= ENGINE_WAKE_TASK;
 
 	slots = sqlpool_free(c);
-	ids = ready_ids(READY_OF("t.kind = 'sql' OR (" LISTED_BY_SQL ")"), Max(slots, 1), &n);
+	ids = ready_ids(c, READY_OF("t.kind = 'sql' OR (" LISTED_BY_SQL ")"), Max(slots, 1), &n);
 	if (n > 0 && slots > 0)
 		intend(c, ids, false);
 	else if (n > 0 && !c->in_session && hash_get_num_entries(c->flights) == 0)

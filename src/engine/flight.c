@@ -105,6 +105,9 @@ flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_trie
 
 	if (step != flight->step || reset_tries)
 		flight->step_tries = 0;
+	/* The look-up found nothing: what we know of this attempt is all there is. */
+	if (flight->step == KIND_STEP_LOOKUP && step == KIND_STEP_START)
+		flight->after_crash = false;
 	flight->step = step;
 	flight->due_ms = now + (delay_ms >= 0 ? delay_ms : poll_delay_ms(now - flight->started_ms));
 }

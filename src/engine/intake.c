@@ -41,8 +41,8 @@ result_ids(uint64 n)
 }
 
 /* Everything in the run that has not started ends now; what runs is told to. */
-static void
-cancel_run(Conductor *c, int64 run_id, const char *reason, int why)
+void
+intake_cancel_run(Conductor *c, int64 run_id, const char *reason, int why)
 {
 	Oid			types[2] = {INT8OID, TEXTOID};
 	Datum		values[2] = {Int64GetDatum(run_id), CStringGetTextDatum(reason)};
@@ -59,59 +59,6 @@ cancel_run(Conductor *c, int64 run_id, const char *reason, int why)
 	advance_finish_run(run_id);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	c->did_work = true;
-}
-
-/*
- * What failed, was blocked or cancelled goes again in the same run; what it
- * started elsewhere may be resumed.
- */
-static void
-repair_run(Conductor *c, int64 run_id)
-{
-	Oid			types[1] = {INT8OID};
-	Datum		values[1] = {Int64GetDatum(run_id)};
-
-	if (weir_spi("UPDATE weir.run r SET status = 'running', repair_no = repair_no + 1, ended_at = NULL, next_load_status = NULL, "
-				 "error_message = NULL, cancel_reason = NULL, deadline = clock_timestamp() + v.run_timeout "
-				 "FROM weir.pipeline_state s, weir.pipeline_version v "
-				 "WHERE r.run_id = $1 AND r.status IN ('failed', 'timed_out', 'cancelled') AND r.started_at IS NOT NULL "
-				 "AND s.pipeline_id = r.pipeline_id AND (s.last_run_id = r.run_id OR r.selected_tasks IS NOT NULL) "
-				 "AND v.pipeline_id = r.pipeline_id AND v.version = r.version "
-				 "AND NOT EXISTS (SELECT FROM weir.run o WHERE o.pipeline_id = r.pipeline_id AND o.status IN ('running', 'cancelling'))",
-				 1, types, values, NULL) == 0)
-	{
-		weir_spi("INSERT INTO weir.error (run_id, code, message, failure_type) VALUES "
-				 "($1, 'repair_refused', 'the run can no longer be repaired: it is not the latest run of its pipeline, or another one is running', 'user')",
-				 1, types, values, NULL);
-		return;
-	}
-	/* What did not succeed, and what was skipped for it, is decided anew. */
-	weir_spi("WITH RECURSIVE v AS (SELECT pipeline_id, version FROM weir.run WHERE run_id = $1), "
-			 "again (task_no) AS (SELECT task_no FROM weir.task_run WHERE run_id = $1 AND item_no = 0 "
-			 "AND status IN ('failed', 'timed_out', 'cancelled', 'blocked') "
-			 "UNION SELECT t.task_no FROM again a CROSS JOIN v JOIN weir.task_dependency td USING (pipeline_id, version) "
-			 "JOIN weir.task_run t ON t.run_id = $1 AND t.task_no = td.task_no AND t.item_no = 0 "
-			 "WHERE td.upstream_no = a.task_no AND t.status = 'skipped' AND t.skip_reason = 'condition'), "
-			 "edge AS (SELECT td.task_no, b.task_no IS NOT NULL AS is_again, "
-			 "weir._edge_result(td.condition, CASE WHEN u.skip_reason <> 'condition' THEN 'reused' ELSE u.status END, "
-			 "td.branch IS NULL OR u.skip_reason <> 'condition' OR coalesce(td.branch = u.output->>'branch', false)) AS result "
-			 "FROM again a CROSS JOIN v JOIN weir.task_dependency td USING (pipeline_id, version) "
-			 "JOIN weir.task_run u ON u.run_id = $1 AND u.task_no = td.upstream_no AND u.item_no = 0 "
-			 "LEFT JOIN again b ON b.task_no = td.upstream_no WHERE td.task_no = a.task_no), "
-			 "count AS (SELECT a.task_no, count(*) FILTER (WHERE e.is_again) AS pending, "
-			 "count(*) FILTER (WHERE NOT e.is_again AND e.result = 'failed') AS failed, "
-			 "count(*) FILTER (WHERE NOT e.is_again AND e.result = 'blocked') AS blocked, "
-			 "count(*) FILTER (WHERE NOT e.is_again AND e.result = 'skipped') AS skipped "
-			 "FROM again a LEFT JOIN edge e USING (task_no) GROUP BY a.task_no) "
-			 "UPDATE weir.task_run t SET pending_upstream = c.pending, failed_upstream = c.failed, blocked_upstream = c.blocked, "
-			 "skipped_upstream = c.skipped, status = 'waiting', skip_reason = NULL, ready_at = NULL, "
-			 "reference = CASE WHEN t.external_run_id IS NOT NULL THEN jsonb_build_object('external_run_id', t.external_run_id) END, "
-			 "budget_from = t.attempt_no, lost_count = 0, not_before = NULL, ended_at = NULL, error_message = NULL "
-			 "FROM count c WHERE t.run_id = $1 AND t.task_no = c.task_no AND t.item_no = 0",
-			 1, types, values, NULL);
-	advance_undecided(run_id);
-	advance_finish_run(run_id);
-	engine_wake_at_commit(ENGINE_WAKE_RUN);
 }
 
 /* A run whose pipeline was dropped is final; requests for it mean nothing any more. */
@@ -148,9 +95,9 @@ intake_requests(Conductor *c)
 			continue;
 		}
 		if (strcmp(action, "cancel") == 0)
-			cancel_run(c, run_id, SPI_getvalue(table->vals[i], table->tupdesc, 4), SQL_CANCEL_ASKED);
+			intake_cancel_run(c, run_id, SPI_getvalue(table->vals[i], table->tupdesc, 4), SQL_CANCEL_ASKED);
 		else
-			repair_run(c, run_id);
+			rerun_take_in(run_id, DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull)));
 		values[0] = SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull);
 		weir_spi("DELETE FROM weir.request WHERE request_id = $1", 1, types, values, NULL);
 		engine_wake_at_commit(ENGINE_WAKE_RUN);
@@ -170,7 +117,7 @@ intake_run_deadlines(Conductor *c)
 	for (uint64 i = 0; i < n; i++)
 	{
 		if (outcome_lock_run(runs[i], false))
-			cancel_run(c, runs[i], RUN_TIMEOUT_REASON, SQL_CANCEL_TIMEOUT);
+			intake_cancel_run(c, runs[i], RUN_TIMEOUT_REASON, SQL_CANCEL_TIMEOUT);
 		else
 			defer(c);
 	}
@@ -181,7 +128,9 @@ intake_run_deadlines(Conductor *c)
  * before.  Where its log is gone (a restored dump, retention) the D itself
  * says that all of it landed; only the outputs are lost then.  Tasks that are
  * disabled or not selected are skipped; dependencies on them, as on reused
- * ones, count as met.
+ * ones, count as met.  Upstream
+ * tasks are only looked at when there are such tasks: the planner takes the
+ * tasks for few, and a join of them with themselves would be quadratic.
  */
 static void
 insert_task_runs(int64 run_id, StartCode code, int64 last_run_id)
@@ -201,13 +150,15 @@ insert_task_runs(int64 run_id, StartCode code, int64 last_run_id)
 			 "CROSS JOIN (SELECT EXISTS (SELECT FROM weir.task_run o WHERE o.run_id = $3) AS log_is_there) k "
 			 "LEFT JOIN weir.task_run p ON ($2 OR v.selected_tasks IS NOT NULL) AND p.run_id = $3 AND p.task_name = d.name AND p.item_no = 0 "
 			 "WHERE d.parent_no IS NULL), "
+			 "s AS (SELECT EXISTS (SELECT FROM t w WHERE w.reused OR w.skip_reason IS NOT NULL) AS any_ended), "
 			 "x AS (SELECT t.*, u.pending, u.skipped, t.reused OR t.skip_reason = 'not_selected' AS keeps_old, "
 			 "CASE WHEN t.reused THEN 'reused' WHEN t.skip_reason IS NOT NULL THEN 'skipped' "
 			 "WHEN u.pending > 0 THEN 'waiting' ELSE 'ready' END AS status "
-			 "FROM t, LATERAL (SELECT count(*) FILTER (WHERE NOT w.reused AND w.skip_reason IS NULL) AS pending, "
+			 "FROM t, s, LATERAL (SELECT CASE WHEN s.any_ended THEN count(*) FILTER (WHERE NOT w.reused AND w.skip_reason IS NULL) "
+			 "ELSE t.upstream_count END AS pending, "
 			 "count(*) FILTER (WHERE (w.reused OR w.skip_reason IS NOT NULL) AND weir._edge_result(td.condition, 'reused', true) <> 'met') AS skipped "
 			 "FROM weir.task_dependency td JOIN t w ON w.task_no = td.upstream_no "
-			 "WHERE td.pipeline_id = t.pipeline_id AND td.version = t.version AND td.task_no = t.task_no) u) "
+			 "WHERE s.any_ended AND td.pipeline_id = t.pipeline_id AND td.version = t.version AND td.task_no = t.task_no) u) "
 			 "INSERT INTO weir.task_run (run_id, task_no, task_name, kind, phase, status, skip_reason, pending_upstream, skipped_upstream, "
 			 "output, rows_read, rows_written, external_run_id, external_url, reference, ready_at, ended_at) "
 			 "SELECT $1, x.task_no, x.name, x.kind, x.phase, CASE WHEN x.status = 'ready' AND x.skipped > 0 THEN 'waiting' ELSE x.status END, "
@@ -236,7 +187,8 @@ start_run(int64 run_id)
 	char	   *next;
 
 	values[0] = Int64GetDatum(run_id);
-	if (weir_spi("SELECT p.is_enabled, s.skip_once, s.next_load_status::text, s.last_run_id, s.origin_row_audit_id "
+	if (weir_spi("SELECT p.is_enabled, s.skip_once AND r.backfill_id IS NULL, CASE WHEN r.backfill_id IS NULL THEN s.next_load_status::text ELSE 'P' END, "
+				 "s.last_run_id, s.origin_row_audit_id "
 				 "FROM weir.run r JOIN weir.pipeline p USING (pipeline_id) JOIN weir.pipeline_state s USING (pipeline_id) "
 				 "WHERE r.run_id = $1 AND r.status = 'queued'",
 				 1, types, values, NULL) != 1)
@@ -262,7 +214,7 @@ start_run(int64 run_id)
 			 "FROM weir.pipeline_version v WHERE r.run_id = $1 AND v.pipeline_id = r.pipeline_id AND v.version = r.version",
 			 6, types, values, nulls);
 	weir_spi("UPDATE weir.pipeline_state s SET skip_once = s.skip_once AND NOT $6, "
-			 "last_run_id = CASE WHEN $2 = 'running' AND r.selected_tasks IS NULL THEN $1 ELSE s.last_run_id END, "
+			 "last_run_id = CASE WHEN $2 = 'running' AND NOT r.is_apart THEN $1 ELSE s.last_run_id END, "
 			 "next_load_status = CASE WHEN $2 = 'skipped' AND NOT $6 AND s.next_load_status = 'C' THEN 'P' ELSE s.next_load_status END "
 			 "FROM weir.run r WHERE r.run_id = $1 AND s.pipeline_id = r.pipeline_id",
 			 6, types, values, nulls);
@@ -290,11 +242,17 @@ intake_runs(Conductor *c)
 				 "SELECT q.run_id FROM w JOIN weir.pipeline p ON p.pipeline_id = w.pipeline_id AND NOT p.is_paused "
 				 "CROSS JOIN LATERAL (SELECT count(*) AS active FROM weir.run r "
 				 "WHERE r.pipeline_id = w.pipeline_id AND r.status IN ('running', 'cancelling')) a "
-				 "CROSS JOIN LATERAL (SELECT r.run_id, r.version, row_number() OVER (ORDER BY r.run_id) AS place FROM weir.run r "
-				 "WHERE r.pipeline_id = w.pipeline_id AND r.status = 'queued' ORDER BY r.run_id LIMIT greatest(0, "
+				 "CROSS JOIN LATERAL (SELECT r.run_id, r.version, r.priority, r.backfill_id, "
+				 "row_number() OVER (ORDER BY r.priority DESC, r.run_id) AS place, "
+				 "row_number() OVER (PARTITION BY r.backfill_id ORDER BY r.run_id) AS place_in_backfill FROM weir.run r "
+				 "WHERE r.pipeline_id = w.pipeline_id AND r.status = 'queued' ORDER BY r.priority DESC, r.run_id LIMIT greatest(0, "
 				 "(SELECT max(v.max_concurrent_runs) FROM weir.pipeline_version v WHERE v.pipeline_id = w.pipeline_id) - a.active)) q "
 				 "JOIN weir.pipeline_version v ON v.pipeline_id = w.pipeline_id AND v.version = q.version "
-				 "WHERE q.place <= v.max_concurrent_runs - a.active ORDER BY q.run_id LIMIT $1",
+				 "WHERE q.place <= v.max_concurrent_runs - a.active AND (q.backfill_id IS NULL OR q.place_in_backfill <= "
+				 "(SELECT b.concurrency - (SELECT count(*) FROM weir.run r WHERE r.pipeline_id = w.pipeline_id "
+				 "AND r.status IN ('running', 'cancelling') AND r.backfill_id = b.backfill_id) "
+				 "FROM weir.backfill b WHERE b.backfill_id = q.backfill_id)) "
+				 "ORDER BY q.priority DESC, q.run_id LIMIT $1",
 				 1, types, values, NULL);
 	runs = result_ids(n);
 	for (uint64 i = 0; i < n; i++)
@@ -307,6 +265,7 @@ intake_runs(Conductor *c)
 		else
 			defer(c);
 	}
+	overlap_take_in(c);
 	/* More may follow: the rest of a long queue, or pipelines whose run ended at once. */
 	if (n > 0 && c->defer_until_ms == NEVER)
 		c->wake |= ENGINE_WAKE_RUN;

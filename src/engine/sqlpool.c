@@ -253,10 +253,20 @@ settle(Conductor *c, Flight *flight)
 		}
 		outcome.task_run_id = flight->task_run_id;
 		outcome.attempt_no = flight->attempt_no;
-		outcome.status = ATTEMPT_LOST;
 		outcome.rows_read = outcome.rows_written = -1;
-		outcome.error_code = "worker_lost";
-		outcome.error_message = "the SQL worker ended before its outcome was committed; its transaction was rolled back";
+		if (flight->terminated)
+		{
+			outcome.status = flight->ending == SQL_CANCEL_TIMEOUT ? ATTEMPT_TIMED_OUT : ATTEMPT_CANCELLED;
+			outcome.is_retryable = true;
+			outcome.error_code = "terminated";
+			outcome.error_message = "the statement did not end within weir.cancel_grace; its process was terminated and its transaction rolled back";
+		}
+		else
+		{
+			outcome.status = ATTEMPT_LOST;
+			outcome.error_code = "worker_lost";
+			outcome.error_message = "the SQL worker ended before its outcome was committed; its transaction was rolled back";
+		}
 		(void) outcome_apply(&outcome);
 		c->did_work = true;
 	}
@@ -296,6 +306,8 @@ sqlpool_check(Conductor *c)
 			}
 		if (!held)
 			settle(c, flight);
+		else if (flight->ending != SQL_CANCEL_NONE)
+			sqlpool_cancel(flight); /* it ended before its slot was known */
 	}
 }
 
@@ -305,13 +317,40 @@ sqlpool_cancel(Flight *flight)
 	if (weir_shmem == NULL || flight->slot < 0 || flight->slot >= WEIR_MAX_SQL_SLOTS)
 		return;
 	LWLockAcquire(weir_shmem_lock, LW_EXCLUSIVE);
-	if (slot_holds(&weir_shmem->sql[flight->slot], flight))
+	if (slot_holds(&weir_shmem->sql[flight->slot], flight) &&
+		weir_shmem->sql[flight->slot].cancel_requested == SQL_CANCEL_NONE)
 	{
 		weir_shmem->sql[flight->slot].cancel_requested = flight->ending;
 		if (weir_shmem->sql[flight->slot].pid != 0)
 			kill(weir_shmem->sql[flight->slot].pid, SIGINT);
 	}
 	LWLockRelease(weir_shmem_lock);
+}
+
+/* A statement that does not heed its cancel: after the grace its process has to go. */
+void
+sqlpool_terminate_overdue(Conductor *c, int64 now)
+{
+	HASH_SEQ_STATUS seq;
+	Flight	   *flight;
+
+	if (weir_shmem == NULL)
+		return;
+	hash_seq_init(&seq, c->flights);
+	while ((flight = hash_seq_search(&seq)) != NULL)
+	{
+		SqlSlot    *slot;
+
+		if (!is_sql(flight) || flight->ending == SQL_CANCEL_NONE || flight->terminated ||
+			flight->slot < 0 || flight->slot >= WEIR_MAX_SQL_SLOTS || flight->ending_since_ms + weir_cancel_grace > now)
+			continue;
+		slot = &weir_shmem->sql[flight->slot];
+		LWLockAcquire(weir_shmem_lock, LW_EXCLUSIVE);
+		if (slot_holds(slot, flight) && slot->pid != 0)
+			kill(slot->pid, SIGTERM);
+		LWLockRelease(weir_shmem_lock);
+		flight->terminated = true;
+	}
 }
 
 /* An attempt that this session can run now, or NULL. */

@@ -35,9 +35,10 @@ wake_xact_callback(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_COMMIT:
 			pending_wake = 0;
-			shmem_wake_conductor(MyDatabaseId, what);
+			if (what & ~ENGINE_WAKE_WAITERS)
+				shmem_wake_conductor(MyDatabaseId, what & ~ENGINE_WAKE_WAITERS);
 			/* an outside execution may have ended: weir.wait() looks again */
-			if (what & ENGINE_WAKE_RUN)
+			if (what & (ENGINE_WAKE_RUN | ENGINE_WAKE_WAITERS))
 				shmem_broadcast_runs(MyDatabaseId);
 			break;
 		case XACT_EVENT_ABORT:

@@ -477,8 +477,7 @@ not_found(KindCall *call, KindVerdict *verdict)
 		 * Long after that it was not sent, or it would be here.
 		 */
 		from = kind_state_int64(call, "start_due_ms", call->intended_at_ms);
-		if (call->now_ms - from <= START_SPAN_MS)
-			from = call->now_ms;
+		from = Min(from + START_SPAN_MS, call->now_ms);
 		kind_state_set_int64(call, verdict, "settle_from_ms", from);
 	}
 	if (!kind_state_bool(call, "settled"))

@@ -69,6 +69,10 @@ block_below(const Ended *ended, Ended *blocked)
 	return read_ended(blocked);
 }
 
+#define DECIDED \
+	"weir._flow_decide(d.run_if, d.upstream_count, s.failed_upstream + d.failed, " \
+	"s.blocked_upstream + d.blocked, s.skipped_upstream + d.skipped)"
+
 /*
  * Tell the dependents of ended tasks.  Those that wait for nothing else are
  * decided: ready, or at their end without having run; these are returned.
@@ -78,7 +82,15 @@ tell_dependents(const Ended *ended, Ended *decided)
 {
 	Datum		values[2] = {ended->runs, ended->tasks};
 
-	weir_spi("WITH told AS (SELECT x.run_id, x.pipeline_id, x.version, x.task_no, count(*)::int AS n, "
+	/* One join by index from the ended tasks to their dependents: hundreds of them at once are no product. */
+	weir_spi("WITH done AS (UPDATE weir.task_run s SET pending_upstream = s.pending_upstream - d.n, "
+			 "failed_upstream = s.failed_upstream + d.failed, blocked_upstream = s.blocked_upstream + d.blocked, "
+			 "skipped_upstream = s.skipped_upstream + d.skipped, "
+			 "status = CASE WHEN s.pending_upstream > d.n THEN 'waiting' ELSE " DECIDED " END, "
+			 "ready_at = CASE WHEN s.pending_upstream = d.n AND " DECIDED " = 'ready' THEN clock_timestamp() END, "
+			 "skip_reason = CASE WHEN s.pending_upstream = d.n AND " DECIDED " = 'skipped' THEN 'condition' END, "
+			 "ended_at = CASE WHEN s.pending_upstream = d.n AND " DECIDED " <> 'ready' THEN clock_timestamp() END "
+			 "FROM (SELECT x.run_id, x.task_no, t.run_if, t.upstream_count, count(*)::int AS n, "
 			 "count(*) FILTER (WHERE x.result = 'failed')::int AS failed, "
 			 "count(*) FILTER (WHERE x.result = 'blocked')::int AS blocked, "
 			 "count(*) FILTER (WHERE x.result = 'skipped')::int AS skipped "
@@ -87,20 +99,10 @@ tell_dependents(const Ended *ended, Ended *decided)
 			 "FROM unnest($1, $2) e (run_id, task_no) JOIN weir.run r USING (run_id) "
 			 "JOIN weir.task_run u ON u.run_id = e.run_id AND u.task_no = e.task_no AND u.item_no = 0 "
 			 "JOIN weir.task_dependency td ON td.pipeline_id = r.pipeline_id AND td.version = r.version AND td.upstream_no = e.task_no) x "
-			 "GROUP BY 1, 2, 3, 4), "
-			 "next AS (SELECT s.task_run_id, told.n, told.failed, told.blocked, told.skipped, "
-			 "CASE WHEN s.pending_upstream > told.n THEN 'waiting' ELSE weir._flow_decide(t.run_if, t.upstream_count, "
-			 "s.failed_upstream + told.failed, s.blocked_upstream + told.blocked, s.skipped_upstream + told.skipped) END AS status "
-			 "FROM told JOIN weir.task_run s ON s.run_id = told.run_id AND s.task_no = told.task_no AND s.item_no = 0 "
-			 "JOIN weir.task t ON t.pipeline_id = told.pipeline_id AND t.version = told.version AND t.task_no = told.task_no "
-			 "WHERE s.status = 'waiting'), "
-			 "done AS (UPDATE weir.task_run s SET pending_upstream = s.pending_upstream - next.n, "
-			 "failed_upstream = s.failed_upstream + next.failed, blocked_upstream = s.blocked_upstream + next.blocked, "
-			 "skipped_upstream = s.skipped_upstream + next.skipped, status = next.status, "
-			 "skip_reason = CASE WHEN next.status = 'skipped' THEN 'condition' END, "
-			 "ready_at = CASE WHEN next.status = 'ready' THEN clock_timestamp() END, "
-			 "ended_at = CASE WHEN next.status IN ('blocked', 'skipped') THEN clock_timestamp() END "
-			 "FROM next WHERE s.task_run_id = next.task_run_id RETURNING s.run_id, s.task_no, s.status) "
+			 "JOIN weir.task t ON t.pipeline_id = x.pipeline_id AND t.version = x.version AND t.task_no = x.task_no "
+			 "GROUP BY x.run_id, x.task_no, t.run_if, t.upstream_count) d "
+			 "WHERE s.run_id = d.run_id AND s.task_no = d.task_no AND s.item_no = 0 AND s.status = 'waiting' "
+			 "RETURNING s.run_id, s.task_no, s.status) "
 			 "SELECT array_agg(run_id), array_agg(task_no) FROM done WHERE status IN ('blocked', 'skipped')",
 			 2, ended_types, values, NULL);
 	return read_ended(decided);
@@ -173,7 +175,7 @@ typedef struct RunTally
 {
 	RunStatus	status;			/* now */
 	bool		timed_out;		/* cancelling because of the run timeout */
-	bool		is_partial;		/* only selected tasks ran */
+	bool		is_apart;		/* partial or of a backfill */
 	int64		row_audit_id;
 	int			failed;			/* and nothing dealt with it */
 	int			cancelled;
@@ -196,7 +198,7 @@ read_tally(int64 run_id, RunTally *tally)
 				 "count(*) FILTER (WHERE t.phase = 'land' AND t.status <> 'skipped'), "
 				 "count(*) FILTER (WHERE t.phase = 'land' AND t.status IN ('succeeded', 'reused')), "
 				 "count(*) FILTER (WHERE t.phase <> 'land' AND t.status IN ('failed', 'timed_out', 'cancelled')), "
-				 "r.selected_tasks IS NOT NULL "
+				 "r.is_apart "
 				 "FROM weir.run r LEFT JOIN weir.task_run t ON t.run_id = r.run_id AND t.item_no = 0 "
 	/* A failure is dealt with when a task that is there for failures succeeded below it. */
 				 "CROSS JOIN LATERAL (SELECT CASE WHEN t.status IN ('failed', 'timed_out', 'cancelled') THEN EXISTS "
@@ -223,7 +225,7 @@ read_tally(int64 run_id, RunTally *tally)
 	tally->end.n_landing = weir_spi_int64(0, 8, NULL);
 	tally->end.n_landing_succeeded = weir_spi_int64(0, 9, NULL);
 	tally->end.failed_after_landing = weir_spi_int64(0, 10, NULL) > 0;
-	tally->is_partial = weir_spi_bool(0, 11, NULL);
+	tally->is_apart = weir_spi_bool(0, 11, NULL);
 	return true;
 }
 
@@ -266,7 +268,7 @@ advance_finish_run(int64 run_id)
 	values[0] = Int64GetDatum(run_id);
 	values[1] = CStringGetTextDatum(run_status_name(status));
 	values[2] = CharGetDatum((char) next);
-	nulls[2] = tally.is_partial ? 'n' : ' ';
+	nulls[2] = tally.is_apart ? 'n' : ' ';
 	values[3] = Int64GetDatum(tally.row_audit_id);
 	weir_spi("UPDATE weir.run SET status = $2, next_load_status = $3, ended_at = clock_timestamp(), "
 			 "error_message = CASE WHEN $2 = 'succeeded' THEN NULL ELSE coalesce((SELECT e.activity || ': ' || left(e.message, 500) "
@@ -275,7 +277,7 @@ advance_finish_run(int64 run_id)
 			 "WHERE run_id = $1",
 			 4, types, values, nulls);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
-	if (tally.is_partial)
+	if (tally.is_apart)
 		return;					/* it says nothing of the pipeline as a whole */
 
 	/* Only the latest run says what comes next; an older one that ends later cannot take back a success. */

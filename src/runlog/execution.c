@@ -133,22 +133,12 @@ execution_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
  * The row marks are locked in the order of the FOR clauses, each at its
  * newest version, and the condition is checked again on what was locked.
  * Without $2 a batch is not locked here: its children's pipelines come first.
- * With $3 a parent that is no longer in the log is not missed.
+ * The share lock on the batch makes its end and the end of a child take turns.
  */
-#define LOCKED_COLUMNS \
-	"r.pipeline_id, coalesce(r.parent_run_id, 0), r.status, r.is_external, r.is_batch, " \
-	"r.start_status, r.next_load_status, r.row_audit_id, " \
-	"s.next_load_status, s.last_run_id, s.last_success_run_id"
-
-static const char lock_alone_sql[] =
-	"SELECT " LOCKED_COLUMNS ", NULL, NULL "
-	"FROM weir.run r JOIN weir.pipeline_state s ON s.pipeline_id = r.pipeline_id "
-	"WHERE r.run_id = $1 AND (NOT r.is_batch OR $2) AND (r.parent_run_id IS NULL OR $3) "
-	"FOR UPDATE OF s FOR UPDATE OF r";
-
-/* The share lock on the batch makes its end and the end of a child take turns. */
 static const char lock_child_sql[] =
-	"SELECT " LOCKED_COLUMNS ", b.status, b.is_batch "
+	"SELECT r.pipeline_id, coalesce(r.parent_run_id, 0), r.status, r.is_external, r.is_batch, "
+	"r.start_status, r.next_load_status, r.row_audit_id, "
+	"s.next_load_status, s.last_run_id, s.last_success_run_id, b.status, b.is_batch "
 	"FROM weir.run r JOIN weir.pipeline_state s ON s.pipeline_id = r.pipeline_id "
 	"JOIN weir.run b ON b.run_id = r.parent_run_id "
 	"WHERE r.run_id = $1 AND (NOT r.is_batch OR $2) "
@@ -189,19 +179,59 @@ spi_status(int column)
 	return status;
 }
 
+/*
+ * An execution without a parent, the common case; a batch only with_batch,
+ * one with a parent only if that is lost.  What these are never changes, so
+ * it may be read before anything is locked.
+ */
 static bool
-lock_try(int64 execution_id, bool with_batch, bool without_parent, bool child, Execution *execution)
+lock_alone(int64 execution_id, bool with_batch, bool parent_lost, Execution *execution)
 {
-	Datum		values[3] = {Int64GetDatum(execution_id), BoolGetDatum(with_batch), BoolGetDatum(without_parent)};
-	static const Oid types[3] = {INT8OID, BOOLOID, BOOLOID};
+	ExecutionRow state;
+	ExecutionRow run;
+	bool		wanted;
 
-	if (weir_spi(child ? lock_child_sql : lock_alone_sql, child ? 2 : 3, types, values, NULL) == 0)
+	if (!execution_row_find("run", "run_pkey", execution_id, false, &run))
+		return false;
+	memset(execution, 0, sizeof(*execution));
+	execution->pipeline_id = execution_column_id(run.slot, "pipeline_id");
+	wanted = (with_batch || !execution_column_bool(run.slot, "is_batch")) &&
+		(parent_lost || execution_column_id(run.slot, "parent_run_id") == 0);
+	execution_row_close(&run);
+
+	if (!wanted || !execution_row_find("pipeline_state", "pipeline_state_pkey", execution->pipeline_id, true, &state))
+		return false;
+	execution->state_next_load = execution_column_letter(state.slot, "next_load_status");
+	execution->state_last_run_id = execution_column_id(state.slot, "last_run_id");
+	execution->state_last_success_id = execution_column_id(state.slot, "last_success_run_id");
+	execution_row_close(&state);
+
+	if (!execution_row_find("run", "run_pkey", execution_id, true, &run))
+		return false;
+	execution->id = execution_id;
+	execution->status = execution_column_status(run.slot);
+	execution->is_external = execution_column_bool(run.slot, "is_external");
+	execution->is_batch = execution_column_bool(run.slot, "is_batch");
+	execution->start_status = execution_column_letter(run.slot, "start_status");
+	execution->next_load_status = execution_column_letter(run.slot, "next_load_status");
+	execution->row_audit_id = execution_column_id(run.slot, "row_audit_id");
+	execution_row_close(&run);
+	return true;
+}
+
+static bool
+lock_child(int64 execution_id, bool with_batch, Execution *execution)
+{
+	Datum		values[2] = {Int64GetDatum(execution_id), BoolGetDatum(with_batch)};
+	static const Oid types[2] = {INT8OID, BOOLOID};
+
+	if (weir_spi(lock_child_sql, 2, types, values, NULL) == 0)
 		return false;
 
 	memset(execution, 0, sizeof(*execution));
 	execution->id = execution_id;
 	execution->pipeline_id = weir_spi_int64(0, 1, NULL);
-	execution->parent_id = child ? weir_spi_int64(0, 2, NULL) : 0;
+	execution->parent_id = weir_spi_int64(0, 2, NULL);
 	execution->status = spi_status(3);
 	execution->is_external = weir_spi_bool(0, 4, NULL);
 	execution->is_batch = weir_spi_bool(0, 5, NULL);
@@ -211,11 +241,8 @@ lock_try(int64 execution_id, bool with_batch, bool without_parent, bool child, E
 	execution->state_next_load = spi_letter(9);
 	execution->state_last_run_id = weir_spi_int64(0, 10, NULL);
 	execution->state_last_success_id = weir_spi_int64(0, 11, NULL);
-	if (child)
-	{
-		execution->parent_status = spi_status(12);
-		execution->parent_is_batch = weir_spi_bool(0, 13, NULL);
-	}
+	execution->parent_status = spi_status(12);
+	execution->parent_is_batch = weir_spi_bool(0, 13, NULL);
 	return true;
 }
 
@@ -255,7 +282,8 @@ lock_rare(int64 execution_id, Execution *execution)
 
 	if (is_batch)
 		execution_lock_family(pipeline_id);
-	if (!lock_try(execution_id, is_batch, !has_parent, has_parent, execution))
+	if (!(has_parent ? lock_child(execution_id, is_batch, execution) :
+		  lock_alone(execution_id, is_batch, true, execution)))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the pipeline of execution " INT64_FORMAT " was dropped", execution_id)));
@@ -264,8 +292,8 @@ lock_rare(int64 execution_id, Execution *execution)
 void
 execution_lock(int64 execution_id, bool outside_only, Execution *execution)
 {
-	if (!lock_try(execution_id, false, false, false, execution) &&
-		!lock_try(execution_id, false, false, true, execution))
+	if (!lock_alone(execution_id, false, false, execution) &&
+		!lock_child(execution_id, false, execution))
 		lock_rare(execution_id, execution);
 
 	if (outside_only && !execution->is_external)

@@ -147,6 +147,26 @@ check_transition(const Execution *execution, RunStatus to)
 						run_status_name(execution->status), run_status_name(to))));
 }
 
+/*
+ * Where weir itself has runs to start, the conductor looks whether one of
+ * them was waiting for this end.  A pipeline that only an outside orchestrator
+ * runs has none, and most are like that.  It gets its first definition under
+ * the lock that we hold, so "none" cannot become untrue before we have ended.
+ */
+static void
+wake_at_commit(const Execution *execution)
+{
+	ExecutionRow pipeline;
+	bool		has_definition = true;
+
+	if (execution_row_find("pipeline", "pipeline_pkey", execution->pipeline_id, false, &pipeline))
+	{
+		has_definition = execution_column_int4(pipeline.slot, "current_version") != 0;
+		execution_row_close(&pipeline);
+	}
+	engine_wake_at_commit(has_definition ? ENGINE_WAKE_RUN : ENGINE_WAKE_WAITERS);
+}
+
 static void
 write_error(const Execution *execution, const ExecutionFailure *failure, bool unless_logged)
 {
@@ -200,7 +220,7 @@ execution_write_failure(Execution *execution, const ExecutionFailure *failure, N
 	execution->next_load_status = (char) next_load;
 	if (execution->is_batch)
 		execution_batch_ended(execution, false);
-	engine_wake_at_commit(ENGINE_WAKE_RUN);
+	wake_at_commit(execution);
 }
 
 void
@@ -256,7 +276,7 @@ succeed(Execution *execution)
 	execution->next_load_status = (char) next_load;
 	if (execution->is_batch)
 		execution_batch_ended(execution, true);
-	engine_wake_at_commit(ENGINE_WAKE_RUN);
+	wake_at_commit(execution);
 }
 
 /* ---- crashed ---- */

@@ -3,9 +3,9 @@
  *	  weir.log_execution_start: may this execution run, and how
  *
  * Runs in the session of an outside orchestrator.  In the common case four
- * statements: lock the restart state of the pipeline, read what decides,
- * write the state, write the execution.  The decision itself is
- * restart_decide() in core.
+ * steps: lock the restart state of the pipeline, read what decides, write the
+ * state, write the execution.  The decision itself is restart_decide() in
+ * core.
  *
  * Two calls at the same time take turns on the lock, so the reference's
  * check-then-insert cannot happen: the second one sees the first.  A call
@@ -16,7 +16,9 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "commands/sequence.h"
 #include "executor/spi.h"
+#include "executor/tuptable.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -79,31 +81,10 @@ typedef struct Answer
 	bool		is_initial;
 } Answer;
 
-static const char lock_sql[] =
-	"SELECT s.pipeline_id, s.skip_once, s.next_load_status, s.origin_row_audit_id, "
-	"s.last_run_id, s.last_success_run_id "
-	"FROM weir.pipeline p JOIN weir.pipeline_state s ON s.pipeline_id = p.pipeline_id "
-	"WHERE p.name = $1 AND (NOT p.is_batch OR $2) FOR UPDATE OF s";
-
-static const char batch_sql[] =
-	"SELECT p.pipeline_id FROM weir.pipeline p WHERE p.name = $1";
-
 static const char register_sql[] =
 	"WITH p AS (INSERT INTO weir.pipeline (name, project, owner, is_batch) VALUES ($1, $2, $3, $4) "
 	"ON CONFLICT (name) DO NOTHING RETURNING pipeline_id) "
 	"INSERT INTO weir.pipeline_state (pipeline_id) SELECT pipeline_id FROM p";
-
-/*
- * The statements of the common case are kept small: what they cost is mostly
- * the setting up of their plans.  A run of weir comes before an outside one:
- * it is never stale.  The id is drawn here because it can be had at no extra
- * statement; the rare start that does not use it leaves a gap.
- */
-static const char facts_sql[] =
-	"SELECT p.is_enabled, p.is_batch, p.owner, o.run_id, o.is_external, nextval('weir.run_id_seq') "
-	"FROM weir.pipeline p LEFT JOIN weir.run o "
-	"ON o.pipeline_id = p.pipeline_id AND o.status IN ('running', 'cancelling') "
-	"WHERE p.pipeline_id = $1 ORDER BY o.is_external, o.run_id LIMIT 1";
 
 static const char same_sql[] =
 	"SELECT r.run_id FROM weir.run r WHERE r.pipeline_id = $1 "
@@ -210,29 +191,6 @@ read_arguments(FunctionCallInfo fcinfo, Start *start)
 
 /* ---- reading under the lock ---- */
 
-static bool
-lock_state_as(Start *start, bool batch)
-{
-	static const Oid types[2] = {TEXTOID, BOOLOID};
-	Datum		values[2] = {CStringGetTextDatum(start->pipeline_name), BoolGetDatum(batch)};
-	char		next_load;
-	bool		never;
-
-	if (weir_spi(lock_sql, 2, types, values, NULL) == 0)
-		return false;
-
-	start->pipeline_id = weir_spi_int64(0, 1, NULL);
-	start->input.skip_once = weir_spi_bool(0, 2, NULL);
-	next_load = letter_at(3);
-	if (!next_load_status_parse(next_load, &start->input.last_next_load))
-		elog(ERROR, "unknown next_load_status \"%c\"", next_load);
-	start->origin = weir_spi_int64(0, 4, NULL);
-	start->last_run_id = weir_spi_int64(0, 5, NULL);
-	(void) weir_spi_int64(0, 6, &never);
-	start->is_initial = never;
-	return true;
-}
-
 /*
  * A batch that crashed is closed together with its children, whose pipelines
  * may be older than its own: all are locked first, ids ascending.
@@ -240,15 +198,28 @@ lock_state_as(Start *start, bool batch)
 static bool
 lock_state(Start *start)
 {
-	static const Oid text = TEXTOID;
-	Datum		name = CStringGetTextDatum(start->pipeline_name);
+	ExecutionRow pipeline;
+	ExecutionRow state;
+	bool		is_batch;
 
-	if (!start->is_batch && lock_state_as(start, false))
-		return true;
-	if (weir_spi(batch_sql, 1, &text, &name, NULL) == 0)
+	if (!execution_row_find_name("pipeline", "pipeline_name_key", start->pipeline_name, &pipeline))
 		return false;
-	execution_lock_family(weir_spi_int64(0, 1, NULL));
-	return lock_state_as(start, true);
+	start->pipeline_id = execution_column_id(pipeline.slot, "pipeline_id");
+	is_batch = execution_column_bool(pipeline.slot, "is_batch");
+	execution_row_close(&pipeline);
+
+	if (start->is_batch || is_batch)
+		execution_lock_family(start->pipeline_id);
+	if (!execution_row_find("pipeline_state", "pipeline_state_pkey", start->pipeline_id, true, &state))
+		return false;
+	start->input.skip_once = execution_column_bool(state.slot, "skip_once");
+	if (!next_load_status_parse(execution_column_letter(state.slot, "next_load_status"), &start->input.last_next_load))
+		elog(ERROR, "unknown next_load_status of pipeline %s", start->pipeline_name);
+	start->origin = execution_column_id(state.slot, "origin_row_audit_id");
+	start->last_run_id = execution_column_id(state.slot, "last_run_id");
+	start->is_initial = execution_column_id(state.slot, "last_success_run_id") == 0;
+	execution_row_close(&state);
+	return true;
 }
 
 /*
@@ -326,26 +297,54 @@ other_is_stale(FunctionCallInfo fcinfo, const Start *start)
 	return weir_spi(stale_sql, 3, types, values, nulls) > 0 && weir_spi_bool(0, 1, NULL);
 }
 
+typedef struct OtherRun
+{
+	int64		id;				/* 0: none */
+	bool		is_external;
+} OtherRun;
+
+/* A run of weir comes before an outside one: it is never stale. */
+static bool
+visit_other(TupleTableSlot *slot, void *arg)
+{
+	OtherRun   *other = arg;
+	int64		id = execution_column_id(slot, "run_id");
+	bool		is_external = execution_column_bool(slot, "is_external");
+
+	if (other->id == 0 || is_external < other->is_external ||
+		(is_external == other->is_external && id < other->id))
+	{
+		other->id = id;
+		other->is_external = is_external;
+	}
+	return true;
+}
+
+/*
+ * Read after the lock was had: what was committed while we waited for it
+ * counts.  The index holds nothing but runs that are running or cancelling.
+ * The id is drawn here; the rare start that does not use it leaves a gap.
+ */
 static void
 read_facts(FunctionCallInfo fcinfo, Start *start)
 {
-	static const Oid int8 = INT8OID;
-	Datum		pipeline_id = Int64GetDatum(start->pipeline_id);
-	bool		no_other;
-	bool		is_external;
+	ExecutionRow pipeline;
+	OtherRun	other = {0};
 
-	if (weir_spi(facts_sql, 1, &int8, &pipeline_id, NULL) == 0)
+	if (!execution_row_find("pipeline", "pipeline_pkey", start->pipeline_id, false, &pipeline))
 		elog(ERROR, "pipeline %s vanished while it was locked", start->pipeline_name);
-	start->input.disabled = !weir_spi_bool(0, 1, NULL);
-	start->is_batch |= weir_spi_bool(0, 2, NULL);
-	start->owner = (Oid) weir_spi_int64(0, 3, NULL);
-	start->other_id = weir_spi_int64(0, 4, &no_other);
-	is_external = weir_spi_bool(0, 5, NULL);
-	start->new_id = weir_spi_int64(0, 6, NULL);
+	start->input.disabled = !execution_column_bool(pipeline.slot, "is_enabled");
+	start->is_batch |= execution_column_bool(pipeline.slot, "is_batch");
+	start->owner = execution_column_oid(pipeline.slot, "owner");
+	execution_row_close(&pipeline);
 
-	if (no_other)
+	execution_rows_visit("run", "run_active", start->pipeline_id, visit_other, &other);
+	start->other_id = other.id;
+	start->new_id = nextval_internal(execution_relation("run_id_seq"), false);
+
+	if (other.id == 0)
 		start->input.other = RESTART_OTHER_NONE;
-	else if (is_external && other_is_stale(fcinfo, start))
+	else if (other.is_external && other_is_stale(fcinfo, start))
 		start->input.other = RESTART_OTHER_DEAD;
 	else
 		start->input.other = RESTART_OTHER_LIVE;

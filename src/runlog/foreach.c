@@ -138,21 +138,28 @@ insert_items(int64 task_run_id, const char *items)
 			 3, types, values, NULL);
 }
 
-/* Items of a repaired task that did not succeed. */
+/*
+ * Items of a repaired task that did not succeed; all of them if all did,
+ * because then it was asked for by name.
+ */
 static void
 repeat_items(int64 task_run_id)
 {
 	Oid			types[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(task_run_id)};
 
-	weir_spi("WITH again AS (SELECT i.task_run_id, d.kind = 'noop' OR row_number() OVER (ORDER BY i.item_no) <= d.concurrency AS starts "
-			 "FROM weir.task_run i JOIN weir.run r USING (run_id) "
-			 "JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = i.task_no "
-			 "JOIN weir.task_run p ON p.run_id = i.run_id AND p.task_no = d.parent_no AND p.item_no = 0 "
-			 "WHERE p.task_run_id = $1 AND i.item_no > 0 AND i.status IN ('failed', 'timed_out', 'cancelled', 'blocked')) "
+	weir_spi("WITH i AS (SELECT i.task_run_id, i.item_no, d.kind, d.concurrency, i.status <> 'succeeded' AS is_bad, "
+			 "bool_or(i.status <> 'succeeded') OVER () AS any_bad "
+			 "FROM weir.task_run p JOIN weir.run r USING (run_id) "
+			 "JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.parent_no = p.task_no "
+			 "JOIN weir.task_run i ON i.run_id = p.run_id AND i.task_no = d.task_no "
+			 "WHERE p.task_run_id = $1), "
+			 "again AS (SELECT i.task_run_id, i.kind = 'noop' OR row_number() OVER (ORDER BY i.item_no) <= i.concurrency AS starts "
+			 "FROM i WHERE i.is_bad OR NOT i.any_bad) "
 			 "UPDATE weir.task_run t SET status = CASE WHEN a.starts THEN 'ready' ELSE 'waiting' END, "
 			 "ready_at = CASE WHEN a.starts THEN clock_timestamp() END, "
-			 "reference = CASE WHEN t.external_run_id IS NOT NULL THEN jsonb_build_object('external_run_id', t.external_run_id) ELSE t.reference END, "
+			 "reference = CASE WHEN t.external_run_id IS NULL THEN t.reference WHEN t.status <> 'succeeded' "
+			 "THEN jsonb_build_object('external_run_id', t.external_run_id) END, "
 			 "budget_from = t.attempt_no, lost_count = 0, not_before = NULL, ended_at = NULL, error_message = NULL "
 			 "FROM again a WHERE t.task_run_id = a.task_run_id",
 			 1, types, values, NULL);
@@ -164,11 +171,12 @@ start_next(Datum task_run_ids)
 {
 	Oid			types[1] = {INT8ARRAYOID};
 
-	weir_spi("WITH free AS (SELECT t.task_run_id, d.concurrency - (SELECT count(*) FROM weir.task_run l "
+	/* Concurrency is looked up, never joined: a plan must not start from the run's many live task runs. */
+	weir_spi("WITH free AS (SELECT t.task_run_id, (SELECT d.concurrency FROM weir.run r "
+			 "JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version "
+			 "WHERE r.run_id = t.run_id AND d.parent_no = t.task_no) - (SELECT count(*) FROM weir.task_run l "
 			 "WHERE l.parent_task_run_id = t.task_run_id AND l.status IN ('ready', 'running')) AS n "
-			 "FROM weir.task_run t JOIN weir.run r USING (run_id) "
-			 "JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.parent_no = t.task_no "
-			 "WHERE t.task_run_id = ANY ($1) AND t.status = 'running'), "
+			 "FROM weir.task_run t WHERE t.task_run_id = ANY ($1) AND t.status = 'running'), "
 			 "next AS (SELECT w.task_run_id FROM free CROSS JOIN LATERAL (SELECT i.task_run_id FROM weir.task_run i "
 			 "WHERE i.parent_task_run_id = free.task_run_id AND i.status = 'waiting' "
 			 "ORDER BY i.item_no LIMIT greatest(free.n, 0)) w) "

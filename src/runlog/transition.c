@@ -1,10 +1,14 @@
 /*-------------------------------------------------------------------------
  * transition.c
- *	  Refuse illegal changes of status.
+ *	  Refuse illegal changes of status, and what is no status at all.
  *
  * A trigger on run, task_run and attempt, called for every row whose status
- * changes, in whatever process changes it.  The argument names the table.
+ * is set, in whatever process sets it.  The argument names the table.
  * Decides with core/status.c, reads nothing but the two rows, takes no lock.
+ * The check constraints of the three tables ask the same code.
+ *
+ * That a status stays as it is, is seen here: a WHEN clause of the trigger would be
+ * planned again by every statement.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -17,8 +21,12 @@
 #include "utils/rel.h"
 
 #include "status.h"
+#include "restart.h"
 
 PG_FUNCTION_INFO_V1(weir_check_transition);
+PG_FUNCTION_INFO_V1(weir_is_run);
+PG_FUNCTION_INFO_V1(weir_is_task_run);
+PG_FUNCTION_INFO_V1(weir_is_attempt);
 
 static char *
 status_of(HeapTuple row, TupleDesc desc)
@@ -124,4 +132,38 @@ weir_check_transition(PG_FUNCTION_ARGS)
 	pfree(from);
 	pfree(to);
 	return PointerGetDatum(trigger->tg_newtuple);
+}
+
+/* ---- check constraints; null passes, as NOT NULL is another's business ---- */
+
+/* _is_run(status, start_status, next_load_status) */
+Datum
+weir_is_run(PG_FUNCTION_ARGS)
+{
+	RunStatus	status;
+	NextLoadStatus next_load;
+
+	if (!PG_ARGISNULL(0) && !run_status_parse(text_to_cstring(PG_GETARG_TEXT_PP(0)), &status))
+		PG_RETURN_BOOL(false);
+	if (!PG_ARGISNULL(1) && (PG_GETARG_CHAR(1) == '\0' || strchr("ERDCA", PG_GETARG_CHAR(1)) == NULL))
+		PG_RETURN_BOOL(false);
+	PG_RETURN_BOOL(PG_ARGISNULL(2) || next_load_status_parse(PG_GETARG_CHAR(2), &next_load));
+}
+
+/* _is_task_run(status) */
+Datum
+weir_is_task_run(PG_FUNCTION_ARGS)
+{
+	TaskStatus	status;
+
+	PG_RETURN_BOOL(PG_ARGISNULL(0) || task_status_parse(text_to_cstring(PG_GETARG_TEXT_PP(0)), &status));
+}
+
+/* _is_attempt(status) */
+Datum
+weir_is_attempt(PG_FUNCTION_ARGS)
+{
+	AttemptStatus status;
+
+	PG_RETURN_BOOL(PG_ARGISNULL(0) || attempt_status_parse(text_to_cstring(PG_GETARG_TEXT_PP(0)), &status));
 }

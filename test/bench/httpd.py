@@ -1,4 +1,4 @@
-"""A server that answers 200 to everything, as fast as Python can; for the bench.
+"""A server that answers 200 to everything, as fast as Python can, but /slow after 2 seconds; for the bench.
 
 Prints its port.  Several processes share the port, so that the server is not what is measured.
 """
@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 
+SLOW = 2.0
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{\"ok\":true}"
 
 
@@ -30,7 +31,10 @@ class Answer(asyncio.Protocol):
             if len(rest) < length:
                 return
             self.pending = rest[length:]
-            self.transport.write(ANSWER)
+            if head.split(b" ", 2)[1] == b"/slow":
+                asyncio.get_running_loop().call_later(SLOW, self.transport.write, ANSWER)
+            else:
+                self.transport.write(ANSWER)
 
 
 async def serve(listener):

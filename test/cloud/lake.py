@@ -21,12 +21,16 @@ import pathlib
 import re
 import shutil
 import tempfile
+import time
 import uuid
 
 SOURCE = pathlib.Path(__file__).resolve().parent / "data" / "flights.csv.gz"
 TABLE = "staging.flights"
 CHUNKS = 5                      # a copy advances in this many steps, so a cancel finds it half-way
 LOADERS = 4                     # psql processes at once
+RESTART_LIMIT = 120             # seconds that a database may take to come back from a crash
+RESTARTING = re.compile("the database system is (starting up|in recovery mode|not yet accepting connections)"
+                        "|terminating connection because of crash|server closed the connection unexpectedly")
 
 SOURCE_COLUMNS = ("year", "month", "day", "dep_time", "sched_dep_time", "dep_delay", "arr_time",
                   "sched_arr_time", "arr_delay", "carrier", "flight", "tailnum", "origin", "dest",
@@ -158,6 +162,17 @@ class Lake:
         return {"rows_deleted": before, "rows_inserted": data.count(b"\n") - 1}
 
     async def _load_table(self, row_audit_id, data):
+        """Again while the database restarts, which is safe: the rows are replaced."""
+        give_up = time.monotonic() + RESTART_LIMIT
+        while True:
+            try:
+                return await self._load_table_once(row_audit_id, data)
+            except LakeError as error:
+                if not RESTARTING.search(str(error)) or time.monotonic() > give_up:
+                    raise
+            await asyncio.sleep(0.2)
+
+    async def _load_table_once(self, row_audit_id, data):
         """One transaction through psql: the rows of this row_audit_id are replaced."""
         delete = (f"WITH gone AS (DELETE FROM {TABLE} WHERE row_audit_id = {row_audit_id} "
                   f"RETURNING 1) SELECT count(*) FROM gone")

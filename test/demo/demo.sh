@@ -51,7 +51,8 @@ finish()
 	if [ "$status" != 0 ] && [ -n "$SCRATCH" ]; then
 		say
 		say "The demo failed. The end of the server's log:"
-		grep -E 'ERROR|FATAL|PANIC|WARNING|terminated' "$SCRATCH/server.log" 2>/dev/null | tail -n 20 || true
+		grep -E 'ERROR|FATAL|PANIC|WARNING|terminated' "$SCRATCH/server.log" 2>/dev/null |
+			grep -v 'FATAL:  the database system is' | tail -n 20 || true
 		[ -z "$CLOUD_PID" ] || kill "$CLOUD_PID" 2>/dev/null || true
 		[ ! -f "$SCRATCH/server/postmaster.pid" ] || cluster_stop "$SCRATCH/server" immediate || true
 		rm -f "$MARK"

@@ -107,7 +107,7 @@ SELECT * FROM weir.why(:r1);
 RESET ROLE;
 -- EXECUTE alone lets an owner at his own pipelines, and nobody else's
 GRANT USAGE ON SCHEMA weir TO regress_trigger_owner, regress_trigger_nobody;
-GRANT EXECUTE ON FUNCTION weir.trigger(text, jsonb, timestamptz, text, text), weir.cancel(bigint, text), weir.repair(bigint),
+GRANT EXECUTE ON FUNCTION weir.trigger(text, jsonb, timestamptz, text, text, text[], integer), weir.cancel(bigint, text), weir.repair(bigint, jsonb, text[], boolean),
 	weir.wait(bigint, interval), weir.why(bigint), weir.why(text) TO regress_trigger_owner, regress_trigger_nobody;
 SET ROLE regress_trigger_owner;
 BEGIN;

@@ -15,7 +15,7 @@ use Test::More;
 
 use WeirTest;
 
-my $node = weir_node('intent', allows_streaming => 1);
+my $node = weir_node('intent', allows_streaming => 1, conf => "shared_buffers = 32MB\n");
 my $cloud = weir_cloud($node, speed => 10);
 weir_story($node, $cloud);
 
@@ -245,7 +245,7 @@ is(wait_for_run($node, weir_trigger($node, 'everything')), 'succeeded', 'synchro
 
 # Trigger a run whose first request for $operation does not get through yet,
 # and crash; returns the run and where its part of the ledger begins.  The WAL
-# writer is held, so that nothing reaches the disk by chance.
+# writer is held and buffers are many, so that nothing reaches the disk by chance.
 sub crash_while_asking
 {
 	my ($pipeline, $operation, %fault) = @_;

@@ -138,6 +138,12 @@ is(value("SELECT string_agg(n::text, ' ' ORDER BY item_no) FROM (SELECT item_no,
 is(task_value($run, 'after', 'status'), 'succeeded', 'what depends on it ran');
 is(value("SELECT count(*) || ' ' || count(DISTINCT item_no) FROM public.done WHERE run_id = $run"), '10 10', 'every item took effect once');
 
+# what is asked for by name runs again, all of it
+value("SELECT weir.rerun_from($run, 't')");
+wait_until($node, 'repeated', "SELECT repair_no = 3 AND status = 'succeeded' FROM weir.run WHERE run_id = $run");
+is(value("SELECT count(*) FROM public.done WHERE run_id = $run"), '20', 'a for_each that is named repeats all items');
+is(value("SELECT string_agg(task_run_id::text, ' ' ORDER BY item_no) FROM weir.task_run WHERE run_id = $run AND item_no > 0"), $ids, 'of the same list');
+
 # a failure that a handler deals with
 define('handled', [ for_each('t', [ 0, 1 ], sql('SELECT 1 / {{item}}')), { name => 'alert', kind => 'noop', depends_on => [ { task => 't', condition => 'failed' } ] } ]);
 runs('handled', 'succeeded', 'failed items with a handler of the task');

@@ -1,0 +1,85 @@
+/*-------------------------------------------------------------------------
+ * overlap.c
+ *	  Queued runs that do not wait for those before them: they are skipped, or
+ *	  replace them.
+ *
+ * Runs in the conductor's transaction, after the runs that can start have
+ * started.  Runs of paused pipelines stay queued whatever they say.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+
+#include "conductor_int.h"
+#include "engine.h"
+#include "outcome.h"
+
+#define OVERLAP_BATCH	500
+#define DEFER_MS		200
+
+static void
+skip_run(int64 run_id)
+{
+	static const Oid types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(run_id)};
+
+	weir_spi("UPDATE weir.run SET status = 'skipped', start_status = 'C', ended_at = clock_timestamp(), "
+			 "error_message = 'max_concurrent_runs of the pipeline were going on' WHERE run_id = $1 AND status = 'queued'",
+			 1, types, values, NULL);
+	engine_wake_at_commit(ENGINE_WAKE_RUN);
+}
+
+/* Runs before this one that have not ended, oldest first. */
+static void
+replace_older(Conductor *c, int64 run_id)
+{
+	static const Oid types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(run_id)};
+	uint64		n = weir_spi("SELECT o.run_id FROM weir.run r JOIN weir.run o ON o.pipeline_id = r.pipeline_id AND o.run_id < r.run_id "
+							 "WHERE r.run_id = $1 AND o.status IN ('queued', 'running') AND NOT o.is_apart AND NOT o.is_external ORDER BY o.run_id LIMIT 500",
+							 1, types, values, NULL);
+	int64	   *older = palloc(sizeof(int64) * Max(n, 1));
+
+	for (uint64 i = 0; i < n; i++)
+		older[i] = weir_spi_int64(i, 1, NULL);
+	for (uint64 i = 0; i < n; i++)
+		intake_cancel_run(c, older[i], psprintf("run " INT64_FORMAT " replaces it", run_id), SQL_CANCEL_ASKED);
+}
+
+void
+overlap_take_in(Conductor *c)
+{
+	static const Oid types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(OVERLAP_BATCH)};
+	uint64		n;
+	int64	   *runs;
+	bool	   *skips;
+
+	n = weir_spi("SELECT r.run_id, r.on_overlap = 'skip' FROM weir.run r JOIN weir.pipeline p ON p.pipeline_id = r.pipeline_id AND NOT p.is_paused "
+				 "JOIN weir.pipeline_version v ON v.pipeline_id = r.pipeline_id AND v.version = r.version "
+				 "WHERE r.status = 'queued' AND r.on_overlap IS NOT NULL AND CASE r.on_overlap WHEN 'skip' THEN "
+				 "(SELECT count(*) FROM weir.run a WHERE a.pipeline_id = r.pipeline_id AND a.status IN ('running', 'cancelling')) >= v.max_concurrent_runs "
+				 "ELSE EXISTS (SELECT FROM weir.run o WHERE o.pipeline_id = r.pipeline_id AND o.run_id < r.run_id "
+				 "AND o.status IN ('queued', 'running') AND NOT o.is_apart AND NOT o.is_external) END "
+				 "ORDER BY r.pipeline_id, r.run_id DESC LIMIT $1",
+				 1, types, values, NULL);
+	runs = palloc(sizeof(int64) * Max(n, 1));
+	skips = palloc(sizeof(bool) * Max(n, 1));
+	for (uint64 i = 0; i < n; i++)
+	{
+		runs[i] = weir_spi_int64(i, 1, NULL);
+		skips[i] = weir_spi_bool(i, 2, NULL);
+	}
+	for (uint64 i = 0; i < n; i++)
+	{
+		if (!outcome_lock_run(runs[i], false))
+			c->defer_until_ms = Min(c->defer_until_ms, now_ms() + DEFER_MS);
+		else if (skips[i])
+			skip_run(runs[i]);
+		else
+			replace_older(c, runs[i]);
+		c->did_work = true;
+	}
+}

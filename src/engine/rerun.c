@@ -1,0 +1,93 @@
+/*-------------------------------------------------------------------------
+ * rerun.c
+ *	  Repairs: tasks of a run that ended go again, in the same run.
+ *
+ * Runs in the conductor's transaction, the run and its pipeline's state
+ * locked.  What a task started elsewhere may be resumed; its attempts so far
+ * stay in the log and no longer count against its budget.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+
+#include "conductor_int.h"
+#include "engine.h"
+#include "outcome.h"
+
+static bool
+revive_run(int64 run_id, int64 request_id)
+{
+	static const Oid types[2] = {INT8OID, INT8OID};
+	Datum		values[2] = {Int64GetDatum(run_id), Int64GetDatum(request_id)};
+
+	return weir_spi("UPDATE weir.run r SET status = 'running', repair_no = repair_no + 1, ended_at = NULL, next_load_status = NULL, "
+					"error_message = NULL, cancel_reason = NULL, deadline = clock_timestamp() + v.run_timeout, "
+					"params = coalesce(q.params, r.params) "
+					"FROM weir.pipeline_state s, weir.pipeline_version v, weir.request q "
+					"WHERE r.run_id = $1 AND q.request_id = $2 AND r.started_at IS NOT NULL "
+					"AND (r.status IN ('failed', 'timed_out', 'cancelled') OR (r.status = 'succeeded' AND q.tasks IS NOT NULL)) "
+					"AND s.pipeline_id = r.pipeline_id AND v.pipeline_id = r.pipeline_id AND v.version = r.version "
+					"AND (r.is_apart OR (s.last_run_id = r.run_id AND NOT EXISTS (SELECT FROM weir.run o "
+					"WHERE o.pipeline_id = r.pipeline_id AND o.status IN ('running', 'cancelling') AND NOT o.is_apart)))",
+					2, types, values, NULL) == 1;
+}
+
+/*
+ * Tasks that go again: those asked for, else what did not succeed; what was
+ * skipped for it is decided anew.  A task that is decided by others of them
+ * waits for these.
+ */
+static void
+reset_tasks(int64 run_id, int64 request_id)
+{
+	static const Oid types[2] = {INT8OID, INT8OID};
+	Datum		values[2] = {Int64GetDatum(run_id), Int64GetDatum(request_id)};
+
+	weir_spi("WITH RECURSIVE v AS (SELECT r.pipeline_id, r.version, q.tasks, q.with_downstream FROM weir.run r, weir.request q "
+			 "WHERE r.run_id = $1 AND q.request_id = $2), "
+			 "again (task_no) AS (SELECT t.task_no FROM weir.task_run t, v WHERE t.run_id = $1 AND t.item_no = 0 "
+			 "AND CASE WHEN v.tasks IS NULL THEN t.status IN ('failed', 'timed_out', 'cancelled', 'blocked') "
+			 "ELSE t.task_name = ANY (v.tasks) AND t.status <> 'reused' END "
+			 "UNION SELECT t.task_no FROM again a CROSS JOIN v JOIN weir.task_dependency td USING (pipeline_id, version) "
+			 "JOIN weir.task_run t ON t.run_id = $1 AND t.task_no = td.task_no AND t.item_no = 0 "
+			 "WHERE td.upstream_no = a.task_no AND t.status <> 'reused' AND coalesce(t.skip_reason, '') NOT IN ('disabled', 'not_selected') "
+			 "AND (v.with_downstream OR t.status = 'skipped')), "
+			 "edge AS (SELECT td.task_no, b.task_no IS NOT NULL AS is_again, "
+			 "weir._edge_result(td.condition, CASE WHEN u.skip_reason <> 'condition' THEN 'reused' ELSE u.status END, "
+			 "td.branch IS NULL OR coalesce(u.skip_reason <> 'condition', false) OR coalesce(td.branch = u.output->>'branch', false)) AS result "
+			 "FROM again a CROSS JOIN v JOIN weir.task_dependency td USING (pipeline_id, version) "
+			 "JOIN weir.task_run u ON u.run_id = $1 AND u.task_no = td.upstream_no AND u.item_no = 0 "
+			 "LEFT JOIN again b ON b.task_no = td.upstream_no WHERE td.task_no = a.task_no), "
+			 "count AS (SELECT a.task_no, count(*) FILTER (WHERE e.is_again) AS pending, "
+			 "count(*) FILTER (WHERE NOT e.is_again AND e.result = 'failed') AS failed, "
+			 "count(*) FILTER (WHERE NOT e.is_again AND e.result = 'blocked') AS blocked, "
+			 "count(*) FILTER (WHERE NOT e.is_again AND e.result = 'skipped') AS skipped "
+			 "FROM again a LEFT JOIN edge e USING (task_no) GROUP BY a.task_no) "
+			 "UPDATE weir.task_run t SET pending_upstream = c.pending, failed_upstream = c.failed, blocked_upstream = c.blocked, "
+			 "skipped_upstream = c.skipped, status = 'waiting', skip_reason = NULL, ready_at = NULL, "
+			 "reference = CASE WHEN t.external_run_id IS NOT NULL AND t.status <> 'succeeded' "
+			 "THEN jsonb_build_object('external_run_id', t.external_run_id) END, "
+			 "budget_from = t.attempt_no, lost_count = 0, not_before = NULL, ended_at = NULL, error_message = NULL "
+			 "FROM count c WHERE t.run_id = $1 AND t.task_no = c.task_no AND t.item_no = 0",
+			 2, types, values, NULL);
+}
+
+void
+rerun_take_in(int64 run_id, int64 request_id)
+{
+	static const Oid types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(run_id)};
+
+	if (!revive_run(run_id, request_id))
+	{
+		weir_spi("INSERT INTO weir.error (run_id, code, message, failure_type) VALUES "
+				 "($1, 'repair_refused', 'the run can no longer be repaired: it is not the latest run of its pipeline, or another one is running', 'user')",
+				 1, types, values, NULL);
+		return;
+	}
+	reset_tasks(run_id, request_id);
+	advance_undecided(run_id);
+	advance_finish_run(run_id);
+	engine_wake_at_commit(ENGINE_WAKE_RUN);
+}
