@@ -40,20 +40,20 @@ test_for_each(void)
 	KindVerdict verdict;
 	cJSON	   *items;
 
-	attempt_init(&attempt, "for_each", "{'items': [1, 'x', null]}", NULL, NULL);
+	attempt_init(&attempt, "for_each", "{'items': [1, 'x', null]}", "{}", "");
 	kind_verdict_init(&verdict);
 	kind_for_each.decide(&attempt.call, &verdict);
 	CHECK_INT(verdict.outcome, KIND_SUCCEEDED);
 	CHECK_JSON(verdict.items, "[1, 'x', null]");
 
-	attempt_init(&attempt, "for_each", "{'items': {'a': 1}}", NULL, NULL);
+	attempt_init(&attempt, "for_each", "{'items': {'a': 1}}", "{}", "");
 	kind_verdict_init(&verdict);
 	kind_for_each.decide(&attempt.call, &verdict);
 	CHECK_INT(verdict.outcome, KIND_FAILED);
 	CHECK_STR(verdict.error_code, "invalid_items");
 	CHECK(verdict.items == NULL && verdict.is_user_error && !verdict.is_retryable);
 
-	attempt_init(&attempt, "for_each", "{'items': []}", NULL, NULL);
+	attempt_init(&attempt, "for_each", "{'items': []}", "{}", "");
 	items = cJSON_GetObjectItem((cJSON *) attempt.call.spec, "items");
 	for (int i = 0; i < FOR_EACH_MAX_ITEMS; i++)
 		cJSON_AddItemToArray(items, cJSON_CreateNull());
