@@ -91,10 +91,13 @@ WITH given AS MATERIALIZED (
 	FROM weir._sql_worker_wait() w
 ), startable AS MATERIALIZED (
 	-- ready tasks whose time has come, and what they need
-	SELECT r.run_id, t.task_run_id, t.task_no, t.task_name, t.pool, t.pool_slots, t.connection_name, t.ready_at,
+	SELECT r.run_id, t.task_run_id, t.task_no, t.task_name, t.item_no, t.pool, t.pool_slots, t.connection_name, t.ready_at,
 		t.lane LIKE 'sql%' AS needs_worker
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
 	WHERE r.is_live AND t.status = 'ready' AND t.not_before > clock_timestamp() IS NOT TRUE
+		-- of items the first one speaks
+		AND (t.item_no = 0 OR NOT EXISTS (SELECT FROM weir.task_run e WHERE e.parent_task_run_id = t.parent_task_run_id
+			AND e.status IN ('ready', 'running') AND e.status = 'ready' AND e.item_no < t.item_no))
 ), place AS MATERIALIZED (
 	SELECT t.task_run_id,
 		row_number() OVER (PARTITION BY t.pool ORDER BY t.priority DESC, t.ready_at, t.task_run_id) - 1 AS in_pool,
@@ -247,21 +250,21 @@ WITH given AS MATERIALIZED (
 			format('%s upstream tasks', t.pending_upstream)),
 		NULL, NULL
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
-	WHERE r.is_live AND t.status = 'waiting'
+	WHERE r.is_live AND t.status = 'waiting' AND t.item_no = 0
 	UNION ALL
 	SELECT 6, r.run_id, t.task_no, t.task_name, 'retry',
 		format('attempt %s %s%s; tried again at %s', t.attempt_no, coalesce(a.status, 'ended'),
 			': ' || coalesce(a.error_message, t.error_message), t.not_before), a.ended_at, NULL
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
 		LEFT JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
-	WHERE r.is_live AND t.status = 'ready' AND t.not_before > clock_timestamp()
+	WHERE r.is_live AND t.status = 'ready' AND t.item_no = 0 AND t.not_before > clock_timestamp()
 	UNION ALL
 	SELECT 6, l.run_id, l.task_no, l.task_name, l.waiting_for, l.detail, l.since, l.hint
 	FROM limited l
 	UNION ALL
 	SELECT 6, t.run_id, t.task_no, t.task_name, 'conductor', 'it is ready to start', t.ready_at, NULL
 	FROM startable t
-	WHERE t.task_run_id NOT IN (SELECT l.task_run_id FROM limited l)
+	WHERE t.item_no = 0 AND t.task_run_id NOT IN (SELECT l.task_run_id FROM limited l)
 	UNION ALL
 	SELECT 6, r.run_id, t.task_no, t.task_name, 'SQL worker', c.worker_detail, a.intended_at, c.worker_hint
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id CROSS JOIN conductor c
@@ -280,7 +283,26 @@ WITH given AS MATERIALIZED (
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
 		LEFT JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
 		CROSS JOIN conductor c
-	WHERE r.is_live AND t.status = 'running' AND (c.is_failing AND t.lane LIKE 'sql%' AND a.status = 'intended') IS NOT TRUE
+	WHERE r.is_live AND t.status = 'running' AND t.item_no = 0
+		AND NOT (t.kind = 'for_each' AND a.status = 'succeeded')
+		AND (c.is_failing AND t.lane LIKE 'sql%' AND a.status = 'intended') IS NOT TRUE
+	UNION ALL
+	-- items: their task speaks for all of them
+	SELECT 6, r.run_id, t.task_no, t.task_name, 'items',
+		concat_ws('; ', format('%s of %s items have ended', n.ended, n.items),
+			n.failed || ' failed', n.running || ' running', n.retrying || ' waiting for a retry',
+			CASE WHEN n.wants_worker THEN c.worker_detail END),
+		t.started_at, format('SELECT * FROM weir.task_runs WHERE run_id = %s AND item_no > 0;', t.run_id)
+	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id CROSS JOIN conductor c
+		JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.parent_no = t.task_no
+		CROSS JOIN LATERAL (SELECT count(*) AS items,
+				count(*) FILTER (WHERE i.status NOT IN ('waiting', 'ready', 'running')) AS ended,
+				nullif(count(*) FILTER (WHERE i.status IN ('failed', 'timed_out')), 0) AS failed,
+				nullif(count(*) FILTER (WHERE i.status = 'running'), 0) AS running,
+				nullif(count(*) FILTER (WHERE i.status = 'ready' AND i.not_before > clock_timestamp()), 0) AS retrying,
+				bool_or(i.status = 'ready' AND i.kind = 'sql') AS wants_worker
+			FROM weir.task_run i WHERE i.run_id = t.run_id AND i.task_no = d.task_no) n
+	WHERE r.is_live AND t.status = 'running' AND t.item_no = 0 AND n.items > 0
 	UNION ALL
 	-- runs that have ended
 	SELECT 7, r.run_id, 0, NULL, 'nothing',

@@ -102,6 +102,17 @@ open_gate(2);
 is(wait_for_run($node, $_), 'succeeded', 'all pass') foreach ($large, @small);
 is(value("SELECT l.started_at < s.started_at FROM weir.task_run l, weir.task_run s WHERE l.run_id = $large AND s.run_id = $small[3]"), 't', 'the large one first');
 
+# --- items of a for_each: they take the slots, their task takes none
+value("SELECT weir.create_pool('items', 2)");
+pipeline('each', [ { name => 'e', kind => 'for_each', pool => 'items', spec => { items => { sql => 'SELECT n FROM generate_series(1, 6) n' }, concurrency => 6, task => { kind => 'sql', spec => { sql => gate(7) } } } } ]);
+close_gate(7);
+my $each = weir_trigger($node, 'each');
+wait_pool('items', '2 of 2, 4 waiting');
+like(why($each), qr/^pool: 2 of 2 slots of pool "items" are taken by run $each and it needs 1/m, 'the first item that waits speaks for all');
+open_gate(7);
+is(wait_for_run($node, $each), 'succeeded', 'all items pass');
+is(most_taken('items'), '2', 'two at a time');
+
 # --- attempts that wait for an engine hold their slots; so after a kill -9
 value("SELECT weir.create_pool('calls', 1)");
 pipeline('calls', [ map { http("c$_", '/delay/599811', connection => 'api', pool => 'calls') } (1 .. 3) ]);
