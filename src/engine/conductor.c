@@ -325,13 +325,15 @@ extension_usable(bool *absent)
  * the tables are small and kept while they grow: without this the first runs
  * of a new installation leave plans that read whole tables.  Bitmap scans
  * are out because they never mark what is dead in an index, and the indexes
- * of what is queued, ready and live turn over with every run.
+ * of what is queued, ready and live turn over with every run.  Nothing is
+ * materialised: what a table thought to be small is compared with, row by row,
+ * would be a product of all pairs.
  */
 static void
 prefer_indexes(void)
 {
 	static const char *const options[] = {
-		"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit"
+		"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "enable_material", "jit"
 	};
 
 	for (size_t i = 0; i < lengthof(options); i++)

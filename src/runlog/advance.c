@@ -116,7 +116,9 @@ tell_dependents(const Ended *ended, Ended *decided)
 			 "CROSS JOIN LATERAL (SELECT i.run_if, i.upstream_count FROM weir.task i "
 			 "WHERE i.pipeline_id = r.pipeline_id AND i.version = r.version AND i.task_no = td.task_no OFFSET 0) t) x "
 			 "GROUP BY x.run_id, x.task_no, x.run_if, x.upstream_count) d "
-			 "WHERE s.run_id = d.run_id AND s.task_no = d.task_no AND s.item_no = 0 AND s.status || '' = 'waiting' "
+			 "CROSS JOIN LATERAL (SELECT i.task_run_id FROM weir.task_run i WHERE i.run_id = d.run_id AND i.task_no = d.task_no "
+			 "AND i.item_no = 0 AND i.status || '' = 'waiting' OFFSET 0) w "
+			 "WHERE s.task_run_id = w.task_run_id "
 			 "RETURNING s.run_id, s.task_no, s.status) "
 			 "SELECT array_agg(run_id), array_agg(task_no) FROM done WHERE status IN ('blocked', 'skipped')",
 			 2, ended_types, values, NULL);
