@@ -21,7 +21,7 @@ sub http { my ($name, $path, %more) = @_; return { name => $name, kind => 'http'
 sub pipeline { my ($name, $tasks, %more) = @_; return value("SELECT weir.create_pipeline('$name', \$j\$" . $json->encode({ tasks => $tasks, max_concurrent_runs => 100, %more }) . '$j$)') }
 sub why { return value("SELECT string_agg(DISTINCT waiting_for || ': ' || detail, E'\\n') FROM weir.why($_[0]) WHERE task IS NOT NULL") }
 sub pool { return value("SELECT used || ' of ' || slots || ', ' || waiting || ' waiting' FROM weir.pools WHERE name = '$_[0]'") }
-sub wait_pool { my ($name, $state) = @_; wait_until($node, "pool $name: $state", "SELECT used || ' of ' || slots || ', ' || waiting || ' waiting' FROM weir.pools WHERE name = '$name'", expected => $state); return is(pool($name), $state, "pool $name: $state") }
+sub wait_pool { my ($name, $state) = @_; wait_until($node, "pool $name: $state", "SELECT used || ' of ' || slots || ', ' || waiting || ' waiting' FROM weir.pools WHERE name = '$name'", expected => $state) or die 'without that the rest means nothing'; return is(pool($name), $state, "pool $name: $state") }
 sub close_gate { return value("BEGIN; SELECT pg_advisory_xact_lock($_[0]); PREPARE TRANSACTION 'gate $_[0]'") }
 sub open_gate { return value("ROLLBACK PREPARED 'gate $_[0]'") }
 sub gate { return "SELECT pg_advisory_xact_lock_shared($_[0])" }
