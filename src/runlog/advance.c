@@ -15,6 +15,7 @@
 
 #include "access.h"
 #include "engine.h"
+#include "foreach.h"
 #include "outcome.h"
 #include "restart.h"
 
@@ -162,10 +163,11 @@ advance_fail_fast(int64 run_id)
 			 "FROM weir.run r JOIN weir.pipeline_version v USING (pipeline_id, version) JOIN weir.task t USING (pipeline_id, version) "
 			 "WHERE r.run_id = $1 AND v.on_failure = 'fail_fast' AND s.run_id = $1 AND s.task_no = t.task_no "
 			 "AND t.run_if NOT IN ('at_least_one_failed', 'all_failed', 'always') AND s.status IN ('waiting', 'ready') "
-			 "RETURNING s.run_id, s.task_no) SELECT array_agg(run_id), array_agg(task_no) FROM done",
+			 "RETURNING s.run_id, s.task_no, s.item_no) SELECT array_agg(run_id), array_agg(task_no) FROM done WHERE item_no = 0",
 			 1, types, values, NULL);
 	if (read_ended(&blocked))
 		advance_ended(blocked.runs, blocked.tasks, false);
+	foreach_settle_run(run_id);
 }
 
 /* How the tasks of a run ended. */
@@ -197,7 +199,7 @@ read_tally(int64 run_id, RunTally *tally)
 				 "count(*) FILTER (WHERE t.phase = 'land' AND t.status IN ('succeeded', 'reused')), "
 				 "count(*) FILTER (WHERE t.phase <> 'land' AND t.status IN ('failed', 'timed_out', 'cancelled')), "
 				 "r.is_apart "
-				 "FROM weir.run r LEFT JOIN weir.task_run t USING (run_id) "
+				 "FROM weir.run r LEFT JOIN weir.task_run t ON t.run_id = r.run_id AND t.item_no = 0 "
 	/* A failure is dealt with when a task that is there for failures succeeded below it. */
 				 "CROSS JOIN LATERAL (SELECT CASE WHEN t.status IN ('failed', 'timed_out', 'cancelled') THEN EXISTS "
 				 "(SELECT FROM weir.task_dependency td JOIN weir.task d ON d.pipeline_id = td.pipeline_id AND d.version = td.version AND d.task_no = td.task_no "
