@@ -111,6 +111,7 @@ typedef struct KindVerdict
 	const char *error_detail;
 	bool		is_user_error;	/* else system error */
 	bool		is_retryable;	/* another attempt may help */
+	bool		may_go_on;		/* what was started may still be under way, or have taken effect: never tried again */
 	bool		forget_token;	/* 401: drop the cached token, try once more */
 } KindVerdict;
 
@@ -185,6 +186,10 @@ extern void kind_fail(KindVerdict *verdict, bool is_user_error, bool is_retryabl
 #define FOR_EACH_MAX_ITEMS				100000
 #define FOR_EACH_MAX_CONCURRENCY		1000
 #define FOR_EACH_DEFAULT_CONCURRENCY	10
+
+/* Result rows of a SQL task kept as its output: so many at most, and unless its spec says so. */
+#define KIND_SQL_MAX_ROWS		1000
+#define KIND_SQL_DEFAULT_ROWS	20
 
 extern const TaskKind kind_sql;
 extern const TaskKind kind_for_each;

@@ -49,7 +49,14 @@ typedef enum SqlSlotState
 
 #define SQL_CANCEL_NONE		0
 #define SQL_CANCEL_ASKED	1	/* the run was cancelled */
-#define SQL_CANCEL_TIMEOUT	2	/* the attempt timeout struck */
+#define SQL_CANCEL_TIMEOUT	2	/* the attempt timeout struck, or ... */
+#define SQL_CANCEL_TASK_TIMEOUT	3
+#define SQL_CANCEL_RUN_TIMEOUT	4
+
+#define sql_cancel_is_timeout(why) ((why) >= SQL_CANCEL_TIMEOUT)
+#define sql_cancel_timeout_text(why) \
+	((why) == SQL_CANCEL_TASK_TIMEOUT ? "task timeout exceeded" : \
+	 (why) == SQL_CANCEL_RUN_TIMEOUT ? "run timeout exceeded" : "attempt timeout exceeded")
 
 typedef struct SqlSlot
 {

@@ -146,7 +146,10 @@ CREATE TABLE weir.task (
 	retry_max_ms	bigint NOT NULL DEFAULT 300000,
 	retry_multiplier double precision NOT NULL DEFAULT 2,
 	retry_jitter	double precision NOT NULL DEFAULT 0.13,
+	retry_backoff	text NOT NULL DEFAULT 'exponential' CHECK (retry_backoff IN ('exponential', 'linear', 'fixed')),
+	retry_on		jsonb,
 	attempt_timeout	interval,
+	task_timeout	interval,
 	run_if			text NOT NULL DEFAULT 'all_success' CHECK (run_if IN ('all_success', 'all_done', 'none_failed', 'at_least_one_success', 'at_least_one_failed', 'all_failed', 'always')),
 	is_enabled		boolean NOT NULL DEFAULT true,
 	wave			integer NOT NULL,
@@ -173,7 +176,10 @@ COMMENT ON COLUMN weir.task.retry_initial_ms IS 'Delay before the second attempt
 COMMENT ON COLUMN weir.task.retry_max_ms IS 'Longest delay between attempts, milliseconds';
 COMMENT ON COLUMN weir.task.retry_multiplier IS 'Factor from one delay to the next';
 COMMENT ON COLUMN weir.task.retry_jitter IS 'Random share of the delay, plus or minus, 0 to 1';
+COMMENT ON COLUMN weir.task.retry_backoff IS 'How delays grow: exponential, linear or fixed';
+COMMENT ON COLUMN weir.task.retry_on IS 'Which failures are tried again: lists of sqlstate, http and code, and failure system or any; null for those the kind takes for passing';
 COMMENT ON COLUMN weir.task.attempt_timeout IS 'An attempt longer than this is cancelled and ends as timed_out';
+COMMENT ON COLUMN weir.task.task_timeout IS 'All attempts and the waits between them may take this long, from the first attempt on; then it ends as timed_out';
 COMMENT ON COLUMN weir.task.run_if IS 'Decides, when all upstream tasks have ended, whether it runs: all_success, all_done, none_failed, at_least_one_success, at_least_one_failed, all_failed or always';
 COMMENT ON COLUMN weir.task.is_enabled IS 'A disabled task is skipped, and what depends on it goes on as if it had succeeded';
 COMMENT ON COLUMN weir.task.wave IS '1 for tasks without upstream, else one more than the highest upstream wave';

@@ -130,6 +130,7 @@ CREATE TABLE weir.task_run (
 	budget_from		integer NOT NULL DEFAULT 0,
 	lost_count		integer NOT NULL DEFAULT 0,
 	not_before		timestamptz,
+	deadline		timestamptz,
 	output			jsonb,
 	rows_read		bigint,
 	rows_written	bigint,
@@ -143,6 +144,7 @@ CREATE TABLE weir.task_run (
 	UNIQUE (run_id, task_no, item_no)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX task_run_ready ON weir.task_run (not_before, task_run_id) WHERE status = 'ready';
+CREATE INDEX task_run_deadline ON weir.task_run (deadline) WHERE status = 'ready' AND deadline IS NOT NULL;
 CREATE INDEX task_run_live ON weir.task_run (run_id) WHERE status IN ('waiting', 'ready', 'running');
 CREATE INDEX task_run_item_active ON weir.task_run (parent_task_run_id) WHERE parent_task_run_id IS NOT NULL AND status IN ('ready', 'running');
 CREATE INDEX task_run_item_waiting ON weir.task_run (parent_task_run_id, item_no) WHERE parent_task_run_id IS NOT NULL AND status = 'waiting';
@@ -167,6 +169,7 @@ COMMENT ON COLUMN weir.task_run.attempt_no IS 'Number of the latest attempt, 0 b
 COMMENT ON COLUMN weir.task_run.budget_from IS 'Attempts up to this number do not count against max_attempts: those before the latest repair, and lost ones';
 COMMENT ON COLUMN weir.task_run.lost_count IS 'Attempts in a row that were lost to a crash';
 COMMENT ON COLUMN weir.task_run.not_before IS 'A retry waits until then';
+COMMENT ON COLUMN weir.task_run.deadline IS 'When the task timeout strikes; set when an attempt is to be followed by another';
 COMMENT ON COLUMN weir.task_run.output IS 'What the task returned, for {{tasks.NAME.output}}';
 COMMENT ON COLUMN weir.task_run.rows_read IS 'Rows read, as the engine says';
 COMMENT ON COLUMN weir.task_run.rows_written IS 'Rows written, as the engine says';
@@ -193,6 +196,7 @@ CREATE TABLE weir.attempt (
 	started_at		timestamptz,
 	ended_at		timestamptz,
 	deadline		timestamptz,
+	task_deadline	timestamptz,
 	http_status		integer,
 	sqlstate		text,
 	error_code		text,
@@ -217,7 +221,8 @@ COMMENT ON COLUMN weir.attempt.worker_pid IS 'SQL worker that ran it';
 COMMENT ON COLUMN weir.attempt.intended_at IS 'When the intent was written';
 COMMENT ON COLUMN weir.attempt.started_at IS 'When the engine or a worker took it';
 COMMENT ON COLUMN weir.attempt.ended_at IS 'When its outcome was written';
-COMMENT ON COLUMN weir.attempt.deadline IS 'When the attempt timeout strikes';
+COMMENT ON COLUMN weir.attempt.deadline IS 'When the attempt timeout or the task timeout strikes, whichever comes first';
+COMMENT ON COLUMN weir.attempt.task_deadline IS 'When the task timeout strikes';
 COMMENT ON COLUMN weir.attempt.http_status IS 'Status of the response that decided';
 COMMENT ON COLUMN weir.attempt.sqlstate IS 'SQLSTATE of a SQL task''s error';
 COMMENT ON COLUMN weir.attempt.error_code IS 'Code the engine gave';

@@ -214,7 +214,7 @@ COMMENT ON COLUMN weir.attempts.worker_pid IS 'SQL worker that ran it';
 COMMENT ON COLUMN weir.attempts.intended_at IS 'When the intent was written; reports ask for a period by this column';
 COMMENT ON COLUMN weir.attempts.started_at IS 'When the engine or a worker took it';
 COMMENT ON COLUMN weir.attempts.ended_at IS 'When its outcome was written';
-COMMENT ON COLUMN weir.attempts.deadline IS 'When the attempt timeout strikes';
+COMMENT ON COLUMN weir.attempts.deadline IS 'When the attempt timeout or the task timeout strikes, whichever comes first';
 COMMENT ON COLUMN weir.attempts.run_seconds IS 'Seconds from intent to outcome, so far if there is none';
 COMMENT ON COLUMN weir.attempts.http_status IS 'Status of the response that decided';
 COMMENT ON COLUMN weir.attempts.sqlstate IS 'SQLSTATE of a SQL task''s error';

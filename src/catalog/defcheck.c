@@ -16,10 +16,12 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
+#include "catalog.h"
 #include "catalogutil.h"
 #include "compat.h"
 #include "connection.h"
 #include "definition.h"
+#include "definition_int.h"
 #include "json.h"
 #include "reference.h"
 #include "sqltext.h"
@@ -28,14 +30,16 @@ typedef struct KnownConnection
 {
 	const char *name;
 	const char *kind;
+	RetryPolicy retry;			/* what its tasks inherit */
 } KnownConnection;
 
 /* One task while its strings are walked. */
 typedef struct CheckState
 {
-	const Definition *def;
+	Definition *def;
+	Oid			owner;			/* of the pipeline */
 	int			task;
-	const DefTask *at;			/* the task, or what a for_each does with each item */
+	DefTask    *at;			/* the task, or what a for_each does with each item */
 	bool		in_item;
 	const char **task_names;
 	const char **param_names;
@@ -55,8 +59,9 @@ place(const CheckState *state, const char *sub)
 								state->in_item ? psprintf(".spec.task%s", sub) : sub);
 }
 
-static const char *
-connection_kind(CheckState *state, const char *name)
+/* NULL if there is no such connection. */
+static const KnownConnection *
+find_connection(CheckState *state, const char *name)
 {
 	ListCell   *lc;
 	KnownConnection *known;
@@ -67,7 +72,7 @@ connection_kind(CheckState *state, const char *name)
 	{
 		known = lfirst(lc);
 		if (strcmp(known->name, name) == 0)
-			return known->kind;
+			return known;
 	}
 	kind = connection_lock_kind(name);
 	if (kind == NULL)
@@ -76,18 +81,20 @@ connection_kind(CheckState *state, const char *name)
 	known = palloc(sizeof(KnownConnection));
 	known->name = name;
 	known->kind = pstrdup(kind);
+	known->retry = retry_policy_default();
+	def_read_retry(connection_read(name)->options, psprintf("$ (options of connection %s)", name), &known->retry);
 	state->connections = lappend(state->connections, known);
 	MemoryContextSwitchTo(old);
-	return known->kind;
+	return known;
 }
 
 static void
 check_connection(CheckState *state)
 {
-	const DefTask *task = state->at;
+	DefTask    *task = state->at;
 	const char *needed = task->kind->connection_kind;
 	char	   *path = place(state, ".connection");
-	const char *kind;
+	const KnownConnection *known;
 
 	if (needed == NULL)
 	{
@@ -101,15 +108,17 @@ check_connection(CheckState *state)
 		definition_error(place(state, ""),
 						 psprintf("task \"%s\" of kind %s needs a connection", task->name, task->kind->name),
 						 psprintf("Add \"connection\" with the name of a connection of kind %s.", needed));
-	kind = connection_kind(state, task->connection);
-	if (kind == NULL)
+	known = find_connection(state, task->connection);
+	if (known == NULL)
 		definition_error(path,
 						 psprintf("connection \"%s\" of task \"%s\" does not exist", catalog_clip(task->connection), task->name),
 						 "Create it with weir.create_connection.");
-	if (strcmp(kind, needed) != 0)
+	if (strcmp(known->kind, needed) != 0)
 		definition_error(path,
-						 psprintf("connection \"%s\" of task \"%s\" is of kind %s", task->connection, task->name, kind),
+						 psprintf("connection \"%s\" of task \"%s\" is of kind %s", task->connection, task->name, known->kind),
 						 psprintf("A task of kind %s needs a connection of kind %s.", task->kind->name, needed));
+	retry_policy_inherit(&task->retry, &known->retry);
+	def_check_retry(&task->retry, place(state, ".retry"));
 }
 
 /* What the task at hand may refer to. */
@@ -200,6 +209,7 @@ check_sql_syntax(CheckState *state, const char *path, const char *sql)
 
 	if (statements == NIL)
 		definition_error(path, psprintf("SQL of task \"%s\" contains no statement", name), NULL);
+	def_check_statements(state->at, path, statements);
 	foreach(lc, statements)
 	{
 		Node	   *statement = lfirst_node(RawStmt, lc)->stmt;
@@ -289,6 +299,8 @@ check_spec(CheckState *state)
 		definition_error(place(state, psprintf(".spec%s", path)),
 						 psprintf("task \"%s\": %s", task->name, problem.message), problem.hint);
 	}
+	if (task->kind == &kind_sql)
+		def_check_sql_spec(task, place(state, ".spec"), state->owner);
 	cJSON_ArrayForEach(item, task->spec)
 		if (task->item_task == NULL || strcmp(item->string, "task") != 0)
 			check_member(state, item, definition_member(".spec", item->string));
@@ -310,7 +322,7 @@ check_task(CheckState *state)
 }
 
 void
-definition_check(const Definition *def)
+definition_check(Definition *def, Oid owner)
 {
 	CheckState	state = {0};
 	MemoryContext context;
@@ -321,6 +333,7 @@ definition_check(const Definition *def)
 							 GUC_ACTION_SAVE, true, 0, false);
 
 	state.def = def;
+	state.owner = owner;
 	state.outer = CurrentMemoryContext;
 	state.task_names = palloc(sizeof(char *) * def->ntasks);
 	state.upstream_names = palloc(sizeof(char *) * def->ntasks);

@@ -25,10 +25,7 @@ static const char *const top_keys[] = {
 };
 static const char *const parameter_keys[] = {"type", "default", "required", "description"};
 static const char *const task_keys[] = {
-	"name", "kind", "connection", "phase", "depends_on", "run_if", "enabled", "retry", "timeout", "spec"
-};
-static const char *const retry_keys[] = {
-	"max_attempts", "initial_delay", "max_delay", "multiplier", "jitter"
+	"name", "kind", "connection", "phase", "depends_on", "run_if", "enabled", "retry", "timeout", "task_timeout", "spec"
 };
 static const char *const phases[] = {"land", "transform", "publish"};
 static const char *const failure_modes[] = {"continue", "fail_fast"};
@@ -42,34 +39,6 @@ definition_task_path(const Definition *def, int task, const char *sub)
 	if (sub[0] == '\0')
 		return psprintf("$.stages[%d]", task);
 	return psprintf("$.stages[%d] (stage mapping: $%s)", task, sub);
-}
-
-void
-def_read_retry(const cJSON *object, const char *path, RetryPolicy *retry)
-{
-	const cJSON *item = def_member(object, "retry");
-	const char *problem;
-
-	if (item == NULL)
-		return;
-	path = definition_member(path, "retry");
-	if (!cJSON_IsObject(item))
-		definition_error(path, "\"retry\" must be an object", NULL);
-	definition_check_keys(item, path, retry_keys, lengthof(retry_keys));
-	retry->max_attempts = def_integer(item, path, "max_attempts", 1, 1000, retry->max_attempts);
-	retry->initial_delay_ms = def_duration(item, path, "initial_delay", 0, retry->initial_delay_ms);
-	/* A first delay above the default maximum says what the maximum is. */
-	retry->max_delay_ms = def_duration(item, path, "max_delay", 0,
-										  Max(retry->max_delay_ms, retry->initial_delay_ms));
-	retry->multiplier = def_number(item, path, "multiplier", retry->multiplier);
-	retry->jitter = def_number(item, path, "jitter", retry->jitter);
-	problem = retry_policy_check(retry);
-	if (problem != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid retry policy"),
-				 errdetail("JSON path: %s", path),
-				 errhint("%s", problem)));
 }
 
 static void
@@ -185,6 +154,7 @@ read_task(const Definition *def, const cJSON *item, int no, const RetryPolicy *r
 	task->retry = *retry;
 	def_read_retry(item, path, &task->retry);
 	task->timeout_ms = def_duration(item, path, "timeout", 1, 0);
+	task->task_timeout_ms = def_duration(item, path, "task_timeout", 1, 0);
 	task->is_enabled = def_boolean(item, path, "enabled", true);
 	read_run_if(def, item, no);
 

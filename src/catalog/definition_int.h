@@ -11,6 +11,7 @@
 #define WEIR_DEFINITION_INT_H
 
 #include "definition.h"
+#include "nodes/pg_list.h"
 #include "utils/hsearch.h"
 
 /* Entry of the hash table of task names. */
@@ -36,11 +37,15 @@ extern void def_identifier(const char *name, const char *path, const char *what)
 extern char *def_list_hint(const char *what, const char *const *known, int nknown, const char *near);
 
 /* definition.c */
-extern void def_read_retry(const cJSON *object, const char *path, RetryPolicy *retry);
 extern const TaskKind *def_read_kind(const char *path, const char *kind, const char *name);
 
 /* defitem.c: the task inside the for_each task no, or nothing for another kind */
 extern void def_read_item_task(const Definition *def, int no, const RetryPolicy *retry);
+
+/* defsql.c: what the spec of a SQL task says beside "sql"; path is the spec's, owner the pipeline's */
+extern void def_check_sql_spec(const DefTask *task, const char *path, Oid owner);
+/* Its parsed statements; path is that of "sql" */
+extern void def_check_statements(const DefTask *task, const char *path, List *statements);
 
 /* defdepend.c: edges of task no, whose names are in the index; then waves and cycles */
 extern void def_read_dependencies(Definition *def, const cJSON *item, int no, HTAB *index);

@@ -11,11 +11,14 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "jit/jit.h"
+#include "optimizer/cost.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/plancache.h"
 
 #include "access.h"
 
@@ -25,7 +28,18 @@ typedef struct PlanEntry
 	SPIPlanPtr	plan;
 } PlanEntry;
 
+typedef struct Planner
+{
+	bool		seqscan;
+	bool		bitmapscan;
+	bool		hashjoin;
+	bool		mergejoin;
+	bool		jit;
+	int			cache_mode;
+} Planner;
+
 static HTAB *plans = NULL;
+static bool indexes_preferred = false;
 
 static SPIPlanPtr
 plan_for(const char *sql, int nargs, const Oid *types)
@@ -59,12 +73,55 @@ plan_for(const char *sql, int nargs, const Oid *types)
 	return entry->plan;
 }
 
+void
+weir_prefer_indexes(bool prefer)
+{
+	indexes_preferred = prefer;
+}
+
+static void
+set_planner(const Planner *planner)
+{
+	enable_seqscan = planner->seqscan;
+	enable_bitmapscan = planner->bitmapscan;
+	enable_hashjoin = planner->hashjoin;
+	enable_mergejoin = planner->mergejoin;
+	jit_enabled = planner->jit;
+	plan_cache_mode = planner->cache_mode;
+}
+
+/*
+ * The planner's switches are set for the moment of this one statement, and
+ * by hand: going through the settings' machinery six times would cost more
+ * than the statement.
+ */
+static int
+execute_by_index(SPIPlanPtr plan, const Datum *values, const char *nulls)
+{
+	static const Planner by_index = {false, false, false, false, false, PLAN_CACHE_MODE_FORCE_GENERIC_PLAN};
+	Planner		saved = {enable_seqscan, enable_bitmapscan, enable_hashjoin, enable_mergejoin, jit_enabled, plan_cache_mode};
+	int			rc = SPI_ERROR_ARGUMENT;
+
+	set_planner(&by_index);
+	PG_TRY();
+	{
+		rc = SPI_execute_plan(plan, (Datum *) values, nulls, false, 0);
+	}
+	PG_FINALLY();
+	{
+		set_planner(&saved);
+	}
+	PG_END_TRY();
+	return rc;
+}
+
 uint64
 weir_spi(const char *sql, int nargs, const Oid *types, const Datum *values, const char *nulls)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	SPIPlanPtr	plan = plan_for(sql, nargs, types);
-	int			rc = SPI_execute_plan(plan, (Datum *) values, nulls, false, 0);
+	int			rc = indexes_preferred ? execute_by_index(plan, values, nulls) :
+		SPI_execute_plan(plan, (Datum *) values, nulls, false, 0);
 
 	/* SPI leaves its own context current; what callers read must live in theirs. */
 	MemoryContextSwitchTo(caller);

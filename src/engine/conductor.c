@@ -190,7 +190,7 @@ check_deadlines(Conductor *c, int64 now)
 	hash_seq_init(&seq, c->flights);
 	while ((flight = hash_seq_search(&seq)) != NULL)
 		if (flight->ending == SQL_CANCEL_NONE && flight->deadline_ms <= now)
-			flight_end(c, flight, SQL_CANCEL_TIMEOUT);
+			flight_end(c, flight, flight->task_deadline_ms <= now ? SQL_CANCEL_TASK_TIMEOUT : SQL_CANCEL_TIMEOUT);
 }
 
 void
@@ -229,7 +229,10 @@ conductor_cycle(Conductor *c)
 		if (wake & ENGINE_WAKE_TASK)
 			sqlpool_check(c);
 		if (c->run_deadline_ms <= now)
+		{
 			intake_run_deadlines(c);
+			intake_task_deadlines(c);
+		}
 		intake_runs(c);
 		dispatch_ready(c);
 		intake_next_deadlines(c);

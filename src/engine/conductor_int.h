@@ -32,7 +32,8 @@ typedef struct Flight
 	Oid			owner;
 	const TaskKind *kind;
 	MemoryContext cxt;			/* owns everything below */
-	int64		deadline_ms;	/* attempt timeout, epoch; NEVER for none */
+	int64		deadline_ms;	/* attempt or task timeout, epoch; NEVER for none */
+	int64		task_deadline_ms;	/* the latter; NEVER for none */
 	int			ending;			/* SQL_CANCEL_*: being cancelled, and why */
 	int64		ending_since_ms;
 	bool		runs_sql;		/* a SQL worker takes it */
@@ -79,7 +80,7 @@ typedef struct Conductor
 	int64		defer_until_ms; /* somebody held a lock: look again then; NEVER */
 	int64		ready_due_ms;	/* earliest retry */
 	int64		looked_at_ms;	/* retries due by then were seen by this cycle */
-	int64		run_deadline_ms;	/* earliest run timeout */
+	int64		run_deadline_ms;	/* earliest run timeout, or task timeout of a retry that waits */
 	int64		worker_retry_ms;	/* no SQL worker could be started: try again then */
 	int64		clock_offset_ms;	/* of the wall clock to one that nobody sets */
 	BackgroundWorkerHandle *handles[WEIR_MAX_SQL_SLOTS];
@@ -105,6 +106,7 @@ extern bool conductor_is_idle(Conductor *c);
 extern void intake_requests(Conductor *c);
 extern void intake_runs(Conductor *c);
 extern void intake_run_deadlines(Conductor *c);
+extern void intake_task_deadlines(Conductor *c);
 extern void intake_next_deadlines(Conductor *c);
 extern void intake_cancel_run(Conductor *c, int64 run_id, const char *reason, int why); /* run locked */
 

@@ -117,7 +117,27 @@ intake_run_deadlines(Conductor *c)
 	for (uint64 i = 0; i < n; i++)
 	{
 		if (outcome_lock_run(runs[i], false))
-			intake_cancel_run(c, runs[i], RUN_TIMEOUT_REASON, SQL_CANCEL_TIMEOUT);
+			intake_cancel_run(c, runs[i], RUN_TIMEOUT_REASON, SQL_CANCEL_RUN_TIMEOUT);
+		else
+			defer(c);
+	}
+}
+
+/* Task timeouts that strike while a retry waits; those of attempts that run are their flights'. */
+void
+intake_task_deadlines(Conductor *c)
+{
+	uint64		n = weir_spi("SELECT DISTINCT run_id FROM weir.task_run WHERE status = 'ready' AND deadline <= clock_timestamp() "
+							 "ORDER BY run_id LIMIT 500", 0, NULL, NULL, NULL);
+	int64	   *runs = result_ids(n);
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		if (outcome_lock_run(runs[i], false))
+		{
+			outcome_time_out_waiting(runs[i]);
+			c->did_work = true;
+		}
 		else
 			defer(c);
 	}
@@ -286,7 +306,8 @@ intake_next_deadlines(Conductor *c)
 			 1, types, values, NULL);
 	ms = weir_spi_int64(0, 1, &isnull);
 	c->ready_due_ms = isnull ? NEVER : ms + 1;
-	weir_spi("SELECT (extract(epoch FROM min(deadline)) * 1000)::bigint FROM weir.run WHERE status = 'running' AND deadline IS NOT NULL",
+	weir_spi("SELECT (extract(epoch FROM least((SELECT min(deadline) FROM weir.run WHERE status = 'running' AND deadline IS NOT NULL), "
+			 "(SELECT min(deadline) FROM weir.task_run WHERE status = 'ready' AND deadline IS NOT NULL))) * 1000)::bigint",
 			 0, NULL, NULL, NULL);
 	ms = weir_spi_int64(0, 1, &isnull);
 	c->run_deadline_ms = isnull ? NEVER : ms + 1;

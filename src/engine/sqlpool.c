@@ -256,7 +256,7 @@ settle(Conductor *c, Flight *flight)
 		outcome.rows_read = outcome.rows_written = -1;
 		if (flight->terminated)
 		{
-			outcome.status = flight->ending == SQL_CANCEL_TIMEOUT ? ATTEMPT_TIMED_OUT : ATTEMPT_CANCELLED;
+			outcome.status = sql_cancel_is_timeout(flight->ending) ? ATTEMPT_TIMED_OUT : ATTEMPT_CANCELLED;
 			outcome.is_retryable = true;
 			outcome.error_code = "terminated";
 			outcome.error_message = "the statement did not end within weir.cancel_grace; its process was terminated and its transaction rolled back";
@@ -265,7 +265,7 @@ settle(Conductor *c, Flight *flight)
 		{
 			outcome.status = ATTEMPT_LOST;
 			outcome.error_code = "worker_lost";
-			outcome.error_message = "the SQL worker ended before its outcome was committed; its transaction was rolled back";
+			outcome.error_message = "the SQL worker ended before its outcome was committed; what it had not committed was rolled back";
 		}
 		(void) outcome_apply(&outcome);
 		c->did_work = true;

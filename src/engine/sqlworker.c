@@ -37,6 +37,7 @@
 #include "compat.h"
 #include "engine.h"
 #include "outcome.h"
+#include "retryon.h"
 #include "shmem.h"
 #include "sqltask.h"
 
@@ -133,7 +134,7 @@ record_failure(int64 task_run_id, int attempt_no, const ErrorData *edata)
 
 	outcome.task_run_id = task_run_id;
 	outcome.attempt_no = attempt_no;
-	outcome.status = my_slot->cancel_requested == SQL_CANCEL_TIMEOUT ? ATTEMPT_TIMED_OUT :
+	outcome.status = sql_cancel_is_timeout(my_slot->cancel_requested) ? ATTEMPT_TIMED_OUT :
 		my_slot->cancel_requested == SQL_CANCEL_ASKED ? ATTEMPT_CANCELLED : ATTEMPT_FAILED;
 	outcome.rows_read = outcome.rows_written = -1;
 	outcome.sqlstate = pstrdup(unpack_sql_state(edata->sqlerrcode));
@@ -141,6 +142,12 @@ record_failure(int64 task_run_id, int attempt_no, const ErrorData *edata)
 	outcome.error_message = edata->message ? edata->message : "unknown error";
 	outcome.error_detail = edata->detail;
 	outcome.is_retryable = true;
+	outcome.is_user_error = outcome.status == ATTEMPT_FAILED && retry_sqlstate_is_user_error(outcome.sqlstate);
+	if (outcome.status == ATTEMPT_TIMED_OUT)
+	{
+		outcome.error_code = "timed_out";
+		outcome.error_message = sql_cancel_timeout_text(my_slot->cancel_requested);
+	}
 
 	StartTransactionCommand();
 	weir_enter(&scope);
@@ -177,6 +184,8 @@ run_task(int64 task_run_id, int attempt_no)
 {
 	MemoryContext cxt = AllocSetContextCreate(TopMemoryContext, "weir SQL task", ALLOCSET_DEFAULT_SIZES);
 	char		activity[64];
+	Oid			userid;
+	int			sec_context;
 
 	if (!take(task_run_id, attempt_no))
 	{
@@ -185,6 +194,7 @@ run_task(int64 task_run_id, int attempt_no)
 	}
 	snprintf(activity, sizeof(activity), "weir task run " INT64_FORMAT " attempt %d", task_run_id, attempt_no);
 	pgstat_report_activity(STATE_RUNNING, activity);
+	GetUserIdAndSecContext(&userid, &sec_context);
 
 	PG_TRY();
 	{
@@ -199,6 +209,8 @@ run_task(int64 task_run_id, int attempt_no)
 			CommitTransactionCommand();
 		else
 			AbortCurrentTransaction();
+		/* A task with a role of its own ran as that until now. */
+		SetUserIdAndSecContext(userid, sec_context);
 	}
 	PG_CATCH();
 	{
@@ -209,6 +221,7 @@ run_task(int64 task_run_id, int attempt_no)
 		EmitErrorReport();
 		HOLD_INTERRUPTS();
 		AbortCurrentTransaction();
+		SetUserIdAndSecContext(userid, sec_context);
 		FlushErrorState();
 		QueryCancelPending = false;
 		RESUME_INTERRUPTS();
@@ -261,6 +274,7 @@ sqlworker_main(Datum main_arg)
 	before_shmem_exit(release_slot, (Datum) 0);
 	BackgroundWorkerInitializeConnectionByOid(databaseid, roleid, BGWORKER_OWNER_FLAGS_COMPAT);
 	pgstat_report_appname("weir SQL worker");
+	weir_prefer_indexes(true);
 
 	for (;;)
 	{

@@ -114,6 +114,7 @@ void
 kind_fail_unknown(KindVerdict *verdict, const char *message)
 {
 	kind_fail(verdict, false, false, "outcome_unknown", message);
+	verdict->may_go_on = true;
 }
 
 /*
@@ -227,6 +228,7 @@ unauthorized(const KindCall *call, const KindResponse *response, KindVerdict *ve
 	else if (may_run(call))
 		message = mem_printf("%s; whether the work was started is not known", message);
 	kind_fail(verdict, true, false, code, message);
+	verdict->may_go_on = call->external_run_id != NULL || may_run(call);
 }
 
 bool
@@ -293,6 +295,7 @@ kind_fail_status(const KindCall *call, const KindResponse *response, KindVerdict
 		message = mem_printf("%s; an earlier try may have started the work", message);
 	kind_fail(verdict, is_user_error && !passes,
 			  (passes || !is_user_error) && !may_run(call), code, message);
+	verdict->may_go_on = may_run(call);
 }
 
 void

@@ -13,6 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
+#include "utils/timestamp.h"
 
 #include "access.h"
 #include "json.h"
@@ -127,9 +128,10 @@ void
 outcome_write_task_runs(const DecidedOutcome *decided, int n)
 {
 	static const Oid types[] = {
-		INT8ARRAYOID, TEXTARRAYOID, INT8ARRAYOID, JSONBARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, BOOLARRAYOID
+		INT8ARRAYOID, TEXTARRAYOID, INT8ARRAYOID, JSONBARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, BOOLARRAYOID,
+		TIMESTAMPTZARRAYOID
 	};
-	static const Oid elements[] = {INT8OID, TEXTOID, INT8OID, JSONBOID, INT8OID, INT8OID, TEXTOID, BOOLOID};
+	static const Oid elements[] = {INT8OID, TEXTOID, INT8OID, JSONBOID, INT8OID, INT8OID, TEXTOID, BOOLOID, TIMESTAMPTZOID};
 	Column		columns[lengthof(elements)];
 	Datum		values[lengthof(elements)];
 
@@ -147,6 +149,7 @@ outcome_write_task_runs(const DecidedOutcome *decided, int n)
 		add_count(&columns[5], outcome->rows_written);
 		add_text(&columns[6], outcome->error_message, ERROR_LINE_LIMIT);
 		column_add(&columns[7], BoolGetDatum(outcome->status == ATTEMPT_LOST), false);
+		column_add(&columns[8], TimestampTzGetDatum(decided[i].deadline), TIMESTAMP_IS_NOEND(decided[i].deadline));
 	}
 	for (int i = 0; i < lengthof(elements); i++)
 		values[i] = column_array(&columns[i]);
@@ -155,8 +158,8 @@ outcome_write_task_runs(const DecidedOutcome *decided, int n)
 			 "not_before = CASE WHEN o.status = 'ready' THEN clock_timestamp() + o.delay_ms * interval '1 millisecond' END, "
 			 "ended_at = CASE WHEN o.status NOT IN ('ready', 'running') THEN clock_timestamp() END, "
 			 "lost_count = CASE WHEN o.lost THEN t.lost_count + 1 ELSE 0 END, "
-			 "budget_from = t.budget_from + CASE WHEN o.lost THEN 1 ELSE 0 END "
-			 "FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) o (task_run_id, status, delay_ms, output, rows_read, rows_written, message, lost) "
+			 "budget_from = t.budget_from + CASE WHEN o.lost THEN 1 ELSE 0 END, deadline = o.deadline "
+			 "FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9) o (task_run_id, status, delay_ms, output, rows_read, rows_written, message, lost, deadline) "
 			 "WHERE t.task_run_id = o.task_run_id",
 			 lengthof(types), types, values, NULL);
 }
