@@ -338,7 +338,7 @@ outcome_time_out_waiting(int64 run_id)
 	int			found = (int) weir_spi("SELECT task_run_id, attempt_no, task_no, parent_task_run_id, error_message, deadline FROM weir.task_run "
 									   "WHERE run_id = $1 AND status = 'ready' AND deadline <= clock_timestamp() ORDER BY task_run_id FOR UPDATE",
 									   1, types, values, NULL);
-	DecidedOutcome *decided = palloc0(sizeof(DecidedOutcome) * Max(found, 1));
+	DecidedOutcome *late = palloc0(sizeof(DecidedOutcome) * Max(found, 1));
 
 	for (int i = 0; i < found; i++)
 	{
@@ -352,19 +352,19 @@ outcome_time_out_waiting(int64 run_id)
 		outcome->rows_read = outcome->rows_written = -1;
 		outcome->error_code = "timed_out";
 		outcome->error_message = error ? psprintf("task timeout exceeded; %s", error) : "task timeout exceeded";
-		decided[i].outcome = outcome;
-		decided[i].run_id = run_id;
-		decided[i].task_no = weir_spi_int64(i, 3, NULL);
-		decided[i].parent_id = weir_spi_int64(i, 4, NULL);
-		decided[i].status = TASK_TIMED_OUT;
-		decided[i].delay_ms = -1;
-		decided[i].deadline = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 6, &isnull));
+		late[i].outcome = outcome;
+		late[i].run_id = run_id;
+		late[i].task_no = weir_spi_int64(i, 3, NULL);
+		late[i].parent_id = weir_spi_int64(i, 4, NULL);
+		late[i].status = TASK_TIMED_OUT;
+		late[i].delay_ms = -1;
+		late[i].deadline = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 6, &isnull));
 	}
 	if (found == 0)
 		return;
-	outcome_write_errors(decided, found);
-	outcome_write_task_runs(decided, found);
-	advance(decided, found);
+	outcome_write_errors(late, found);
+	outcome_write_task_runs(late, found);
+	advance(late, found);
 }
 
 void

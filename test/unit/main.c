@@ -90,6 +90,7 @@ main(int argc, char **argv)
 		{"selector", test_selector},
 		{"restart", test_restart},
 		{"retry", test_retry},
+		{"retryon", test_retryon},
 		{"json", test_json},
 		{"reference", test_reference},
 		{"render", test_render},
