@@ -58,7 +58,7 @@ sub failure
 	my ($task, $name) = @_;
 	my $run = start($task);
 	is(wait_for_run($node, $run), 'failed', $name);
-	return value("SELECT concat_ws(' ', code, failure_type, message) FROM weir.error WHERE run_id = $run ORDER BY error_id DESC LIMIT 1");
+	return value("SELECT concat_ws(' ', code, failure_type, message) FROM weir.error WHERE run_id = $run ORDER BY occurred_at DESC LIMIT 1");
 }
 
 sub landed { return value("SELECT coalesce(string_agg(what, ',' ORDER BY id), '') FROM landed WHERE run_id = $_[0]") }

@@ -44,7 +44,7 @@ sub attempts
 		. " FROM weir.attempt WHERE run_id = $_[0]");
 }
 sub of_task { my ($run, $what, $task) = @_; return value("SELECT $what FROM weir.task_run WHERE run_id = $run AND task_name = '" . ($task // 'try') . "'") }
-sub why { return value("SELECT concat_ws(' ', code, failure_type, message) FROM weir.errors WHERE run_id = $_[0] ORDER BY error_id DESC LIMIT 1") }
+sub why { return value("SELECT concat_ws(' ', code, failure_type, message) FROM weir.errors WHERE run_id = $_[0] ORDER BY occurred_at DESC LIMIT 1") }
 
 # Milliseconds between the attempts of a run.
 sub waits
