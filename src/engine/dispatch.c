@@ -215,10 +215,10 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 				 "least(clock_timestamp() + d.attempt_timeout, coalesce(u.deadline, clock_timestamp() + d.task_timeout)), "
 				 "coalesce(u.deadline, clock_timestamp() + d.task_timeout) "
 				 "FROM u JOIN weir.run r USING (run_id) JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = u.task_no, "
-				 "weir.installation i RETURNING task_run_id, token, deadline, task_deadline) "
-				 "SELECT u.task_run_id, u.attempt_no::bigint, u.run_id, u.kind, r.owner::oid::bigint, a.token, "
+				 "weir.installation i RETURNING task_run_id, attempt_no, run_id, token, deadline, task_deadline) "
+				 "SELECT a.task_run_id, a.attempt_no::bigint, a.run_id, t.kind, r.owner::oid::bigint, a.token, "
 				 "ceil(extract(epoch FROM a.deadline) * 1000)::bigint, ceil(extract(epoch FROM a.task_deadline) * 1000)::bigint "
-				 "FROM u JOIN a USING (task_run_id) JOIN weir.run r ON r.run_id = u.run_id ORDER BY u.task_run_id",
+				 "FROM a JOIN weir.task_run t ON t.task_run_id = a.task_run_id JOIN weir.run r ON r.run_id = a.run_id ORDER BY a.task_run_id",
 				 1, types, values, NULL);
 	table = SPI_tuptable;
 	http = palloc(sizeof(Flight *) * Max(n, 1));

@@ -95,34 +95,48 @@ typedef struct Budget
 } Budget;
 
 /*
- * Budgets of the attempts that have no outcome yet, in the order of their
- * task runs, whose row locks decide who writes the outcome.  The result says
- * which outcome each belongs to.
+ * Budgets of task runs whose latest attempt has no outcome yet, in their
+ * order; the row locks decide who writes the outcome.
  */
 static uint64
 query_budgets(TaskOutcome *const *outcomes, int n)
 {
-	static const Oid types[2] = {INT8ARRAYOID, INT4ARRAYOID};
+	static const Oid types[1] = {INT8ARRAYOID};
 	Datum	   *ids = palloc(sizeof(Datum) * n);
-	Datum	   *attempts = palloc(sizeof(Datum) * n);
-	Datum		values[2];
+	Datum		values[1];
 
 	for (int i = 0; i < n; i++)
-	{
 		ids[i] = Int64GetDatum(outcomes[i]->task_run_id);
-		attempts[i] = Int32GetDatum(outcomes[i]->attempt_no);
-	}
 	values[0] = weir_array(INT8OID, ids, n);
-	values[1] = weir_array(INT4OID, attempts, n);
-	return weir_spi("SELECT o.n - 1, r.run_id, t.task_no, r.status = 'running', t.attempt_no - t.budget_from, t.lost_count, "
-					"d.max_attempts, d.retry_initial_ms, d.retry_max_ms, d.retry_multiplier::text, d.retry_jitter::text, t.parent_task_run_id, "
+	return weir_spi("SELECT t.task_run_id, r.run_id, t.task_no, r.status = 'running', t.attempt_no - t.budget_from, t.lost_count, "
+					"d.max_attempts, d.retry_initial_ms, d.retry_max_ms, d.retry_multiplier::text, d.retry_jitter::text, t.parent_task_run_id, t.attempt_no, "
 					"d.retry_backoff, d.retry_on, coalesce(a.task_deadline, 'infinity'), coalesce(a.task_deadline <= clock_timestamp(), false) "
-					"FROM unnest($1, $2) WITH ORDINALITY o (task_run_id, attempt_no, n) "
-					"JOIN weir.attempt a ON a.task_run_id = o.task_run_id AND a.attempt_no = o.attempt_no "
-					"JOIN weir.task_run t ON t.task_run_id = o.task_run_id AND t.attempt_no = o.attempt_no JOIN weir.run r ON r.run_id = t.run_id "
+					"FROM weir.task_run t JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no "
+					"JOIN weir.run r ON r.run_id = t.run_id "
 					"JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no "
-					"WHERE a.status IN ('intended', 'started') AND t.status = 'running' ORDER BY t.task_run_id FOR UPDATE OF t, a",
-					2, types, values, NULL);
+					"WHERE t.task_run_id = ANY ($1) AND a.status IN ('intended', 'started') AND t.status = 'running' "
+					"ORDER BY t.task_run_id FOR UPDATE OF t, a",
+					1, types, values, NULL);
+}
+
+static int
+compare_outcomes(const void *a, const void *b)
+{
+	int64		x = (*(TaskOutcome *const *) a)->task_run_id;
+	int64		y = (*(TaskOutcome *const *) b)->task_run_id;
+
+	return (x > y) - (x < y);
+}
+
+/* The outcome of a task run's latest attempt among these, in the order of task runs; NULL if it is of an earlier one. */
+static TaskOutcome *
+find_outcome(TaskOutcome **sorted, int n, int64 task_run_id, int attempt_no)
+{
+	TaskOutcome key = {.task_run_id = task_run_id};
+	TaskOutcome *wanted = &key;
+	TaskOutcome **found = bsearch(&wanted, sorted, n, sizeof(TaskOutcome *), compare_outcomes);
+
+	return found != NULL && (*found)->attempt_no == attempt_no ? *found : NULL;
 }
 
 static void
@@ -142,10 +156,10 @@ read_budget(uint64 row, Budget *budget)
 	budget->policy.jitter = strtod(weir_spi_text(row, 11), NULL);
 	budget->parent_id = weir_spi_int64(row, 12, NULL);
 	budget->policy.backoff = RETRY_EXPONENTIAL;
-	(void) retry_backoff_parse(weir_spi_text(row, 13), &budget->policy.backoff);
-	budget->on = weir_spi_text(row, 14);
-	budget->deadline = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 15, &isnull));
-	budget->is_overdue = weir_spi_bool(row, 16, NULL);
+	(void) retry_backoff_parse(weir_spi_text(row, 14), &budget->policy.backoff);
+	budget->on = weir_spi_text(row, 15);
+	budget->deadline = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 16, &isnull));
+	budget->is_overdue = weir_spi_bool(row, 17, NULL);
 }
 
 /* Is this failure one that the policy tries again? */
@@ -300,18 +314,26 @@ int
 outcome_apply_all(TaskOutcome *const *outcomes, int n)
 {
 	DecidedOutcome *decided;
-	int			found;
+	TaskOutcome **sorted;
+	uint64		rows;
+	int			found = 0;
 
 	if (n == 0)
 		return 0;
 	decided = palloc(sizeof(DecidedOutcome) * n);
-	found = (int) query_budgets(outcomes, n);
-	for (int i = 0; i < found; i++)
+	sorted = palloc(sizeof(TaskOutcome *) * n);
+	memcpy(sorted, outcomes, sizeof(TaskOutcome *) * n);
+	qsort(sorted, n, sizeof(TaskOutcome *), compare_outcomes);
+	rows = query_budgets(sorted, n);
+	for (uint64 i = 0; i < rows; i++)
 	{
+		TaskOutcome *outcome = find_outcome(sorted, n, weir_spi_int64(i, 1, NULL), (int) weir_spi_int64(i, 13, NULL));
 		Budget		budget;
 
+		if (outcome == NULL)
+			continue;
 		read_budget(i, &budget);
-		decide(outcomes[weir_spi_int64(i, 1, NULL)], &budget, &decided[i]);
+		decide(outcome, &budget, &decided[found++]);
 	}
 	if (found == 0)
 		return 0;
