@@ -76,6 +76,20 @@ extern Definition *definition_parse(const cJSON *root, bool from_stages);
 /* Specs, connections, references, SQL.  SPI connected as the extension owner. */
 extern void definition_check(const Definition *def);
 
+/*
+ * Tasks of kind pipeline: they call what there is, with the parameters it
+ * has, may call it, and no call leads back to the pipeline "name".  Serialises
+ * those that define such pipelines until they commit.  SPI as above.
+ */
+extern void definition_check_calls(const Definition *def, const char *name, Oid caller);
+
+/* A task of kind wait: durations and moments that are written out. */
+extern void definition_check_wait(const Definition *def, int task);
+/* An interval's text or a number of seconds in milliseconds; -1: it is none, or longer than ten years. */
+extern int64 definition_duration_ms(const cJSON *item);
+/* The text of a moment, finite, as epoch milliseconds; -1: it is none. */
+extern int64 definition_moment_ms(const char *text);
+
 /* The job format of metadata-driven frameworks: is it one, and as a native definition.  SPI as above. */
 extern bool jobformat_is(const cJSON *root);
 extern cJSON *jobformat_convert(const cJSON *root);

@@ -189,6 +189,10 @@ check_sql_syntax(CheckState *state, const char *path, const char *sql)
 
 	if (statements == NIL)
 		definition_error(path, psprintf("SQL of task \"%s\" contains no statement", name), NULL);
+	if (state->def->tasks[state->task].kind == &kind_wait &&
+		(list_length(statements) != 1 || !IsA(linitial_node(RawStmt, statements)->stmt, SelectStmt)))
+		definition_error(path, psprintf("the condition of task \"%s\" must be one query", name),
+						 "Write a SELECT that returns one row with one boolean.");
 	foreach(lc, statements)
 	{
 		Node	   *statement = lfirst_node(RawStmt, lc)->stmt;
@@ -246,7 +250,7 @@ static void
 check_task(CheckState *state)
 {
 	const DefTask *task = &state->def->tasks[state->task];
-	bool		is_sql = strcmp(task->kind->name, "sql") == 0;
+	bool		is_sql = task->kind == &kind_sql || task->kind == &kind_wait;
 	KindProblem problem = {0};
 	const cJSON *item;
 
@@ -260,6 +264,8 @@ check_task(CheckState *state)
 		definition_error(definition_task_path(state->def, state->task, psprintf(".spec%s", path)),
 						 psprintf("task \"%s\": %s", task->name, problem.message), problem.hint);
 	}
+	if (task->kind == &kind_wait)
+		definition_check_wait(state->def, state->task);
 	cJSON_ArrayForEach(item, task->spec)
 	{
 		char	   *sub = definition_member(".spec", item->string);

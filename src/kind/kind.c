@@ -27,8 +27,10 @@ static const TaskKind *const kinds[] = {
 	&kind_http,
 	&kind_if,
 	&kind_noop,
+	&kind_pipeline,
 	&kind_sql,
 	&kind_switch,
+	&kind_wait,
 };
 
 static const char *const step_names[] = {
@@ -54,7 +56,7 @@ kind_find(const char *name)
 const char *
 kind_names(void)
 {
-	return "adf_pipeline, databricks_job, http, if, noop, sql, switch";
+	return "adf_pipeline, databricks_job, http, if, noop, pipeline, sql, switch, wait";
 }
 
 const char *
