@@ -43,6 +43,8 @@ typedef struct DefTask
 	bool		is_enabled;
 	int			wave;			/* 1 for tasks without upstream */
 	int			upstream_count;
+	struct DefTask *item_task;	/* of a for_each: what it does with each item; else NULL */
+	int			concurrency;	/* of an item task: how many items at a time */
 } DefTask;
 
 /* What meets an edge. */
@@ -83,8 +85,8 @@ extern void definition_check(const Definition *def);
  */
 extern void definition_check_calls(const Definition *def, const char *name, Oid caller);
 
-/* A task of kind wait: durations and moments that are written out. */
-extern void definition_check_wait(const Definition *def, int task);
+/* The spec of a wait, at a path: durations and moments that are written out. */
+extern void definition_check_wait(const cJSON *spec, const char *path);
 /* An interval's text or a number of seconds in milliseconds; -1: it is none, or longer than ten years. */
 extern int64 definition_duration_ms(const cJSON *item);
 /* The text of a moment, finite, as epoch milliseconds; -1: it is none. */

@@ -31,10 +31,27 @@ typedef struct Call
 	char	   *callee;
 } Call;
 
+/* The call of a task, or of the task of a for_each; NULL if it is none. */
+static const DefTask *
+call_of(const Definition *def, int t)
+{
+	const DefTask *task = &def->tasks[t];
+
+	if (task->item_task != NULL)
+		task = task->item_task;
+	return task->kind == &kind_pipeline ? task : NULL;
+}
+
 static const char *
 callee_of(const DefTask *task)
 {
 	return json_string(cJSON_GetObjectItemCaseSensitive(task->spec, "pipeline"));
+}
+
+static char *
+spec_path(const Definition *def, int t, const char *member)
+{
+	return definition_task_path(def, t, psprintf("%s.%s", def->tasks[t].item_task ? ".spec.task.spec" : ".spec", member));
 }
 
 /* Every call that can be reached, each once. */
@@ -50,8 +67,8 @@ read_calls(const Definition *def, const char *name, int *n)
 	MemoryContext caller = CurrentMemoryContext;
 
 	for (int t = 0; t < def->ntasks; t++)
-		if (def->tasks[t].kind == &kind_pipeline)
-			names[direct++] = catalog_text(callee_of(&def->tasks[t]));
+		if (call_of(def, t) != NULL)
+			names[direct++] = catalog_text(callee_of(call_of(def, t)));
 	values[0] = weir_array(TEXTOID, names, direct);
 	values[1] = catalog_text(name);
 	/* The pipeline at hand is not followed: its current version is about to be replaced. */
@@ -116,8 +133,8 @@ check_cycle(const Definition *def, const char *name)
 	if (path == NULL)
 		return;
 	for (int t = 0; t < def->ntasks; t++)
-		if (def->tasks[t].kind == &kind_pipeline && strcmp(callee_of(&def->tasks[t]), first) == 0)
-			definition_error(definition_task_path(def, t, ".spec.pipeline"),
+		if (call_of(def, t) != NULL && strcmp(callee_of(call_of(def, t)), first) == 0)
+			definition_error(spec_path(def, t, "pipeline"),
 							 psprintf("pipeline \"%s\" would call itself: %s", name, path),
 							 "Take one of the calls out.");
 }
@@ -128,8 +145,8 @@ check_params(const Definition *def, int t, const char *callee, int64 pipeline_id
 {
 	static const Oid types[] = {INT8OID, INT4OID};
 	Datum		values[2] = {Int64GetDatum(pipeline_id), Int32GetDatum(version)};
-	const cJSON *given = cJSON_GetObjectItemCaseSensitive(def->tasks[t].spec, "params");
-	char	   *path = definition_task_path(def, t, ".spec.params");
+	const cJSON *given = cJSON_GetObjectItemCaseSensitive(call_of(def, t)->spec, "params");
+	char	   *path = spec_path(def, t, "params");
 	uint64		n = weir_spi("SELECT name, is_required FROM weir.parameter WHERE pipeline_id = $1 AND version = $2 ORDER BY name",
 							 2, types, values, NULL);
 	const char **names = palloc(sizeof(char *) * Max(n, 1));
@@ -161,8 +178,8 @@ static void
 check_call(const Definition *def, int t, Oid caller)
 {
 	static const Oid types[] = {TEXTOID};
-	const char *callee = callee_of(&def->tasks[t]);
-	char	   *path = definition_task_path(def, t, ".spec.pipeline");
+	const char *callee = callee_of(call_of(def, t));
+	char	   *path = spec_path(def, t, "pipeline");
 	Datum		values[1];
 	bool		no_definition;
 	int64		pipeline_id;
@@ -194,12 +211,12 @@ definition_check_calls(const Definition *def, const char *name, Oid caller)
 	int			calls = 0;
 
 	for (int t = 0; t < def->ntasks; t++)
-		calls += def->tasks[t].kind == &kind_pipeline;
+		calls += call_of(def, t) != NULL;
 	if (calls == 0)
 		return;
 	weir_spi("SELECT FROM weir.installation FOR UPDATE", 0, NULL, NULL, NULL);
 	check_cycle(def, name);
 	for (int t = 0; t < def->ntasks; t++)
-		if (def->tasks[t].kind == &kind_pipeline)
+		if (call_of(def, t) != NULL)
 			check_call(def, t, caller);
 }

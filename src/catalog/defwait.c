@@ -72,15 +72,13 @@ is_written_out(const cJSON *item)
 }
 
 void
-definition_check_wait(const Definition *def, int task)
+definition_check_wait(const cJSON *spec, const char *path)
 {
-	const DefTask *wait = &def->tasks[task];
-	const cJSON *until = def_member(wait->spec, "until");
-	char	   *path = definition_task_path(def, task, ".spec");
+	const cJSON *until = def_member(spec, "until");
 
-	if (is_written_out(def_member(wait->spec, "for")))
-		(void) def_duration(wait->spec, path, "for", 0, 0);
-	if (is_written_out(def_member(wait->spec, "every")) && def_duration(wait->spec, path, "every", 0, 0) < 1000)
+	if (is_written_out(def_member(spec, "for")))
+		(void) def_duration(spec, path, "for", 0, 0);
+	if (is_written_out(def_member(spec, "every")) && def_duration(spec, path, "every", 0, 0) < 1000)
 		definition_error(definition_member(path, "every"), "\"every\" must be one second at least", NULL);
 	if (is_written_out(until) && definition_moment_ms(json_string(until)) < 0)
 		definition_error(definition_member(path, "until"), "\"until\" must be a moment",

@@ -122,7 +122,7 @@ outcome_write_attempts(const DecidedOutcome *decided, int n)
 			 lengthof(types), types, values, NULL);
 }
 
-/* A task run goes back to ready after its delay, or ends. */
+/* A task run goes back to ready after its delay, goes on with its items, or ends. */
 void
 outcome_write_task_runs(const DecidedOutcome *decided, int n)
 {
@@ -153,7 +153,7 @@ outcome_write_task_runs(const DecidedOutcome *decided, int n)
 	weir_spi("UPDATE weir.task_run t SET status = o.status, output = o.output, rows_read = o.rows_read, rows_written = o.rows_written, "
 			 "error_message = o.message, "
 			 "not_before = CASE WHEN o.status = 'ready' THEN clock_timestamp() + o.delay_ms * interval '1 millisecond' END, "
-			 "ended_at = CASE WHEN o.status = 'ready' THEN NULL ELSE clock_timestamp() END, "
+			 "ended_at = CASE WHEN o.status NOT IN ('ready', 'running') THEN clock_timestamp() END, "
 			 "lost_count = CASE WHEN o.lost THEN t.lost_count + 1 ELSE 0 END, "
 			 "budget_from = t.budget_from + CASE WHEN o.lost THEN 1 ELSE 0 END "
 			 "FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) o (task_run_id, status, delay_ms, output, rows_read, rows_written, message, lost) "

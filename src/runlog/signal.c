@@ -32,6 +32,7 @@ PG_FUNCTION_INFO_V1(weir_reject);
 
 #define MAX_SIGNAL		260		/* bytes */
 #define MAX_PAYLOAD		(256 * 1024)	/* bytes, as jsonb */
+#define MAX_TASK		100		/* bytes: a name, or that of an item */
 #define MAX_COMMENT		1000	/* bytes */
 
 #define WAITS_FOR_SIGNAL \
@@ -178,7 +179,7 @@ decide(FunctionCallInfo fcinfo, const char *action)
 	static const Oid types[] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
 	WeirScope	scope;
 	int64		run_id = run_arg_id(fcinfo, 0);
-	char	   *task = catalog_arg_required(fcinfo, 1, "task", NAMEDATALEN - 1);
+	char	   *task = catalog_arg_required(fcinfo, 1, "task", MAX_TASK);
 	char	   *comment = run_arg_text(fcinfo, 2, "comment", MAX_COMMENT);
 	RunFacts	run;
 	Datum		values[5];

@@ -30,6 +30,7 @@ SELECT weir.alter_pipeline('a', pg_temp.def('b'));
 SELECT weir.alter_pipeline('a', pg_temp.def('c'));
 SELECT weir.alter_pipeline('a', pg_temp.def('d'));
 SELECT weir.alter_pipeline('a', pg_temp.def('good'));
+SELECT weir.alter_pipeline('a', '{"tasks": [{"name": "each", "kind": "for_each", "spec": {"items": [1, 2], "task": {"kind": "pipeline", "spec": {"pipeline": "c"}}}}]}');
 -- only current versions count
 SELECT weir.alter_pipeline('b', :'noop');
 SELECT weir.alter_pipeline('a', pg_temp.def('b'));

@@ -182,6 +182,14 @@ wait_until($node, 'it is looked at after a crash', q{SELECT count(*) = 1 FROM pg
 value("SELECT weir.cancel($run)");
 is(wait_for_run($node, $run), 'cancelled', 'and is cancelled');
 
+# --- items of a for_each
+value(q{SELECT weir.create_pipeline('items', '{"tasks": [{"name": "each", "kind": "for_each", "spec": {"items": ["a", "b"], "task":
+	{"kind": "wait", "spec": {"approval": "{{item}}?"}}}}]}')});
+$run = weir_trigger($node, 'items');
+wait_until($node, 'both items ask', "SELECT count(*) = 2 FROM weir.why($run) WHERE waiting_for = 'approval'");
+value("SELECT weir.approve($run, task) FROM weir.why($run) WHERE waiting_for = 'approval'");
+is(wait_for_run($node, $run), 'succeeded', 'every item is approved');
+
 # --- many waits, few workers
 value(q{SELECT weir.create_pipeline('crowd', jsonb_build_object('tasks', jsonb_agg(jsonb_build_object('name', 'w' || n, 'kind', 'wait',
 	'spec', jsonb_build_object('signal', 'go'))))) FROM generate_series(1, 500) n});
@@ -192,6 +200,18 @@ kill9_backend($node, 'weir conductor');
 is(value("SELECT weir.signal('go')"), '500', 'all are woken');
 is(wait_for_run($node, $crowd), 'succeeded', 'and all go on');
 is(value("SELECT count(*) FROM weir.attempt WHERE run_id = $crowd"), '500', 'in one attempt each');
+
+# --- without a conductor: weir.conduct() does what can be done, and leaves what waits for people
+$node->safe_psql('postgres', q{ALTER SYSTEM SET weir.enabled = off});
+$node->reload;
+wait_until($node, 'the conductor has gone', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'weir conductor%'});
+value('UPDATE public.flag SET up = true');
+my @here = map { weir_trigger($node, $_) } qw(briefly condition approved);
+$node->safe_psql('postgres', 'CALL weir.conduct()');
+is(value('SELECT string_agg(status, \' \' ORDER BY run_id) FROM weir.run WHERE run_id IN (' . join(', ', @here) . ')'), 'succeeded succeeded running', 'conduct() ends when only people can go on');
+value("SELECT weir.approve($here[2], 'w')");
+$node->safe_psql('postgres', 'CALL weir.conduct()');
+is(value("SELECT status FROM weir.run WHERE run_id = $here[2]"), 'succeeded', 'and goes on where it was');
 
 is(value("SELECT count(*) FROM weir.attempt WHERE status IN ('intended', 'started')"), '0', 'no attempt is left over');
 unlike(PostgreSQL::Test::Utils::slurp_file($node->logfile), qr/PANIC|illegal|signal 11|signal 6/, 'nothing died of itself');

@@ -191,6 +191,21 @@ is(wait_for_run($node, $run), 'failed', 'without the right');
 like(value("SELECT error_message FROM weir.run WHERE run_id = $run"), qr/role "berta", may not trigger pipeline "annas"/, 'it may not');
 is(value("SELECT count(*) FROM weir.run WHERE parent_run_id = $run"), '0', 'and does not');
 
+# --- skipped once: that is what the operator wants
+value(q{SELECT * FROM weir.skip_once('leaf')});
+create('calls_leaf', '{"tasks": [{"name": "call", "kind": "pipeline", "spec": {"pipeline": "leaf"}}]}');
+$run = weir_trigger($node, 'calls_leaf');
+is(wait_for_run($node, $run), 'succeeded', 'a child that is skipped once');
+is(value("SELECT output->>'status' FROM weir.task_run WHERE run_id = $run"), 'skipped', 'as the output says');
+
+# --- a call for each item
+create('each', '{"tasks": [{"name": "each", "kind": "for_each", "spec": {"items": ["x", "y", "z"], "task":
+	{"kind": "pipeline", "spec": {"pipeline": "child", "params": {"what": "{{item}}"}}}}}]}');
+value('TRUNCATE public.did');
+$run = weir_trigger($node, 'each');
+is(wait_for_run($node, $run), 'succeeded', 'a call for each item');
+is(value('SELECT string_agg(what, \' \' ORDER BY what) FROM public.did'), 'x y z', 'with its parameter');
+
 # --- two sessions that each close half of a cycle take turns
 create('c1', '{"tasks": [{"name": "a", "kind": "noop"}]}');
 create('c2', '{"tasks": [{"name": "a", "kind": "noop"}]}');
