@@ -83,6 +83,20 @@ extern Definition *definition_parse(const cJSON *root, bool from_stages);
  */
 extern void definition_check(Definition *def, Oid owner);
 
+/*
+ * Tasks of kind pipeline: they call what there is, with the parameters it
+ * has, may call it, and no call leads back to the pipeline "name".  Serialises
+ * those that define such pipelines until they commit.  SPI as above.
+ */
+extern void definition_check_calls(const Definition *def, const char *name, Oid caller);
+
+/* The spec of a wait, at a path: durations and moments that are written out. */
+extern void definition_check_wait(const cJSON *spec, const char *path);
+/* An interval's text or a number of seconds in milliseconds; -1: it is none, or longer than ten years. */
+extern int64 definition_duration_ms(const cJSON *item);
+/* The text of a moment, finite, as epoch milliseconds; -1: it is none. */
+extern int64 definition_moment_ms(const char *text);
+
 /* The job format of metadata-driven frameworks: is it one, and as a native definition.  SPI as above. */
 extern bool jobformat_is(const cJSON *root);
 extern cJSON *jobformat_convert(const cJSON *root);

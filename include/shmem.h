@@ -67,6 +67,7 @@ typedef struct SqlSlot
 	uint32		generation;		/* given to the worker at launch: it must match */
 	int64		task_run_id;
 	int			attempt_no;
+	bool		is_look;		/* it only looks at the condition of a wait */
 	int			cancel_requested;	/* SQL_CANCEL_*; set before SIGINT is sent */
 	TimestampTz since;
 } SqlSlot;

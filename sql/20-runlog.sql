@@ -31,6 +31,7 @@ CREATE TABLE weir.run (
 	is_external		boolean NOT NULL DEFAULT false,
 	is_batch		boolean NOT NULL DEFAULT false,
 	parent_run_id	bigint,
+	parent_task_run_id bigint,
 	status			text NOT NULL DEFAULT 'queued',
 	start_status	"char",
 	next_load_status "char",
@@ -69,6 +70,7 @@ CREATE INDEX run_active ON weir.run (pipeline_id, run_id) WHERE status IN ('runn
 CREATE INDEX run_deadline ON weir.run (deadline) WHERE status = 'running' AND deadline IS NOT NULL;
 CREATE INDEX run_by_pipeline ON weir.run (pipeline_id, run_id DESC);
 CREATE INDEX run_by_parent ON weir.run (parent_run_id) WHERE parent_run_id IS NOT NULL;
+CREATE INDEX run_by_parent_task ON weir.run (parent_task_run_id, run_id) WHERE parent_task_run_id IS NOT NULL;
 CREATE UNIQUE INDEX run_external ON weir.run (pipeline_id, external_system, external_run_id) NULLS NOT DISTINCT WHERE external_run_id IS NOT NULL;
 -- Reports ask for a period, here and in the tables below.
 CREATE INDEX run_by_time ON weir.run (queued_at);
@@ -79,7 +81,8 @@ COMMENT ON COLUMN weir.run.pipeline_name IS 'Its name when the run was triggered
 COMMENT ON COLUMN weir.run.version IS 'The version the run is pinned to; null for an execution of an outside orchestrator';
 COMMENT ON COLUMN weir.run.is_external IS 'Driven by an outside orchestrator through log_execution_start';
 COMMENT ON COLUMN weir.run.is_batch IS 'Its children are runs of other pipelines';
-COMMENT ON COLUMN weir.run.parent_run_id IS 'The batch run it belongs to';
+COMMENT ON COLUMN weir.run.parent_run_id IS 'The run it belongs to: of a batch, or whose task started it';
+COMMENT ON COLUMN weir.run.parent_task_run_id IS 'The task run of kind pipeline that started it';
 COMMENT ON COLUMN weir.run.status IS 'queued, running, cancelling, succeeded, failed, timed_out, cancelled, skipped (C) or aborted (A)';
 COMMENT ON COLUMN weir.run.start_status IS 'Decision at start: E run, R run from the start, D resume after landing, C skip, A another is running';
 COMMENT ON COLUMN weir.run.next_load_status IS 'What the next start must do, decided when this run ended';
@@ -206,6 +209,8 @@ CREATE TABLE weir.attempt (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX attempt_live ON weir.attempt (task_run_id) WHERE status IN ('intended', 'started');
 CREATE INDEX attempt_by_run ON weir.attempt (run_id);
+CREATE INDEX attempt_by_signal ON weir.attempt ((kind_state->>'signal'), run_id)
+	WHERE status IN ('intended', 'started') AND kind_state->>'signal' IS NOT NULL;
 CREATE INDEX attempt_by_time ON weir.attempt (intended_at);
 COMMENT ON TABLE weir.attempt IS 'One try of a task run; written and committed before anything is sent';
 COMMENT ON COLUMN weir.attempt.task_run_id IS 'The task run';
@@ -372,7 +377,9 @@ COMMENT ON COLUMN weir.config_variable_history.changed_at IS 'When';
 CREATE TABLE weir.request (
 	request_id		bigint PRIMARY KEY DEFAULT nextval('weir.request_id_seq'),
 	run_id			bigint NOT NULL,
-	action			text NOT NULL CHECK (action IN ('cancel', 'repair')),
+	action			text NOT NULL CHECK (action IN ('cancel', 'repair', 'signal', 'approve', 'reject')),
+	name			text,
+	is_kept			boolean NOT NULL DEFAULT false,
 	reason			text,
 	params			jsonb,
 	tasks			text[],
@@ -384,13 +391,32 @@ CREATE INDEX request_by_run ON weir.request (run_id);
 COMMENT ON TABLE weir.request IS 'Requests to the conductor that it has not taken in yet';
 COMMENT ON COLUMN weir.request.request_id IS 'Id of the request';
 COMMENT ON COLUMN weir.request.run_id IS 'The run';
-COMMENT ON COLUMN weir.request.action IS 'cancel or repair';
+COMMENT ON COLUMN weir.request.action IS 'cancel, repair, signal, approve or reject';
+COMMENT ON COLUMN weir.request.name IS 'signal: its name; approve and reject: the task';
+COMMENT ON COLUMN weir.request.is_kept IS 'signal: tasks of the run that come to wait for it later have it too';
 COMMENT ON COLUMN weir.request.reason IS 'Why, for the log';
-COMMENT ON COLUMN weir.request.params IS 'repair: parameters the run goes on with; null keeps them';
+COMMENT ON COLUMN weir.request.params IS 'repair: parameters the run goes on with, null keeps them; signal: its payload';
 COMMENT ON COLUMN weir.request.tasks IS 'repair: exactly these tasks run again; null: those that did not succeed';
 COMMENT ON COLUMN weir.request.with_downstream IS 'repair: and everything downstream of them';
 COMMENT ON COLUMN weir.request.requested_by IS 'Role that asked';
 COMMENT ON COLUMN weir.request.requested_at IS 'When';
+
+-- Signals sent to a run stay with it: whoever comes to wait for one later does
+-- not wait.  The conductor writes them, clients only ask for it.
+CREATE TABLE weir.run_signal (
+	run_id			bigint NOT NULL,
+	name			text NOT NULL,
+	payload			jsonb NOT NULL,
+	sent_by			text NOT NULL,
+	sent_at			timestamptz NOT NULL,
+	PRIMARY KEY (run_id, name)
+);
+COMMENT ON TABLE weir.run_signal IS 'Signals that were sent to a run, the latest of each name';
+COMMENT ON COLUMN weir.run_signal.run_id IS 'The run';
+COMMENT ON COLUMN weir.run_signal.name IS 'Name of the signal';
+COMMENT ON COLUMN weir.run_signal.payload IS 'What it carries: the output of tasks that wait for it';
+COMMENT ON COLUMN weir.run_signal.sent_by IS 'Role that sent it';
+COMMENT ON COLUMN weir.run_signal.sent_at IS 'When';
 
 -- A backfill is a set of runs, one for each window.  Limits are counted from
 -- the runs themselves.

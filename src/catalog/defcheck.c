@@ -210,6 +210,10 @@ check_sql_syntax(CheckState *state, const char *path, const char *sql)
 	if (statements == NIL)
 		definition_error(path, psprintf("SQL of task \"%s\" contains no statement", name), NULL);
 	def_check_statements(state->at, path, statements);
+	if (state->at->kind == &kind_wait &&
+		(list_length(statements) != 1 || !IsA(linitial_node(RawStmt, statements)->stmt, SelectStmt)))
+		definition_error(path, psprintf("the condition of task \"%s\" must be one query", name),
+						 "Write a SELECT that returns one row with one boolean.");
 	foreach(lc, statements)
 	{
 		Node	   *statement = lfirst_node(RawStmt, lc)->stmt;
@@ -269,7 +273,7 @@ check_member(CheckState *state, const cJSON *item, char *sub)
 {
 	const cJSON *sql = NULL;
 
-	if (state->at->kind == &kind_sql && strcmp(item->string, "sql") == 0)
+	if ((state->at->kind == &kind_sql || state->at->kind == &kind_wait) && strcmp(item->string, "sql") == 0)
 		sql = item;
 	else if (state->at->kind == &kind_for_each && strcmp(item->string, "items") == 0)
 	{
@@ -301,6 +305,8 @@ check_spec(CheckState *state)
 	}
 	if (task->kind == &kind_sql)
 		def_check_sql_spec(task, place(state, ".spec"), state->owner);
+	if (task->kind == &kind_wait)
+		definition_check_wait(task->spec, place(state, ".spec"));
 	cJSON_ArrayForEach(item, task->spec)
 		if (task->item_task == NULL || strcmp(item->string, "task") != 0)
 			check_member(state, item, definition_member(".spec", item->string));

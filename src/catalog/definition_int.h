@@ -21,6 +21,9 @@ typedef struct TaskIndex
 	int			no;
 } TaskIndex;
 
+/* ten years, in milliseconds */
+#define MAX_DURATION_MS		((int64) 3650 * 24 * 60 * 60 * 1000)
+
 /* defread.c */
 extern const cJSON *def_member(const cJSON *object, const char *key);
 extern const char *def_string(const cJSON *object, const char *path, const char *key, bool required);
@@ -32,6 +35,8 @@ extern int64 def_duration(const cJSON *object, const char *path, const char *key
 /* One of a list of words; the result is the list's. */
 extern const char *def_word(const cJSON *object, const char *path, const char *key,
 							const char *const *words, int nwords, const char *absent);
+/* The text of an interval in milliseconds, a month counted as 30 days; -1 if it is none. */
+extern int64 def_interval_ms(const char *text);
 extern void def_identifier(const char *name, const char *path, const char *what);
 /* "near What: a, b, c." */
 extern char *def_list_hint(const char *what, const char *const *known, int nknown, const char *near);

@@ -161,6 +161,7 @@ weir_create_pipeline(PG_FUNCTION_ARGS)
 	weir_require_admin(scope.caller, "create pipelines");
 	check_owner_can_work(scope.caller);
 	def = read_definition(root, scope.caller);
+	definition_check_calls(def, name, scope.caller);
 	pipeline_id = insert_pipeline(name, description ? description : def->description, scope.caller);
 	pipeline_store_version(pipeline_id, 1, def, PG_GETARG_DATUM(1), scope.caller);
 	engine_wake_at_commit(ENGINE_WAKE_DEFINITION);
@@ -223,6 +224,7 @@ weir_alter_pipeline(PG_FUNCTION_ARGS)
 	weir_require_owner(scope.caller, row.owner, psprintf("alter pipeline \"%s\"", name));
 	check_owner_can_work(row.owner);
 	def = read_definition(root, row.owner);
+	definition_check_calls(def, name, scope.caller);
 
 	/* Not current_version + 1: a pipeline registered from outside has none. */
 	values[0] = Int64GetDatum(row.pipeline_id);

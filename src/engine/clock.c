@@ -81,7 +81,9 @@ move_flights(Conductor *c, int64 by)
 	{
 		move(&flight->deadline_ms, by);
 		move(&flight->task_deadline_ms, by);
-		if (by < 0)
+		if (flight->kind != NULL && flight->kind->is_waiting)
+			waiting_clock_set(flight, by);
+		else if (by < 0)
 			move(&flight->due_ms, by);
 		flight->started_ms += by;
 		flight->ending_since_ms += by;
@@ -111,6 +113,9 @@ move_rows(int64 by)
 			 "task_deadline = task_deadline + $1 * interval '1 millisecond' WHERE (task_run_id, attempt_no) IN "
 			 "(SELECT a.task_run_id, a.attempt_no FROM weir.attempt a WHERE a.status IN ('intended', 'started') AND a.deadline IS NOT NULL "
 			 "ORDER BY a.task_run_id FOR NO KEY UPDATE SKIP LOCKED)",
+			 1, types, values, NULL);
+	weir_spi("UPDATE weir.attempt a SET kind_state = jsonb_set(a.kind_state, '{due_ms}', to_jsonb((a.kind_state->>'due_ms')::bigint + $1)) "
+			 "WHERE a.status IN ('intended', 'started') AND a.kind_state->>'wait' = 'for'",
 			 1, types, values, NULL);
 }
 

@@ -177,7 +177,19 @@ conductor_next_due(Conductor *c)
 bool
 conductor_is_idle(Conductor *c)
 {
-	return hash_get_num_entries(c->flights) == 0 && conductor_next_due(c) == NEVER;
+	HASH_SEQ_STATUS seq;
+	Flight	   *flight;
+
+	if (conductor_next_due(c) != NEVER)
+		return false;
+	hash_seq_init(&seq, c->flights);
+	while ((flight = hash_seq_search(&seq)) != NULL)
+		if (!waiting_is_open(flight))
+		{
+			hash_seq_term(&seq);
+			return false;
+		}
+	return true;
 }
 
 /* Attempts that ran out of time. */
@@ -215,6 +227,7 @@ conductor_cycle(Conductor *c)
 	}
 	check_deadlines(c, now);
 	sqlpool_terminate_overdue(c, now);
+	waiting_due(c, now);
 
 	if (c->wake != 0 || c->has_verdicts || c->ready_due_ms <= now)
 	{
@@ -223,6 +236,8 @@ conductor_cycle(Conductor *c)
 		c->wake = 0;
 		c->looked_at_ms = now;
 		conductor_begin(c);
+		if (wake & ENGINE_WAKE_RUN)
+			subrun_take_in(c);
 		flights_write(c);
 		if (wake & ENGINE_WAKE_REQUEST)
 			intake_requests(c);

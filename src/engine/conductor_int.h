@@ -13,6 +13,7 @@
 
 #include "access.h"
 #include "catalog.h"
+#include "engine.h"
 #include "httpmux.h"
 #include "kind.h"
 #include "shmem.h"
@@ -40,7 +41,12 @@ typedef struct Flight
 	bool		terminated;		/* SQL: its worker was told to go */
 	int			slot;			/* SQL: index of the worker slot, -1 not handed over yet */
 
-	/* HTTP kinds only */
+	/* Waits for a condition in SQL only */
+	bool		look_due;		/* as soon as there is a worker */
+	bool		looking;		/* a worker looks, or is to: slot is used as for SQL */
+	int64		looks;			/* so far, as committed */
+
+	/* HTTP kinds only; spec, kind_state and due_ms also those that wait */
 	Connection *connection;		/* NULL for none */
 	cJSON	   *spec;			/* rendered */
 	cJSON	   *reference;
@@ -132,6 +138,8 @@ extern void flights_transfers(Conductor *c);	/* finished exchanges -> verdicts *
 extern void flight_decide(Conductor *c, Flight *flight);	/* a verdict of an inline kind */
 extern void flight_verdict(Conductor *c, Flight *flight, KindOutcome outcome, const char *code,
 						   const char *message, bool is_user_error, bool is_retryable);
+/* output is copied; NULL for none */
+extern void flight_succeed(Conductor *c, Flight *flight, const cJSON *output);
 extern void flight_drop_verdict(Flight *flight);
 /* delay_ms -1: the polling pace */
 extern void flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_tries);
@@ -140,7 +148,24 @@ extern void flights_act(Conductor *c);	/* outside; opens a short one if needed *
 /* flightwrite.c: verdicts into the log, inside a transaction */
 extern void flights_write(Conductor *c);
 
+/* waiting.c: attempts that wait for something in the database */
+extern void waiting_intend(Conductor *c, Flight *flight);	/* inside a transaction, then: */
+extern void waiting_write(Flight *const *flights, int n);
+extern void waiting_recover(Conductor *c, Flight *flight);
+extern void waiting_due(Conductor *c, int64 now);	/* outside of transactions */
+extern void waiting_looked(Conductor *c, Flight *flight);	/* inside; may remove the flight */
+extern void waiting_end(Conductor *c, Flight *flight);
+extern void waiting_clock_set(Flight *flight, int64 by);
+extern bool waiting_is_open(const Flight *flight);	/* only somebody else can end it */
+extern bool waiting_request(Conductor *c, int64 request_id, const char *action);	/* false: not one of its actions */
+
+/* subrun.c: attempts that wait for a run of another pipeline, inside a transaction */
+extern void subrun_start(Conductor *c, Flight *flight);
+extern void subrun_recover(Conductor *c, Flight *flight);
+extern void subrun_take_in(Conductor *c);
+
 /* sqlpool.c */
+extern bool sqlpool_holds_any(Conductor *c);	/* has a worker a task of ours? */
 extern int	sqlpool_free(Conductor *c); /* how many SQL tasks could start now */
 extern void sqlpool_hand_over(Conductor *c);	/* flights without a slot get one */
 extern void sqlpool_check(Conductor *c);	/* inside a transaction: outcomes of vanished workers */

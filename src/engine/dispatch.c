@@ -204,8 +204,10 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 	Datum		values[1] = {task_run_ids};
 	uint64		n;
 	SPITupleTable *table;
-	Flight	  **http;
-	int			n_http = 0;
+	Flight	  **http,
+			  **waiting;
+	int			n_http = 0,
+				n_waiting = 0;
 
 	n = weir_spi("WITH u AS (UPDATE weir.task_run SET status = 'running', attempt_no = attempt_no + 1, "
 				 "started_at = coalesce(started_at, clock_timestamp()), not_before = NULL, error_message = NULL "
@@ -222,6 +224,7 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 				 1, types, values, NULL);
 	table = SPI_tuptable;
 	http = palloc(sizeof(Flight *) * Max(n, 1));
+	waiting = palloc(sizeof(Flight *) * Max(n, 1));
 	if (n > 0)
 		c->did_work = true;
 	for (uint64 i = 0; i < n && !noop; i++)
@@ -246,9 +249,16 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 		}
 		else if (flight->kind->is_inline && !flight->runs_sql)
 			decide_inline(c, flight);
+		else if (flight->kind->is_waiting)
+		{
+			waiting_intend(c, flight);
+			waiting[n_waiting++] = flight;
+		}
 	}
 	if (n_http > 0)
 		write_requests(http, n_http);
+	if (n_waiting > 0)
+		waiting_write(waiting, n_waiting);
 }
 
 /*
@@ -340,7 +350,7 @@ dispatch_ready(Conductor *c)
 	ids = ready_ids(c, READY_OF("t.kind = 'sql' OR (" LISTED_BY_SQL ")"), Max(slots, 1), &n);
 	if (n > 0 && slots > 0)
 		intend(c, ids, false);
-	else if (n > 0 && !c->in_session && hash_get_num_entries(c->flights) == 0)
+	else if (n > 0 && !c->in_session && !sqlpool_holds_any(c))
 		/* All workers serve other databases, whose ends nobody tells us. */
 		c->worker_retry_ms = Min(c->worker_retry_ms, now_ms() + WORKERS_TAKEN_MS);
 }
@@ -380,6 +390,12 @@ dispatch_recover(Conductor *c)
 			fail_attempt(c, flight, "unknown_kind", "there is no such task kind any more");
 		else if (flight->kind->is_inline && !flight->runs_sql)
 			decide_inline(c, flight);
+		else if (flight->kind->is_waiting)
+		{
+			flight->spec = json_column(table, i, 9);
+			flight->kind_state = json_column(table, i, 10);
+			waiting_recover(c, flight);
+		}
 		else if (flight->kind->is_http)
 		{
 			flight->spec = json_column(table, i, 9);

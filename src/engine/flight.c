@@ -88,6 +88,19 @@ flight_verdict(Conductor *c, Flight *flight, KindOutcome outcome, const char *co
 }
 
 void
+flight_succeed(Conductor *c, Flight *flight, const cJSON *output)
+{
+	MemoryContext old = MemoryContextSwitchTo(fresh_verdict(flight));
+
+	flight->verdict->outcome = KIND_SUCCEEDED;
+	flight->verdict->output = output ? cJSON_Duplicate(output, true) : NULL;
+	flight->http_status = 0;
+	flight->due_ms = NEVER;
+	c->has_verdicts = true;
+	MemoryContextSwitchTo(old);
+}
+
+void
 flight_decide(Conductor *c, Flight *flight)
 {
 	MemoryContext old = MemoryContextSwitchTo(fresh_verdict(flight));
@@ -162,6 +175,11 @@ flight_end(Conductor *c, Flight *flight, int why)
 	flight->ending_since_ms = now_ms();
 	if (flight->verdict != NULL || flight->kind == NULL)
 		return;
+	if (flight->kind->is_waiting)
+	{
+		waiting_end(c, flight);
+		return;
+	}
 	if (!flight->kind->is_http)
 	{
 		if (flight->slot < 0)

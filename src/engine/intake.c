@@ -89,12 +89,14 @@ intake_requests(Conductor *c)
 		int64		run_id = DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 2, &isnull));
 		char	   *action = SPI_getvalue(table->vals[i], table->tupdesc, 3);
 
-		if (!outcome_lock_run(run_id, false) && pipeline_exists(run_id))
+		if (waiting_request(c, DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull)), action))
+			 ;					/* concerns attempts that wait, not the run */
+		else if (!outcome_lock_run(run_id, false) && pipeline_exists(run_id))
 		{
 			defer(c);
 			continue;
 		}
-		if (strcmp(action, "cancel") == 0)
+		else if (strcmp(action, "cancel") == 0)
 			intake_cancel_run(c, run_id, SPI_getvalue(table->vals[i], table->tupdesc, 4), SQL_CANCEL_ASKED);
 		else
 			rerun_take_in(run_id, DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull)));

@@ -33,7 +33,7 @@
 static bool
 is_sql(const Flight *flight)
 {
-	return flight->runs_sql;
+	return flight->runs_sql || flight->looking;
 }
 
 static bool
@@ -65,6 +65,22 @@ sqlpool_free(Conductor *c)
 			busy++;
 	LWLockRelease(weir_shmem_lock);
 	return Max(weir_max_sql_workers - busy - waiting, 0);
+}
+
+bool
+sqlpool_holds_any(Conductor *c)
+{
+	HASH_SEQ_STATUS seq;
+	Flight	   *flight;
+
+	hash_seq_init(&seq, c->flights);
+	while ((flight = hash_seq_search(&seq)) != NULL)
+		if (is_sql(flight))
+		{
+			hash_seq_term(&seq);
+			return true;
+		}
+	return false;
 }
 
 static bool
@@ -142,6 +158,7 @@ assign(Conductor *c, Flight *flight)
 		slot->roleid = flight->owner;
 		slot->task_run_id = flight->task_run_id;
 		slot->attempt_no = flight->attempt_no;
+		slot->is_look = flight->looking;
 		slot->cancel_requested = SQL_CANCEL_NONE;
 		slot->since = GetCurrentTimestamp();
 		if (!warm)
@@ -227,6 +244,11 @@ settle(Conductor *c, Flight *flight)
 	char	   *owner;
 	TaskOutcome outcome = {0};
 
+	if (flight->looking)
+	{
+		waiting_looked(c, flight);
+		return;
+	}
 	if (weir_spi("SELECT status FROM weir.attempt WHERE task_run_id = $1 AND attempt_no = $2", 2, types, values, NULL) == 1)
 		status = weir_spi_text(0, 1);
 	if (status != NULL && strcmp(status, "intended") == 0)
@@ -371,6 +393,20 @@ next_here(Conductor *c)
 	return NULL;
 }
 
+/* The condition of a wait. */
+static void
+look_here(Conductor *c, Flight *flight)
+{
+	if (sqltask_look(flight->task_run_id, flight->attempt_no, true, NULL))
+		SPI_commit();
+	else
+		SPI_rollback();
+	MemoryContextSwitchTo(c->scratch);
+	conductor_begin(c);
+	waiting_looked(c, flight);
+	conductor_commit(c);
+}
+
 /* weir.conduct(): this session is the SQL worker. */
 void
 sqlpool_run_here(Conductor *c)
@@ -381,6 +417,11 @@ sqlpool_run_here(Conductor *c)
 	{
 		bool		taken;
 
+		if (flight->looking)
+		{
+			look_here(c, flight);
+			continue;
+		}
 		conductor_begin(c);
 		taken = sqltask_take(flight->task_run_id, flight->attempt_no);
 		conductor_commit(c);

@@ -37,6 +37,7 @@ typedef struct SqlSpec
 	int			max_rows;
 	bool		is_own;			/* the procedure commits by itself */
 	bool		lists_items;	/* of a for_each */
+	bool		is_read_only;	/* the condition of a wait: writes nothing */
 } SqlSpec;
 
 /* What they did. */

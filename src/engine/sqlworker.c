@@ -74,7 +74,7 @@ cancel_cause(void)
 
 /* The next attempt; false: none (yet). */
 static bool
-next_task(int64 *task_run_id, int *attempt_no)
+next_task(int64 *task_run_id, int *attempt_no, bool *is_look)
 {
 	bool		found = false;
 
@@ -85,6 +85,7 @@ next_task(int64 *task_run_id, int *attempt_no)
 		my_slot->since = GetCurrentTimestamp();
 		*task_run_id = my_slot->task_run_id;
 		*attempt_no = my_slot->attempt_no;
+		*is_look = my_slot->is_look;
 		found = true;
 	}
 	LWLockRelease(weir_shmem_lock);
@@ -180,14 +181,15 @@ reset_session(void)
 }
 
 static void
-run_task(int64 task_run_id, int attempt_no)
+run_task(int64 task_run_id, int attempt_no, bool is_look)
 {
 	MemoryContext cxt = AllocSetContextCreate(TopMemoryContext, "weir SQL task", ALLOCSET_DEFAULT_SIZES);
 	char		activity[64];
 	Oid			userid;
 	int			sec_context;
 
-	if (!take(task_run_id, attempt_no))
+	/* A look leaves no mark: the attempt is under way already. */
+	if (!is_look && !take(task_run_id, attempt_no))
 	{
 		MemoryContextDelete(cxt);
 		return;
@@ -205,7 +207,8 @@ run_task(int64 task_run_id, int attempt_no)
 		CHECK_FOR_INTERRUPTS();
 		if (cancel_cause() != SQL_CANCEL_NONE)
 			ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED), errmsg("cancelled before it started")));
-		if (sqltask_execute(task_run_id, attempt_no, false, cancel_cause))
+		if (is_look ? sqltask_look(task_run_id, attempt_no, false, cancel_cause) :
+			sqltask_execute(task_run_id, attempt_no, false, cancel_cause))
 			CommitTransactionCommand();
 		else
 			AbortCurrentTransaction();
@@ -280,11 +283,12 @@ sqlworker_main(Datum main_arg)
 	{
 		int64		task_run_id;
 		int			attempt_no;
+		bool		is_look;
 		int			rc;
 
-		if (next_task(&task_run_id, &attempt_no))
+		if (next_task(&task_run_id, &attempt_no, &is_look))
 		{
-			run_task(task_run_id, attempt_no);
+			run_task(task_run_id, attempt_no, is_look);
 			task_done();
 			continue;
 		}

@@ -28,8 +28,10 @@ static const TaskKind *const kinds[] = {
 	&kind_http,
 	&kind_if,
 	&kind_noop,
+	&kind_pipeline,
 	&kind_sql,
 	&kind_switch,
+	&kind_wait,
 };
 
 static const char *const step_names[] = {
@@ -55,7 +57,7 @@ kind_find(const char *name)
 const char *
 kind_names(void)
 {
-	return "adf_pipeline, databricks_job, for_each, http, if, noop, sql, switch";
+	return "adf_pipeline, databricks_job, for_each, http, if, noop, pipeline, sql, switch, wait";
 }
 
 const char *
