@@ -446,7 +446,7 @@ COMMENT ON FUNCTION weir.prune(integer) IS
 	'Remove runs that are older or more than their pipelines'' retention allows, at most max_runs of them, with everything logged of them; returns how many went. The conductor does the same by itself';
 CREATE FUNCTION weir._prunable() RETURNS integer
 	AS 'MODULE_PATHNAME', 'weir_prunable' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
-COMMENT ON FUNCTION weir._prunable() IS 'How many of the thousand oldest runs are past their age; read weir.status instead';
+COMMENT ON FUNCTION weir._prunable() IS 'How many of the five hundred oldest runs are past their age; read weir.status instead';
 REVOKE ALL ON FUNCTION weir.prune(integer), weir._prunable() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION weir.prune(integer) TO weir_admin;
 GRANT EXECUTE ON FUNCTION weir._prunable() TO weir_reader, weir_operator, weir_admin;

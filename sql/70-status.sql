@@ -46,7 +46,7 @@ FROM weir.pipeline
 WHERE is_paused
 UNION ALL
 SELECT 'retention', CASE WHEN o.old > 0 THEN 'waiting' WHEN n.pruned_at IS NULL THEN 'not yet' ELSE 'done' END,
-	CASE WHEN o.old < 1000 THEN o.old::text ELSE '1000 or more' END || ' runs are past their age, '
+	CASE WHEN o.old < 500 THEN o.old::text ELSE '500 or more' END || ' runs are past their age, '
 		|| n.removed_runs || ' were removed so far', NULL, n.pruned_at, NULL
 FROM weir.retention n, weir._prunable() AS o (old);
 COMMENT ON VIEW weir.status IS 'Is everything alive? Processes of weir in this database and what waits for them';

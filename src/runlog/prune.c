@@ -24,7 +24,7 @@ PG_FUNCTION_INFO_V1(weir_prunable);
 
 /* How much is looked at, and therefore the time it takes, is bounded; what is too many is not counted. */
 static const char prunable_sql[] =
-	"SELECT count(*)::integer FROM (SELECT * FROM weir.run n ORDER BY n.queued_at LIMIT 1000) r "
+	"SELECT count(*)::integer FROM (SELECT * FROM weir.run n ORDER BY n.queued_at LIMIT 500) r "
 	"LEFT JOIN weir.pipeline p ON p.pipeline_id = r.pipeline_id "
 	"LEFT JOIN weir.pipeline_version v ON v.pipeline_id = p.pipeline_id AND v.version = p.current_version "
 	"WHERE " RETENTION_ENDED("r") " AND coalesce(v.retention_age, make_interval(secs => $1)) > interval '0' "
