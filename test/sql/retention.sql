@@ -37,7 +37,7 @@ CREATE FUNCTION pg_temp.log_runs(pipeline text, n integer, first_id bigint, stat
 	RETURNS void LANGUAGE sql AS $$
 	INSERT INTO weir.run (run_id, pipeline_id, pipeline_name, is_external, status, row_audit_id, triggered_by, owner, queued_at, started_at, ended_at)
 	SELECT first_id + i, p.pipeline_id, p.name, external, status, first_id + i, 'test', p.owner,
-		now() - (n - i) * interval '1 day', now() - (n - i) * interval '1 day', now() - (n - i) * interval '1 day'
+		now() - (n - i) * interval '24 hours', now() - (n - i) * interval '24 hours', now() - (n - i) * interval '24 hours'
 	FROM weir.pipeline p, generate_series(1, n) i WHERE p.name = pipeline;
 	INSERT INTO weir.task_run (task_run_id, run_id, task_no, task_name, kind, phase, status)
 	SELECT first_id + i, first_id + i, 1, 'a', 'noop', 'land', 'succeeded' FROM generate_series(1, n) i;
@@ -50,12 +50,13 @@ CREATE FUNCTION pg_temp.log_runs(pipeline text, n integer, first_id bigint, stat
 $$;
 -- What is left: runs by pipeline, and that nothing is left of the others.
 CREATE FUNCTION pg_temp.left_over() RETURNS TABLE (pipeline_name text, runs text) LANGUAGE sql AS $$
+	SELECT * FROM (
 	SELECT r.pipeline_name, string_agg((r.run_id % 1000)::text, ' ' ORDER BY r.run_id) FROM weir.run r GROUP BY r.pipeline_name
 	UNION ALL SELECT 'complete: ' || t.name, bool_and(t.ids = (SELECT array_agg(run_id ORDER BY run_id) FROM weir.run))::text
 	FROM (SELECT 'task_run', array_agg(run_id ORDER BY run_id) FROM weir.task_run UNION ALL SELECT 'attempt', array_agg(run_id ORDER BY run_id) FROM weir.attempt
 		UNION ALL SELECT 'error', array_agg(run_id ORDER BY run_id) FROM weir.error UNION ALL SELECT 'activity', array_agg(run_id ORDER BY run_id) FROM weir.activity
 		UNION ALL SELECT 'row_count', array_agg(run_id ORDER BY run_id) FROM weir.row_count) t (name, ids) GROUP BY t.name
-	ORDER BY 1 COLLATE "C";
+	) x (name, runs) ORDER BY x.name COLLATE "C";
 $$;
 
 -- the limits: the number, the age, whichever is reached first, the defaults, none
@@ -73,6 +74,7 @@ SELECT pipeline_name, CASE WHEN length(runs) < 50 THEN runs ELSE split_part(runs
 SELECT weir.prune();
 SELECT state, detail, since IS NOT NULL AS since FROM weir.status WHERE component = 'retention';
 -- a pipeline that was dropped keeps nothing for ever, not even its latest run
+SET LOCAL session_replication_role = origin;
 SELECT weir.drop_pipeline('age');
 UPDATE weir.run SET ended_at = now() - interval '91 days', queued_at = now() - interval '91 days' WHERE pipeline_name = 'age';
 SELECT weir.prune() > 0 AS pruned, count(*) FILTER (WHERE pipeline_name = 'age') AS runs FROM weir.run;
@@ -98,7 +100,7 @@ INSERT INTO weir.request (run_id, action, requested_by) VALUES (1000010, 'repair
 -- a change of a config variable that can still be undone, and one that cannot
 INSERT INTO weir.config_variable (system_name, object_name, variable_name, type, value, changed_by) VALUES ('s', 'o', 'v', 'bigint', '9', 'test');
 INSERT INTO weir.config_variable_history (system_name, object_name, variable_name, change_no, value, run_id, changed_by, changed_at)
-SELECT 's', 'o', 'v', n, n, CASE n WHEN 3 THEN 1000003 WHEN 6 THEN 1000020 END, 'test', now() - (120 - n) * interval '1 day' FROM generate_series(1, 9) n;
+SELECT 's', 'o', 'v', n, n, CASE n WHEN 3 THEN 1000003 WHEN 6 THEN 1000020 END, 'test', now() - (120 - n) * interval '24 hours' FROM generate_series(1, 9) n;
 UPDATE weir.run SET status = 'failed' WHERE run_id BETWEEN 1000020 AND 1000030;
 -- backfills with and without runs
 INSERT INTO weir.backfill (backfill_id, pipeline_id, pipeline_name, window_from, window_to, step, concurrency, created_by)
