@@ -64,6 +64,8 @@ typedef struct Definition
 	const char *on_failure;		/* continue or fail_fast */
 	const char *on_overlap;		/* queue, skip or cancel_older */
 	int			priority;
+	int64		retention_age_ms;	/* of ended runs; 0: for ever, -1: weir.retention_age */
+	int			retention_runs; /* 0: all, -1: weir.retention_runs */
 	int			nparams;
 	DefParam   *params;
 	int			ntasks;

@@ -35,6 +35,7 @@ typedef struct DatabaseSlot
 	TimestampTz last_error_at;
 	char		last_error[WEIR_ERROR_LEN];
 	pg_atomic_uint32 wake;		/* ENGINE_WAKE_* bits, taken by the conductor */
+	pg_atomic_uint32 tell_of_end;	/* the next run that ends sends ENGINE_WAKE_ENDED, once */
 	ConditionVariable run_ended;	/* broadcast whenever runs of this database change state */
 } DatabaseSlot;
 

@@ -95,6 +95,8 @@ CREATE TABLE weir.pipeline_version (
 	on_failure		text NOT NULL DEFAULT 'continue' CHECK (on_failure IN ('continue', 'fail_fast')),
 	on_overlap		text NOT NULL DEFAULT 'queue' CHECK (on_overlap IN ('queue', 'skip', 'cancel_older')),
 	priority		integer NOT NULL DEFAULT 0 CHECK (priority BETWEEN -1000 AND 1000),
+	retention_age	interval CHECK (retention_age >= interval '0'),
+	retention_runs	integer CHECK (retention_runs >= 0),
 	created_by		regrole NOT NULL,
 	created_at		timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (pipeline_id, version)
@@ -108,6 +110,8 @@ COMMENT ON COLUMN weir.pipeline_version.run_timeout IS 'A run longer than this e
 COMMENT ON COLUMN weir.pipeline_version.on_failure IS 'continue: branches that do not depend on a failed task go on; fail_fast: nothing new starts after a failure';
 COMMENT ON COLUMN weir.pipeline_version.on_overlap IS 'What a run does when max_concurrent_runs are going on: queue waits, skip ends as skipped, cancel_older cancels those before it';
 COMMENT ON COLUMN weir.pipeline_version.priority IS 'Runs of a higher priority start first, -1000 to 1000';
+COMMENT ON COLUMN weir.pipeline_version.retention_age IS 'Ended runs stay in the log so long; 0 for ever, null: weir.retention_age';
+COMMENT ON COLUMN weir.pipeline_version.retention_runs IS 'So many ended runs stay in the log; 0 all, null: weir.retention_runs';
 COMMENT ON COLUMN weir.pipeline_version.created_by IS 'Who defined this version';
 COMMENT ON COLUMN weir.pipeline_version.created_at IS 'When';
 

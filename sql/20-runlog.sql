@@ -246,7 +246,7 @@ CREATE TABLE weir.error (
 	output			jsonb,
 	failure_type	text CHECK (failure_type IN ('user', 'system')),
 	occurred_at		timestamptz NOT NULL DEFAULT clock_timestamp()
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX error_by_run ON weir.error (run_id);
 CREATE INDEX error_by_time ON weir.error (occurred_at);
 COMMENT ON TABLE weir.error IS 'Errors of runs';
@@ -281,7 +281,7 @@ CREATE TABLE weir.activity (
 	error_message	text,
 	logged_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
 	PRIMARY KEY (run_id, activity)
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX activity_by_time ON weir.activity (logged_at);
 COMMENT ON TABLE weir.activity IS 'Activities inside a run: those an outside orchestrator logged, and those of an engine''s run';
 COMMENT ON COLUMN weir.activity.run_id IS 'The run';
@@ -312,7 +312,7 @@ CREATE TABLE weir.row_count (
 	column_sum		numeric,
 	logged_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
 	PRIMARY KEY (run_id, component, object_name, count_type)
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX row_count_by_time ON weir.row_count (logged_at);
 COMMENT ON TABLE weir.row_count IS 'Row counts of a run, one per component, object and type';
 COMMENT ON COLUMN weir.row_count.run_id IS 'The run';
@@ -357,7 +357,7 @@ CREATE TABLE weir.config_variable_history (
 	changed_by		text NOT NULL,
 	changed_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
 	PRIMARY KEY (system_name, object_name, variable_name, change_no)
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX config_variable_history_by_run ON weir.config_variable_history (run_id);
 COMMENT ON TABLE weir.config_variable_history IS 'Every change of a config variable, so that it can go back';
 COMMENT ON COLUMN weir.config_variable_history.system_name IS 'System';
@@ -465,3 +465,25 @@ CREATE FUNCTION weir._flow_decide(run_if text, upstream integer, failed integer,
 	AS 'MODULE_PATHNAME', 'weir_flow_decide' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION weir._flow_decide(text, integer, integer, integer, integer) IS 'Status of a task whose upstream tasks have all ended: ready, blocked or skipped';
 REVOKE ALL ON FUNCTION weir._edge_result(text, text, boolean), weir._flow_decide(text, integer, integer, integer, integer) FROM PUBLIC;
+
+-- How the log is kept small.  One row, written at the end of a sweep.
+CREATE TABLE weir.retention (
+	only_row		boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+	pruned_at		timestamptz,
+	removed_runs	bigint NOT NULL DEFAULT 0
+);
+COMMENT ON TABLE weir.retention IS 'When runs that are too old or too many were last removed from the log';
+COMMENT ON COLUMN weir.retention.only_row IS 'Keeps the table at one row';
+COMMENT ON COLUMN weir.retention.pruned_at IS 'When the latest sweep ended';
+COMMENT ON COLUMN weir.retention.removed_runs IS 'Runs removed so far';
+INSERT INTO weir.retention DEFAULT VALUES;
+CREATE FUNCTION weir.prune(max_runs integer DEFAULT 10000) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'weir_prune' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.prune(integer) IS
+	'Remove runs that are older or more than their pipelines'' retention allows, at most max_runs of them, with everything logged of them; returns how many went. The conductor does the same by itself';
+CREATE FUNCTION weir._prunable() RETURNS integer
+	AS 'MODULE_PATHNAME', 'weir_prunable' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION weir._prunable() IS 'How many of the five hundred oldest runs are past their age; read weir.status instead';
+REVOKE ALL ON FUNCTION weir.prune(integer), weir._prunable() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION weir.prune(integer) TO weir_admin;
+GRANT EXECUTE ON FUNCTION weir._prunable() TO weir_reader, weir_operator, weir_admin;

@@ -19,14 +19,16 @@
 #include "json.h"
 
 #define MAX_CONCURRENT_RUNS 10000
+#define MAX_RETENTION_RUNS	1000000000
 
 static const char *const top_keys[] = {
-	"parameters", "max_concurrent_runs", "timeout", "retry", "on_failure", "on_overlap", "priority", "tasks", "description"
+	"parameters", "max_concurrent_runs", "timeout", "retry", "on_failure", "on_overlap", "priority", "retention", "tasks", "description"
 };
 static const char *const parameter_keys[] = {"type", "default", "required", "description"};
 static const char *const task_keys[] = {
 	"name", "kind", "connection", "phase", "depends_on", "run_if", "enabled", "retry", "timeout", "task_timeout", "spec"
 };
+static const char *const retention_keys[] = {"age", "runs"};
 static const char *const phases[] = {"land", "transform", "publish"};
 static const char *const failure_modes[] = {"continue", "fail_fast"};
 static const char *const overlap_modes[] = {"queue", "skip", "cancel_older"};
@@ -221,6 +223,30 @@ read_tasks(Definition *def, const cJSON *root, const RetryPolicy *retry)
 	def_order_tasks(def);
 }
 
+/* How long runs stay in the log: null, like 0, says for ever. */
+static void
+read_retention(Definition *def, const cJSON *root)
+{
+	const cJSON *item = def_member(root, "retention");
+	const char *path = "$.retention";
+
+	def->retention_age_ms = def->retention_runs = -1;
+	if (item == NULL)
+		return;
+	if (cJSON_IsNull(item))
+	{
+		def->retention_age_ms = def->retention_runs = 0;
+		return;
+	}
+	if (!cJSON_IsObject(item))
+		definition_error(path, "\"retention\" must be an object or null",
+						 "Write {\"age\": \"30 days\", \"runs\": 1000}; null keeps runs for ever.");
+	definition_check_keys(item, path, retention_keys, lengthof(retention_keys));
+	def->retention_age_ms = cJSON_IsNull(def_member(item, "age")) ? 0 : def_duration(item, path, "age", 0, -1);
+	def->retention_runs = cJSON_IsNull(def_member(item, "runs")) ? 0 :
+		def_integer(item, path, "runs", 0, MAX_RETENTION_RUNS, -1);
+}
+
 Definition *
 definition_parse(const cJSON *root, bool from_stages)
 {
@@ -237,6 +263,7 @@ definition_parse(const cJSON *root, bool from_stages)
 	def->on_failure = def_word(root, "$", "on_failure", failure_modes, lengthof(failure_modes), "continue");
 	def->on_overlap = def_word(root, "$", "on_overlap", overlap_modes, lengthof(overlap_modes), "queue");
 	def->priority = def_integer(root, "$", "priority", -1000, 1000, 0);
+	read_retention(def, root);
 	def_read_retry(root, "$", &retry);
 	read_parameters(def, root);
 	read_tasks(def, root, &retry);

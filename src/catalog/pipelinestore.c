@@ -14,6 +14,7 @@
 
 #include "access.h"
 #include "catalogutil.h"
+#include "engine.h"
 #include "json.h"
 #include "pipelinestore.h"
 
@@ -161,9 +162,9 @@ store_dependencies(int64 pipeline_id, int version, const Definition *def)
 void
 pipeline_store_version(int64 pipeline_id, int version, const Definition *def, Datum document, Oid caller)
 {
-	static const Oid types[] = {INT8OID, INT4OID, JSONBOID, INT4OID, INT8OID, REGROLEOID, TEXTOID, TEXTOID, INT4OID};
-	Datum		values[9];
-	char		nulls[] = "         ";
+	static const Oid types[] = {INT8OID, INT4OID, JSONBOID, INT4OID, INT8OID, REGROLEOID, TEXTOID, TEXTOID, INT4OID, INT8OID, INT4OID};
+	Datum		values[11];
+	char		nulls[] = "           ";
 
 	values[0] = Int64GetDatum(pipeline_id);
 	values[1] = Int32GetDatum(version);
@@ -175,10 +176,17 @@ pipeline_store_version(int64 pipeline_id, int version, const Definition *def, Da
 	values[6] = catalog_text(def->on_failure);
 	values[7] = catalog_text(def->on_overlap);
 	values[8] = Int32GetDatum(def->priority);
+	values[9] = Int64GetDatum(def->retention_age_ms);
+	nulls[9] = def->retention_age_ms < 0 ? 'n' : ' ';
+	values[10] = Int32GetDatum(def->retention_runs);
+	nulls[10] = def->retention_runs < 0 ? 'n' : ' ';
 	weir_spi("INSERT INTO weir.pipeline_version (pipeline_id, version, definition, max_concurrent_runs, "
-			 "run_timeout, created_by, on_failure, on_overlap, priority) "
-			 "VALUES ($1, $2, $3, $4, $5 * interval '1 millisecond', $6, $7, $8, $9)",
-			 9, types, values, nulls);
+			 "run_timeout, created_by, on_failure, on_overlap, priority, retention_age, retention_runs) "
+			 "VALUES ($1, $2, $3, $4, $5 * interval '1 millisecond', $6, $7, $8, $9, "
+			 "$10 * interval '1 millisecond', $11)",
+			 11, types, values, nulls);
+	if (def->retention_age_ms >= 0 || def->retention_runs >= 0)
+		engine_wake_at_commit(ENGINE_WAKE_LIMITS);
 	store_parameters(pipeline_id, version, def);
 	store_tasks(pipeline_id, version, def);
 	store_dependencies(pipeline_id, version, def);

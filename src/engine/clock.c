@@ -136,6 +136,7 @@ clock_follow(Conductor *c)
 	move_rows(by);
 	conductor_commit(c);
 	c->wake = ENGINE_WAKE_ALL;
+	upkeep_soon(c);
 	c->has_verdicts = true;		/* as when defer_until_ms is over */
 	c->defer_until_ms = c->worker_retry_ms = NEVER;
 }

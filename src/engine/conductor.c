@@ -96,6 +96,7 @@ conductor_create(bool in_session)
 	clock_start(c);
 	c->wake = ENGINE_WAKE_ALL;
 	c->defer_until_ms = c->ready_due_ms = c->run_deadline_ms = c->worker_retry_ms = NEVER;
+	upkeep_start(c);
 	running = c;
 	c->mux = httpmux_create();
 	c->signin = signin_create(c->mux, get_secret);
@@ -161,6 +162,7 @@ conductor_next_due(Conductor *c)
 
 	if (c->wake != 0 || c->has_verdicts)
 		return 0;
+	due = Min(due, c->upkeep_due_ms);
 	hash_seq_init(&seq, c->flights);
 	while ((flight = hash_seq_search(&seq)) != NULL)
 	{
@@ -214,7 +216,7 @@ conductor_cycle(Conductor *c)
 	c->connections = NIL;
 	c->did_work = false;
 	clock_follow(c);
-	c->wake |= take_wake_bits();
+	c->wake |= upkeep_take_bits(c, take_wake_bits());
 	httpmux_drive(c->mux);
 	flights_transfers(c);
 
@@ -261,6 +263,7 @@ conductor_cycle(Conductor *c)
 		sqlpool_run_here(c);
 	else
 		sqlpool_hand_over(c);
+	upkeep_slice(c);
 }
 
 /* Wait for latch, sockets or the nearest deadline. */
@@ -286,6 +289,7 @@ conductor_wait(Conductor *c)
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
 		c->wake = ENGINE_WAKE_ALL;
+		upkeep_soon(c);
 	}
 }
 

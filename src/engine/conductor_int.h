@@ -88,6 +88,12 @@ typedef struct Conductor
 	int64		looked_at_ms;	/* retries due by then were seen by this cycle */
 	int64		run_deadline_ms;	/* earliest run timeout, or task timeout of a retry that waits */
 	int64		worker_retry_ms;	/* no SQL worker could be started: try again then */
+	int64		upkeep_due_ms;	/* next slice or sweep of the run log */
+	int64		upkeep_slice_ms;	/* the latest slice */
+	int64		upkeep_worked_ms;	/* the latest other work */
+	int64		upkeep_swept_ms;	/* end of the latest sweep; 0 none yet */
+	MemoryContext upkeep_cxt;	/* of the sweep under way */
+	struct Sweep *sweep;		/* NULL: none */
 	int64		clock_offset_ms;	/* of the wall clock to one that nobody sets */
 	BackgroundWorkerHandle *handles[WEIR_MAX_SQL_SLOTS];
 	WeirScope	scope;
@@ -115,6 +121,12 @@ extern void intake_run_deadlines(Conductor *c);
 extern void intake_task_deadlines(Conductor *c);
 extern void intake_next_deadlines(Conductor *c);
 extern void intake_cancel_run(Conductor *c, int64 run_id, const char *reason, int why); /* run locked */
+
+/* upkeep.c: the run log is kept small; never in a session */
+extern void upkeep_start(Conductor *c);
+extern void upkeep_soon(Conductor *c);
+extern uint32 upkeep_take_bits(Conductor *c, uint32 wake);	/* returns those for others */
+extern void upkeep_slice(Conductor *c); /* outside; has a transaction of its own */
 
 /* overlap.c: queued runs that are skipped or replace older ones */
 extern void overlap_take_in(Conductor *c);

@@ -81,8 +81,9 @@ rerun_take_in(int64 run_id, int64 request_id)
 
 	if (!revive_run(run_id, request_id))
 	{
-		weir_spi("INSERT INTO weir.error (run_id, code, message, failure_type) VALUES "
-				 "($1, 'repair_refused', 'the run can no longer be repaired: it is not the latest run of its pipeline, or another one is running', 'user')",
+		weir_spi("INSERT INTO weir.error (run_id, code, message, failure_type) "
+				 "SELECT r.run_id, 'repair_refused', 'the run can no longer be repaired: it is not the latest run of its pipeline, or another one is running', 'user' "
+				 "FROM weir.run r WHERE r.run_id = $1",
 				 1, types, values, NULL);
 		return;
 	}

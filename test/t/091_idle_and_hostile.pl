@@ -14,6 +14,8 @@ use WeirTest;
 my $json = JSON::PP->new->canonical->ascii;
 my $node = weir_node('idle', conf => q{
 autovacuum = off
+weir.retention_age = 0
+weir.retention_runs = 0
 weir.sql_worker_idle_timeout = 100ms
 weir.http_max_body = 1MB
 });
