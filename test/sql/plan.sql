@@ -2,12 +2,12 @@
 -- conductor is needed: nothing starts here.
 
 SET client_min_messages = warning;
-CREATE ROLE regress_plan_owner;
+CREATE ROLE regress_plan_owner LOGIN;
 CREATE ROLE regress_plan_operator IN ROLE weir_operator;
 CREATE ROLE regress_plan_reader IN ROLE weir_reader;
 RESET client_min_messages;
 
-SELECT weir.create_connection('pl_http', 'http', 'https://plan.example/api', '{"type": "none"}');
+SELECT weir.create_connection('pl_http', 'http', 'https://localhost/api');
 SELECT weir.create_pipeline('pl_daily', '{
 	"parameters": {"day": {"type": "date"}, "n": {"type": "bigint", "default": 5}, "mode": {"type": "text", "default": "full"}},
 	"max_concurrent_runs": 1, "timeout": "2 hours",
@@ -24,7 +24,8 @@ SELECT weir.create_pipeline('pl_daily', '{
 		{"name": "join", "kind": "noop", "depends_on": ["full", "delta", "on_a"], "run_if": "at_least_one_success", "spec": {}},
 		{"name": "alarm", "kind": "noop", "depends_on": ["copy", "check"], "run_if": "at_least_one_failed", "spec": {}},
 		{"name": "off", "kind": "noop", "enabled": false, "spec": {}},
-		{"name": "last", "kind": "noop", "depends_on": ["off", "join"], "phase": "publish", "spec": {}}]}', owner => 'regress_plan_owner');
+		{"name": "last", "kind": "noop", "depends_on": ["off", "join"], "phase": "publish", "spec": {}}]}');
+SELECT weir.alter_pipeline_owner('pl_daily', 'regress_plan_owner');
 SELECT weir.create_pipeline('pl_plain', '{"tasks": [{"name": "only", "kind": "noop", "spec": {}}]}');
 
 -- the start first, then the tasks by wave
@@ -175,8 +176,9 @@ SET statement_timeout = '200ms';
 SELECT weir.alter_pipeline('pl_sql', '{"tasks": [{"name": "one", "kind": "sql", "spec": {"sql": "SELECT pg_sleep(100)"}}]}');
 SELECT * FROM weir.simulate('pl_sql');
 RESET statement_timeout;
-SELECT weir.alter_pipeline('pl_sql', '{"tasks": [{"name": "one", "kind": "sql", "spec": {"sql": "COMMIT"}}, {"name": "two", "kind": "sql", "spec": {"sql": "SET ROLE regress_plan_owner"}}]}');
+SELECT weir.alter_pipeline('pl_sql', '{"tasks": [{"name": "one", "kind": "sql", "spec": {"sql": "SELECT set_config(''work_mem'', ''77kB'', false)"}}]}');
 SELECT task, status, error FROM weir.simulate('pl_sql');
+SELECT current_setting('work_mem') <> '77kB' AS mine;
 SELECT current_user = session_user AS still_me;
 
 -- watch
