@@ -27,6 +27,7 @@ typedef struct PlanTask
 	cJSON	   *spec;			/* as defined; rendered by plan_render */
 	char	   *resumes;		/* earlier run of the engine, or NULL */
 	char	   *problem;		/* why it is known to fail, or NULL */
+	int			concurrency;	/* of a for_each, else 0 */
 	Datum		retry;			/* jsonb */
 	Datum		timeout;		/* interval */
 	bool		no_timeout;

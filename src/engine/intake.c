@@ -16,6 +16,7 @@
 
 #include "conductor_int.h"
 #include "engine.h"
+#include "foreach.h"
 #include "outcome.h"
 #include "starting.h"
 
@@ -54,6 +55,7 @@ intake_cancel_run(Conductor *c, int64 run_id, const char *reason, int why)
 			 "WHERE run_id = $1 AND status IN ('waiting', 'ready')",
 			 1, types, values, NULL);
 	flights_end_run(c, run_id, why);
+	foreach_settle_run(run_id);
 	advance_finish_run(run_id);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	c->did_work = true;

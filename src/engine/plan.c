@@ -212,7 +212,6 @@ static void
 read_task(uint64 row, PlanTask *task, ForecastTask *forecast)
 {
 	bool		isnull;
-	cJSON	   *output;
 
 	task->task_no = (int) weir_spi_int64(row, 1, NULL);
 	task->name = weir_spi_text(row, 2);
@@ -228,8 +227,8 @@ read_task(uint64 row, PlanTask *task, ForecastTask *forecast)
 	task->retry = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 12, &isnull);
 	task->timeout = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 13, &task->no_timeout);
 	task->resumes = weir_spi_text(row, 14);
-	output = json_of(weir_spi_text(row, 15));
-	task->output = output;
+	task->output = json_of(weir_spi_text(row, 15));
+	task->concurrency = (int) weir_spi_int64(row, 16, NULL);
 	if (!run_if_parse(task->run_if, &forecast->run_if))
 		elog(ERROR, "unknown value \"%s\" of run_if", task->run_if);
 	forecast->has_ended = task->reused || task->skip_reason != NULL;
@@ -246,9 +245,10 @@ read_tasks(const PlanStart *start, Datum selected, bool all_selected, PlanTasks 
 	plan->ntasks = (int)
 		weir_spi(STARTING_TASKS("SELECT $1::bigint AS pipeline_id, $4::integer AS version, $5::text[] AS selected_tasks")
 				 "SELECT x.task_no, x.name, x.kind, x.phase, x.wave, x.reused, x.skip_reason, x.run_if, x.connection_name, c.name IS NOT NULL, "
-				 "x.spec, jsonb_build_object('max_attempts', x.max_attempts, 'initial_delay', x.retry_initial_ms / 1000.0, "
-				 "'max_delay', x.retry_max_ms / 1000.0, 'multiplier', x.retry_multiplier, 'jitter', x.retry_jitter), x.attempt_timeout, "
-				 "x.resume->>'external_run_id', CASE WHEN x.keeps_old THEN x.old_output END "
+				 "x.spec, jsonb_build_object('max_attempts', x.max_attempts, 'initial_delay', trim_scale(x.retry_initial_ms / 1000.0), "
+				 "'max_delay', trim_scale(x.retry_max_ms / 1000.0), 'multiplier', x.retry_multiplier, 'jitter', x.retry_jitter), x.attempt_timeout, "
+				 "x.resume->>'external_run_id', CASE WHEN x.keeps_old THEN x.old_output END, "
+				 "(SELECT i.concurrency FROM weir.task i WHERE i.pipeline_id = $1 AND i.version = $4 AND i.parent_no = x.task_no) "
 				 "FROM x LEFT JOIN weir.connection c ON c.name = x.connection_name ORDER BY x.wave, x.task_no",
 				 5, types, values, nulls);
 	plan->tasks = palloc0(sizeof(PlanTask) * Max(plan->ntasks, 1));
@@ -385,6 +385,8 @@ put_task(ReturnSetInfo *rsinfo, const PlanStart *start, const PlanTasks *plan, i
 	row_set(&row, COL_WAITS_FOR, weir_array(TEXTOID, waits, n_waits));
 	if (strcmp(task->kind, "sql") == 0)
 		row_text(&row, COL_LIMITS, psprintf("weir.max_sql_workers %d", weir_max_sql_workers));
+	if (task->concurrency > 0)
+		row_text(&row, COL_LIMITS, psprintf("%d items at a time", task->concurrency));
 	row_text(&row, COL_CONNECTION, task->connection);
 	row_set(&row, COL_RETRY, task->retry);
 	if (!task->no_timeout)

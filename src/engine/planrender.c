@@ -116,6 +116,36 @@ render_sql(const PlanTask *task, Resolver *resolver, char **error)
 	return *error == NULL ? rendered : NULL;
 }
 
+/* Statements inside of other specs, such as those of a for_each, are not pasted into either. */
+static void
+keep_statements(const cJSON *spec, cJSON *rendered)
+{
+	const cJSON *item;
+	int			i = 0;
+
+	cJSON_ArrayForEach(item, spec)
+	{
+		cJSON	   *copy = cJSON_GetArrayItem(rendered, i++);
+
+		if (copy == NULL)
+			return;
+		if (item->string != NULL && strcmp(item->string, "sql") == 0 && cJSON_IsString(item))
+			(void) cJSON_ReplaceItemViaPointer(rendered, copy, cJSON_CreateString(item->valuestring));
+		else if (cJSON_IsObject(item) || cJSON_IsArray(item))
+			keep_statements(item, copy);
+	}
+}
+
+static cJSON *
+render_items(const PlanTask *task, Resolver *resolver, char **error)
+{
+	cJSON	   *rendered = ref_render_known(task->spec, resolve, resolver, error);
+
+	if (rendered != NULL)
+		keep_statements(task->spec, rendered);
+	return rendered;
+}
+
 /* A task that chooses a branch from what is known has chosen it already. */
 static void
 choose_branch(const TaskKind *kind, PlanTask *task, ForecastTask *forecast)
@@ -146,7 +176,8 @@ plan_render(PlanTasks *plan, int t)
 
 	plan->run.task_name = task->name;
 	forecast->is_choice = kind != NULL && kind->has_branch != NULL;
-	rendered = strcmp(task->kind, "sql") == 0 ? render_sql(task, &resolver, &error) :
+	rendered = kind == &kind_sql ? render_sql(task, &resolver, &error) :
+		kind == &kind_for_each ? render_items(task, &resolver, &error) :
 		ref_render_known(task->spec, resolve, &resolver, &error);
 	if (rendered != NULL)
 		task->spec = rendered;

@@ -32,6 +32,7 @@
 #include "catalogutil.h"
 #include "conductor_int.h"
 #include "context.h"
+#include "foreach.h"
 #include "json.h"
 #include "mem.h"
 #include "outcome.h"
@@ -231,6 +232,7 @@ outcome_without_engine(TaskOutcome *outcome, const Step *step, const cJSON *spec
 	kind_verdict_init(&verdict);
 	kind->decide(&call, &verdict);
 	outcome->output = verdict.output;
+	outcome->items = verdict.items ? json_text(verdict.items) : NULL;
 	if (verdict.outcome == KIND_SUCCEEDED)
 		return;
 	outcome->status = ATTEMPT_FAILED;
@@ -256,7 +258,8 @@ answer_step(const Simulation *simulation, const Step *step)
 	TaskContext *context = context_read(step->task_run_id, step->attempt_no);
 	TaskOutcome outcome = {0};
 	char	   *error = NULL;
-	cJSON	   *spec = strcmp(step->kind, "sql") == 0 ? context->spec :
+	cJSON	   *spec = strcmp(step->kind, kind_sql.name) == 0 ? context->spec :
+		strcmp(step->kind, kind_for_each.name) == 0 ? foreach_render(context, &error) :
 		ref_render_json(context->spec, context_resolve, context, &error);
 
 	outcome.task_run_id = step->task_run_id;
@@ -322,7 +325,9 @@ run_tasks(const Simulation *simulation)
 			weir_leave(&scope);
 			return;
 		}
-		is_sql = strcmp(step.kind, "sql") == 0 && !cJSON_HasObjectItem(simulation->results, step.name);
+		is_sql = !cJSON_HasObjectItem(simulation->results, step.name) &&
+			(strcmp(step.kind, kind_sql.name) == 0 ||
+			 (strcmp(step.kind, kind_for_each.name) == 0 && foreach_uses_sql(step.task_run_id)));
 		if (is_sql)
 			(void) sqltask_take(step.task_run_id, step.attempt_no);
 		else

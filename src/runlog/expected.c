@@ -153,7 +153,7 @@ read_tasks(Look *look, int64 run_id, Expected *expected)
 				 "FROM weir.run r JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version "
 				 "JOIN weir.pipeline_state s ON s.pipeline_id = r.pipeline_id "
 				 "LEFT JOIN weir.task_run t ON t.run_id = r.run_id AND t.task_no = d.task_no AND t.item_no = 0 "
-				 "WHERE r.run_id = $1 AND (t.run_id IS NOT NULL OR r.status = 'queued') ORDER BY d.wave, d.task_no",
+				 "WHERE r.run_id = $1 AND d.parent_no IS NULL AND (t.run_id IS NOT NULL OR r.status = 'queued') ORDER BY d.wave, d.task_no",
 				 1, types, values, NULL);
 	expected->tasks = palloc0(sizeof(ExpectedTask) * Max(expected->ntasks, 1));
 	for (int i = 0; i < expected->ntasks; i++)

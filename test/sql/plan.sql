@@ -9,7 +9,7 @@ RESET client_min_messages;
 
 SELECT weir.create_connection('pl_http', 'http', 'https://localhost/api');
 SELECT weir.create_pipeline('pl_daily', '{
-	"parameters": {"day": {"type": "date"}, "n": {"type": "bigint", "default": 5}, "mode": {"type": "text", "default": "full"}},
+	"parameters": {"day": {"type": "date", "required": true}, "n": {"type": "bigint", "default": 5}, "mode": {"type": "text", "default": "full"}},
 	"max_concurrent_runs": 1, "timeout": "2 hours",
 	"tasks": [
 		{"name": "copy", "kind": "http", "connection": "pl_http", "phase": "land", "retry": {"max_attempts": 3, "initial_delay": "5 seconds"},
@@ -32,7 +32,7 @@ SELECT weir.create_pipeline('pl_plain', '{"tasks": [{"name": "only", "kind": "no
 SELECT wave, task, kind, phase, action, reason, waits_for, limits, connection, timeout FROM weir.plan('pl_daily', '{"day": "2026-07-01"}');
 SELECT task, retry, jsonb_pretty(spec) FROM weir.plan('pl_daily', '{"day": "2026-07-01"}') WHERE wave < 3;
 -- another parameter, another branch; a selection
-SELECT task, action, reason FROM weir.plan('pl_daily', '{"day": null, "mode": "delta"}') WHERE task IN ('choose', 'full', 'delta', 'join');
+SELECT task, action, reason FROM weir.plan('pl_daily', '{"day": "2026-07-01", "mode": "delta"}') WHERE task IN ('choose', 'full', 'delta', 'join');
 SELECT task, action, reason, waits_for FROM weir.plan('pl_daily', '{"day": "2026-07-01"}', '{+check}');
 SELECT spec->'params' AS params FROM weir.plan('pl_daily', '{"day": "2026-07-01", "n": 7}') WHERE wave = 0;
 
@@ -164,6 +164,13 @@ COMMIT;
 SELECT (SELECT count(*) FROM weir.run) AS runs, (SELECT count(*) FROM weir.task_run) AS task_runs, (SELECT count(*) FROM weir.attempt) AS attempts,
 	(SELECT count(*) FROM weir.error) AS errors, (SELECT count(*) FROM public.pl_did) AS did,
 	(SELECT string_agg(DISTINCT next_load_status::text, '') FROM weir.pipeline_state) AS next;
+-- items of a for_each
+SELECT weir.create_pipeline('pl_each', '{"parameters": {"n": {"type": "bigint", "default": 2}}, "tasks": [
+	{"name": "list", "kind": "for_each", "spec": {"items": {"sql": "SELECT g AS i FROM generate_series(1, {{params.n}}) g"}, "concurrency": 2,
+		"task": {"kind": "sql", "spec": {"sql": "SELECT {{item.i}} * {{params.n}} AS x"}}}},
+	{"name": "each", "kind": "for_each", "depends_on": ["list"], "spec": {"items": ["a", "{{params.n}}"], "task": {"kind": "noop", "spec": {}}}}]}') AS version;
+SELECT task, action, waits_for, limits, spec FROM weir.plan('pl_each') WHERE wave > 0;
+SELECT task, kind, status, output FROM weir.simulate('pl_each');
 -- bad results are refused
 SELECT * FROM weir.simulate('pl_sql', '{"n": 1}', '{"four": {}}');
 SELECT * FROM weir.simulate('pl_sql', '{"n": 1}', '{"one": 1}');
@@ -208,7 +215,7 @@ RESET ROLE;
 
 SHOW weir.notify;
 
-SELECT weir.drop_pipeline('pl_daily'), weir.drop_pipeline('pl_plain'), weir.drop_pipeline('pl_sql');
+SELECT weir.drop_pipeline('pl_daily'), weir.drop_pipeline('pl_plain'), weir.drop_pipeline('pl_sql'), weir.drop_pipeline('pl_each');
 SELECT weir.drop_connection('pl_http');
 DROP TABLE public.pl_did;
 DROP OWNED BY regress_plan_owner;
