@@ -176,7 +176,7 @@ queue_reason(const PlanStart *start)
 	if (strcmp(start->on_overlap, "cancel_older") == 0 && start->older != NULL)
 		return psprintf("cancels run %s, then starts", start->older);
 	if (start->n_active + start->queued_before < start->max_concurrent_runs)
-		return "starts at once";
+		return start->is_skipped ? NULL : "starts at once";
 	return psprintf("queued at place %d%s, max_concurrent_runs is %d; what goes before decides anew", start->queued_before + 1,
 					start->active == NULL ? "" : psprintf(": run %s has not ended", start->active), start->max_concurrent_runs);
 }
@@ -318,7 +318,7 @@ task_reason(const PlanTasks *plan, int t, const ForecastEdge *edges, int64 last_
 	const char *because = forecast->because < 0 ? NULL : edge_words(plan, &edges[forecast->because]);
 
 	if (task->reused)
-		return psprintf("landed before, last seen in run " INT64_FORMAT, last_run_id);
+		return psprintf("landed by run " INT64_FORMAT " or before it", last_run_id);
 	if (task->skip_reason != NULL)
 		return strcmp(task->skip_reason, "disabled") == 0 ? "the task is disabled" : "it is not selected";
 	switch (forecast->fate)

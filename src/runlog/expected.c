@@ -119,7 +119,7 @@ history_of(Look *look, int64 pipeline_id)
 				 "ORDER BY l.run_id DESC LIMIT 20) "
 				 "SELECT t.task_name, CASE WHEN bool_or(t.status = 'succeeded') THEN percentile_cont(0.5) WITHIN GROUP "
 				 "(ORDER BY extract(epoch FROM t.ended_at - t.started_at)::double precision) FILTER (WHERE t.status = 'succeeded') "
-				 "WHEN bool_and(t.status = 'skipped' AND t.skip_reason = 'condition') THEN 0 END::text "
+				 "WHEN bool_or(t.skip_reason = 'condition') THEN 0 END::text "
 				 "FROM past JOIN weir.task_run t USING (run_id) WHERE t.item_no = 0 GROUP BY t.task_name",
 				 1, types, values, NULL);
 	for (uint64 i = 0; i < n; i++)

@@ -15,7 +15,7 @@ SELECT weir.create_pipeline('pl_daily', '{
 		{"name": "copy", "kind": "http", "connection": "pl_http", "phase": "land", "retry": {"max_attempts": 3, "initial_delay": "5 seconds"},
 		 "spec": {"method": "POST", "path": "/load/{{params.day}}", "body": {"n": "{{params.n}}", "audit": "{{row_audit_id}}", "run": "run {{run.id}} of {{pipeline.name}}"}}},
 		{"name": "check", "kind": "sql", "depends_on": ["copy"], "timeout": "30 seconds",
-		 "spec": {"sql": "SELECT {{params.n}}::bigint > 3 -- {{not.a.reference}}\n, {{tasks.copy.status}}, {{row_audit_id}}"}},
+		 "spec": {"sql": "SELECT {{params.n}} > 3 AS x, {{tasks.copy.status}} AS y -- {{not.a.reference}}\n, {{row_audit_id}} AS z"}},
 		{"name": "choose", "kind": "if", "depends_on": ["check"], "spec": {"left": "{{params.mode}}", "op": "==", "right": "full"}},
 		{"name": "full", "kind": "noop", "depends_on": [{"task": "choose", "branch": "true"}], "spec": {}},
 		{"name": "delta", "kind": "noop", "depends_on": [{"task": "choose", "branch": "false"}], "spec": {}},

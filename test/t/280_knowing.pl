@@ -102,7 +102,7 @@ sub watch
 	my %watch = (out => '', err => '');
 	$watch{handle} = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', "CALL weir.watch($id$arguments)" ],
 		'>', \$watch{out}, '2>', \$watch{err});
-	ok(wait_until($node, 'somebody watches', "SELECT count(*) = 1 FROM pg_stat_activity WHERE query = 'CALL weir.watch($id$arguments)'
+	ok(wait_until($node, 'somebody watches', "SELECT count(*) = 1 FROM pg_stat_activity WHERE query = \$q\$CALL weir.watch($id$arguments)\$q\$
 		AND state = 'active' AND wait_event_type = 'Extension' AND backend_xmin IS NULL"), 'who watches holds no snapshot');
 	return \%watch;
 }
