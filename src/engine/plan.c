@@ -229,6 +229,8 @@ read_task(uint64 row, PlanTask *task, ForecastTask *forecast)
 	task->resumes = weir_spi_text(row, 14);
 	task->output = json_of(weir_spi_text(row, 15));
 	task->concurrency = (int) weir_spi_int64(row, 16, NULL);
+	if (task->concurrency > 0)
+		cJSON_AddItemToObject(task->spec, "task", json_of(weir_spi_text(row, 17)));
 	if (!run_if_parse(task->run_if, &forecast->run_if))
 		elog(ERROR, "unknown value \"%s\" of run_if", task->run_if);
 	forecast->has_ended = task->reused || task->skip_reason != NULL;
@@ -248,8 +250,9 @@ read_tasks(const PlanStart *start, Datum selected, bool all_selected, PlanTasks 
 				 "x.spec, jsonb_build_object('max_attempts', x.max_attempts, 'initial_delay', trim_scale(x.retry_initial_ms / 1000.0), "
 				 "'max_delay', trim_scale(x.retry_max_ms / 1000.0), 'multiplier', x.retry_multiplier, 'jitter', x.retry_jitter), x.attempt_timeout, "
 				 "x.resume->>'external_run_id', CASE WHEN x.keeps_old THEN x.old_output END, "
-				 "(SELECT i.concurrency FROM weir.task i WHERE i.pipeline_id = $1 AND i.version = $4 AND i.parent_no = x.task_no) "
-				 "FROM x LEFT JOIN weir.connection c ON c.name = x.connection_name ORDER BY x.wave, x.task_no",
+				 "i.concurrency, jsonb_strip_nulls(jsonb_build_object('kind', i.kind, 'connection', i.connection_name)) || jsonb_build_object('spec', i.spec) "
+				 "FROM x LEFT JOIN weir.connection c ON c.name = x.connection_name "
+				 "LEFT JOIN weir.task i ON i.pipeline_id = $1 AND i.version = $4 AND i.parent_no = x.task_no ORDER BY x.wave, x.task_no",
 				 5, types, values, nulls);
 	plan->tasks = palloc0(sizeof(PlanTask) * Max(plan->ntasks, 1));
 	plan->forecast = palloc0(sizeof(ForecastTask) * Max(plan->ntasks, 1));

@@ -130,7 +130,7 @@ keep_statements(const cJSON *spec, cJSON *rendered)
 		if (copy == NULL)
 			return;
 		if (item->string != NULL && strcmp(item->string, "sql") == 0 && cJSON_IsString(item))
-			(void) cJSON_ReplaceItemViaPointer(rendered, copy, cJSON_CreateString(item->valuestring));
+			(void) cJSON_ReplaceItemInObjectCaseSensitive(rendered, item->string, cJSON_CreateString(item->valuestring));
 		else if (cJSON_IsObject(item) || cJSON_IsArray(item))
 			keep_statements(item, copy);
 	}

@@ -117,6 +117,27 @@ check_result(const cJSON *result)
 	}
 }
 
+/* "copy[7]", an item of a for_each, as the tables name what is done with each item: "copy[]" */
+static char *
+item_task_name(const char *name)
+{
+	char	   *copy = pstrdup(name);
+	char	   *open = strchr(copy, '[');
+
+	if (open != NULL && open[1 + strspn(open + 1, "0123456789")] == ']')
+		strcpy(open, "[]");
+	return copy;
+}
+
+/* By its own name; items also by that of all of them. */
+static const cJSON *
+declared_for(const Simulation *simulation, const char *name)
+{
+	const cJSON *declared = cJSON_GetObjectItemCaseSensitive(simulation->results, name);
+
+	return declared != NULL ? declared : cJSON_GetObjectItemCaseSensitive(simulation->results, item_task_name(name));
+}
+
 static void
 check_results(const cJSON *results, int64 pipeline_id, int version)
 {
@@ -128,7 +149,7 @@ check_results(const cJSON *results, int64 pipeline_id, int version)
 		results_error("$", "they must be an object");
 	cJSON_ArrayForEach(result, results)
 	{
-		values[2] = catalog_text(result->string);
+		values[2] = catalog_text(item_task_name(result->string));
 		if (weir_spi("SELECT FROM weir.task WHERE pipeline_id = $1 AND version = $2 AND name = $3", 3, types, values, NULL) == 0)
 			results_error(psprintf("$.%s", catalog_clip(result->string)), "there is no such task");
 		check_result(result);
@@ -254,7 +275,7 @@ write_request(const Step *step, const cJSON *spec)
 static void
 answer_step(const Simulation *simulation, const Step *step)
 {
-	const cJSON *declared = cJSON_GetObjectItemCaseSensitive(simulation->results, step->name);
+	const cJSON *declared = declared_for(simulation, step->name);
 	TaskContext *context = context_read(step->task_run_id, step->attempt_no);
 	TaskOutcome outcome = {0};
 	char	   *error = NULL;
@@ -325,7 +346,7 @@ run_tasks(const Simulation *simulation)
 			weir_leave(&scope);
 			return;
 		}
-		is_sql = !cJSON_HasObjectItem(simulation->results, step.name) &&
+		is_sql = declared_for(simulation, step.name) == NULL &&
 			(strcmp(step.kind, kind_sql.name) == 0 ||
 			 (strcmp(step.kind, kind_for_each.name) == 0 && foreach_uses_sql(step.task_run_id)));
 		if (is_sql)

@@ -171,6 +171,7 @@ SELECT weir.create_pipeline('pl_each', '{"parameters": {"n": {"type": "bigint", 
 	{"name": "each", "kind": "for_each", "depends_on": ["list"], "spec": {"items": ["a", "{{params.n}}"], "task": {"kind": "noop", "spec": {}}}}]}') AS version;
 SELECT task, action, waits_for, limits, spec FROM weir.plan('pl_each') WHERE wave > 0;
 SELECT task, kind, status, output FROM weir.simulate('pl_each');
+SELECT task, status, error FROM weir.simulate('pl_each', '{"n": 3}', '{"list[]": {"output": {"x": 0}}, "list[2]": {"status": "failed", "error": "no"}}');
 -- bad results are refused
 SELECT * FROM weir.simulate('pl_sql', '{"n": 1}', '{"four": {}}');
 SELECT * FROM weir.simulate('pl_sql', '{"n": 1}', '{"one": 1}');
