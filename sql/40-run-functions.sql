@@ -72,10 +72,15 @@ CREATE FUNCTION weir._sql_workers_busy() RETURNS integer
 	AS 'MODULE_PATHNAME', 'weir_sql_workers_busy' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION weir._sql_workers_busy() IS 'Number of SQL workers with a task if all there may be have one, else null';
 
+CREATE FUNCTION weir._expected(run_ids bigint[], OUT run_id bigint, OUT task_no integer, OUT expected_start timestamptz, OUT expected_end timestamptz)
+	RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'weir_expected' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir._expected(bigint[]) IS 'When runs (task_no 0) and what has not ended of them are expected to start and end, from the medians of successful runs before; null where that cannot be known';
+
 -- The tables' own story.  Runs given in $1; with $2, the pipeline itself.
 -- Names of columns are those of weir.why.
 CREATE FUNCTION weir._why(run_ids bigint[], pipeline_id bigint)
-	RETURNS TABLE (run_id bigint, task text, waiting_for text, detail text, since timestamptz, hint text)
+	RETURNS TABLE (run_id bigint, task text, waiting_for text, detail text, since timestamptz, hint text, expected_start timestamptz)
 	LANGUAGE SQL VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $why$
@@ -292,19 +297,22 @@ WITH given AS MATERIALIZED (
 			THEN format('SELECT weir.repair(%s); repeats what did not succeed, weir.trigger starts a new run.', r.run_id) END
 	FROM given r WHERE NOT r.is_live
 )
-SELECT a.run_id, a.task, a.waiting_for, a.detail, a.since, a.hint
-FROM answer a ORDER BY a.run_id NULLS FIRST, a.rank, a.task_no
+SELECT a.run_id, a.task, a.waiting_for, a.detail, a.since, a.hint, e.expected_start
+FROM answer a
+	LEFT JOIN weir._expected(ARRAY(SELECT g.run_id FROM given g WHERE g.is_live AND NOT g.is_external)) e
+		ON e.run_id = a.run_id AND e.task_no = a.task_no
+ORDER BY a.run_id NULLS FIRST, a.rank, a.task_no
 $why$;
 COMMENT ON FUNCTION weir._why(bigint[], bigint) IS 'What runs, and with an id a pipeline, wait for; asks nobody who he is';
 
 CREATE FUNCTION weir.why(run_id bigint,
-	OUT run_id bigint, OUT task text, OUT waiting_for text, OUT detail text, OUT since timestamptz, OUT hint text)
+	OUT run_id bigint, OUT task text, OUT waiting_for text, OUT detail text, OUT since timestamptz, OUT hint text, OUT expected_start timestamptz)
 	RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'weir_why_run' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION weir.why(bigint) IS 'What a run waits for, one row for each thing';
+COMMENT ON FUNCTION weir.why(bigint) IS 'What a run waits for, one row for each thing, and when that is expected to be over, if it can be known';
 
 CREATE FUNCTION weir.why(pipeline text,
-	OUT run_id bigint, OUT task text, OUT waiting_for text, OUT detail text, OUT since timestamptz, OUT hint text)
+	OUT run_id bigint, OUT task text, OUT waiting_for text, OUT detail text, OUT since timestamptz, OUT hint text, OUT expected_start timestamptz)
 	RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'weir_why_pipeline' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION weir.why(text) IS 'What a pipeline and its unfinished runs (at most the oldest hundred) wait for, one row for each thing';
@@ -325,7 +333,8 @@ REVOKE ALL ON FUNCTION
 	weir.why(text),
 	weir._why(bigint[], bigint),
 	weir._conductor_state(),
-	weir._sql_workers_busy()
+	weir._sql_workers_busy(),
+	weir._expected(bigint[])
 	FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
 	weir.trigger(text, jsonb, timestamptz, text, text, text[], integer),

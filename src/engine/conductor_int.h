@@ -117,6 +117,7 @@ extern bool conductor_is_idle(Conductor *c);
 /* intake.c: inside a transaction */
 extern void intake_requests(Conductor *c);
 extern void intake_runs(Conductor *c);
+extern void intake_start_run(int64 run_id); /* decide and start one that is queued; its pipeline's state is locked */
 extern void intake_run_deadlines(Conductor *c);
 extern void intake_task_deadlines(Conductor *c);
 extern void intake_next_deadlines(Conductor *c);

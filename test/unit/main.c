@@ -87,6 +87,7 @@ main(int argc, char **argv)
 		{"status", test_status},
 		{"dag", test_dag},
 		{"flow", test_flow},
+		{"forecast", test_forecast},
 		{"selector", test_selector},
 		{"restart", test_restart},
 		{"retry", test_retry},
