@@ -274,4 +274,7 @@ intake_next_deadlines(Conductor *c)
 			 0, NULL, NULL, NULL);
 	ms = weir_spi_int64(0, 1, &isnull);
 	c->run_deadline_ms = isnull ? NEVER : ms + 1;
+	/* What is over already waits for somebody who holds its pipeline. */
+	if (c->defer_until_ms != NEVER)
+		c->run_deadline_ms = Max(c->run_deadline_ms, c->defer_until_ms);
 }
