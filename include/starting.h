@@ -28,6 +28,8 @@
  */
 #define STARTING_TASKS(source) \
 	"WITH v AS (" source "), " \
+	"old AS MATERIALIZED (SELECT o.* FROM v, weir.task_run o " \
+	"WHERE ($2 OR v.selected_tasks IS NOT NULL) AND o.run_id = $3 AND o.item_no = 0), " \
 	"t AS (SELECT d.*, p.status AS old_status, p.output AS old_output, p.rows_read AS old_read, p.rows_written AS old_written, " \
 	"p.external_run_id AS old_external, p.external_url AS old_url, " \
 	"$2 AND d.phase = 'land' AND CASE WHEN k.log_is_there THEN coalesce(p.status IN ('succeeded', 'reused'), false) ELSE true END AS reused, " \
@@ -37,7 +39,7 @@
 	"WHEN $2 AND p.kind = d.kind AND p.status IN ('blocked', 'cancelled') THEN p.reference END AS resume " \
 	"FROM v JOIN weir.task d USING (pipeline_id, version) " \
 	"CROSS JOIN (SELECT EXISTS (SELECT FROM weir.task_run o WHERE o.run_id = $3) AS log_is_there) k " \
-	"LEFT JOIN weir.task_run p ON ($2 OR v.selected_tasks IS NOT NULL) AND p.run_id = $3 AND p.task_name = d.name AND p.item_no = 0 " \
+	"LEFT JOIN old p ON p.task_name = d.name " \
 	"WHERE d.parent_no IS NULL), " \
 	"s AS (SELECT EXISTS (SELECT FROM t w WHERE w.reused OR w.skip_reason IS NOT NULL) AS any_ended), " \
 	"x AS (SELECT t.*, u.pending, u.skipped, t.reused OR t.skip_reason = 'not_selected' AS keeps_old, " \
