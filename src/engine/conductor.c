@@ -31,7 +31,6 @@
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
-#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -341,26 +340,6 @@ extension_usable(bool *absent)
 	return usable;
 }
 
-/*
- * Every statement of ours finds its rows by an index.  Plans are made while
- * the tables are small and kept while they grow: without this the first runs
- * of a new installation leave plans that read whole tables.  Bitmap scans
- * are out because they never mark what is dead in an index, and the indexes
- * of what is queued, ready and live turn over with every run.
- */
-static void
-prefer_indexes(void)
-{
-	static const char *const options[] = {
-		"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit"
-	};
-
-	for (size_t i = 0; i < lengthof(options); i++)
-		SetConfigOption(options[i], "off", PGC_USERSET, PGC_S_SESSION);
-	/* ... and one is as good for one id as for five hundred. */
-	SetConfigOption("plan_cache_mode", "force_generic_plan", PGC_USERSET, PGC_S_SESSION);
-}
-
 void
 conductor_main(Datum main_arg)
 {
@@ -390,7 +369,7 @@ conductor_main(Datum main_arg)
 	/* A session in weir.conduct() may hold it; sleep until it is done. */
 	(void) conductor_lock(true);
 
-	prefer_indexes();
+	weir_prefer_indexes(true);
 	c = conductor_create(false);
 	before_shmem_exit(conductor_exit, (Datum) 0);
 	pgstat_report_appname("weir conductor");
