@@ -161,7 +161,7 @@ insert_task_runs(int64 run_id, StartCode code, int64 last_run_id)
 			 "WHERE s.any_ended AND td.pipeline_id = t.pipeline_id AND td.version = t.version AND td.task_no = t.task_no) u) "
 			 "INSERT INTO weir.task_run (run_id, task_no, task_name, kind, phase, status, skip_reason, pending_upstream, skipped_upstream, "
 			 "output, rows_read, rows_written, external_run_id, external_url, reference, ready_at, ended_at) "
-			 "SELECT $1, x.task_no, x.name, x.kind, x.phase, CASE WHEN x.status = 'ready' AND x.skipped > 0 THEN 'waiting' ELSE x.status END, "
+			 "SELECT $1, x.task_no, x.name, x.kind, x.phase, CASE WHEN x.status = 'ready' AND x.upstream_count > 0 THEN 'waiting' ELSE x.status END, "
 			 "CASE WHEN x.status = 'skipped' THEN x.skip_reason END, x.pending, x.skipped, "
 			 "CASE WHEN x.keeps_old THEN x.old_output END, CASE WHEN x.keeps_old THEN x.old_read END, CASE WHEN x.keeps_old THEN x.old_written END, "
 			 "CASE WHEN x.keeps_old THEN x.old_external END, CASE WHEN x.keeps_old THEN x.old_url END, "

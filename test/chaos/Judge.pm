@@ -14,7 +14,6 @@ use Dags;
 
 my %is_final = map { $_ => 1 } qw(succeeded failed timed_out cancelled blocked skipped reused aborted lost);
 my %is_bad = map { $_ => 1 } qw(failed timed_out cancelled);
-my %reacts = map { $_ => 1 } qw(at_least_one_failed all_failed always);
 
 my %legal = (
 	run => {
@@ -42,6 +41,15 @@ my %follows = (
 	cancelled => 'cancelled ready',
 	lost => 'ready failed cancelled');
 
+# Is the task there for failures, or always?
+sub reacts
+{
+	my ($known) = @_;
+
+	return among($known->{run_if}, 'at_least_one_failed all_failed always')
+	  || grep { $_->{condition} eq 'failed' } @{ $known->{upstream} };
+}
+
 sub among { my ($word, $list) = @_; return " $list " =~ / \Q$word\E /; }
 
 # facts: public.facts(); pipelines: name => as from Dags; ledger: of the cloud
@@ -66,6 +74,9 @@ sub verdict
 
 # --- the journal --------------------------------------------------------------
 
+# Does the event hold the pipeline's state?  A run that is only asked for does not.
+sub moves_pipeline { my ($event) = @_; return $event->{what} eq 'state' || ($event->{what} eq 'run' && defined $event->{old}); }
+
 sub play
 {
 	my ($self) = @_;
@@ -78,7 +89,7 @@ sub play
 		push @statements, [] unless @statements && $statements[-1][0]{no} == $event{no};
 		push @{ $statements[-1] }, \%event;
 		$last{"$event{xid} $event{run_id}"} = $event{no} if defined $event{run_id};
-		$last{"$event{xid} $event{more}{pipeline}"} = $event{no} if $event{more} && $event{more}{pipeline};
+		$last{"$event{xid} $event{more}{pipeline}"} = $event{no} if moves_pipeline(\%event);
 	}
 	foreach my $statement (@statements)
 	{
@@ -95,7 +106,7 @@ sub play
 		{
 			$self->judge_commit($id, $runs{$id}) if $last{"$runs{$id} $id"} == $statement->[0]{no};
 		}
-		foreach my $event (grep { $_->{more} && $_->{more}{pipeline} } @$statement)
+		foreach my $event (grep { moves_pipeline($_) } @$statement)
 		{
 			$self->judge_state($event) if $last{"$event->{xid} $event->{more}{pipeline}"} == $event->{no};
 		}
@@ -130,6 +141,7 @@ sub apply
 		$run->{definition} = $self->{pipelines}{ $run->{pipeline} };
 		$self->wrong("$name: it was $run->{status}, not $old") if $old ne $run->{status};
 		$run->{status} = $new;
+		$run->{decides}{ $event->{xid} } = 1;
 	}
 	elsif ($what eq 'task')
 	{
@@ -139,6 +151,7 @@ sub apply
 		$task->{status} = $new;
 		$task->{reason} = $event->{more}{reason};
 		$task->{branch} = $event->{more}{branch} if defined $event->{more}{branch};
+		$run->{decides}{ $event->{xid} } = 1 if $new ne 'running';
 		push @{ $run->{left}{ $event->{xid} } }, $event if $old eq 'running' || $new eq 'running';
 		$task->{tries} = 0 if $is_final{$old};
 	}
@@ -219,7 +232,7 @@ sub fails_fast
 {
 	my ($run, $known) = @_;
 
-	return $run->{definition}{on_failure} eq 'fail_fast' && !$reacts{ $known->{run_if} }
+	return $run->{definition}{on_failure} eq 'fail_fast' && !reacts($known)
 	  && grep { $is_bad{ $_->{status} } } values %{ $run->{tasks} };
 }
 
@@ -373,7 +386,8 @@ sub judge_state
 	return;
 }
 
-# What a transaction leaves of a run.
+# What a transaction leaves of a run, once it has decided something: such
+# transactions come one after the other.
 sub judge_commit
 {
 	my ($self, $id, $xid) = @_;
@@ -401,6 +415,7 @@ sub judge_commit
 	$self->wrong("$name: attempt ended without its task: $_") foreach sort keys %ended;
 
 	return if $run->{status} eq 'queued' || !%{ $run->{tasks} };	# did not start
+	return unless $run->{decides}{$xid};	# what only starts tasks may be in the middle of another
 	my @live = grep { !$is_final{ $run->{tasks}{ $_->{no} }{status} // '' } } @{ $run->{definition}{tasks} };
 	if ($is_final{ $run->{status} })
 	{
@@ -417,7 +432,7 @@ sub judge_commit
 		$self->wrong("$name: $known->{name} waits, but is to be " . decision($run, $known))
 		  if $status eq 'waiting' && defined decision($run, $known);
 		$self->wrong("$name: $known->{name} is $status after a failure that ends the run")
-		  if $failure && $run->{definition}{on_failure} eq 'fail_fast' && !$reacts{ $known->{run_if} };
+		  if $failure && $run->{definition}{on_failure} eq 'fail_fast' && !reacts($known);
 	}
 	return;
 }

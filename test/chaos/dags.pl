@@ -7,8 +7,9 @@
 #   SEED=N      the seed of the first cycle, the next has the next; a cycle
 #               that fails says its own, and SEED=that CYCLES=1 makes the same
 #               choices again (what dies may still find weir at another place)
-#   SECONDS=N   no cycle begins after so many seconds (3600)
+#   MINUTES=N   no cycle begins after so many minutes (60)
 #   ONLY=NAME   always this act of violence, see %violence
+#   GO_ON=1     do not stop at the first cycle that fails
 #
 # The cloud is outside of what crashes.  One node serves all cycles, until a
 # standby takes its place.
@@ -29,7 +30,7 @@ use WeirTest;
 
 my $cycles = $ENV{CYCLES} || 200;
 my $seed = $ENV{SEED} || int(rand(1_000_000)) + 1;
-my $limit = $ENV{SECONDS} || 3600;
+my $limit = 60 * ($ENV{MINUTES} || 60);
 my $json = JSON::PP->new->canonical;
 my $node_no = 1;
 my %done;						# acts of violence, how often
