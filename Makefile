@@ -86,7 +86,8 @@ bench:
 	@$(run) TESTS='$(TESTS)' test/bench/run $(if $(FULL),--full)
 
 soak:
-	@$(run) KILLS='$(KILLS)' SEED='$(SEED)' test/chaos/run
+	@$(run) PART='$(PART)' KILLS='$(KILLS)' CYCLES='$(CYCLES)' MINUTES='$(MINUTES)' SEED='$(SEED)' \
+		ONLY='$(ONLY)' GO_ON='$(GO_ON)' test/chaos/run
 
 model:
 	@$(run) ONLY='$(ONLY)' test/model/run
