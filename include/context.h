@@ -26,6 +26,8 @@ typedef struct TaskContext
 	cJSON	   *reference;		/* earlier external run, or NULL */
 	cJSON	   *run;			/* run.* as an object */
 	cJSON	   *params;
+	int			item_no;		/* 0, or which item of a for_each this is */
+	cJSON	   *item;			/* and the item; else NULL */
 } TaskContext;
 
 /* NULL if there is no such task run.  SPI connected as the extension owner. */

@@ -43,6 +43,8 @@ typedef struct DefTask
 	bool		is_enabled;
 	int			wave;			/* 1 for tasks without upstream */
 	int			upstream_count;
+	struct DefTask *item_task;	/* of a for_each: what it does with each item; else NULL */
+	int			concurrency;	/* of an item task: how many items at a time */
 } DefTask;
 
 /* What meets an edge. */

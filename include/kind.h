@@ -100,6 +100,7 @@ typedef struct KindVerdict
 	const char *external_run_id;	/* newly learnt, or NULL */
 	const char *external_url;	/* newly learnt, or NULL */
 	cJSON	   *output;			/* with KIND_SUCCEEDED (or FAILED), or NULL */
+	const cJSON *items;			/* of a for_each that succeeded in listing them: an array; else NULL */
 	int64		rows_read;		/* -1 unknown */
 	int64		rows_written;	/* -1 unknown */
 	cJSON	   *activities;		/* array of {activity, activity_type, status, rows_read, rows_copied, rows_skipped,
@@ -129,7 +130,8 @@ typedef struct TaskKind
 	const char *name;			/* sql, http, ... */
 	const char *connection_kind;	/* kind of connection it needs, NULL for none */
 	bool		is_http;		/* exchanges with an engine */
-	bool		is_inline;		/* the conductor decides it itself, see decide; neither: sql and noop */
+	bool		is_inline;		/* the conductor decides it itself, see decide (a for_each: unless a statement
+								 * lists its items); neither: sql and noop */
 	/* Check a spec when it is defined; references are not rendered yet.  First problem wins. */
 	void		(*validate) (const cJSON *spec, KindProblem *problem);
 	/* Kinds that choose a branch: is there one of this name?  Else NULL. */
@@ -179,7 +181,13 @@ extern bool kind_common_response(const KindCall *call, const KindResponse *respo
 extern void kind_fail(KindVerdict *verdict, bool is_user_error, bool is_retryable,
 					  const char *code, const char *message);
 
+/* Items of one for_each at most, and how many of them run at a time unless its spec says so. */
+#define FOR_EACH_MAX_ITEMS				100000
+#define FOR_EACH_MAX_CONCURRENCY		1000
+#define FOR_EACH_DEFAULT_CONCURRENCY	10
+
 extern const TaskKind kind_sql;
+extern const TaskKind kind_for_each;
 extern const TaskKind kind_noop;
 extern const TaskKind kind_if;
 extern const TaskKind kind_switch;

@@ -24,6 +24,7 @@ typedef struct TaskOutcome
 	bool		is_retryable;	/* another attempt may help, budget permitting */
 	int64		retry_after_ms; /* what the engine asked for, or 0 */
 	const cJSON *output;		/* or NULL */
+	const char *items;			/* a for_each that succeeded in listing them: JSON array; else NULL */
 	int64		rows_read;		/* -1 unknown */
 	int64		rows_written;	/* -1 unknown */
 	const cJSON *activities;	/* see kind.h, or NULL */

@@ -76,6 +76,7 @@ extern bool ref_is_root(const char *name, size_t len);
  *	tasks.NAME.status, tasks.NAME.output and into it
  *	task.name .attempt
  *	pipeline.name .version
+ *	item and into its value, item_no		(in the task of a for_each)
  */
 typedef struct RefScope
 {
@@ -86,6 +87,7 @@ typedef struct RefScope
 	const char *const *tasks;	/* all tasks of the pipeline (may be NULL);
 								 * only to word the error */
 	int			ntasks;
+	bool		in_item;		/* the task of a for_each: item, item_no */
 } RefScope;
 
 /* NULL, or an error that says what would be allowed */

@@ -151,16 +151,20 @@ CREATE TABLE weir.task (
 	is_enabled		boolean NOT NULL DEFAULT true,
 	wave			integer NOT NULL,
 	upstream_count	integer NOT NULL,
+	parent_no		integer,
+	concurrency		integer CHECK (concurrency > 0),
 	PRIMARY KEY (pipeline_id, version, task_no),
 	UNIQUE (name, pipeline_id, version),
-	FOREIGN KEY (pipeline_id, version) REFERENCES weir.pipeline_version ON DELETE CASCADE
+	FOREIGN KEY (pipeline_id, version) REFERENCES weir.pipeline_version ON DELETE CASCADE,
+	CHECK ((parent_no IS NULL) = (concurrency IS NULL))
 );
+CREATE UNIQUE INDEX task_of_items ON weir.task (pipeline_id, version, parent_no) WHERE parent_no IS NOT NULL;
 COMMENT ON TABLE weir.task IS 'Tasks of a pipeline version';
 COMMENT ON COLUMN weir.task.pipeline_id IS 'The pipeline';
 COMMENT ON COLUMN weir.task.version IS 'The version';
 COMMENT ON COLUMN weir.task.task_no IS '1, 2, 3, ... in the order of the definition';
-COMMENT ON COLUMN weir.task.name IS 'Name, unique in the version';
-COMMENT ON COLUMN weir.task.kind IS 'sql, http, adf_pipeline, databricks_job, noop';
+COMMENT ON COLUMN weir.task.name IS 'Name, unique in the version; with parent_no: that of the for_each followed by []';
+COMMENT ON COLUMN weir.task.kind IS 'sql, http, adf_pipeline, databricks_job, for_each, if, switch, noop';
 COMMENT ON COLUMN weir.task.connection_name IS 'Connection it uses, for kinds that need one';
 COMMENT ON COLUMN weir.task.phase IS 'land, transform or publish; decides between R and D';
 COMMENT ON COLUMN weir.task.spec IS 'What to do, in the terms of the kind; strings may hold {{references}}';
@@ -174,6 +178,8 @@ COMMENT ON COLUMN weir.task.run_if IS 'Decides, when all upstream tasks have end
 COMMENT ON COLUMN weir.task.is_enabled IS 'A disabled task is skipped, and what depends on it goes on as if it had succeeded';
 COMMENT ON COLUMN weir.task.wave IS '1 for tasks without upstream, else one more than the highest upstream wave';
 COMMENT ON COLUMN weir.task.upstream_count IS 'Number of tasks it depends on';
+COMMENT ON COLUMN weir.task.parent_no IS 'What a for_each task does with each item is a task of its own: the task_no of the for_each; null for all others';
+COMMENT ON COLUMN weir.task.concurrency IS 'With parent_no: how many items run at a time';
 
 CREATE TABLE weir.task_dependency (
 	pipeline_id		bigint NOT NULL,

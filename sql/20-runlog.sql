@@ -124,6 +124,8 @@ CREATE TABLE weir.task_run (
 	skipped_upstream integer NOT NULL DEFAULT 0,
 	skip_reason		text CHECK (skip_reason IN ('condition', 'disabled', 'not_selected')),
 	item_no			integer NOT NULL DEFAULT 0,
+	item			jsonb,
+	parent_task_run_id bigint,
 	attempt_no		integer NOT NULL DEFAULT 0,
 	budget_from		integer NOT NULL DEFAULT 0,
 	lost_count		integer NOT NULL DEFAULT 0,
@@ -142,12 +144,14 @@ CREATE TABLE weir.task_run (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX task_run_ready ON weir.task_run (not_before, task_run_id) WHERE status = 'ready';
 CREATE INDEX task_run_live ON weir.task_run (run_id) WHERE status IN ('waiting', 'ready', 'running');
+CREATE INDEX task_run_item_active ON weir.task_run (parent_task_run_id) WHERE parent_task_run_id IS NOT NULL AND status IN ('ready', 'running');
+CREATE INDEX task_run_item_waiting ON weir.task_run (parent_task_run_id, item_no) WHERE parent_task_run_id IS NOT NULL AND status = 'waiting';
 CREATE INDEX task_run_by_time ON weir.task_run (started_at) WHERE started_at IS NOT NULL;
 COMMENT ON TABLE weir.task_run IS 'One execution of a task in a run';
 COMMENT ON COLUMN weir.task_run.task_run_id IS 'Id of the task run';
 COMMENT ON COLUMN weir.task_run.run_id IS 'The run';
 COMMENT ON COLUMN weir.task_run.task_no IS 'The task in the run''s version';
-COMMENT ON COLUMN weir.task_run.task_name IS 'Name of the task';
+COMMENT ON COLUMN weir.task_run.task_name IS 'Name of the task; of an item: name[item_no]';
 COMMENT ON COLUMN weir.task_run.kind IS 'Kind of the task';
 COMMENT ON COLUMN weir.task_run.phase IS 'land, transform or publish';
 COMMENT ON COLUMN weir.task_run.status IS 'waiting, ready, running, succeeded, failed, timed_out, cancelled, blocked (an upstream task failed), reused (landed by an earlier run) or skipped (see skip_reason)';
@@ -157,6 +161,8 @@ COMMENT ON COLUMN weir.task_run.blocked_upstream IS 'Dependencies not met becaus
 COMMENT ON COLUMN weir.task_run.skipped_upstream IS 'Dependencies not met though nothing failed: a branch not taken, a task that was skipped';
 COMMENT ON COLUMN weir.task_run.skip_reason IS 'Why it was skipped: condition (run_if or a branch not taken), disabled, or not_selected in a partial run';
 COMMENT ON COLUMN weir.task_run.item_no IS '0, or the number of the item of a for_each task';
+COMMENT ON COLUMN weir.task_run.item IS 'The item of a for_each task, for {{item}}';
+COMMENT ON COLUMN weir.task_run.parent_task_run_id IS 'With an item: the task run of the for_each';
 COMMENT ON COLUMN weir.task_run.attempt_no IS 'Number of the latest attempt, 0 before the first';
 COMMENT ON COLUMN weir.task_run.budget_from IS 'Attempts up to this number do not count against max_attempts: those before the latest repair, and lost ones';
 COMMENT ON COLUMN weir.task_run.lost_count IS 'Attempts in a row that were lost to a crash';

@@ -178,25 +178,25 @@ WITH given AS MATERIALIZED (
 			format('%s upstream tasks', t.pending_upstream)),
 		NULL, NULL
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
-	WHERE r.is_live AND t.status = 'waiting'
+	WHERE r.is_live AND t.status = 'waiting' AND t.item_no = 0
 	UNION ALL
 	SELECT 6, r.run_id, t.task_no, t.task_name, 'retry',
 		format('attempt %s %s%s; tried again at %s', t.attempt_no, coalesce(a.status, 'ended'),
 			': ' || coalesce(a.error_message, t.error_message), t.not_before), a.ended_at, NULL
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
 		LEFT JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
-	WHERE r.is_live AND t.status = 'ready' AND t.not_before > clock_timestamp()
+	WHERE r.is_live AND t.status = 'ready' AND t.item_no = 0 AND t.not_before > clock_timestamp()
 	UNION ALL
 	SELECT 6, r.run_id, t.task_no, t.task_name, 'SQL worker',
 		format('all %s SQL workers have a task', c.workers_busy), t.ready_at,
 		'Raise weir.max_sql_workers (and max_worker_processes).'
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id CROSS JOIN conductor c
-	WHERE r.is_live AND t.status = 'ready' AND t.not_before > clock_timestamp() IS NOT TRUE
+	WHERE r.is_live AND t.status = 'ready' AND t.item_no = 0 AND t.not_before > clock_timestamp() IS NOT TRUE
 		AND t.kind = 'sql' AND c.workers_busy IS NOT NULL
 	UNION ALL
 	SELECT 6, r.run_id, t.task_no, t.task_name, 'conductor', 'it is ready to start', t.ready_at, NULL
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id CROSS JOIN conductor c
-	WHERE r.is_live AND t.status = 'ready' AND t.not_before > clock_timestamp() IS NOT TRUE
+	WHERE r.is_live AND t.status = 'ready' AND t.item_no = 0 AND t.not_before > clock_timestamp() IS NOT TRUE
 		AND NOT (t.kind = 'sql' AND c.workers_busy IS NOT NULL)
 	UNION ALL
 	SELECT 6, r.run_id, t.task_no, t.task_name, CASE t.kind WHEN 'sql' THEN 'statement' ELSE 'engine' END,
@@ -210,7 +210,25 @@ WITH given AS MATERIALIZED (
 		coalesce('See ' || t.external_url || '.', 'See pg_stat_activity for process ' || a.worker_pid || '.')
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
 		LEFT JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
-	WHERE r.is_live AND t.status = 'running'
+	WHERE r.is_live AND t.status = 'running' AND t.item_no = 0
+		AND NOT (t.kind = 'for_each' AND a.status = 'succeeded')
+	UNION ALL
+	-- items: their task speaks for all of them
+	SELECT 6, r.run_id, t.task_no, t.task_name, 'items',
+		concat_ws('; ', format('%s of %s items have ended', n.ended, n.items),
+			n.failed || ' failed', n.running || ' running', n.retrying || ' waiting for a retry',
+			'all ' || CASE WHEN n.wants_worker THEN c.workers_busy END || ' SQL workers have a task'),
+		t.started_at, format('SELECT * FROM weir.task_runs WHERE run_id = %s AND item_no > 0;', t.run_id)
+	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id CROSS JOIN conductor c
+		JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.parent_no = t.task_no
+		CROSS JOIN LATERAL (SELECT count(*) AS items,
+				count(*) FILTER (WHERE i.status NOT IN ('waiting', 'ready', 'running')) AS ended,
+				nullif(count(*) FILTER (WHERE i.status IN ('failed', 'timed_out')), 0) AS failed,
+				nullif(count(*) FILTER (WHERE i.status = 'running'), 0) AS running,
+				nullif(count(*) FILTER (WHERE i.status = 'ready' AND i.not_before > clock_timestamp()), 0) AS retrying,
+				bool_or(i.status = 'ready' AND i.kind = 'sql') AS wants_worker
+			FROM weir.task_run i WHERE i.run_id = t.run_id AND i.task_no = d.task_no) n
+	WHERE r.is_live AND t.status = 'running' AND t.item_no = 0 AND n.items > 0
 	UNION ALL
 	-- runs that have ended
 	SELECT 7, r.run_id, 0, NULL, 'nothing',

@@ -114,6 +114,8 @@ SELECT t.task_run_id,
 	t.pending_upstream,
 	t.skip_reason,
 	t.item_no,
+	t.item,
+	t.parent_task_run_id,
 	t.attempt_no,
 	t.lost_count,
 	t.not_before,
@@ -141,13 +143,15 @@ COMMENT ON COLUMN weir.task_runs.pipeline_id IS 'The pipeline';
 COMMENT ON COLUMN weir.task_runs.pipeline_name IS 'Its name when the run was triggered';
 COMMENT ON COLUMN weir.task_runs.run_status IS 'Status of the run';
 COMMENT ON COLUMN weir.task_runs.task_no IS 'The task in the run''s version';
-COMMENT ON COLUMN weir.task_runs.task_name IS 'Name of the task';
+COMMENT ON COLUMN weir.task_runs.task_name IS 'Name of the task; of an item: name[item_no]';
 COMMENT ON COLUMN weir.task_runs.kind IS 'Kind of the task';
 COMMENT ON COLUMN weir.task_runs.phase IS 'land, transform or publish';
 COMMENT ON COLUMN weir.task_runs.status IS 'waiting, ready, running, succeeded, failed, timed_out, cancelled, blocked, reused or skipped';
 COMMENT ON COLUMN weir.task_runs.pending_upstream IS 'Upstream tasks that have not ended yet';
 COMMENT ON COLUMN weir.task_runs.skip_reason IS 'Why it was skipped: condition (run_if or a branch not taken), disabled, or not_selected in a partial run';
 COMMENT ON COLUMN weir.task_runs.item_no IS '0, or the number of the item of a for_each task';
+COMMENT ON COLUMN weir.task_runs.item IS 'The item of a for_each task';
+COMMENT ON COLUMN weir.task_runs.parent_task_run_id IS 'With an item: the task run of the for_each';
 COMMENT ON COLUMN weir.task_runs.attempt_no IS 'Number of the latest attempt, 0 before the first';
 COMMENT ON COLUMN weir.task_runs.lost_count IS 'Attempts in a row that were lost to a crash';
 COMMENT ON COLUMN weir.task_runs.not_before IS 'A retry waits until then';

@@ -35,6 +35,8 @@ typedef struct CheckState
 {
 	const Definition *def;
 	int			task;
+	const DefTask *at;			/* the task, or what a for_each does with each item */
+	bool		in_item;
 	const char **task_names;
 	const char **param_names;
 	const char **upstream_names;	/* room for all tasks */
@@ -44,6 +46,14 @@ typedef struct CheckState
 	List	   *connections;	/* of KnownConnection */
 	MemoryContext outer;		/* lives as long as the check */
 } CheckState;
+
+/* A place in the task at hand; sub starts with "." or is empty. */
+static char *
+place(const CheckState *state, const char *sub)
+{
+	return definition_task_path(state->def, state->task,
+								state->in_item ? psprintf(".spec.task%s", sub) : sub);
+}
 
 static const char *
 connection_kind(CheckState *state, const char *name)
@@ -74,9 +84,9 @@ connection_kind(CheckState *state, const char *name)
 static void
 check_connection(CheckState *state)
 {
-	const DefTask *task = &state->def->tasks[state->task];
+	const DefTask *task = state->at;
 	const char *needed = task->kind->connection_kind;
-	char	   *path = definition_task_path(state->def, state->task, ".connection");
+	char	   *path = place(state, ".connection");
 	const char *kind;
 
 	if (needed == NULL)
@@ -88,7 +98,7 @@ check_connection(CheckState *state)
 		return;
 	}
 	if (task->connection == NULL)
-		definition_error(definition_task_path(state->def, state->task, ""),
+		definition_error(place(state, ""),
 						 psprintf("task \"%s\" of kind %s needs a connection", task->name, task->kind->name),
 						 psprintf("Add \"connection\" with the name of a connection of kind %s.", needed));
 	kind = connection_kind(state, task->connection);
@@ -109,6 +119,7 @@ task_scope(CheckState *state)
 	const Definition *def = state->def;
 	int			n = 0;
 
+	state->scope.in_item = state->in_item;
 	if (state->scope_ready)
 		return &state->scope;
 	dag_ancestors(def->ntasks, def->edges, def->nedges, state->task, state->is_ancestor);
@@ -172,7 +183,7 @@ syntax_error(MemoryContext context, const char *path, const char *name, const ch
 static void
 check_sql_syntax(CheckState *state, const char *path, const char *sql)
 {
-	const char *name = state->def->tasks[state->task].name;
+	const char *name = state->at->name;
 	MemoryContext context = CurrentMemoryContext;
 	List	   *volatile statements = NIL;
 	ListCell   *lc;
@@ -210,7 +221,7 @@ check_sql(CheckState *state, const char *path, const char *text)
 	SqlText    *sql = sqltext_compile(text, &error, &hint);
 
 	if (sql == NULL)
-		definition_error(path, psprintf("SQL of task \"%s\": %s", state->def->tasks[state->task].name, error), hint);
+		definition_error(path, psprintf("SQL of task \"%s\": %s", state->at->name, error), hint);
 	if (sql->nrefs > 0)
 		error = sqltext_check(sql, task_scope(state));
 	if (error != NULL)
@@ -232,7 +243,7 @@ check_strings(CheckState *state, const cJSON *item, const char *sub)
 	{
 		if (strstr(item->valuestring, "{{") != NULL &&
 			!ref_scan(item->valuestring, check_piece, state, &error))
-			definition_error(definition_task_path(state->def, state->task, sub), error, reference_hint(error));
+			definition_error(place(state, sub), error, reference_hint(error));
 		return;
 	}
 	if (!cJSON_IsObject(item) && !cJSON_IsArray(item))
@@ -242,32 +253,59 @@ check_strings(CheckState *state, const cJSON *item, const char *sub)
 					  cJSON_IsObject(item) ? definition_member(sub, child->string) : psprintf("%s[%d]", sub, i++));
 }
 
+/* A member of the spec; sub is its path inside the task. */
 static void
-check_task(CheckState *state)
+check_member(CheckState *state, const cJSON *item, char *sub)
 {
-	const DefTask *task = &state->def->tasks[state->task];
-	bool		is_sql = strcmp(task->kind->name, "sql") == 0;
+	const cJSON *sql = NULL;
+
+	if (state->at->kind == &kind_sql && strcmp(item->string, "sql") == 0)
+		sql = item;
+	else if (state->at->kind == &kind_for_each && strcmp(item->string, "items") == 0)
+	{
+		sql = cJSON_GetObjectItemCaseSensitive(item, "sql");
+		if (sql != NULL)
+			sub = definition_member(sub, "sql");
+	}
+	if (cJSON_IsString(sql))
+		check_sql(state, place(state, sub), sql->valuestring);
+	else
+		check_strings(state, item, sub);
+}
+
+static void
+check_spec(CheckState *state)
+{
+	const DefTask *task = state->at;
 	KindProblem problem = {0};
 	const cJSON *item;
 
-	state->scope_ready = false;
 	check_connection(state);
 	task->kind->validate(task->spec, &problem);
 	if (problem.message != NULL)
 	{
 		const char *path = problem.path && problem.path[0] == '$' ? problem.path + 1 : "";
 
-		definition_error(definition_task_path(state->def, state->task, psprintf(".spec%s", path)),
+		definition_error(place(state, psprintf(".spec%s", path)),
 						 psprintf("task \"%s\": %s", task->name, problem.message), problem.hint);
 	}
 	cJSON_ArrayForEach(item, task->spec)
-	{
-		char	   *sub = definition_member(".spec", item->string);
+		if (task->item_task == NULL || strcmp(item->string, "task") != 0)
+			check_member(state, item, definition_member(".spec", item->string));
+}
 
-		if (is_sql && strcmp(item->string, "sql") == 0 && cJSON_IsString(item))
-			check_sql(state, definition_task_path(state->def, state->task, sub), item->valuestring);
-		else
-			check_strings(state, item, sub);
+static void
+check_task(CheckState *state)
+{
+	state->scope_ready = false;
+	state->in_item = false;
+	state->at = &state->def->tasks[state->task];
+	check_spec(state);
+	if (state->at->item_task != NULL)
+	{
+		state->in_item = true;
+		state->at = state->at->item_task;
+		check_spec(state);
 	}
 }
 

@@ -44,8 +44,8 @@ definition_task_path(const Definition *def, int task, const char *sub)
 	return psprintf("$.stages[%d] (stage mapping: $%s)", task, sub);
 }
 
-static void
-read_retry(const cJSON *object, const char *path, RetryPolicy *retry)
+void
+def_read_retry(const cJSON *object, const char *path, RetryPolicy *retry)
 {
 	const cJSON *item = def_member(object, "retry");
 	const char *problem;
@@ -125,8 +125,8 @@ read_parameters(Definition *def, const cJSON *root)
 		read_parameter(item, &def->params[def->nparams++]);
 }
 
-static const TaskKind *
-read_kind(const Definition *def, int no, const char *kind, const char *name)
+const TaskKind *
+def_read_kind(const char *path, const char *kind, const char *name)
 {
 	const TaskKind *found = kind_find(kind);
 	const char *known[64];
@@ -140,7 +140,7 @@ read_kind(const Definition *def, int no, const char *kind, const char *name)
 	for (char *word = strtok(names, ", "); word != NULL && nknown < lengthof(known); word = strtok(NULL, ", "))
 		known[nknown++] = word;
 	near = catalog_did_you_mean(kind, known, nknown);
-	definition_error(definition_task_path(def, no, ".kind"),
+	definition_error(path,
 					 psprintf("unknown kind \"%s\" of task \"%s\"", catalog_clip(kind), name),
 					 psprintf("%s%sKinds are %s.", near ? near : "", near ? " " : "", kind_names()));
 	return NULL;
@@ -170,7 +170,7 @@ read_task(const Definition *def, const cJSON *item, int no, const RetryPolicy *r
 
 	task->name = def_string(item, path, "name", true);
 	def_identifier(task->name, definition_task_path(def, no, ".name"), "task");
-	task->kind = read_kind(def, no, def_string(item, path, "kind", true), task->name);
+	task->kind = def_read_kind(definition_task_path(def, no, ".kind"), def_string(item, path, "kind", true), task->name);
 	task->connection = def_string(item, path, "connection", false);
 	task->phase = def_string(item, path, "phase", false);
 	if (task->phase == NULL)
@@ -183,7 +183,7 @@ read_task(const Definition *def, const cJSON *item, int no, const RetryPolicy *r
 						 def_list_hint("Phases are", phases, lengthof(phases),
 								   catalog_did_you_mean(task->phase, phases, lengthof(phases))));
 	task->retry = *retry;
-	read_retry(item, path, &task->retry);
+	def_read_retry(item, path, &task->retry);
 	task->timeout_ms = def_duration(item, path, "timeout", 1, 0);
 	task->is_enabled = def_boolean(item, path, "enabled", true);
 	read_run_if(def, item, no);
@@ -193,6 +193,7 @@ read_task(const Definition *def, const cJSON *item, int no, const RetryPolicy *r
 		task->spec = cJSON_CreateObject();
 	if (!cJSON_IsObject(task->spec))
 		definition_error(definition_task_path(def, no, ".spec"), "\"spec\" must be an object", NULL);
+	def_read_item_task(def, no, retry);
 }
 
 static void
@@ -266,7 +267,7 @@ definition_parse(const cJSON *root, bool from_stages)
 	def->on_failure = def_word(root, "$", "on_failure", failure_modes, lengthof(failure_modes), "continue");
 	def->on_overlap = def_word(root, "$", "on_overlap", overlap_modes, lengthof(overlap_modes), "queue");
 	def->priority = def_integer(root, "$", "priority", -1000, 1000, 0);
-	read_retry(root, "$", &retry);
+	def_read_retry(root, "$", &retry);
 	read_parameters(def, root);
 	read_tasks(def, root, &retry);
 	return def;

@@ -35,6 +35,13 @@ extern void def_identifier(const char *name, const char *path, const char *what)
 /* "near What: a, b, c." */
 extern char *def_list_hint(const char *what, const char *const *known, int nknown, const char *near);
 
+/* definition.c */
+extern void def_read_retry(const cJSON *object, const char *path, RetryPolicy *retry);
+extern const TaskKind *def_read_kind(const char *path, const char *kind, const char *name);
+
+/* defitem.c: the task inside the for_each task no, or nothing for another kind */
+extern void def_read_item_task(const Definition *def, int no, const RetryPolicy *retry);
+
 /* defdepend.c: edges of task no, whose names are in the index; then waves and cycles */
 extern void def_read_dependencies(Definition *def, const cJSON *item, int no, HTAB *index);
 extern void def_order_tasks(Definition *def);

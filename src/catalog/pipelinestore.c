@@ -47,36 +47,64 @@ store_parameters(int64 pipeline_id, int version, const Definition *def)
 			 3, types, values, NULL);
 }
 
+static cJSON *
+task_row(const DefTask *task, int no)
+{
+	cJSON	   *row = cJSON_CreateObject();
+
+	cJSON_AddItemToObject(row, "no", json_from_int64(no));
+	cJSON_AddStringToObject(row, "name", task->name);
+	cJSON_AddStringToObject(row, "kind", task->kind->name);
+	if (task->connection)
+		cJSON_AddStringToObject(row, "connection", task->connection);
+	cJSON_AddStringToObject(row, "phase", task->phase);
+	if (task->item_task == NULL)
+		cJSON_AddItemReferenceToObject(row, "spec", (cJSON *) task->spec);
+	else
+	{
+		/* What is done with each item is a row of its own. */
+		cJSON	   *spec = cJSON_CreateObject();
+
+		cJSON_AddItemReferenceToObject(spec, "items", cJSON_GetObjectItemCaseSensitive(task->spec, "items"));
+		cJSON_AddItemToObject(row, "spec", spec);
+	}
+	cJSON_AddItemToObject(row, "max_attempts", json_from_int64(task->retry.max_attempts));
+	cJSON_AddItemToObject(row, "initial_ms", json_from_int64(task->retry.initial_delay_ms));
+	cJSON_AddItemToObject(row, "max_ms", json_from_int64(task->retry.max_delay_ms));
+	cJSON_AddNumberToObject(row, "multiplier", task->retry.multiplier);
+	cJSON_AddNumberToObject(row, "jitter", task->retry.jitter);
+	if (task->timeout_ms > 0)
+		cJSON_AddItemToObject(row, "timeout_ms", json_from_int64(task->timeout_ms));
+	cJSON_AddStringToObject(row, "run_if", run_if_name(task->run_if));
+	cJSON_AddBoolToObject(row, "is_enabled", task->is_enabled);
+	cJSON_AddItemToObject(row, "wave", json_from_int64(task->wave));
+	cJSON_AddItemToObject(row, "upstream", json_from_int64(task->upstream_count));
+	return row;
+}
+
 static void
 store_tasks(int64 pipeline_id, int version, const Definition *def)
 {
 	static const Oid types[] = {INT8OID, INT4OID, JSONBOID};
 	cJSON	   *rows = cJSON_CreateArray();
 	Datum		values[3];
+	int			no = def->ntasks;
 
 	for (int i = 0; i < def->ntasks; i++)
-	{
-		const DefTask *task = &def->tasks[i];
-		cJSON	   *row = cJSON_CreateObject();
+		cJSON_AddItemToArray(rows, task_row(&def->tasks[i], i + 1));
 
-		cJSON_AddItemToObject(row, "no", json_from_int64(i + 1));
-		cJSON_AddStringToObject(row, "name", task->name);
-		cJSON_AddStringToObject(row, "kind", task->kind->name);
-		if (task->connection)
-			cJSON_AddStringToObject(row, "connection", task->connection);
-		cJSON_AddStringToObject(row, "phase", task->phase);
-		cJSON_AddItemReferenceToObject(row, "spec", (cJSON *) task->spec);
-		cJSON_AddItemToObject(row, "max_attempts", json_from_int64(task->retry.max_attempts));
-		cJSON_AddItemToObject(row, "initial_ms", json_from_int64(task->retry.initial_delay_ms));
-		cJSON_AddItemToObject(row, "max_ms", json_from_int64(task->retry.max_delay_ms));
-		cJSON_AddNumberToObject(row, "multiplier", task->retry.multiplier);
-		cJSON_AddNumberToObject(row, "jitter", task->retry.jitter);
-		if (task->timeout_ms > 0)
-			cJSON_AddItemToObject(row, "timeout_ms", json_from_int64(task->timeout_ms));
-		cJSON_AddStringToObject(row, "run_if", run_if_name(task->run_if));
-		cJSON_AddBoolToObject(row, "is_enabled", task->is_enabled);
-		cJSON_AddItemToObject(row, "wave", json_from_int64(task->wave));
-		cJSON_AddItemToObject(row, "upstream", json_from_int64(task->upstream_count));
+	/* Tasks of items come behind all others, whose numbers are their places. */
+	for (int i = 0; i < def->ntasks; i++)
+	{
+		DefTask    *task = def->tasks[i].item_task;
+		cJSON	   *row;
+
+		if (task == NULL)
+			continue;
+		task->wave = def->tasks[i].wave;
+		row = task_row(task, ++no);
+		cJSON_AddItemToObject(row, "parent", json_from_int64(i + 1));
+		cJSON_AddItemToObject(row, "concurrency", json_from_int64(task->concurrency));
 		cJSON_AddItemToArray(rows, row);
 	}
 	values[0] = Int64GetDatum(pipeline_id);
@@ -84,13 +112,14 @@ store_tasks(int64 pipeline_id, int version, const Definition *def)
 	values[2] = catalog_jsonb(json_text(rows));
 	weir_spi("INSERT INTO weir.task (pipeline_id, version, task_no, name, kind, connection_name, phase, spec, "
 			 "max_attempts, retry_initial_ms, retry_max_ms, retry_multiplier, retry_jitter, attempt_timeout, "
-			 "run_if, is_enabled, wave, upstream_count) "
+			 "run_if, is_enabled, wave, upstream_count, parent_no, concurrency) "
 			 "SELECT $1, $2, r.no, r.name, r.kind, r.connection, r.phase, r.spec, r.max_attempts, r.initial_ms, "
 			 "r.max_ms, r.multiplier, r.jitter, r.timeout_ms * interval '1 millisecond', r.run_if, r.is_enabled, "
-			 "r.wave, r.upstream "
+			 "r.wave, r.upstream, r.parent, r.concurrency "
 			 "FROM jsonb_to_recordset($3) AS r (no integer, name text, kind text, connection text, phase text, "
 			 "spec jsonb, max_attempts integer, initial_ms bigint, max_ms bigint, multiplier double precision, "
-			 "jitter double precision, timeout_ms bigint, run_if text, is_enabled boolean, wave integer, upstream integer)",
+			 "jitter double precision, timeout_ms bigint, run_if text, is_enabled boolean, wave integer, upstream integer, "
+			 "parent integer, concurrency integer)",
 			 3, types, values, NULL);
 }
 

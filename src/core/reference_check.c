@@ -16,9 +16,12 @@
 #define SHOW_NAMES	20
 #define SHOW_BYTES	64
 
+/* The last two are known in the task of a for_each only. */
 static const char *const root_names[] = {
-	"run", "row_audit_id", "params", "tasks", "task", "pipeline",
+	"run", "row_audit_id", "params", "tasks", "task", "pipeline", "item", "item_no",
 };
+
+#define ITEM_ROOTS 2
 
 static const char *const run_fields[] = {
 	"id", "row_audit_id", "pipeline", "version", "attempt", "nominal_time",
@@ -130,9 +133,24 @@ check_upstream(const RefPath *path, const RefScope *scope)
 					   !ref_path_is(path, 2, "output"));
 }
 
+/* item and what is in it, item_no */
+static char *
+check_item(const RefPath *path, const RefScope *scope)
+{
+	if (!scope->in_item)
+		return mem_printf("reference \"%.*s\" is known in the task of a for_each only",
+						  (int) mem_clip_length(path->text, 2 * SHOW_BYTES), path->text);
+	if (ref_path_is(path, 0, "item_no") && path->nparts > 1)
+		return mem_printf("reference \"%.*s\" goes on behind a plain value",
+						  (int) mem_clip_length(path->text, 2 * SHOW_BYTES), path->text);
+	return NULL;
+}
+
 char *
 ref_check(const RefPath *path, const RefScope *scope)
 {
+	if (ref_path_is(path, 0, "item") || ref_path_is(path, 0, "item_no"))
+		return check_item(path, scope);
 	if (ref_path_is(path, 0, "params"))
 		return check_param(path, scope);
 	if (ref_path_is(path, 0, "tasks"))
@@ -144,7 +162,7 @@ ref_check(const RefPath *path, const RefScope *scope)
 	if (ref_path_is(path, 0, "pipeline"))
 		return check_field(path, 1, pipeline_fields, lengthof(pipeline_fields), true);
 	/* the root is itself the field: nothing may follow it */
-	return check_field(path, 0, root_names, lengthof(root_names), true);
+	return check_field(path, 0, root_names, lengthof(root_names) - (scope->in_item ? 0 : ITEM_ROOTS), true);
 }
 
 /* arg is the scope; the text of the first error becomes the scan's */

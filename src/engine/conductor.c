@@ -230,7 +230,9 @@ conductor_cycle(Conductor *c)
 			sqlpool_check(c);
 		if (c->run_deadline_ms <= now)
 			intake_run_deadlines(c);
-		intake_runs(c);
+		/* A run that ended in this very transaction wakes us again. */
+		if (wake & ~ENGINE_WAKE_TASK)
+			intake_runs(c);
 		dispatch_ready(c);
 		intake_next_deadlines(c);
 		conductor_commit(c);

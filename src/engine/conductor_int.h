@@ -35,6 +35,7 @@ typedef struct Flight
 	int64		deadline_ms;	/* attempt timeout, epoch; NEVER for none */
 	int			ending;			/* SQL_CANCEL_*: being cancelled, and why */
 	int64		ending_since_ms;
+	bool		runs_sql;		/* a SQL worker takes it */
 	bool		terminated;		/* SQL: its worker was told to go */
 	int			slot;			/* SQL: index of the worker slot, -1 not handed over yet */
 

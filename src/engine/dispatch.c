@@ -19,6 +19,7 @@
 #include "conductor_int.h"
 #include "context.h"
 #include "engine.h"
+#include "foreach.h"
 #include "json.h"
 #include "mem.h"
 #include "outcome.h"
@@ -69,7 +70,8 @@ decide_inline(Conductor *c, Flight *flight)
 	flight->kind_state = cJSON_CreateObject();
 	if (context == NULL)
 		fail_attempt(c, flight, "definition_missing", "the task's definition no longer exists");
-	else if ((flight->spec = ref_render_json(context->spec, context_resolve, context, &error)) == NULL)
+	else if ((flight->spec = flight->kind == &kind_for_each ? foreach_render(context, &error) :
+			  ref_render_json(context->spec, context_resolve, context, &error)) == NULL)
 		fail_attempt(c, flight, "invalid_reference", error);
 	else
 		flight_decide(c, flight);
@@ -154,6 +156,14 @@ prepare_http(Conductor *c, Flight *flight)
 	MemoryContextSwitchTo(old);
 }
 
+/* Kinds whose statement a SQL worker runs: sql, and a for_each whose items a statement lists. */
+static bool
+runs_sql(const Flight *flight)
+{
+	return flight->kind == &kind_sql ||
+		(flight->kind == &kind_for_each && foreach_uses_sql(flight->task_run_id));
+}
+
 /* What will be sent, for all attempts of this transaction at once. */
 static void
 write_requests(Flight *const *flights, int n)
@@ -204,10 +214,10 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 				 "SELECT u.task_run_id, u.attempt_no, u.run_id, 'weir-' || i.installation_key || '-' || u.task_run_id || '-' || u.attempt_no, "
 				 "clock_timestamp() + d.attempt_timeout "
 				 "FROM u JOIN weir.run r USING (run_id) JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = u.task_no, "
-				 "weir.installation i RETURNING task_run_id, token, deadline) "
-				 "SELECT u.task_run_id, u.attempt_no::bigint, u.run_id, u.kind, r.owner::oid::bigint, a.token, "
+				 "weir.installation i RETURNING task_run_id, attempt_no, run_id, token, deadline) "
+				 "SELECT a.task_run_id, a.attempt_no::bigint, a.run_id, t.kind, r.owner::oid::bigint, a.token, "
 				 "(extract(epoch FROM a.deadline) * 1000)::bigint "
-				 "FROM u JOIN a USING (task_run_id) JOIN weir.run r ON r.run_id = u.run_id ORDER BY u.task_run_id",
+				 "FROM a JOIN weir.task_run t ON t.task_run_id = a.task_run_id JOIN weir.run r ON r.run_id = a.run_id ORDER BY a.task_run_id",
 				 1, types, values, NULL);
 	table = SPI_tuptable;
 	http = palloc(sizeof(Flight *) * Max(n, 1));
@@ -224,6 +234,7 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 		flight->token = MemoryContextStrdup(flight->cxt, SPI_getvalue(table->vals[i], table->tupdesc, 6));
 		flight->deadline_ms = int64_column(table, i, 7, NEVER);
 		flight->intended_at_ms = flight->started_ms = now_ms();
+		flight->runs_sql = runs_sql(flight);
 		if (flight->kind == NULL)
 			fail_attempt(c, flight, "unknown_kind", psprintf("there is no task kind \"%s\"", kind));
 		else if (flight->kind->is_http)
@@ -231,7 +242,7 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 			prepare_http(c, flight);
 			http[n_http++] = flight;
 		}
-		else if (flight->kind->is_inline)
+		else if (flight->kind->is_inline && !flight->runs_sql)
 			decide_inline(c, flight);
 	}
 	if (n_http > 0)
@@ -269,8 +280,13 @@ ready_ids(Conductor *c, const char *sql, int limit, uint64 *n)
 /* Few are ready and many are not: the run is looked up for each, never joined. */
 #define READY_OF(condition) \
 	"SELECT t.task_run_id FROM weir.task_run t " \
-	"WHERE t.status = 'ready' AND (t.not_before IS NULL OR t.not_before <= clock_timestamp()) AND " condition \
-	" AND (SELECT r.status FROM weir.run r WHERE r.run_id = t.run_id) = 'running' ORDER BY t.not_before NULLS FIRST, t.task_run_id LIMIT $1"
+	"WHERE t.status = 'ready' AND (t.not_before IS NULL OR t.not_before <= clock_timestamp()) AND (" condition ") " \
+	"AND (SELECT r.status FROM weir.run r WHERE r.run_id = t.run_id) = 'running' ORDER BY t.not_before NULLS FIRST, t.task_run_id LIMIT $1"
+
+/* See runs_sql(). */
+#define LISTED_BY_SQL \
+	"t.kind = 'for_each' AND EXISTS (SELECT FROM weir.run r JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version " \
+	"WHERE r.run_id = t.run_id AND d.task_no = t.task_no AND jsonb_typeof(d.spec->'items') = 'object')"
 
 /* noop tasks start and succeed in this transaction, wave after wave. */
 static void
@@ -312,14 +328,14 @@ dispatch_ready(Conductor *c)
 
 	dispatch_noops(c);
 
-	ids = ready_ids(c, READY_OF("t.kind NOT IN ('noop', 'sql')"), DISPATCH_BATCH, &n);
+	ids = ready_ids(c, READY_OF("t.kind NOT IN ('noop', 'sql') AND NOT (" LISTED_BY_SQL ")"), DISPATCH_BATCH, &n);
 	if (n > 0)
 		intend(c, ids, false);
 	if (n == DISPATCH_BATCH)
 		c->wake |= ENGINE_WAKE_TASK;
 
 	slots = sqlpool_free(c);
-	ids = ready_ids(c, READY_OF("t.kind = 'sql'"), Max(slots, 1), &n);
+	ids = ready_ids(c, READY_OF("t.kind = 'sql' OR (" LISTED_BY_SQL ")"), Max(slots, 1), &n);
 	if (n > 0 && slots > 0)
 		intend(c, ids, false);
 	else if (n > 0 && !c->in_session && hash_get_num_entries(c->flights) == 0)
@@ -356,9 +372,10 @@ dispatch_recover(Conductor *c)
 		flight->intended_at_ms = int64_column(table, i, 8, 0);
 		flight->started_ms = now_ms();
 		flight->slot = WEIR_MAX_SQL_SLOTS;	/* sqlpool_check() finds out */
+		flight->runs_sql = runs_sql(flight);
 		if (flight->kind == NULL)
 			fail_attempt(c, flight, "unknown_kind", "there is no such task kind any more");
-		else if (flight->kind->is_inline)
+		else if (flight->kind->is_inline && !flight->runs_sql)
 			decide_inline(c, flight);
 		else if (flight->kind->is_http)
 		{

@@ -65,6 +65,7 @@ fill_outcome(const Flight *flight, TaskOutcome *outcome)
 	outcome->task_run_id = flight->task_run_id;
 	outcome->attempt_no = flight->attempt_no;
 	outcome->output = verdict->output;
+	outcome->items = verdict->items ? json_text(verdict->items) : NULL;
 	outcome->rows_read = verdict->rows_read;
 	outcome->rows_written = verdict->rows_written;
 	outcome->activities = verdict->activities;

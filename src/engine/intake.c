@@ -16,6 +16,7 @@
 
 #include "conductor_int.h"
 #include "engine.h"
+#include "foreach.h"
 #include "outcome.h"
 #include "restart.h"
 
@@ -54,6 +55,7 @@ intake_cancel_run(Conductor *c, int64 run_id, const char *reason, int why)
 			 "WHERE run_id = $1 AND status IN ('waiting', 'ready')",
 			 1, types, values, NULL);
 	flights_end_run(c, run_id, why);
+	foreach_settle_run(run_id);
 	advance_finish_run(run_id);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	c->did_work = true;
@@ -146,7 +148,8 @@ insert_task_runs(int64 run_id, StartCode code, int64 last_run_id)
 			 "WHEN $2 AND p.kind = d.kind AND p.status IN ('blocked', 'cancelled') THEN p.reference END AS resume "
 			 "FROM v JOIN weir.task d USING (pipeline_id, version) "
 			 "CROSS JOIN (SELECT EXISTS (SELECT FROM weir.task_run o WHERE o.run_id = $3) AS log_is_there) k "
-			 "LEFT JOIN weir.task_run p ON ($2 OR v.selected_tasks IS NOT NULL) AND p.run_id = $3 AND p.task_name = d.name AND p.item_no = 0), "
+			 "LEFT JOIN weir.task_run p ON ($2 OR v.selected_tasks IS NOT NULL) AND p.run_id = $3 AND p.task_name = d.name AND p.item_no = 0 "
+			 "WHERE d.parent_no IS NULL), "
 			 "s AS (SELECT EXISTS (SELECT FROM t w WHERE w.reused OR w.skip_reason IS NOT NULL) AS any_ended), "
 			 "x AS (SELECT t.*, u.pending, u.skipped, t.reused OR t.skip_reason = 'not_selected' AS keeps_old, "
 			 "CASE WHEN t.reused THEN 'reused' WHEN t.skip_reason IS NOT NULL THEN 'skipped' "

@@ -33,7 +33,7 @@
 static bool
 is_sql(const Flight *flight)
 {
-	return flight->kind == &kind_sql;
+	return flight->runs_sql;
 }
 
 static bool

@@ -8,6 +8,10 @@
  * its effects go and the outcome says why.  Deferred constraints are checked
  * before the outcome is written, not at commit, for the same reason.  If the
  * process dies anywhere here, nothing has happened.
+ *
+ * The statement that lists the items of a for_each task runs here too; what
+ * its last statement returns are the items, and they are expanded with the
+ * outcome.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -28,7 +32,9 @@
 #include "compat.h"
 #include "context.h"
 #include "engine.h"
+#include "foreach.h"
 #include "json.h"
+#include "kind.h"
 #include "mem.h"
 #include "outcome.h"
 #include "retry.h"
@@ -38,6 +44,7 @@
 
 #define OUTPUT_MAX_ROWS		20		/* rows kept as output of the task */
 #define OUTPUT_MAX_BYTES	65536
+#define ITEMS_MAX_BYTES		(64 * 1024 * 1024)
 
 /* The statements with their bound values. */
 typedef struct BoundSql
@@ -56,6 +63,7 @@ typedef struct SqlResult
 	int64		rows_written;	/* of all statements, -1 none wrote */
 	int64		rows_affected;	/* of the last statement */
 	char	   *rows;			/* JSON array text, or NULL */
+	bool		lists_items;	/* rows are all rows, or it is an error */
 } SqlResult;
 
 bool
@@ -73,7 +81,8 @@ sqltask_take(int64 task_run_id, int attempt_no)
 static bool
 bind_sql(TaskContext *context, BoundSql *bound, char **error)
 {
-	const char *text = json_string(cJSON_GetObjectItemCaseSensitive(context->spec, "sql"));
+	const cJSON *items = cJSON_GetObjectItemCaseSensitive(context->spec, "items");
+	const char *text = json_string(cJSON_GetObjectItemCaseSensitive(items ? items : context->spec, "sql"));
 	char	   *hint = NULL;
 	SqlText    *compiled;
 
@@ -127,6 +136,39 @@ rows_as_json(MemoryContext keep)
 	return MemoryContextStrdup(keep, out.data);
 }
 
+/* Rows of the last statement as a JSON array: all of them, they are items. */
+static char *
+rows_as_items(MemoryContext keep)
+{
+	StringInfoData out;
+
+	if (SPI_processed > FOR_EACH_MAX_ITEMS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("the list has more than %d items, the most a for_each takes", FOR_EACH_MAX_ITEMS)));
+	initStringInfo(&out);
+	appendStringInfoChar(&out, '[');
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTupleHeader row = SPI_returntuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
+		char	   *json = TextDatumGetCString(DirectFunctionCall1(row_to_json, HeapTupleHeaderGetDatum(row)));
+
+		CHECK_FOR_INTERRUPTS();
+		if (out.len + strlen(json) > ITEMS_MAX_BYTES)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("the items of the list are longer than %d MB in all", ITEMS_MAX_BYTES / 1024 / 1024),
+					 errhint("Select only the columns an item needs.")));
+		if (i > 0)
+			appendStringInfoChar(&out, ',');
+		appendStringInfoString(&out, json);
+		pfree(json);
+		pfree(row);
+	}
+	appendStringInfoChar(&out, ']');
+	return MemoryContextStrdup(keep, out.data);
+}
+
 /* Run the statements one by one, as the current user. */
 static void
 run_statements(const BoundSql *bound, SqlResult *result, MemoryContext keep)
@@ -142,7 +184,9 @@ run_statements(const BoundSql *bound, SqlResult *result, MemoryContext keep)
 			pstrdup(bound->sql + raw->stmt_location);
 		int			rc;
 
-		rc = SPI_execute_with_args(sql, bound->nargs, bound->types, bound->values, bound->nulls, false, 0);
+		/* One more item than there may be is enough to see that there are too many. */
+		rc = SPI_execute_with_args(sql, bound->nargs, bound->types, bound->values, bound->nulls, false,
+								   result->lists_items && IsA(raw->stmt, SelectStmt) ? FOR_EACH_MAX_ITEMS + 1 : 0);
 		if (rc < 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -155,11 +199,17 @@ run_statements(const BoundSql *bound, SqlResult *result, MemoryContext keep)
 		{
 			if (rc == SPI_OK_SELECT)
 				result->rows_read = SPI_processed;
-			result->rows = rows_as_json(keep);
+			result->rows = !result->lists_items ? rows_as_json(keep) :
+				lnext(parsed, cell) == NULL ? rows_as_items(keep) : NULL;
 		}
 		else
 			result->rows = NULL;
 	}
+	if (result->lists_items && result->rows == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the last statement returns no rows, so it lists no items"),
+				 errhint("End with a SELECT, or with RETURNING.")));
 	(void) SPI_execute("SET CONSTRAINTS ALL IMMEDIATE", false, 0);
 }
 
@@ -207,7 +257,7 @@ run_as_owner(TaskContext *context, const BoundSql *bound, bool restricted, SqlCa
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ResourceOwner resowner = CurrentResourceOwner;
-	SqlResult	result = {-1, -1, 0, NULL};
+	SqlResult	result = {-1, -1, 0, NULL, strcmp(context->kind, kind_for_each.name) == 0};
 	Oid			save_userid;
 	int			save_sec_context;
 
@@ -249,8 +299,11 @@ run_as_owner(TaskContext *context, const BoundSql *bound, bool restricted, SqlCa
 		CurrentResourceOwner = resowner;
 
 		outcome->status = ATTEMPT_SUCCEEDED;
-		outcome->output = result_as_output(&result);
-		outcome->rows_read = result.rows_read;
+		if (result.lists_items)
+			outcome->items = result.rows;
+		else
+			outcome->output = result_as_output(&result);
+		outcome->rows_read = result.lists_items ? -1 : result.rows_read;
 		outcome->rows_written = result.rows_written;
 	}
 	PG_CATCH();
@@ -277,6 +330,7 @@ sqltask_execute(int64 task_run_id, int attempt_no, bool restricted, SqlCancelCau
 	BoundSql	bound = {0};
 	TaskOutcome outcome = {0};
 	char	   *error = NULL;
+	bool		is_listed;
 	bool		ready;
 	bool		written;
 
@@ -293,11 +347,18 @@ sqltask_execute(int64 task_run_id, int attempt_no, bool restricted, SqlCancelCau
 		weir_leave(&scope);
 		return false;
 	}
+	is_listed = strcmp(context->kind, kind_for_each.name) == 0 && foreach_has_items(task_run_id);
 	ready = bind_sql(context, &bound, &error);
 	weir_leave(&scope);
 	MemoryContextSwitchTo(caller);
 
-	if (ready)
+	if (is_listed)
+	{
+		/* It is repaired: the items are those that were listed then. */
+		outcome.status = ATTEMPT_SUCCEEDED;
+		outcome.items = "[]";
+	}
+	else if (ready)
 		run_as_owner(context, &bound, restricted, cause, &outcome);
 	else
 	{

@@ -24,6 +24,7 @@
 static const TaskKind *const kinds[] = {
 	&kind_adf_pipeline,
 	&kind_databricks_job,
+	&kind_for_each,
 	&kind_http,
 	&kind_if,
 	&kind_noop,
@@ -54,7 +55,7 @@ kind_find(const char *name)
 const char *
 kind_names(void)
 {
-	return "adf_pipeline, databricks_job, http, if, noop, sql, switch";
+	return "adf_pipeline, databricks_job, for_each, http, if, noop, sql, switch";
 }
 
 const char *

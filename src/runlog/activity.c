@@ -150,6 +150,29 @@ refuse_ended(const Execution *execution, const char *what)
 			 errhint("Log while the execution runs, with the ExecutionID of the latest start.")));
 }
 
+/*
+ * Names under which weir itself logs what the tasks of its runs did.  Nobody
+ * else writes them: a client's open transaction would hold up the conductor
+ * at the same key.
+ */
+static void
+refuse_own_name(int64 run_id, const char *name, const char *object, const char *what)
+{
+	static const Oid types[3] = {INT8OID, TEXTOID, TEXTOID};
+	Datum		values[3] = {Int64GetDatum(run_id), CStringGetTextDatum(name), (Datum) 0};
+	char		nulls[3] = {' ', ' ', object == NULL ? 'n' : ' '};
+
+	if (object != NULL)
+		values[2] = CStringGetTextDatum(object);
+	if (weir_spi("SELECT t.task_name FROM weir.task_run t WHERE t.run_id = $1 AND "
+				 "CASE WHEN $3 IS NULL THEN starts_with($2, t.task_name || '/') ELSE t.task_name = $2 AND t.task_name = $3 END LIMIT 1",
+				 3, types, values, nulls) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_RESERVED_NAME),
+				 errmsg("%s of task \"%s\" are logged by weir itself", what, weir_spi_text(0, 1)),
+				 errhint("Choose another name.")));
+}
+
 /* ---- log_activity ---- */
 
 /*
@@ -242,6 +265,7 @@ weir_log_activity(PG_FUNCTION_ARGS)
 
 	weir_enter(&scope);
 	weir_require_operator(scope.caller, "log executions");
+	refuse_own_name(PG_GETARG_INT64(ARG_ID), activity, NULL, "activities");
 	if (weir_spi(upsert_sql, ARG_COUNT + 1, types, values, nulls) == 0)
 		log_after_end(fcinfo, types, values, nulls, status);
 	weir_leave(&scope);
@@ -268,13 +292,17 @@ weir_log_row_count(PG_FUNCTION_ARGS)
 {
 	static const Oid types[7] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, INT8OID, NUMERICOID, TEXTOID};
 	WeirScope	scope;
+	char	   *component;
+	char	   *object;
 	Datum		values[7];
 	char		nulls[7] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
 	bool		row_nulls[5] = {false};
 
 	values[0] = Int64GetDatum(execution_arg_id(fcinfo, 0));
-	values[1] = CStringGetTextDatum(catalog_arg_required(fcinfo, 1, "component", EXECUTION_MAX_NAME));
-	values[2] = CStringGetTextDatum(catalog_arg_required(fcinfo, 2, "object_name", EXECUTION_MAX_CODE));
+	component = catalog_arg_required(fcinfo, 1, "component", EXECUTION_MAX_NAME);
+	object = catalog_arg_required(fcinfo, 2, "object_name", EXECUTION_MAX_CODE);
+	values[1] = CStringGetTextDatum(component);
+	values[2] = CStringGetTextDatum(object);
 	values[3] = CStringGetTextDatum(read_count_type(fcinfo));
 	if (PG_ARGISNULL(4))
 		ereport(ERROR,
@@ -288,6 +316,7 @@ weir_log_row_count(PG_FUNCTION_ARGS)
 
 	weir_enter(&scope);
 	weir_require_operator(scope.caller, "log executions");
+	refuse_own_name(PG_GETARG_INT64(0), component, object, "row counts");
 	if (weir_spi(count_sql, 7, types, values, nulls) == 0)
 	{
 		Execution	execution;

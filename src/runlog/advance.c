@@ -4,6 +4,11 @@
  *	  runs end, and the pipeline learns what its next start must do.
  *
  * Same processes, locks and transaction as outcome.c, which calls this.
+ *
+ * The statements go from each ended task by index to its dependents, whatever
+ * the planner knew of the tables when it made the plan: thousands of them at
+ * once must be no product.  Hence LATERAL ... OFFSET 0, which keeps the order
+ * of joins, and the status compared in a way that no partial index fits.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -15,6 +20,7 @@
 
 #include "access.h"
 #include "engine.h"
+#include "foreach.h"
 #include "outcome.h"
 #include "restart.h"
 
@@ -52,17 +58,24 @@ block_below(const Ended *ended, Ended *blocked)
 
 	weir_spi("WITH RECURSIVE down (run_id, pipeline_id, version, task_no) AS ("
 			 "SELECT e.run_id, r.pipeline_id, r.version, td.task_no "
-			 "FROM unnest($1, $2) e (run_id, task_no) JOIN weir.run r USING (run_id) "
-			 "JOIN weir.task_run u ON u.run_id = e.run_id AND u.task_no = e.task_no AND u.item_no = 0 "
-			 "JOIN weir.task_dependency td ON td.pipeline_id = r.pipeline_id AND td.version = r.version AND td.upstream_no = e.task_no "
-			 "JOIN weir.task d ON d.pipeline_id = td.pipeline_id AND d.version = td.version AND d.task_no = td.task_no "
-			 "WHERE d.run_if IN ('all_success', 'none_failed') AND weir._edge_result(td.condition, u.status, false) IN ('failed', 'blocked') "
+			 "FROM unnest($1, $2) e (run_id, task_no) "
+			 "CROSS JOIN LATERAL (SELECT i.pipeline_id, i.version FROM weir.run i WHERE i.run_id = e.run_id OFFSET 0) r "
+			 "CROSS JOIN LATERAL (SELECT i.status FROM weir.task_run i "
+			 "WHERE i.run_id = e.run_id AND i.task_no = e.task_no AND i.item_no = 0 OFFSET 0) u "
+			 "CROSS JOIN LATERAL (SELECT i.task_no, i.condition FROM weir.task_dependency i "
+			 "WHERE i.pipeline_id = r.pipeline_id AND i.version = r.version AND i.upstream_no = e.task_no OFFSET 0) td "
+			 "CROSS JOIN LATERAL (SELECT i.run_if FROM weir.task i "
+			 "WHERE i.pipeline_id = r.pipeline_id AND i.version = r.version AND i.task_no = td.task_no OFFSET 0) t "
+			 "WHERE t.run_if IN ('all_success', 'none_failed') AND weir._edge_result(td.condition, u.status, false) IN ('failed', 'blocked') "
 			 "UNION SELECT d.run_id, d.pipeline_id, d.version, td.task_no FROM down d "
-			 "JOIN weir.task_dependency td ON td.pipeline_id = d.pipeline_id AND td.version = d.version AND td.upstream_no = d.task_no "
-			 "JOIN weir.task t ON t.pipeline_id = td.pipeline_id AND t.version = td.version AND t.task_no = td.task_no "
+			 "CROSS JOIN LATERAL (SELECT i.task_no, i.condition FROM weir.task_dependency i "
+			 "WHERE i.pipeline_id = d.pipeline_id AND i.version = d.version AND i.upstream_no = d.task_no OFFSET 0) td "
+			 "CROSS JOIN LATERAL (SELECT i.run_if FROM weir.task i "
+			 "WHERE i.pipeline_id = d.pipeline_id AND i.version = d.version AND i.task_no = td.task_no OFFSET 0) t "
 			 "WHERE t.run_if IN ('all_success', 'none_failed') AND td.condition <> 'done'), "
 			 "done AS (UPDATE weir.task_run s SET status = 'blocked', ended_at = clock_timestamp() FROM down "
-			 "WHERE s.run_id = down.run_id AND s.task_no = down.task_no AND s.status = 'waiting' RETURNING s.run_id, s.task_no) "
+			 "WHERE s.run_id = down.run_id AND s.task_no = down.task_no AND s.item_no = 0 AND s.status || '' = 'waiting' "
+			 "RETURNING s.run_id, s.task_no) "
 			 "SELECT array_agg(run_id), array_agg(task_no) FROM done",
 			 2, ended_types, values, NULL);
 	return read_ended(blocked);
@@ -81,7 +94,6 @@ tell_dependents(const Ended *ended, Ended *decided)
 {
 	Datum		values[2] = {ended->runs, ended->tasks};
 
-	/* One join by index from the ended tasks to their dependents: hundreds of them at once are no product. */
 	weir_spi("WITH done AS (UPDATE weir.task_run s SET pending_upstream = s.pending_upstream - d.n, "
 			 "failed_upstream = s.failed_upstream + d.failed, blocked_upstream = s.blocked_upstream + d.blocked, "
 			 "skipped_upstream = s.skipped_upstream + d.skipped, "
@@ -89,18 +101,22 @@ tell_dependents(const Ended *ended, Ended *decided)
 			 "ready_at = CASE WHEN s.pending_upstream = d.n AND " DECIDED " = 'ready' THEN clock_timestamp() END, "
 			 "skip_reason = CASE WHEN s.pending_upstream = d.n AND " DECIDED " = 'skipped' THEN 'condition' END, "
 			 "ended_at = CASE WHEN s.pending_upstream = d.n AND " DECIDED " <> 'ready' THEN clock_timestamp() END "
-			 "FROM (SELECT x.run_id, x.task_no, t.run_if, t.upstream_count, count(*)::int AS n, "
+			 "FROM (SELECT x.run_id, x.task_no, x.run_if, x.upstream_count, count(*)::int AS n, "
 			 "count(*) FILTER (WHERE x.result = 'failed')::int AS failed, "
 			 "count(*) FILTER (WHERE x.result = 'blocked')::int AS blocked, "
 			 "count(*) FILTER (WHERE x.result = 'skipped')::int AS skipped "
-			 "FROM (SELECT e.run_id, r.pipeline_id, r.version, td.task_no, "
+			 "FROM (SELECT e.run_id, td.task_no, t.run_if, t.upstream_count, "
 			 "weir._edge_result(td.condition, u.status, td.branch IS NULL OR coalesce(td.branch = u.output->>'branch', false)) AS result "
-			 "FROM unnest($1, $2) e (run_id, task_no) JOIN weir.run r USING (run_id) "
-			 "JOIN weir.task_run u ON u.run_id = e.run_id AND u.task_no = e.task_no AND u.item_no = 0 "
-			 "JOIN weir.task_dependency td ON td.pipeline_id = r.pipeline_id AND td.version = r.version AND td.upstream_no = e.task_no) x "
-			 "JOIN weir.task t ON t.pipeline_id = x.pipeline_id AND t.version = x.version AND t.task_no = x.task_no "
-			 "GROUP BY x.run_id, x.task_no, t.run_if, t.upstream_count) d "
-			 "WHERE s.run_id = d.run_id AND s.task_no = d.task_no AND s.item_no = 0 AND s.status = 'waiting' "
+			 "FROM unnest($1, $2) e (run_id, task_no) "
+			 "CROSS JOIN LATERAL (SELECT i.pipeline_id, i.version FROM weir.run i WHERE i.run_id = e.run_id OFFSET 0) r "
+			 "CROSS JOIN LATERAL (SELECT i.task_no, i.condition, i.branch FROM weir.task_dependency i "
+			 "WHERE i.pipeline_id = r.pipeline_id AND i.version = r.version AND i.upstream_no = e.task_no OFFSET 0) td "
+			 "CROSS JOIN LATERAL (SELECT i.status, i.output FROM weir.task_run i "
+			 "WHERE i.run_id = e.run_id AND i.task_no = e.task_no AND i.item_no = 0 OFFSET 0) u "
+			 "CROSS JOIN LATERAL (SELECT i.run_if, i.upstream_count FROM weir.task i "
+			 "WHERE i.pipeline_id = r.pipeline_id AND i.version = r.version AND i.task_no = td.task_no OFFSET 0) t) x "
+			 "GROUP BY x.run_id, x.task_no, x.run_if, x.upstream_count) d "
+			 "WHERE s.run_id = d.run_id AND s.task_no = d.task_no AND s.item_no = 0 AND s.status || '' = 'waiting' "
 			 "RETURNING s.run_id, s.task_no, s.status) "
 			 "SELECT array_agg(run_id), array_agg(task_no) FROM done WHERE status IN ('blocked', 'skipped')",
 			 2, ended_types, values, NULL);
@@ -162,10 +178,11 @@ advance_fail_fast(int64 run_id)
 			 "FROM weir.run r JOIN weir.pipeline_version v USING (pipeline_id, version) JOIN weir.task t USING (pipeline_id, version) "
 			 "WHERE r.run_id = $1 AND v.on_failure = 'fail_fast' AND s.run_id = $1 AND s.task_no = t.task_no "
 			 "AND t.run_if NOT IN ('at_least_one_failed', 'all_failed', 'always') AND s.status IN ('waiting', 'ready') "
-			 "RETURNING s.run_id, s.task_no) SELECT array_agg(run_id), array_agg(task_no) FROM done",
+			 "RETURNING s.run_id, s.task_no, s.item_no) SELECT array_agg(run_id), array_agg(task_no) FROM done WHERE item_no = 0",
 			 1, types, values, NULL);
 	if (read_ended(&blocked))
 		advance_ended(blocked.runs, blocked.tasks, false);
+	foreach_settle_run(run_id);
 }
 
 /* How the tasks of a run ended. */
@@ -197,7 +214,7 @@ read_tally(int64 run_id, RunTally *tally)
 				 "count(*) FILTER (WHERE t.phase = 'land' AND t.status IN ('succeeded', 'reused')), "
 				 "count(*) FILTER (WHERE t.phase <> 'land' AND t.status IN ('failed', 'timed_out', 'cancelled')), "
 				 "r.is_apart "
-				 "FROM weir.run r LEFT JOIN weir.task_run t USING (run_id) "
+				 "FROM weir.run r LEFT JOIN weir.task_run t ON t.run_id = r.run_id AND t.item_no = 0 "
 	/* A failure is dealt with when a task that is there for failures succeeded below it. */
 				 "CROSS JOIN LATERAL (SELECT CASE WHEN t.status IN ('failed', 'timed_out', 'cancelled') THEN EXISTS "
 				 "(SELECT FROM weir.task_dependency td JOIN weir.task d ON d.pipeline_id = td.pipeline_id AND d.version = td.version AND d.task_no = td.task_no "

@@ -51,7 +51,7 @@ context_read(int64 task_run_id, int attempt_no)
 	if (weir_spi("SELECT r.run_id, r.pipeline_id, r.version, t.task_name, t.kind, d.connection_name, r.owner, d.spec, t.reference, r.params, "
 				 "jsonb_build_object('id', r.run_id, 'row_audit_id', r.row_audit_id, 'pipeline', r.pipeline_name, "
 				 "'version', r.version, 'attempt', r.repair_no + 1, 'nominal_time', r.nominal_time, 'started_at', r.started_at, "
-				 "'window_start', r.window_start, 'window_end', r.window_end, 'trigger_type', r.trigger_type, 'parent_id', r.parent_run_id) "
+				 "'window_start', r.window_start, 'window_end', r.window_end, 'trigger_type', r.trigger_type, 'parent_id', r.parent_run_id), t.item_no, t.item "
 				 "FROM weir.task_run t JOIN weir.run r USING (run_id) "
 				 "JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no "
 				 "WHERE t.task_run_id = $1",
@@ -73,6 +73,8 @@ context_read(int64 task_run_id, int attempt_no)
 	context->reference = parse_column(0, 9);
 	context->params = parse_column(0, 10);
 	context->run = parse_column(0, 11);
+	context->item_no = weir_spi_int64(0, 12, NULL);
+	context->item = parse_column(0, 13);
 	return context;
 }
 
@@ -125,6 +127,10 @@ context_resolve(const RefPath *path, void *arg, char **error)
 		return copy_or_error(ref_value_at(context->run, path, 1), path, error);
 	if (ref_path_is(path, 0, "params"))
 		return copy_or_error(ref_value_at(context->params, path, 1), path, error);
+	if (ref_path_is(path, 0, "item"))
+		return copy_or_error(ref_value_at(context->item, path, 1), path, error);
+	if (ref_path_is(path, 0, "item_no"))
+		return json_from_int64(context->item_no);
 	if (ref_path_is(path, 0, "tasks"))
 		return resolve_task(context, path, error);
 	if (ref_path_is(path, 0, "task") && ref_path_is(path, 1, "attempt"))

@@ -17,6 +17,7 @@
 #include "executor/spi.h"
 
 #include "access.h"
+#include "foreach.h"
 #include "outcome.h"
 #include "outcome_int.h"
 #include "retry.h"
@@ -80,6 +81,7 @@ typedef struct Budget
 {
 	int64		run_id;
 	int			task_no;
+	int64		parent_id;		/* of an item: the task run of the for_each; else 0 */
 	bool		run_wants_more; /* the run is running, not cancelling */
 	int			tries;			/* attempts that count */
 	int			lost;			/* lost ones in a row, before this one */
@@ -87,33 +89,47 @@ typedef struct Budget
 } Budget;
 
 /*
- * Budgets of the attempts that have no outcome yet, in the order of their
- * task runs, whose row locks decide who writes the outcome.  The result says
- * which outcome each belongs to.
+ * Budgets of task runs whose latest attempt has no outcome yet, in their
+ * order; the row locks decide who writes the outcome.
  */
 static uint64
 query_budgets(TaskOutcome *const *outcomes, int n)
 {
-	static const Oid types[2] = {INT8ARRAYOID, INT4ARRAYOID};
+	static const Oid types[1] = {INT8ARRAYOID};
 	Datum	   *ids = palloc(sizeof(Datum) * n);
-	Datum	   *attempts = palloc(sizeof(Datum) * n);
-	Datum		values[2];
+	Datum		values[1];
 
 	for (int i = 0; i < n; i++)
-	{
 		ids[i] = Int64GetDatum(outcomes[i]->task_run_id);
-		attempts[i] = Int32GetDatum(outcomes[i]->attempt_no);
-	}
 	values[0] = weir_array(INT8OID, ids, n);
-	values[1] = weir_array(INT4OID, attempts, n);
-	return weir_spi("SELECT o.n - 1, r.run_id, t.task_no, r.status = 'running', t.attempt_no - t.budget_from, t.lost_count, "
-					"d.max_attempts, d.retry_initial_ms, d.retry_max_ms, d.retry_multiplier::text, d.retry_jitter::text "
-					"FROM unnest($1, $2) WITH ORDINALITY o (task_run_id, attempt_no, n) "
-					"JOIN weir.attempt a ON a.task_run_id = o.task_run_id AND a.attempt_no = o.attempt_no "
-					"JOIN weir.task_run t ON t.task_run_id = o.task_run_id AND t.attempt_no = o.attempt_no JOIN weir.run r ON r.run_id = t.run_id "
+	return weir_spi("SELECT t.task_run_id, r.run_id, t.task_no, r.status = 'running', t.attempt_no - t.budget_from, t.lost_count, "
+					"d.max_attempts, d.retry_initial_ms, d.retry_max_ms, d.retry_multiplier::text, d.retry_jitter::text, t.parent_task_run_id, t.attempt_no "
+					"FROM weir.task_run t JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no "
+					"JOIN weir.run r ON r.run_id = t.run_id "
 					"JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no "
-					"WHERE a.status IN ('intended', 'started') AND t.status = 'running' ORDER BY t.task_run_id FOR UPDATE OF t, a",
-					2, types, values, NULL);
+					"WHERE t.task_run_id = ANY ($1) AND a.status IN ('intended', 'started') AND t.status = 'running' "
+					"ORDER BY t.task_run_id FOR UPDATE OF t, a",
+					1, types, values, NULL);
+}
+
+static int
+compare_outcomes(const void *a, const void *b)
+{
+	int64		x = (*(TaskOutcome *const *) a)->task_run_id;
+	int64		y = (*(TaskOutcome *const *) b)->task_run_id;
+
+	return (x > y) - (x < y);
+}
+
+/* The outcome of a task run's latest attempt among these, in the order of task runs; NULL if it is of an earlier one. */
+static TaskOutcome *
+find_outcome(TaskOutcome **sorted, int n, int64 task_run_id, int attempt_no)
+{
+	TaskOutcome key = {.task_run_id = task_run_id};
+	TaskOutcome *wanted = &key;
+	TaskOutcome **found = bsearch(&wanted, sorted, n, sizeof(TaskOutcome *), compare_outcomes);
+
+	return found != NULL && (*found)->attempt_no == attempt_no ? *found : NULL;
 }
 
 static void
@@ -129,6 +145,7 @@ read_budget(uint64 row, Budget *budget)
 	budget->policy.max_delay_ms = weir_spi_int64(row, 9, NULL);
 	budget->policy.multiplier = strtod(weir_spi_text(row, 10), NULL);
 	budget->policy.jitter = strtod(weir_spi_text(row, 11), NULL);
+	budget->parent_id = weir_spi_int64(row, 12, NULL);
 }
 
 /*
@@ -157,12 +174,16 @@ next_attempt_delay(const TaskOutcome *outcome, const Budget *budget)
 	return retry_delay_ms(&budget->policy, budget->tries, random01, outcome->retry_after_ms);
 }
 
+/* What becomes of the task run when there is no other attempt. */
 static TaskStatus
 end_status(const TaskOutcome *outcome, const Budget *budget)
 {
 	switch (outcome->status)
 	{
 		case ATTEMPT_SUCCEEDED:
+			/* Its items are listed: it ends when they have. */
+			if (outcome->items != NULL)
+				return budget->run_wants_more ? TASK_RUNNING : TASK_CANCELLED;
 			return TASK_SUCCEEDED;
 		case ATTEMPT_TIMED_OUT:
 			return TASK_TIMED_OUT;
@@ -181,6 +202,7 @@ decide(const TaskOutcome *outcome, const Budget *budget, DecidedOutcome *decided
 	decided->outcome = outcome;
 	decided->run_id = budget->run_id;
 	decided->task_no = budget->task_no;
+	decided->parent_id = budget->parent_id;
 	decided->delay_ms = next_attempt_delay(outcome, budget);
 	decided->status = decided->delay_ms >= 0 ? TASK_READY : end_status(outcome, budget);
 }
@@ -194,6 +216,22 @@ compare_int64(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/* Lists of a for_each, and ends of items: tasks may end with them. */
+static void
+advance_items(const DecidedOutcome *decided, int n)
+{
+	Datum	   *parents = palloc(sizeof(Datum) * n);
+	int			n_parents = 0;
+
+	for (int i = 0; i < n; i++)
+		if (decided[i].status == TASK_RUNNING)
+			foreach_expand(decided[i].run_id, decided[i].outcome->task_run_id, decided[i].outcome->items);
+		else if (decided[i].parent_id != 0 && decided[i].status != TASK_READY)
+			parents[n_parents++] = Int64GetDatum(decided[i].parent_id);
+	if (n_parents > 0)
+		foreach_items_ended(weir_array(INT8OID, parents, n_parents));
+}
+
 /* What follows from task runs that ended. */
 static void
 advance(const DecidedOutcome *decided, int n)
@@ -201,27 +239,34 @@ advance(const DecidedOutcome *decided, int n)
 	Datum	   *runs = palloc(sizeof(Datum) * n);
 	Datum	   *tasks = palloc(sizeof(Datum) * n);
 	int64	   *distinct = palloc(sizeof(int64) * n);
-	int			ended = 0;
+	int			ended = 0,
+				changed = 0;
 	bool		all_succeeded = true;
 
 	for (int i = 0; i < n; i++)
 	{
 		if (decided[i].status == TASK_READY)
 			continue;
+		distinct[changed++] = decided[i].run_id;
+		if (decided[i].status == TASK_RUNNING)
+			continue;
 		all_succeeded = all_succeeded && decided[i].status == TASK_SUCCEEDED;
+		if (decided[i].parent_id != 0)
+			continue;
 		runs[ended] = Int64GetDatum(decided[i].run_id);
-		tasks[ended] = Int32GetDatum(decided[i].task_no);
-		distinct[ended++] = decided[i].run_id;
+		tasks[ended++] = Int32GetDatum(decided[i].task_no);
 	}
-	if (ended == 0)
+	if (changed == 0)
 		return;
-	advance_ended(weir_array(INT8OID, runs, ended), weir_array(INT4OID, tasks, ended), all_succeeded);
+	if (ended > 0)
+		advance_ended(weir_array(INT8OID, runs, ended), weir_array(INT4OID, tasks, ended), all_succeeded);
 	for (int i = 0; i < n && !all_succeeded; i++)
-		if (decided[i].status != TASK_READY && decided[i].status != TASK_SUCCEEDED)
+		if (decided[i].status != TASK_READY && decided[i].status != TASK_RUNNING && decided[i].status != TASK_SUCCEEDED)
 			advance_fail_fast(decided[i].run_id);
+	advance_items(decided, n);
 
-	qsort(distinct, ended, sizeof(int64), compare_int64);
-	for (int i = 0; i < ended; i++)
+	qsort(distinct, changed, sizeof(int64), compare_int64);
+	for (int i = 0; i < changed; i++)
 		if (i == 0 || distinct[i] != distinct[i - 1])
 			advance_finish_run(distinct[i]);
 }
@@ -230,18 +275,26 @@ int
 outcome_apply_all(TaskOutcome *const *outcomes, int n)
 {
 	DecidedOutcome *decided;
-	int			found;
+	TaskOutcome **sorted;
+	uint64		rows;
+	int			found = 0;
 
 	if (n == 0)
 		return 0;
 	decided = palloc(sizeof(DecidedOutcome) * n);
-	found = (int) query_budgets(outcomes, n);
-	for (int i = 0; i < found; i++)
+	sorted = palloc(sizeof(TaskOutcome *) * n);
+	memcpy(sorted, outcomes, sizeof(TaskOutcome *) * n);
+	qsort(sorted, n, sizeof(TaskOutcome *), compare_outcomes);
+	rows = query_budgets(sorted, n);
+	for (uint64 i = 0; i < rows; i++)
 	{
+		TaskOutcome *outcome = find_outcome(sorted, n, weir_spi_int64(i, 1, NULL), (int) weir_spi_int64(i, 13, NULL));
 		Budget		budget;
 
+		if (outcome == NULL)
+			continue;
 		read_budget(i, &budget);
-		decide(outcomes[weir_spi_int64(i, 1, NULL)], &budget, &decided[i]);
+		decide(outcome, &budget, &decided[found++]);
 	}
 	if (found == 0)
 		return 0;
@@ -267,6 +320,8 @@ outcome_succeed_noops(Datum task_run_ids)
 	Datum		values[1] = {task_run_ids};
 	Oid			pair_types[2] = {INT8ARRAYOID, INT4ARRAYOID};
 	Datum		pair[2];
+	Datum		parents;
+	bool		no_parents;
 	bool		isnull;
 	int64	   *runs;
 	uint64		n_runs;
@@ -275,15 +330,18 @@ outcome_succeed_noops(Datum task_run_ids)
 			 "WHERE t.task_run_id = ANY ($1) AND a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no",
 			 1, types, values, NULL);
 	if (weir_spi("WITH done AS (UPDATE weir.task_run SET status = 'succeeded', output = '{}', ended_at = clock_timestamp() "
-				 "WHERE task_run_id = ANY ($1) AND status = 'running' RETURNING run_id, task_no) "
-				 "SELECT array_agg(run_id), array_agg(task_no) FROM done",
+				 "WHERE task_run_id = ANY ($1) AND status = 'running' RETURNING run_id, task_no, parent_task_run_id) "
+				 "SELECT array_agg(run_id), array_agg(task_no), array_agg(DISTINCT parent_task_run_id) FILTER (WHERE parent_task_run_id IS NOT NULL) FROM done",
 				 1, types, values, NULL) != 1)
 		return;
 	pair[0] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (isnull)
 		return;
 	pair[1] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
+	parents = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3, &no_parents);
 	advance_ended(pair[0], pair[1], true);
+	if (!no_parents)
+		foreach_items_ended(parents);
 
 	n_runs = weir_spi("SELECT DISTINCT r FROM unnest($1::bigint[]) r ORDER BY r",
 					  2, pair_types, pair, NULL);

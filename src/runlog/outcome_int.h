@@ -14,7 +14,8 @@ typedef struct DecidedOutcome
 	const TaskOutcome *outcome;
 	int64		run_id;
 	int			task_no;
-	TaskStatus	status;			/* TASK_READY: there is another attempt */
+	int64		parent_id;		/* of an item: the task run of the for_each; else 0 */
+	TaskStatus	status;			/* TASK_READY: there is another attempt; TASK_RUNNING: items were listed */
 	int64		delay_ms;		/* until that; -1 if there is none */
 } DecidedOutcome;
 

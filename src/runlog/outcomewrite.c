@@ -22,7 +22,9 @@
 #define ERROR_LINE_LIMIT 1000	/* bytes of a message kept in one-line columns */
 #define ERROR_TEXT_LIMIT 65536
 
-/* A column of the rows to be written, on its way to becoming an array. */
+#define MAX_COLUMNS		8
+
+/* Rows to be written by one statement: a column of them becomes an array. */
 typedef struct Column
 {
 	Oid			type;
@@ -31,13 +33,26 @@ typedef struct Column
 	bool	   *nulls;
 } Column;
 
-static void
-column_init(Column *column, Oid type, int capacity)
+typedef struct Rows
 {
-	column->type = type;
-	column->n = 0;
-	column->values = palloc(sizeof(Datum) * Max(capacity, 1));
-	column->nulls = palloc(sizeof(bool) * Max(capacity, 1));
+	int			n_columns;
+	Column		columns[MAX_COLUMNS];
+} Rows;
+
+static void
+rows_init(Rows *rows, const Oid *types, int n_columns, int capacity)
+{
+	Assert(n_columns <= MAX_COLUMNS);
+	rows->n_columns = n_columns;
+	for (int i = 0; i < n_columns; i++)
+	{
+		Column	   *column = &rows->columns[i];
+
+		column->type = types[i];
+		column->n = 0;
+		column->values = palloc(sizeof(Datum) * Max(capacity, 1));
+		column->nulls = palloc(sizeof(bool) * Max(capacity, 1));
+	}
 }
 
 static void
@@ -59,6 +74,21 @@ column_array(const Column *column)
 	get_typlenbyvalalign(column->type, &length, &by_value, &align);
 	return PointerGetDatum(construct_md_array(column->values, column->nulls, 1, dims, lower,
 											  column->type, length, by_value, align));
+}
+
+/* Run a statement whose parameters are the columns. */
+static void
+rows_write(const Rows *rows, const char *sql)
+{
+	Oid			types[MAX_COLUMNS];
+	Datum		values[MAX_COLUMNS];
+
+	for (int i = 0; i < rows->n_columns; i++)
+	{
+		types[i] = get_array_type(rows->columns[i].type);
+		values[i] = column_array(&rows->columns[i]);
+	}
+	weir_spi(sql, rows->n_columns, types, values, NULL);
 }
 
 /* Text cut at limit bytes; null for NULL */
@@ -91,15 +121,11 @@ failure_type(const TaskOutcome *outcome)
 void
 outcome_write_attempts(const DecidedOutcome *decided, int n)
 {
-	static const Oid types[] = {
-		INT8ARRAYOID, INT4ARRAYOID, TEXTARRAYOID, INT4ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID
-	};
-	static const Oid elements[] = {INT8OID, INT4OID, TEXTOID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
-	Column		columns[lengthof(elements)];
-	Datum		values[lengthof(elements)];
+	static const Oid types[] = {INT8OID, INT4OID, TEXTOID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+	Rows		rows;
+	Column	   *columns = rows.columns;
 
-	for (int i = 0; i < lengthof(elements); i++)
-		column_init(&columns[i], elements[i], n);
+	rows_init(&rows, types, lengthof(types), n);
 	for (int i = 0; i < n; i++)
 	{
 		const TaskOutcome *outcome = decided[i].outcome;
@@ -113,28 +139,21 @@ outcome_write_attempts(const DecidedOutcome *decided, int n)
 		add_text(&columns[6], outcome->error_message, ERROR_TEXT_LIMIT);
 		add_text(&columns[7], failure_type(outcome), ERROR_LINE_LIMIT);
 	}
-	for (int i = 0; i < lengthof(elements); i++)
-		values[i] = column_array(&columns[i]);
-	weir_spi("UPDATE weir.attempt a SET status = o.status, http_status = o.http_status, sqlstate = o.sqlstate, "
+	rows_write(&rows, "UPDATE weir.attempt a SET status = o.status, http_status = o.http_status, sqlstate = o.sqlstate, "
 			 "error_code = o.code, error_message = o.message, failure_type = o.failure_type, ended_at = clock_timestamp() "
 			 "FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) o (task_run_id, attempt_no, status, http_status, sqlstate, code, message, failure_type) "
-			 "WHERE a.task_run_id = o.task_run_id AND a.attempt_no = o.attempt_no",
-			 lengthof(types), types, values, NULL);
+			 "WHERE a.task_run_id = o.task_run_id AND a.attempt_no = o.attempt_no");
 }
 
-/* A task run goes back to ready after its delay, or ends. */
+/* A task run goes back to ready after its delay, goes on with its items, or ends. */
 void
 outcome_write_task_runs(const DecidedOutcome *decided, int n)
 {
-	static const Oid types[] = {
-		INT8ARRAYOID, TEXTARRAYOID, INT8ARRAYOID, JSONBARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, BOOLARRAYOID
-	};
-	static const Oid elements[] = {INT8OID, TEXTOID, INT8OID, JSONBOID, INT8OID, INT8OID, TEXTOID, BOOLOID};
-	Column		columns[lengthof(elements)];
-	Datum		values[lengthof(elements)];
+	static const Oid types[] = {INT8OID, TEXTOID, INT8OID, JSONBOID, INT8OID, INT8OID, TEXTOID, BOOLOID};
+	Rows		rows;
+	Column	   *columns = rows.columns;
 
-	for (int i = 0; i < lengthof(elements); i++)
-		column_init(&columns[i], elements[i], n);
+	rows_init(&rows, types, lengthof(types), n);
 	for (int i = 0; i < n; i++)
 	{
 		const TaskOutcome *outcome = decided[i].outcome;
@@ -148,31 +167,24 @@ outcome_write_task_runs(const DecidedOutcome *decided, int n)
 		add_text(&columns[6], outcome->error_message, ERROR_LINE_LIMIT);
 		column_add(&columns[7], BoolGetDatum(outcome->status == ATTEMPT_LOST), false);
 	}
-	for (int i = 0; i < lengthof(elements); i++)
-		values[i] = column_array(&columns[i]);
-	weir_spi("UPDATE weir.task_run t SET status = o.status, output = o.output, rows_read = o.rows_read, rows_written = o.rows_written, "
+	rows_write(&rows, "UPDATE weir.task_run t SET status = o.status, output = o.output, rows_read = o.rows_read, rows_written = o.rows_written, "
 			 "error_message = o.message, "
 			 "not_before = CASE WHEN o.status = 'ready' THEN clock_timestamp() + o.delay_ms * interval '1 millisecond' END, "
-			 "ended_at = CASE WHEN o.status = 'ready' THEN NULL ELSE clock_timestamp() END, "
+			 "ended_at = CASE WHEN o.status NOT IN ('ready', 'running') THEN clock_timestamp() END, "
 			 "lost_count = CASE WHEN o.lost THEN t.lost_count + 1 ELSE 0 END, "
 			 "budget_from = t.budget_from + CASE WHEN o.lost THEN 1 ELSE 0 END "
 			 "FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) o (task_run_id, status, delay_ms, output, rows_read, rows_written, message, lost) "
-			 "WHERE t.task_run_id = o.task_run_id",
-			 lengthof(types), types, values, NULL);
+			 "WHERE t.task_run_id = o.task_run_id");
 }
 
 void
 outcome_write_errors(const DecidedOutcome *decided, int n)
 {
-	static const Oid types[] = {
-		INT8ARRAYOID, INT4ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID
-	};
-	static const Oid elements[] = {INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
-	Column		columns[lengthof(elements)];
-	Datum		values[lengthof(elements)];
+	static const Oid types[] = {INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+	Rows		rows;
+	Column	   *columns = rows.columns;
 
-	for (int i = 0; i < lengthof(elements); i++)
-		column_init(&columns[i], elements[i], n);
+	rows_init(&rows, types, lengthof(types), n);
 	for (int i = 0; i < n; i++)
 	{
 		const TaskOutcome *outcome = decided[i].outcome;
@@ -188,13 +200,10 @@ outcome_write_errors(const DecidedOutcome *decided, int n)
 	}
 	if (columns[0].n == 0)
 		return;
-	for (int i = 0; i < lengthof(elements); i++)
-		values[i] = column_array(&columns[i]);
-	weir_spi("INSERT INTO weir.error (run_id, task_run_id, attempt_no, activity, code, message, detail, failure_type) "
+	rows_write(&rows, "INSERT INTO weir.error (run_id, task_run_id, attempt_no, activity, code, message, detail, failure_type) "
 			 "SELECT t.run_id, t.task_run_id, o.attempt_no, t.task_name, o.code, o.message, o.detail, o.failure_type "
 			 "FROM unnest($1, $2, $3, $4, $5, $6) WITH ORDINALITY o (task_run_id, attempt_no, code, message, detail, failure_type, n) "
-			 "JOIN weir.task_run t USING (task_run_id) ORDER BY o.n",
-			 lengthof(types), types, values, NULL);
+			 "JOIN weir.task_run t USING (task_run_id) ORDER BY o.n");
 }
 
 /* ---- one by one: few outcomes have them ---- */

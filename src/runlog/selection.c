@@ -33,7 +33,7 @@ read_dag(int64 pipeline_id, int version, VersionDag *dag)
 	Datum		values[] = {Int64GetDatum(pipeline_id), Int32GetDatum(version)};
 	MemoryContext caller = CurrentMemoryContext;
 
-	dag->ntasks = weir_spi("SELECT name FROM weir.task WHERE pipeline_id = $1 AND version = $2 ORDER BY task_no",
+	dag->ntasks = weir_spi("SELECT name FROM weir.task WHERE pipeline_id = $1 AND version = $2 AND parent_no IS NULL ORDER BY task_no",
 						   2, types, values, NULL);
 	dag->names = palloc(sizeof(char *) * Max(dag->ntasks, 1));
 	for (int i = 0; i < dag->ntasks; i++)

@@ -65,3 +65,16 @@ SELECT "ExecutionID" AS a2, "ExecutionStatus" AS status FROM weir.log_execution_
 \echo :status
 SELECT weir.log_activity(:a2, 'copy', 'land');
 SELECT weir.log_row_count(:a2, 'copy', 'crm.flights', 'Select', 101);
+
+-- What weir logs itself nobody else logs: an open transaction would hold up the conductor at that key.
+INSERT INTO weir.run (run_id, pipeline_id, pipeline_name, version, status, triggered_by, owner)
+VALUES (990001, 0, 'own_names', 1, 'running', current_user, current_user::regrole);
+INSERT INTO weir.task_run (run_id, task_no, task_name, kind, phase, status) VALUES (990001, 1, 'copy', 'noop', 'land', 'waiting');
+SELECT weir.log_activity(990001, 'copy/Copy data', 'land', 'succeeded');
+SELECT weir.log_row_count(990001, 'copy', 'copy', 'Insert', 5);
+SELECT count(*) FROM weir.log_activity(990001, 'copy', 'land', 'succeeded');
+SELECT count(*) FROM weir.log_row_count(990001, 'copy', 'flights', 'Insert', 5);
+DELETE FROM weir.activity WHERE run_id = 990001;
+DELETE FROM weir.row_count WHERE run_id = 990001;
+DELETE FROM weir.task_run WHERE run_id = 990001;
+DELETE FROM weir.run WHERE run_id = 990001;

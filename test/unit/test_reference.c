@@ -168,8 +168,9 @@ test_check(void)
 	static const char *const params[] = {"day", "region"};
 	static const char *const upstream[] = {"load", "land-orders"};
 	static const char *const tasks[] = {"load", "land-orders", "publish"};
-	static const RefScope scope = {params, 2, upstream, 2, tasks, 3};
-	static const RefScope empty = {NULL, 0, NULL, 0, NULL, 0};
+	static const RefScope scope = {params, 2, upstream, 2, tasks, 3, false};
+	static const RefScope in_item = {params, 2, upstream, 2, tasks, 3, true};
+	static const RefScope empty = {NULL, 0, NULL, 0, NULL, 0, false};
 	static const char *const good[] = {
 		"run.id", "run.row_audit_id", "run.nominal_time", "run.pipeline",
 		"run.attempt", "run.window_start", "run.window_end", "row_audit_id",
@@ -202,6 +203,9 @@ test_check(void)
 		{"tasks.nobody.output", "names no upstream task; upstream are: load"},
 		{"task.secret", "not one of: name, attempt"},
 		{"pipeline.owner", "not one of: name, version"},
+		{"item", "\"item\" is known in the task of a for_each only"},
+		{"item.x[1]", "is known in the task of a for_each only"},
+		{"item_no", "is known in the task of a for_each only"},
 	};
 
 	for (size_t i = 0; i < lengthof(good); i++)
@@ -220,6 +224,11 @@ test_check(void)
 	}
 	CHECK_ERROR(check_text("{{ params.x }}", &empty), "declared are: none");
 	CHECK_ERROR(check_text("{{ tasks.x.output }}", &empty), "upstream are: none");
+	CHECK_STR(check_text("{{ item }} {{ item.a[0].b }} {{ item_no }} {{ params.day }} {{ tasks.load.output }}", &in_item), NULL);
+	CHECK_ERROR(check_text("{{ item_no.x }}", &in_item), "goes on behind a plain value");
+	CHECK_ERROR(check_text("{{ items }}", &in_item), "task, pipeline, item, item_no");
+	CHECK_ERROR(check_text("{{ tasks.publish.output }}", &in_item), "does not depend on");
+	CHECK(ref_is_root("item", 4) && ref_is_root("item_no", 7) && !ref_is_root("items", 5));
 	CHECK(ref_is_root("run", 3) && !ref_is_root("runs", 4) && !ref_is_root("run", 2));
 }
 
@@ -232,7 +241,7 @@ test_check_json(void)
 		"\"body\":{\"list\":[1,\"ok\",\"{{ params.nope }}\"]}}";
 	const char *params[30];
 	char		names[30][16];
-	RefScope	scope = {params, 30, NULL, 0, NULL, 0};
+	RefScope	scope = {params, 30, NULL, 0, NULL, 0, false};
 	char	   *error;
 	cJSON	   *spec = json_parse(text, sizeof(text) - 1, 1000, &error);
 

@@ -200,7 +200,7 @@ static void
 test_check(void)
 {
 	static const char *const params[] = {"day"};
-	static const RefScope scope = {params, 1, NULL, 0, NULL, 0};
+	static const RefScope scope = {params, 1, NULL, 0, NULL, 0, false};
 	char	   *error;
 	char	   *hint;
 	SqlText    *sql = sqltext_compile("{{params.day}}, {{row_audit_id}}", &error, &hint);

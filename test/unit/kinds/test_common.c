@@ -32,6 +32,42 @@ test_names(void)
 	}
 }
 
+/* A for_each accepts any list up to the limit, and nothing else. */
+static void
+test_for_each(void)
+{
+	Attempt		attempt;
+	KindVerdict verdict;
+	cJSON	   *items;
+
+	attempt_init(&attempt, "for_each", "{'items': [1, 'x', null]}", "{}", "");
+	kind_verdict_init(&verdict);
+	kind_for_each.decide(&attempt.call, &verdict);
+	CHECK_INT(verdict.outcome, KIND_SUCCEEDED);
+	CHECK_JSON(verdict.items, "[1, 'x', null]");
+
+	attempt_init(&attempt, "for_each", "{'items': {'a': 1}}", "{}", "");
+	kind_verdict_init(&verdict);
+	kind_for_each.decide(&attempt.call, &verdict);
+	CHECK_INT(verdict.outcome, KIND_FAILED);
+	CHECK_STR(verdict.error_code, "invalid_items");
+	CHECK(verdict.items == NULL && verdict.is_user_error && !verdict.is_retryable);
+
+	attempt_init(&attempt, "for_each", "{'items': []}", "{}", "");
+	items = cJSON_GetObjectItem((cJSON *) attempt.call.spec, "items");
+	for (int i = 0; i < FOR_EACH_MAX_ITEMS; i++)
+		cJSON_AddItemToArray(items, cJSON_CreateNull());
+	kind_verdict_init(&verdict);
+	kind_for_each.decide(&attempt.call, &verdict);
+	CHECK(verdict.items == items);
+	cJSON_AddItemToArray(items, cJSON_CreateNull());
+	kind_verdict_init(&verdict);
+	kind_for_each.decide(&attempt.call, &verdict);
+	CHECK(verdict.items == NULL);
+	CHECK_STR(verdict.error_code, "too_many_items");
+	CHECK_HAS(verdict.error_message, "100001 items");
+}
+
 static void
 test_specs(void)
 {
@@ -45,6 +81,19 @@ test_specs(void)
 		{"noop", "{}", NULL, NULL},
 		{"noop", "{'a': 1}", "$.a", "unknown member"},
 		{"noop", "[]", "$", "must be an object"},
+		{"for_each", "{'items': [1, {'a': 2}], 'task': {}}", NULL, NULL},
+		{"for_each", "{'items': '{{params.x}}', 'concurrency': 1000, 'task': {}}", NULL, NULL},
+		{"for_each", "{'items': {'sql': 'SELECT 1'}, 'concurrency': 1, 'task': {}}", NULL, NULL},
+		{"for_each", "{'items': 'a', 'task': {}}", "$.items", "must be"},
+		{"for_each", "{'task': {}}", "$", "\"items\" is missing"},
+		{"for_each", "{'items': [1]}", "$", "\"task\" is missing"},
+		{"for_each", "{'items': {}, 'task': {}}", "$.items", "\"sql\" is missing"},
+		{"for_each", "{'items': {'sql': ''}, 'task': {}}", "$.items.sql", "empty"},
+		{"for_each", "{'items': {'sql': 'SELECT 1', 'x': 1}, 'task': {}}", "$.items.x", "unknown member"},
+		{"for_each", "{'items': [1], 'concurrency': 0, 'task': {}}", "$.concurrency", "from 1 to 1000"},
+		{"for_each", "{'items': [1], 'concurrency': 1001, 'task': {}}", "$.concurrency", "from 1 to 1000"},
+		{"for_each", "{'items': [1], 'concurrency': 1.5, 'task': {}}", "$.concurrency", "must be an integer"},
+		{"for_each", "{'items': [1], 'concurrency': '{{params.n}}', 'task': {}}", "$.concurrency", "from 1 to 1000"},
 		{"sql", "{'sql': 'SELECT 1'}", NULL, NULL},
 		{"sql", "{'sql': 'SELECT 1', 'statement_timeout': '15 minutes'}", NULL, NULL},
 		{"sql", "{'sql': 'SELECT 1', 'statement_timeout': 30}", NULL, NULL},
@@ -284,6 +333,7 @@ test_common(void)
 {
 	test_names();
 	test_specs();
+	test_for_each();
 	test_errors();
 	test_text();
 	test_retries();

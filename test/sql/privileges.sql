@@ -1,0 +1,103 @@
+-- Who may do what: the three roles, an owner, and somebody with no rights.
+-- The matrices list everything there is, so that a new function or view shows
+-- up here and its place is a decision.
+\set VERBOSITY default
+\set SHOW_CONTEXT never
+\pset format unaligned
+CREATE ROLE regress_priv_admin LOGIN IN ROLE weir_admin;
+CREATE ROLE regress_priv_operator LOGIN IN ROLE weir_operator;
+CREATE ROLE regress_priv_reader LOGIN IN ROLE weir_reader;
+CREATE ROLE regress_priv_owner LOGIN;
+CREATE ROLE regress_priv_team LOGIN IN ROLE regress_priv_owner;
+CREATE ROLE regress_priv_nobody LOGIN;
+
+-- Functions and procedures
+SELECT p.oid::regprocedure AS function,
+	concat_ws(' ', CASE WHEN has_function_privilege('regress_priv_reader', p.oid, 'EXECUTE') THEN 'reader' END,
+		CASE WHEN has_function_privilege('regress_priv_operator', p.oid, 'EXECUTE') THEN 'operator' END,
+		CASE WHEN has_function_privilege('regress_priv_admin', p.oid, 'EXECUTE') THEN 'admin' END,
+		CASE WHEN has_function_privilege('regress_priv_nobody', p.oid, 'EXECUTE') THEN 'everybody' END) AS may_be_called_by
+FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+	JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND e.extname = 'weir'
+ORDER BY p.proname COLLATE "C", p.oid::regprocedure::text COLLATE "C";
+
+-- Tables and sequences are nobody's; views are read
+SELECT c.relkind, c.oid::regclass AS relation,
+	concat_ws(' ', CASE WHEN has_table_privilege('regress_priv_reader', c.oid, 'SELECT') THEN 'reader' END,
+		CASE WHEN has_table_privilege('regress_priv_operator', c.oid, 'SELECT') THEN 'operator' END,
+		CASE WHEN has_table_privilege('regress_priv_admin', c.oid, 'SELECT') THEN 'admin' END,
+		CASE WHEN has_table_privilege('regress_priv_nobody', c.oid, 'SELECT') THEN 'everybody' END) AS may_be_read_by,
+	has_table_privilege('regress_priv_admin', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE') AS admin_may_write
+FROM pg_class c JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+	JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND e.extname = 'weir'
+WHERE c.relkind IN ('r', 'v', 'm', 'p') AND (c.relkind <> 'r' OR has_table_privilege('regress_priv_admin', c.oid, 'SELECT')
+	OR has_table_privilege('regress_priv_admin', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE') OR has_table_privilege('regress_priv_nobody', c.oid, 'SELECT'))
+ORDER BY c.relkind, c.oid::regclass::text COLLATE "C";
+
+-- Rows: who sees which runs.  Paused: the runs stay where they are.
+SELECT setval('weir.run_id_seq', 7700000) > 0 AS set;
+SET ROLE regress_priv_admin;
+SELECT weir.create_pipeline('pr_mine', '{"tasks": [{"name": "a", "kind": "noop"}]}'), weir.create_pipeline('pr_theirs', '{"tasks": [{"name": "a", "kind": "noop"}]}');
+SELECT weir.pause_pipeline('pr_mine'), weir.pause_pipeline('pr_theirs');
+RESET ROLE;
+SELECT weir.alter_pipeline_owner('pr_mine', 'regress_priv_owner');
+SET ROLE regress_priv_operator;
+SELECT weir.trigger('pr_mine') AS mine, weir.trigger('pr_theirs') AS theirs \gset
+RESET ROLE;
+INSERT INTO weir.error (run_id, message) VALUES (:mine, 'of mine'), (:theirs, 'of theirs');
+INSERT INTO weir.task_run (run_id, task_no, task_name, kind, phase, status) VALUES (:mine, 1, 'a', 'noop', 'land', 'waiting'), (:theirs, 1, 'a', 'noop', 'land', 'waiting');
+GRANT USAGE ON SCHEMA weir TO regress_priv_owner, regress_priv_nobody;
+CREATE VIEW seen AS
+SELECT (SELECT string_agg(pipeline_name, ' ' ORDER BY run_id) FROM weir.runs) AS runs,
+	(SELECT string_agg(pipeline_name, ' ' ORDER BY run_id) FROM weir.task_runs) AS task_runs,
+	(SELECT string_agg(message, ', ' ORDER BY error_id) FROM weir.errors) AS errors,
+	(SELECT string_agg(name, ' ' ORDER BY name) FROM weir.pipelines) AS pipelines;
+ALTER VIEW seen SET (security_invoker = true);
+GRANT SELECT ON seen TO PUBLIC;
+GRANT USAGE ON SCHEMA public TO PUBLIC;
+SET ROLE regress_priv_reader;
+SELECT * FROM seen;
+SET ROLE regress_priv_operator;
+SELECT * FROM seen;
+SET ROLE regress_priv_owner;
+SELECT * FROM seen;
+SET ROLE regress_priv_team;
+SELECT * FROM seen;
+SET ROLE regress_priv_nobody;
+SELECT * FROM seen;
+-- a function of the caller's does not see rows the view hides
+CREATE FUNCTION pg_temp.tell(text) RETURNS boolean COST 0.0001 LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'sees %', $1; RETURN true; END $$;
+SELECT count(*) FROM weir.runs WHERE pg_temp.tell(pipeline_name);
+RESET ROLE;
+
+-- Defining and changing
+SET ROLE regress_priv_reader;
+SELECT weir.create_pipeline('pr_x', '{"tasks": [{"name": "a", "kind": "noop"}]}');
+SELECT weir.pause_pipeline('pr_mine');
+SELECT weir.backfill('pr_mine', '2026-01-01', '2026-01-02', '1 day');
+SELECT weir.rerun_from(:mine, 'a');
+SET ROLE regress_priv_operator;
+SELECT weir.create_pipeline('pr_x', '{"tasks": [{"name": "a", "kind": "noop"}]}');
+SELECT weir.alter_pipeline('pr_mine', '{"tasks": [{"name": "b", "kind": "noop"}]}');
+SELECT weir.drop_pipeline('pr_mine');
+SELECT weir.alter_pipeline_owner('pr_mine', 'regress_priv_operator');
+SELECT weir.create_secret('pr_secret', 'value');
+SELECT weir.create_connection('pr_connection', 'http', 'https://example.com', '{"type": "none"}');
+-- an admin is not the owner of everything: SQL tasks would run as somebody else
+SET ROLE regress_priv_admin;
+SELECT weir.alter_pipeline('pr_mine', '{"tasks": [{"name": "b", "kind": "noop"}]}');
+SELECT weir.drop_pipeline('pr_mine');
+SELECT weir.alter_pipeline_owner('pr_theirs', 'regress_priv_owner');
+-- restarting takes the right to trigger, of whoever does it
+SET ROLE regress_priv_nobody;
+SELECT weir.restart(:mine);
+RESET ROLE;
+SELECT count(*) AS requests FROM weir.request;
+
+DROP VIEW seen;
+DELETE FROM weir.error;
+DELETE FROM weir.task_run;
+DELETE FROM weir.run;
+SELECT weir.drop_pipeline('pr_mine'), weir.drop_pipeline('pr_theirs');
+DROP OWNED BY regress_priv_admin, regress_priv_operator, regress_priv_reader, regress_priv_owner, regress_priv_team, regress_priv_nobody;
+DROP ROLE regress_priv_admin, regress_priv_operator, regress_priv_reader, regress_priv_owner, regress_priv_team, regress_priv_nobody;
