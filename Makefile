@@ -83,7 +83,10 @@ lint:
 	@$(run) test/lint.sh
 
 bench:
-	@$(run) TESTS='$(TESTS)' test/bench/run $(if $(FULL),--full)
+	@$(run) TESTS='$(TESTS)' RECORD='$(RECORD)' test/bench/run $(if $(FULL),--full)
+
+bench-peers:
+	@$(run) TESTS='$(TESTS)' HELD='$(HELD)' test/bench/peers/run $(if $(SOAK),--soak)
 
 soak:
 	@$(run) PART='$(PART)' KILLS='$(KILLS)' CYCLES='$(CYCLES)' MINUTES='$(MINUTES)' SEED='$(SEED)' \
@@ -95,4 +98,4 @@ model:
 mutants:
 	@$(run) ONLY='$(ONLY)' test/mutants/run
 
-.PHONY: demo demo-stop test test-unit test-asan test-suite lint bench soak model mutants
+.PHONY: demo demo-stop test test-unit test-asan test-suite lint bench bench-peers soak model mutants
