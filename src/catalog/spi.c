@@ -138,7 +138,7 @@ execute_by_index(SPIPlanPtr plan, const Datum *values, const char *nulls)
 	static const Planner by_index = {false, false, false, false, false, PLAN_CACHE_MODE_FORCE_GENERIC_PLAN, 0.01, 1.0, 1.0};
 	Planner		saved = {enable_seqscan, enable_bitmapscan, enable_hashjoin, enable_mergejoin, jit_enabled, plan_cache_mode,
 	random_page_cost, cpu_tuple_cost, cpu_index_tuple_cost};
-	int			rc = SPI_ERROR_ARGUMENT;
+	volatile int rc = SPI_ERROR_ARGUMENT;
 
 	set_planner(&by_index);
 	PG_TRY();
