@@ -83,10 +83,14 @@ lint:
 	@$(run) test/lint.sh
 
 bench:
-	@$(run) TESTS='$(TESTS)' test/bench/run $(if $(FULL),--full)
+	@$(run) TESTS='$(TESTS)' RECORD='$(RECORD)' test/bench/run $(if $(FULL),--full)
+
+bench-peers:
+	@$(run) TESTS='$(TESTS)' HELD='$(HELD)' test/bench/peers/run $(if $(SOAK),--soak)
 
 soak:
-	@$(run) KILLS='$(KILLS)' SEED='$(SEED)' test/chaos/run
+	@$(run) PART='$(PART)' KILLS='$(KILLS)' CYCLES='$(CYCLES)' MINUTES='$(MINUTES)' SEED='$(SEED)' \
+		ONLY='$(ONLY)' GO_ON='$(GO_ON)' test/chaos/run
 
 model:
 	@$(run) ONLY='$(ONLY)' test/model/run
@@ -94,4 +98,4 @@ model:
 mutants:
 	@$(run) ONLY='$(ONLY)' test/mutants/run
 
-.PHONY: demo demo-stop test test-unit test-asan test-suite lint bench soak model mutants
+.PHONY: demo demo-stop test test-unit test-asan test-suite lint bench bench-peers soak model mutants

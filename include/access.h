@@ -46,6 +46,12 @@ extern bool weir_is_operator(Oid role);
  * Returns SPI_processed; ereports on failure.  SPI must be connected.
  */
 extern uint64 weir_spi(const char *sql, int nargs, const Oid *types, const Datum *values, const char *nulls);
+/*
+ * Plan these statements for index look-ups, whatever is in the tables at that
+ * moment, and once: for processes that keep their plans while tables grow.
+ * Nobody else's statements are touched.
+ */
+extern void weir_prefer_indexes(bool prefer);
 /* Read column (1-based) of row of SPI_tuptable as text, palloc'd in the SPI procedure context; NULL for null. */
 extern char *weir_spi_text(uint64 row, int column);
 extern int64 weir_spi_int64(uint64 row, int column, bool *isnull);

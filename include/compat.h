@@ -86,4 +86,11 @@
 #define database_ownercheck_compat(databaseid, role) pg_database_ownercheck(databaseid, role)
 #endif
 
+/* 18: a portal no longer cares whether it is run once.  Include tcop/pquery.h. */
+#if PG_VERSION_NUM >= 180000
+#define portal_run_compat(portal, count, is_top, dest, alt, qc) PortalRun(portal, count, is_top, dest, alt, qc)
+#else
+#define portal_run_compat(portal, count, is_top, dest, alt, qc) PortalRun(portal, count, is_top, true, dest, alt, qc)
+#endif
+
 #endif							/* WEIR_COMPAT_H */

@@ -38,7 +38,8 @@ typedef struct DefTask
 	const char *phase;
 	const cJSON *spec;
 	RetryPolicy retry;
-	int64		timeout_ms;		/* 0: none */
+	int64		timeout_ms;		/* of an attempt; 0: none */
+	int64		task_timeout_ms;	/* of all attempts and the waits between them; 0: none */
 	RunIf		run_if;
 	bool		is_enabled;
 	const char *pool;			/* or NULL */
@@ -66,6 +67,8 @@ typedef struct Definition
 	const char *on_failure;		/* continue or fail_fast */
 	const char *on_overlap;		/* queue, skip or cancel_older */
 	int			priority;
+	int64		retention_age_ms;	/* of ended runs; 0: for ever, -1: weir.retention_age */
+	int			retention_runs; /* 0: all, -1: weir.retention_runs */
 	int			nparams;
 	DefParam   *params;
 	int			ntasks;
@@ -78,8 +81,26 @@ typedef struct Definition
 /* Structure, names, dependencies, waves.  No SPI. */
 extern Definition *definition_parse(const cJSON *root, bool from_stages);
 
-/* Specs, connections, references, SQL.  SPI connected as the extension owner. */
-extern void definition_check(const Definition *def);
+/*
+ * Specs, connections, references, SQL.  Retry policies take over what their
+ * connection says.  owner: of the pipeline.  SPI connected as the extension
+ * owner.
+ */
+extern void definition_check(Definition *def, Oid owner);
+
+/*
+ * Tasks of kind pipeline: they call what there is, with the parameters it
+ * has, may call it, and no call leads back to the pipeline "name".  Serialises
+ * those that define such pipelines until they commit.  SPI as above.
+ */
+extern void definition_check_calls(const Definition *def, const char *name, Oid caller);
+
+/* The spec of a wait, at a path: durations and moments that are written out. */
+extern void definition_check_wait(const cJSON *spec, const char *path);
+/* An interval's text or a number of seconds in milliseconds; -1: it is none, or longer than ten years. */
+extern int64 definition_duration_ms(const cJSON *item);
+/* The text of a moment, finite, as epoch milliseconds; -1: it is none. */
+extern int64 definition_moment_ms(const char *text);
 
 /* The job format of metadata-driven frameworks: is it one, and as a native definition.  SPI as above. */
 extern bool jobformat_is(const cJSON *root);
@@ -89,6 +110,10 @@ extern cJSON *jobformat_convert(const cJSON *root);
 noreturn_compat extern void definition_error(const char *path, const char *message, const char *hint);
 extern void definition_check_keys(const cJSON *object, const char *path, const char *const *known, int nknown);
 extern char *definition_member(const char *path, const char *key);
+/* The member "retry" of object into a policy that holds what is inherited; absent: nothing changes. */
+extern void def_read_retry(const cJSON *object, const char *path, RetryPolicy *retry);
+/* A policy whose parts come from two definitions may not fit. */
+extern void def_check_retry(const RetryPolicy *retry, const char *path);
 /* "$.tasks[2]" + sub; for the job format "$.stages[2]" and where in its stage mapping */
 extern char *definition_task_path(const Definition *def, int task, const char *sub);
 

@@ -14,6 +14,8 @@
 #define ENGINE_WAKE_ALL			15
 #define ENGINE_WAKE_INSTALLED	16	/* CREATE EXTENSION; set beside the others, for the launcher's sake */
 #define ENGINE_WAKE_WAITERS		32	/* nothing for the conductor: sessions in weir.wait() look again */
+#define ENGINE_WAKE_LIMITS	64	/* how long runs stay in the log was changed */
+#define ENGINE_WAKE_ENDED	128 /* a run ended, and the conductor asked to be told of the first one */
 
 /*
  * Wake this database's conductor when the current transaction commits; a

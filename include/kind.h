@@ -111,6 +111,7 @@ typedef struct KindVerdict
 	const char *error_detail;
 	bool		is_user_error;	/* else system error */
 	bool		is_retryable;	/* another attempt may help */
+	bool		may_go_on;		/* what was started may still be under way, or have taken effect: never tried again */
 	bool		forget_token;	/* 401: drop the cached token, try once more */
 } KindVerdict;
 
@@ -132,6 +133,7 @@ typedef struct TaskKind
 	bool		is_http;		/* exchanges with an engine */
 	bool		is_inline;		/* the conductor decides it itself, see decide (a for_each: unless a statement
 								 * lists its items); neither: sql and noop */
+	bool		is_waiting;		/* the conductor keeps the attempt open until something happens in the database */
 	/* Check a spec when it is defined; references are not rendered yet.  First problem wins. */
 	void		(*validate) (const cJSON *spec, KindProblem *problem);
 	/* Kinds that choose a branch: is there one of this name?  Else NULL. */
@@ -181,16 +183,25 @@ extern bool kind_common_response(const KindCall *call, const KindResponse *respo
 extern void kind_fail(KindVerdict *verdict, bool is_user_error, bool is_retryable,
 					  const char *code, const char *message);
 
+/* wait.c: the one member of a wait's spec that says for what; NULL if there is not exactly one */
+extern const char *kind_wait_what(const cJSON *spec);
+
 /* Items of one for_each at most, and how many of them run at a time unless its spec says so. */
 #define FOR_EACH_MAX_ITEMS				100000
 #define FOR_EACH_MAX_CONCURRENCY		1000
 #define FOR_EACH_DEFAULT_CONCURRENCY	10
+
+/* Result rows of a SQL task kept as its output: so many at most, and unless its spec says so. */
+#define KIND_SQL_MAX_ROWS		1000
+#define KIND_SQL_DEFAULT_ROWS	20
 
 extern const TaskKind kind_sql;
 extern const TaskKind kind_for_each;
 extern const TaskKind kind_noop;
 extern const TaskKind kind_if;
 extern const TaskKind kind_switch;
+extern const TaskKind kind_wait;
+extern const TaskKind kind_pipeline;
 extern const TaskKind kind_http;
 extern const TaskKind kind_adf_pipeline;
 extern const TaskKind kind_databricks_job;

@@ -22,6 +22,7 @@ typedef struct TaskOutcome
 	int			attempt_no;
 	AttemptStatus status;		/* final */
 	bool		is_retryable;	/* another attempt may help, budget permitting */
+	bool		may_go_on;		/* its work may still be under way in the engine: never another attempt */
 	int64		retry_after_ms; /* what the engine asked for, or 0 */
 	const cJSON *output;		/* or NULL */
 	const char *items;			/* a for_each that succeeded in listing them: JSON array; else NULL */
@@ -62,6 +63,9 @@ extern bool outcome_apply(TaskOutcome *outcome);
  * were written; the others had an outcome already.
  */
 extern int	outcome_apply_all(TaskOutcome *const *outcomes, int n);
+
+/* Task runs of the run whose task timeout is over while they wait for a retry.  Run locked. */
+extern void outcome_time_out_waiting(int64 run_id);
 
 /* Task runs of kind noop that are running: all succeed at once.  Runs locked. */
 extern void outcome_succeed_noops(Datum task_run_ids);

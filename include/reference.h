@@ -114,6 +114,9 @@ extern const cJSON *ref_value_at(const cJSON *value, const RefPath *path,
  */
 extern cJSON *ref_render_json(const cJSON *spec, RefResolver resolve,
 							  void *arg, char **error);
+/* The same; references for which resolve gives neither a value nor an error stay as {{they.are}}. */
+extern cJSON *ref_render_known(const cJSON *spec, RefResolver resolve,
+							   void *arg, char **error);
 extern char *ref_render_text(const char *text, RefResolver resolve,
 							 void *arg, char **error);
 

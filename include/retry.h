@@ -9,14 +9,34 @@
 #ifndef WEIR_RETRY_H
 #define WEIR_RETRY_H
 
+struct cJSON;
+
+typedef enum RetryBackoff
+{
+	RETRY_EXPONENTIAL,			/* initial, initial * multiplier, ... */
+	RETRY_LINEAR,				/* initial, 2 * initial, 3 * initial, ... */
+	RETRY_FIXED					/* always initial */
+} RetryBackoff;
+
 typedef struct RetryPolicy
 {
 	int			max_attempts;	/* 1 = no retry */
 	int64		initial_delay_ms;
 	int64		max_delay_ms;
-	double		multiplier;		/* >= 1 */
+	double		multiplier;		/* >= 1; of exponential */
 	double		jitter;			/* fraction 0 .. 1 of the delay, both ways */
+	RetryBackoff backoff;
+	const struct cJSON *on;		/* which failures, see retryon.h; NULL: the default */
+	unsigned	given;			/* RETRY_GIVEN_*: what a definition said, and did not inherit */
 } RetryPolicy;
+
+#define RETRY_GIVEN_MAX_ATTEMPTS	1
+#define RETRY_GIVEN_INITIAL_DELAY	2
+#define RETRY_GIVEN_MAX_DELAY		4
+#define RETRY_GIVEN_MULTIPLIER		8
+#define RETRY_GIVEN_JITTER			16
+#define RETRY_GIVEN_BACKOFF			32
+#define RETRY_GIVEN_ON				64
 
 #define RETRY_DEFAULT_MAX_ATTEMPTS		1
 #define RETRY_DEFAULT_INITIAL_DELAY_MS	((int64) 10000)
@@ -28,6 +48,13 @@ typedef struct RetryPolicy
 #define RETRY_MAX_DELAY_MS				((int64) 86400000)
 
 extern RetryPolicy retry_policy_default(void);
+
+/* A policy that says nothing of something takes it over from base. */
+extern void retry_policy_inherit(RetryPolicy *policy, const RetryPolicy *base);
+
+/* "exponential", "linear", "fixed"; false if it is none of them */
+extern bool retry_backoff_parse(const char *name, RetryBackoff *backoff);
+extern const char *retry_backoff_name(RetryBackoff backoff);
 
 /* NULL, or what is wrong with it (static text, fit for an errdetail) */
 extern const char *retry_policy_check(const RetryPolicy *policy);

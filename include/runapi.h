@@ -10,6 +10,7 @@
 
 #include "compat.h"
 #include "status.h"
+#include "storage/condition_variable.h"
 #include "utils/array.h"
 
 /* Longest name of a pipeline that weir takes as an argument, bytes */
@@ -71,8 +72,17 @@ extern void run_request_repair(int64 run_id, Oid caller, Datum params, bool no_p
  */
 extern void run_lock_pipeline(const char *name, Oid caller, const char *what,
 							  int64 *pipeline_id, int *version, Oid *owner);
+/* The same checks for those who only look: locks nothing. */
+extern void run_find_pipeline(const char *name, Oid caller, const char *what,
+							  int64 *pipeline_id, int *version, Oid *owner);
 
 /* Names of the tasks that selectors (see selector.h) stand for, a text[] in the order of the definition. */
 extern Datum run_select_tasks(int64 pipeline_id, int version, ArrayType *selectors);
+
+/*
+ * Broadcast after every commit that changed a run of this database; NULL
+ * without shared memory, or when weir does not know the database.
+ */
+extern ConditionVariable *run_ended_variable(void);
 
 #endif							/* WEIR_RUNAPI_H */

@@ -35,6 +35,7 @@ typedef struct DatabaseSlot
 	TimestampTz last_error_at;
 	char		last_error[WEIR_ERROR_LEN];
 	pg_atomic_uint32 wake;		/* ENGINE_WAKE_* bits, taken by the conductor */
+	pg_atomic_uint32 tell_of_end;	/* the next run that ends sends ENGINE_WAKE_ENDED, once */
 	ConditionVariable run_ended;	/* broadcast whenever runs of this database change state */
 } DatabaseSlot;
 
@@ -49,7 +50,14 @@ typedef enum SqlSlotState
 
 #define SQL_CANCEL_NONE		0
 #define SQL_CANCEL_ASKED	1	/* the run was cancelled */
-#define SQL_CANCEL_TIMEOUT	2	/* the attempt timeout struck */
+#define SQL_CANCEL_TIMEOUT	2	/* the attempt timeout struck, or ... */
+#define SQL_CANCEL_TASK_TIMEOUT	3
+#define SQL_CANCEL_RUN_TIMEOUT	4
+
+#define sql_cancel_is_timeout(why) ((why) >= SQL_CANCEL_TIMEOUT)
+#define sql_cancel_timeout_text(why) \
+	((why) == SQL_CANCEL_TASK_TIMEOUT ? "task timeout exceeded" : \
+	 (why) == SQL_CANCEL_RUN_TIMEOUT ? "run timeout exceeded" : "attempt timeout exceeded")
 
 typedef struct SqlSlot
 {
@@ -60,6 +68,7 @@ typedef struct SqlSlot
 	uint32		generation;		/* given to the worker at launch: it must match */
 	int64		task_run_id;
 	int			attempt_no;
+	bool		is_look;		/* it only looks at the condition of a wait */
 	int			cancel_requested;	/* SQL_CANCEL_*; set before SIGINT is sent */
 	TimestampTz since;
 } SqlSlot;

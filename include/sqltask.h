@@ -21,6 +21,13 @@ typedef int (*SqlCancelCause) (void);
  */
 extern bool sqltask_execute(int64 task_run_id, int attempt_no, bool restricted, SqlCancelCause cause);
 
+/*
+ * Looks at the condition of an attempt that waits for one: the same way, but
+ * read-only.  The transaction writes the outcome if the condition holds or
+ * is none, else when to look again.
+ */
+extern bool sqltask_look(int64 task_run_id, int attempt_no, bool restricted, SqlCancelCause cause);
+
 /* Mark the attempt as taken by this process; false if it is not ours to take. */
 extern bool sqltask_take(int64 task_run_id, int attempt_no);
 

@@ -111,6 +111,8 @@ CREATE TABLE weir.pipeline_version (
 	on_failure		text NOT NULL DEFAULT 'continue' CHECK (on_failure IN ('continue', 'fail_fast')),
 	on_overlap		text NOT NULL DEFAULT 'queue' CHECK (on_overlap IN ('queue', 'skip', 'cancel_older')),
 	priority		integer NOT NULL DEFAULT 0 CHECK (priority BETWEEN -1000 AND 1000),
+	retention_age	interval CHECK (retention_age >= interval '0'),
+	retention_runs	integer CHECK (retention_runs >= 0),
 	created_by		regrole NOT NULL,
 	created_at		timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (pipeline_id, version)
@@ -124,6 +126,8 @@ COMMENT ON COLUMN weir.pipeline_version.run_timeout IS 'A run longer than this e
 COMMENT ON COLUMN weir.pipeline_version.on_failure IS 'continue: branches that do not depend on a failed task go on; fail_fast: nothing new starts after a failure';
 COMMENT ON COLUMN weir.pipeline_version.on_overlap IS 'What a run does when max_concurrent_runs are going on: queue waits, skip ends as skipped, cancel_older cancels those before it';
 COMMENT ON COLUMN weir.pipeline_version.priority IS 'Runs of a higher priority start first, -1000 to 1000';
+COMMENT ON COLUMN weir.pipeline_version.retention_age IS 'Ended runs stay in the log so long; 0 for ever, null: weir.retention_age';
+COMMENT ON COLUMN weir.pipeline_version.retention_runs IS 'So many ended runs stay in the log; 0 all, null: weir.retention_runs';
 COMMENT ON COLUMN weir.pipeline_version.created_by IS 'Who defined this version';
 COMMENT ON COLUMN weir.pipeline_version.created_at IS 'When';
 
@@ -162,7 +166,10 @@ CREATE TABLE weir.task (
 	retry_max_ms	bigint NOT NULL DEFAULT 300000,
 	retry_multiplier double precision NOT NULL DEFAULT 2,
 	retry_jitter	double precision NOT NULL DEFAULT 0.13,
+	retry_backoff	text NOT NULL DEFAULT 'exponential' CHECK (retry_backoff IN ('exponential', 'linear', 'fixed')),
+	retry_on		jsonb,
 	attempt_timeout	interval,
+	task_timeout	interval,
 	run_if			text NOT NULL DEFAULT 'all_success' CHECK (run_if IN ('all_success', 'all_done', 'none_failed', 'at_least_one_success', 'at_least_one_failed', 'all_failed', 'always')),
 	is_enabled		boolean NOT NULL DEFAULT true,
 	pool			text,
@@ -183,7 +190,7 @@ COMMENT ON COLUMN weir.task.pipeline_id IS 'The pipeline';
 COMMENT ON COLUMN weir.task.version IS 'The version';
 COMMENT ON COLUMN weir.task.task_no IS '1, 2, 3, ... in the order of the definition';
 COMMENT ON COLUMN weir.task.name IS 'Name, unique in the version; with parent_no: that of the for_each followed by []';
-COMMENT ON COLUMN weir.task.kind IS 'sql, http, adf_pipeline, databricks_job, for_each, if, switch, noop';
+COMMENT ON COLUMN weir.task.kind IS 'sql, http, adf_pipeline, databricks_job, for_each, if, switch, wait, pipeline, noop';
 COMMENT ON COLUMN weir.task.connection_name IS 'Connection it uses, for kinds that need one';
 COMMENT ON COLUMN weir.task.phase IS 'land, transform or publish; decides between R and D';
 COMMENT ON COLUMN weir.task.spec IS 'What to do, in the terms of the kind; strings may hold {{references}}';
@@ -192,7 +199,10 @@ COMMENT ON COLUMN weir.task.retry_initial_ms IS 'Delay before the second attempt
 COMMENT ON COLUMN weir.task.retry_max_ms IS 'Longest delay between attempts, milliseconds';
 COMMENT ON COLUMN weir.task.retry_multiplier IS 'Factor from one delay to the next';
 COMMENT ON COLUMN weir.task.retry_jitter IS 'Random share of the delay, plus or minus, 0 to 1';
+COMMENT ON COLUMN weir.task.retry_backoff IS 'How delays grow: exponential, linear or fixed';
+COMMENT ON COLUMN weir.task.retry_on IS 'Which failures are tried again: lists of sqlstate, http and code, and failure system or any; null for those the kind takes for passing';
 COMMENT ON COLUMN weir.task.attempt_timeout IS 'An attempt longer than this is cancelled and ends as timed_out';
+COMMENT ON COLUMN weir.task.task_timeout IS 'All attempts and the waits between them may take this long, from the first attempt on; then it ends as timed_out';
 COMMENT ON COLUMN weir.task.run_if IS 'Decides, when all upstream tasks have ended, whether it runs: all_success, all_done, none_failed, at_least_one_success, at_least_one_failed, all_failed or always';
 COMMENT ON COLUMN weir.task.is_enabled IS 'A disabled task is skipped, and what depends on it goes on as if it had succeeded';
 COMMENT ON COLUMN weir.task.pool IS 'Pool of which it takes slots while it runs';

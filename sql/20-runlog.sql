@@ -31,6 +31,7 @@ CREATE TABLE weir.run (
 	is_external		boolean NOT NULL DEFAULT false,
 	is_batch		boolean NOT NULL DEFAULT false,
 	parent_run_id	bigint,
+	parent_task_run_id bigint,
 	status			text NOT NULL DEFAULT 'queued',
 	start_status	"char",
 	next_load_status "char",
@@ -69,6 +70,7 @@ CREATE INDEX run_active ON weir.run (pipeline_id, run_id) WHERE status IN ('runn
 CREATE INDEX run_deadline ON weir.run (deadline) WHERE status = 'running' AND deadline IS NOT NULL;
 CREATE INDEX run_by_pipeline ON weir.run (pipeline_id, run_id DESC);
 CREATE INDEX run_by_parent ON weir.run (parent_run_id) WHERE parent_run_id IS NOT NULL;
+CREATE INDEX run_by_parent_task ON weir.run (parent_task_run_id, run_id) WHERE parent_task_run_id IS NOT NULL;
 CREATE UNIQUE INDEX run_external ON weir.run (pipeline_id, external_system, external_run_id) NULLS NOT DISTINCT WHERE external_run_id IS NOT NULL;
 -- Reports ask for a period, here and in the tables below.
 CREATE INDEX run_by_time ON weir.run (queued_at);
@@ -79,7 +81,8 @@ COMMENT ON COLUMN weir.run.pipeline_name IS 'Its name when the run was triggered
 COMMENT ON COLUMN weir.run.version IS 'The version the run is pinned to; null for an execution of an outside orchestrator';
 COMMENT ON COLUMN weir.run.is_external IS 'Driven by an outside orchestrator through log_execution_start';
 COMMENT ON COLUMN weir.run.is_batch IS 'Its children are runs of other pipelines';
-COMMENT ON COLUMN weir.run.parent_run_id IS 'The batch run it belongs to';
+COMMENT ON COLUMN weir.run.parent_run_id IS 'The run it belongs to: of a batch, or whose task started it';
+COMMENT ON COLUMN weir.run.parent_task_run_id IS 'The task run of kind pipeline that started it';
 COMMENT ON COLUMN weir.run.status IS 'queued, running, cancelling, succeeded, failed, timed_out, cancelled, skipped (C) or aborted (A)';
 COMMENT ON COLUMN weir.run.start_status IS 'Decision at start: E run, R run from the start, D resume after landing, C skip, A another is running';
 COMMENT ON COLUMN weir.run.next_load_status IS 'What the next start must do, decided when this run ended';
@@ -130,6 +133,7 @@ CREATE TABLE weir.task_run (
 	budget_from		integer NOT NULL DEFAULT 0,
 	lost_count		integer NOT NULL DEFAULT 0,
 	not_before		timestamptz,
+	deadline		timestamptz,
 	output			jsonb,
 	rows_read		bigint,
 	rows_written	bigint,
@@ -155,8 +159,8 @@ CREATE TABLE weir.task_run (
 CREATE INDEX task_run_ready ON weir.task_run (lane, priority DESC, run_id, ready_at) WHERE status = 'ready' AND not_before IS NULL;
 CREATE INDEX task_run_retry ON weir.task_run (not_before) WHERE status = 'ready' AND not_before IS NOT NULL;
 CREATE INDEX task_run_in_pool ON weir.task_run (pool) WHERE status = 'running' AND pool IS NOT NULL;
--- (task and item: a plan that takes it for one task must not read the whole run)
-CREATE INDEX task_run_live ON weir.task_run (run_id, task_no, item_no) WHERE status IN ('waiting', 'ready', 'running');
+CREATE INDEX task_run_deadline ON weir.task_run (deadline) WHERE status = 'ready' AND deadline IS NOT NULL;
+CREATE INDEX task_run_live ON weir.task_run (run_id) WHERE status IN ('waiting', 'ready', 'running');
 CREATE INDEX task_run_item_active ON weir.task_run (parent_task_run_id) WHERE parent_task_run_id IS NOT NULL AND status IN ('ready', 'running');
 CREATE INDEX task_run_item_waiting ON weir.task_run (parent_task_run_id, item_no) WHERE parent_task_run_id IS NOT NULL AND status = 'waiting';
 CREATE INDEX task_run_by_time ON weir.task_run (started_at) WHERE started_at IS NOT NULL;
@@ -180,6 +184,7 @@ COMMENT ON COLUMN weir.task_run.attempt_no IS 'Number of the latest attempt, 0 b
 COMMENT ON COLUMN weir.task_run.budget_from IS 'Attempts up to this number do not count against max_attempts: those before the latest repair, and lost ones';
 COMMENT ON COLUMN weir.task_run.lost_count IS 'Attempts in a row that were lost to a crash';
 COMMENT ON COLUMN weir.task_run.not_before IS 'A retry waits until then; null as soon as it may start';
+COMMENT ON COLUMN weir.task_run.deadline IS 'When the task timeout strikes; set when an attempt is to be followed by another';
 COMMENT ON COLUMN weir.task_run.output IS 'What the task returned, for {{tasks.NAME.output}}';
 COMMENT ON COLUMN weir.task_run.rows_read IS 'Rows read, as the engine says';
 COMMENT ON COLUMN weir.task_run.rows_written IS 'Rows written, as the engine says';
@@ -213,6 +218,7 @@ CREATE TABLE weir.attempt (
 	ended_at		timestamptz,
 	deadline		timestamptz,
 	rated_connection text,
+	task_deadline	timestamptz,
 	http_status		integer,
 	sqlstate		text,
 	error_code		text,
@@ -223,6 +229,8 @@ CREATE TABLE weir.attempt (
 CREATE INDEX attempt_live ON weir.attempt (task_run_id) WHERE status IN ('intended', 'started');
 CREATE INDEX attempt_by_connection ON weir.attempt (rated_connection, intended_at) WHERE rated_connection IS NOT NULL;
 CREATE INDEX attempt_by_run ON weir.attempt (run_id);
+CREATE INDEX attempt_by_signal ON weir.attempt ((kind_state->>'signal'), run_id)
+	WHERE status IN ('intended', 'started') AND kind_state->>'signal' IS NOT NULL;
 CREATE INDEX attempt_by_time ON weir.attempt (intended_at);
 COMMENT ON TABLE weir.attempt IS 'One try of a task run; written and committed before anything is sent';
 COMMENT ON COLUMN weir.attempt.task_run_id IS 'The task run';
@@ -238,7 +246,8 @@ COMMENT ON COLUMN weir.attempt.worker_pid IS 'SQL worker that ran it';
 COMMENT ON COLUMN weir.attempt.intended_at IS 'When the intent was written';
 COMMENT ON COLUMN weir.attempt.started_at IS 'When the engine or a worker took it';
 COMMENT ON COLUMN weir.attempt.ended_at IS 'When its outcome was written';
-COMMENT ON COLUMN weir.attempt.deadline IS 'When the attempt timeout strikes';
+COMMENT ON COLUMN weir.attempt.deadline IS 'When the attempt timeout or the task timeout strikes, whichever comes first';
+COMMENT ON COLUMN weir.attempt.task_deadline IS 'When the task timeout strikes';
 COMMENT ON COLUMN weir.attempt.rated_connection IS 'Connection that had max_starts_per_minute when this was intended: it counts there';
 COMMENT ON COLUMN weir.attempt.http_status IS 'Status of the response that decided';
 COMMENT ON COLUMN weir.attempt.sqlstate IS 'SQLSTATE of a SQL task''s error';
@@ -258,7 +267,7 @@ CREATE TABLE weir.error (
 	output			jsonb,
 	failure_type	text CHECK (failure_type IN ('user', 'system')),
 	occurred_at		timestamptz NOT NULL DEFAULT clock_timestamp()
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX error_by_run ON weir.error (run_id);
 CREATE INDEX error_by_time ON weir.error (occurred_at);
 COMMENT ON TABLE weir.error IS 'Errors of runs';
@@ -293,7 +302,7 @@ CREATE TABLE weir.activity (
 	error_message	text,
 	logged_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
 	PRIMARY KEY (run_id, activity)
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX activity_by_time ON weir.activity (logged_at);
 COMMENT ON TABLE weir.activity IS 'Activities inside a run: those an outside orchestrator logged, and those of an engine''s run';
 COMMENT ON COLUMN weir.activity.run_id IS 'The run';
@@ -324,7 +333,7 @@ CREATE TABLE weir.row_count (
 	column_sum		numeric,
 	logged_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
 	PRIMARY KEY (run_id, component, object_name, count_type)
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX row_count_by_time ON weir.row_count (logged_at);
 COMMENT ON TABLE weir.row_count IS 'Row counts of a run, one per component, object and type';
 COMMENT ON COLUMN weir.row_count.run_id IS 'The run';
@@ -369,7 +378,7 @@ CREATE TABLE weir.config_variable_history (
 	changed_by		text NOT NULL,
 	changed_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
 	PRIMARY KEY (system_name, object_name, variable_name, change_no)
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX config_variable_history_by_run ON weir.config_variable_history (run_id);
 COMMENT ON TABLE weir.config_variable_history IS 'Every change of a config variable, so that it can go back';
 COMMENT ON COLUMN weir.config_variable_history.system_name IS 'System';
@@ -389,7 +398,9 @@ COMMENT ON COLUMN weir.config_variable_history.changed_at IS 'When';
 CREATE TABLE weir.request (
 	request_id		bigint PRIMARY KEY DEFAULT nextval('weir.request_id_seq'),
 	run_id			bigint NOT NULL,
-	action			text NOT NULL CHECK (action IN ('cancel', 'repair')),
+	action			text NOT NULL CHECK (action IN ('cancel', 'repair', 'signal', 'approve', 'reject')),
+	name			text,
+	is_kept			boolean NOT NULL DEFAULT false,
 	reason			text,
 	params			jsonb,
 	tasks			text[],
@@ -401,13 +412,32 @@ CREATE INDEX request_by_run ON weir.request (run_id);
 COMMENT ON TABLE weir.request IS 'Requests to the conductor that it has not taken in yet';
 COMMENT ON COLUMN weir.request.request_id IS 'Id of the request';
 COMMENT ON COLUMN weir.request.run_id IS 'The run';
-COMMENT ON COLUMN weir.request.action IS 'cancel or repair';
+COMMENT ON COLUMN weir.request.action IS 'cancel, repair, signal, approve or reject';
+COMMENT ON COLUMN weir.request.name IS 'signal: its name; approve and reject: the task';
+COMMENT ON COLUMN weir.request.is_kept IS 'signal: tasks of the run that come to wait for it later have it too';
 COMMENT ON COLUMN weir.request.reason IS 'Why, for the log';
-COMMENT ON COLUMN weir.request.params IS 'repair: parameters the run goes on with; null keeps them';
+COMMENT ON COLUMN weir.request.params IS 'repair: parameters the run goes on with, null keeps them; signal: its payload';
 COMMENT ON COLUMN weir.request.tasks IS 'repair: exactly these tasks run again; null: those that did not succeed';
 COMMENT ON COLUMN weir.request.with_downstream IS 'repair: and everything downstream of them';
 COMMENT ON COLUMN weir.request.requested_by IS 'Role that asked';
 COMMENT ON COLUMN weir.request.requested_at IS 'When';
+
+-- Signals sent to a run stay with it: whoever comes to wait for one later does
+-- not wait.  The conductor writes them, clients only ask for it.
+CREATE TABLE weir.run_signal (
+	run_id			bigint NOT NULL,
+	name			text NOT NULL,
+	payload			jsonb NOT NULL,
+	sent_by			text NOT NULL,
+	sent_at			timestamptz NOT NULL,
+	PRIMARY KEY (run_id, name)
+);
+COMMENT ON TABLE weir.run_signal IS 'Signals that were sent to a run, the latest of each name';
+COMMENT ON COLUMN weir.run_signal.run_id IS 'The run';
+COMMENT ON COLUMN weir.run_signal.name IS 'Name of the signal';
+COMMENT ON COLUMN weir.run_signal.payload IS 'What it carries: the output of tasks that wait for it';
+COMMENT ON COLUMN weir.run_signal.sent_by IS 'Role that sent it';
+COMMENT ON COLUMN weir.run_signal.sent_at IS 'When';
 
 -- A backfill is a set of runs, one for each window.  Limits are counted from
 -- the runs themselves.
@@ -456,3 +486,25 @@ CREATE FUNCTION weir._flow_decide(run_if text, upstream integer, failed integer,
 	AS 'MODULE_PATHNAME', 'weir_flow_decide' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION weir._flow_decide(text, integer, integer, integer, integer) IS 'Status of a task whose upstream tasks have all ended: ready, blocked or skipped';
 REVOKE ALL ON FUNCTION weir._edge_result(text, text, boolean), weir._flow_decide(text, integer, integer, integer, integer) FROM PUBLIC;
+
+-- How the log is kept small.  One row, written at the end of a sweep.
+CREATE TABLE weir.retention (
+	only_row		boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+	pruned_at		timestamptz,
+	removed_runs	bigint NOT NULL DEFAULT 0
+);
+COMMENT ON TABLE weir.retention IS 'When runs that are too old or too many were last removed from the log';
+COMMENT ON COLUMN weir.retention.only_row IS 'Keeps the table at one row';
+COMMENT ON COLUMN weir.retention.pruned_at IS 'When the latest sweep ended';
+COMMENT ON COLUMN weir.retention.removed_runs IS 'Runs removed so far';
+INSERT INTO weir.retention DEFAULT VALUES;
+CREATE FUNCTION weir.prune(max_runs integer DEFAULT 10000) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'weir_prune' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.prune(integer) IS
+	'Remove runs that are older or more than their pipelines'' retention allows, at most max_runs of them, with everything logged of them; returns how many went. The conductor does the same by itself';
+CREATE FUNCTION weir._prunable() RETURNS integer
+	AS 'MODULE_PATHNAME', 'weir_prunable' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION weir._prunable() IS 'How many of the five hundred oldest runs are past their age; read weir.status instead';
+REVOKE ALL ON FUNCTION weir.prune(integer), weir._prunable() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION weir.prune(integer) TO weir_admin;
+GRANT EXECUTE ON FUNCTION weir._prunable() TO weir_reader, weir_operator, weir_admin;

@@ -47,6 +47,21 @@ CREATE FUNCTION weir.wait(run_id bigint, timeout interval DEFAULT NULL) RETURNS 
 COMMENT ON FUNCTION weir.wait(bigint, interval) IS
 	'Wait until a run has ended and return its status; after the timeout, the status it has then. The statement that calls it holds its snapshot while it waits, so vacuum cannot remove what died since: do not wait for hours';
 
+CREATE FUNCTION weir.signal(name text, payload jsonb DEFAULT '{}', run_id bigint DEFAULT NULL) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'weir_signal' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.signal(text, jsonb, bigint) IS
+	'Wake the tasks that wait for a signal of this name, of all runs the caller may operate or of one, and return how many; the payload becomes their output. With run_id the signal stays with the run: a task of it that comes to wait later does not wait. It is delivered when the transaction commits';
+
+CREATE FUNCTION weir.approve(run_id bigint, task text, comment text DEFAULT NULL) RETURNS void
+	AS 'MODULE_PATHNAME', 'weir_approve' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.approve(bigint, text, text) IS
+	'Let a task that waits for an approval go on; who approved and the comment are in its output and in weir.activities';
+
+CREATE FUNCTION weir.reject(run_id bigint, task text, comment text DEFAULT NULL) RETURNS void
+	AS 'MODULE_PATHNAME', 'weir_reject' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.reject(bigint, text, text) IS
+	'Let a task that waits for an approval fail, as a user error; who rejected and the comment are in its output and in weir.activities';
+
 -- What the SQL below cannot see.
 
 CREATE FUNCTION weir._conductor_state() RETURNS text
@@ -67,10 +82,15 @@ FROM (SELECT r, row_number() OVER (ORDER BY r) AS n FROM unnest(run_ids) r WHERE
 $list$;
 COMMENT ON FUNCTION weir._run_list(bigint[]) IS 'Up to five runs in words';
 
+CREATE FUNCTION weir._expected(run_ids bigint[], OUT run_id bigint, OUT task_no integer, OUT expected_start timestamptz, OUT expected_end timestamptz)
+	RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'weir_expected' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir._expected(bigint[]) IS 'When runs (task_no 0) and what has not ended of them are expected to start and end, from the medians of successful runs before; null where that cannot be known';
+
 -- The tables' own story.  Runs given in $1; with $2, the pipeline itself.
 -- Names of columns are those of weir.why.
 CREATE FUNCTION weir._why(run_ids bigint[], pipeline_id bigint)
-	RETURNS TABLE (run_id bigint, task text, waiting_for text, detail text, since timestamptz, hint text)
+	RETURNS TABLE (run_id bigint, task text, waiting_for text, detail text, since timestamptz, hint text, expected_start timestamptz)
 	LANGUAGE SQL VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $why$
@@ -283,9 +303,40 @@ WITH given AS MATERIALIZED (
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
 		LEFT JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
 		CROSS JOIN conductor c
-	WHERE r.is_live AND t.status = 'running' AND t.item_no = 0
+	WHERE r.is_live AND t.status = 'running' AND t.kind NOT IN ('wait', 'pipeline') AND t.item_no = 0
 		AND NOT (t.kind = 'for_each' AND a.status = 'succeeded')
 		AND (c.is_failing AND t.lane LIKE 'sql%' AND a.status = 'intended') IS NOT TRUE
+	UNION ALL
+	-- tasks that wait for something in the database
+	SELECT 6, r.run_id, t.task_no, t.task_name,
+		CASE k.wait WHEN 'for' THEN 'time' WHEN 'until' THEN 'time' WHEN 'sql' THEN 'condition' ELSE coalesce(k.wait, 'conductor') END,
+		CASE k.wait
+			WHEN 'signal' THEN format('signal "%s"', a.kind_state->>'signal')
+			WHEN 'approval' THEN format('approval by an operator: %s', a.kind_state->>'approval')
+			WHEN 'sql' THEN format('its condition is looked at again and again; %s looks so far, the next at %s',
+				a.kind_state->>'looks', to_timestamp((a.kind_state->>'next_ms')::double precision / 1000))
+			ELSE coalesce(format('until %s', to_timestamp((a.kind_state->>'due_ms')::double precision / 1000)), 'it is being started') END,
+		a.intended_at,
+		CASE k.wait
+			WHEN 'signal' THEN format('SELECT weir.signal(%L, run_id => %s);', a.kind_state->>'signal', r.run_id)
+			WHEN 'approval' THEN format('SELECT weir.approve(%s, %L); or weir.reject.', r.run_id, t.task_name) END
+	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
+		JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
+		CROSS JOIN LATERAL (SELECT a.kind_state->>'wait' AS wait) k
+	WHERE r.is_live AND t.status = 'running' AND t.kind = 'wait' AND (t.item_no = 0 OR k.wait = 'approval')
+	UNION ALL
+	SELECT 6, r.run_id, t.task_no, t.task_name, 'run',
+		CASE WHEN c.run_id IS NULL THEN 'its run of another pipeline is being queued'
+			ELSE format('run %s of pipeline "%s", which is %s%s', c.run_id, c.pipeline_name, c.status,
+				CASE WHEN c.status = 'queued' AND p.is_paused THEN ': the pipeline is paused' END) END,
+		coalesce(c.started_at, c.queued_at, a.intended_at),
+		CASE WHEN c.status = 'queued' AND p.is_paused THEN format('SELECT weir.resume_pipeline(%L);', c.pipeline_name)
+			ELSE format('SELECT * FROM weir.why(%s);', c.run_id) END
+	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
+		JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
+		LEFT JOIN weir.run c ON c.run_id = (a.kind_state->>'run_id')::bigint
+		LEFT JOIN weir.pipeline p ON p.pipeline_id = c.pipeline_id
+	WHERE r.is_live AND t.status = 'running' AND t.kind = 'pipeline' AND t.item_no = 0
 	UNION ALL
 	-- items: their task speaks for all of them
 	SELECT 6, r.run_id, t.task_no, t.task_name, 'items',
@@ -320,19 +371,22 @@ WITH given AS MATERIALIZED (
 			THEN format('SELECT weir.repair(%s); repeats what did not succeed, weir.trigger starts a new run.', r.run_id) END
 	FROM given r WHERE NOT r.is_live
 )
-SELECT a.run_id, a.task, a.waiting_for, a.detail, a.since, a.hint
-FROM answer a ORDER BY a.run_id NULLS FIRST, a.rank, a.task_no
+SELECT a.run_id, a.task, a.waiting_for, a.detail, a.since, a.hint, e.expected_start
+FROM answer a
+	LEFT JOIN weir._expected(ARRAY(SELECT g.run_id FROM given g WHERE g.is_live AND NOT g.is_external)) e
+		ON e.run_id = a.run_id AND e.task_no = a.task_no
+ORDER BY a.run_id NULLS FIRST, a.rank, a.task_no
 $why$;
 COMMENT ON FUNCTION weir._why(bigint[], bigint) IS 'What runs, and with an id a pipeline, wait for; asks nobody who he is';
 
 CREATE FUNCTION weir.why(run_id bigint,
-	OUT run_id bigint, OUT task text, OUT waiting_for text, OUT detail text, OUT since timestamptz, OUT hint text)
+	OUT run_id bigint, OUT task text, OUT waiting_for text, OUT detail text, OUT since timestamptz, OUT hint text, OUT expected_start timestamptz)
 	RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'weir_why_run' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION weir.why(bigint) IS 'What a run waits for, one row for each thing';
+COMMENT ON FUNCTION weir.why(bigint) IS 'What a run waits for, one row for each thing, and when that is expected to be over, if it can be known';
 
 CREATE FUNCTION weir.why(pipeline text,
-	OUT run_id bigint, OUT task text, OUT waiting_for text, OUT detail text, OUT since timestamptz, OUT hint text)
+	OUT run_id bigint, OUT task text, OUT waiting_for text, OUT detail text, OUT since timestamptz, OUT hint text, OUT expected_start timestamptz)
 	RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'weir_why_pipeline' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION weir.why(text) IS 'What a pipeline and its unfinished runs (at most the oldest hundred) wait for, one row for each thing';
@@ -345,13 +399,17 @@ REVOKE ALL ON FUNCTION
 	weir.restart(bigint),
 	weir.backfill(text, timestamptz, timestamptz, interval, jsonb, integer, text[]),
 	weir.cancel_backfill(bigint, text),
+	weir.signal(text, jsonb, bigint),
+	weir.approve(bigint, text, text),
+	weir.reject(bigint, text, text),
 	weir.wait(bigint, interval),
 	weir.why(bigint),
 	weir.why(text),
 	weir._why(bigint[], bigint),
 	weir._conductor_state(),
 	weir._run_list(bigint[]),
-	weir._sql_worker_wait()
+	weir._sql_worker_wait(),
+	weir._expected(bigint[])
 	FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
 	weir.trigger(text, jsonb, timestamptz, text, text, text[], integer),
@@ -360,7 +418,10 @@ GRANT EXECUTE ON FUNCTION
 	weir.rerun_from(bigint, text),
 	weir.restart(bigint),
 	weir.backfill(text, timestamptz, timestamptz, interval, jsonb, integer, text[]),
-	weir.cancel_backfill(bigint, text)
+	weir.cancel_backfill(bigint, text),
+	weir.signal(text, jsonb, bigint),
+	weir.approve(bigint, text, text),
+	weir.reject(bigint, text, text)
 	TO weir_operator, weir_admin;
 GRANT EXECUTE ON FUNCTION
 	weir.wait(bigint, interval),

@@ -29,6 +29,7 @@ SELECT r.run_id,
 	r.row_audit_id,
 	r.last_run_id,
 	r.parent_run_id,
+	r.parent_task_run_id,
 	r.is_external,
 	r.is_batch,
 	r.params,
@@ -72,7 +73,8 @@ COMMENT ON COLUMN weir.runs.start_status IS 'Decision at start: E run, R run fro
 COMMENT ON COLUMN weir.runs.next_load_status IS 'What the next start must do, decided when this run ended: P, R, D or C';
 COMMENT ON COLUMN weir.runs.row_audit_id IS 'Id stamped on landed rows: this run, or after D the origin';
 COMMENT ON COLUMN weir.runs.last_run_id IS 'The run of the pipeline before this one';
-COMMENT ON COLUMN weir.runs.parent_run_id IS 'The batch run it belongs to';
+COMMENT ON COLUMN weir.runs.parent_run_id IS 'The run it belongs to: of a batch, or whose task started it';
+COMMENT ON COLUMN weir.runs.parent_task_run_id IS 'The task run of kind pipeline that started it';
 COMMENT ON COLUMN weir.runs.is_external IS 'Driven by an outside orchestrator';
 COMMENT ON COLUMN weir.runs.is_batch IS 'Its children are runs of other pipelines';
 COMMENT ON COLUMN weir.runs.params IS 'Parameters, defaults filled in';
@@ -214,7 +216,7 @@ COMMENT ON COLUMN weir.attempts.worker_pid IS 'SQL worker that ran it';
 COMMENT ON COLUMN weir.attempts.intended_at IS 'When the intent was written; reports ask for a period by this column';
 COMMENT ON COLUMN weir.attempts.started_at IS 'When the engine or a worker took it';
 COMMENT ON COLUMN weir.attempts.ended_at IS 'When its outcome was written';
-COMMENT ON COLUMN weir.attempts.deadline IS 'When the attempt timeout strikes';
+COMMENT ON COLUMN weir.attempts.deadline IS 'When the attempt timeout or the task timeout strikes, whichever comes first';
 COMMENT ON COLUMN weir.attempts.run_seconds IS 'Seconds from intent to outcome, so far if there is none';
 COMMENT ON COLUMN weir.attempts.http_status IS 'Status of the response that decided';
 COMMENT ON COLUMN weir.attempts.sqlstate IS 'SQLSTATE of a SQL task''s error';

@@ -43,12 +43,17 @@ UNION ALL
 SELECT 'paused_pipelines', CASE WHEN count(*) = 0 THEN 'none' ELSE 'paused' END,
 	count(*) || ' paused', NULL, NULL, NULL
 FROM weir.pipeline
-WHERE is_paused;
+WHERE is_paused
+UNION ALL
+SELECT 'retention', CASE WHEN o.old > 0 THEN 'waiting' WHEN n.pruned_at IS NULL THEN 'not yet' ELSE 'done' END,
+	CASE WHEN o.old < 500 THEN o.old::text ELSE '500 or more' END || ' runs are past their age, '
+		|| n.removed_runs || ' were removed so far', NULL, n.pruned_at, NULL
+FROM weir.retention n, weir._prunable() AS o (old);
 COMMENT ON VIEW weir.status IS 'Is everything alive? Processes of weir in this database and what waits for them';
-COMMENT ON COLUMN weir.status.component IS 'launcher, conductor, sql_workers, queued_runs, active_runs, ready_task_runs, requests or paused_pipelines';
+COMMENT ON COLUMN weir.status.component IS 'launcher, conductor, sql_workers, queued_runs, active_runs, ready_task_runs, requests, paused_pipelines or retention';
 COMMENT ON COLUMN weir.status.state IS 'State of the component in a word or two';
 COMMENT ON COLUMN weir.status.detail IS 'Counts, and what to do if something is missing';
 COMMENT ON COLUMN weir.status.pid IS 'Process id';
-COMMENT ON COLUMN weir.status.since IS 'When the process started, or since when the oldest waits';
+COMMENT ON COLUMN weir.status.since IS 'When the process started, since when the oldest waits, or when the log was last pruned';
 COMMENT ON COLUMN weir.status.last_error IS 'Last error and when it happened';
 GRANT SELECT ON weir.status TO weir_reader, weir_operator, weir_admin;

@@ -21,6 +21,7 @@
 #include "status.h"
 #include "restart.h"
 #include "execution.h"
+#include "retention.h"
 #include "urlpolicy.h"
 
 MODULE_MAGIC_COMPAT;
@@ -52,6 +53,7 @@ _PG_init(void)
 	secret_define_gucs();
 	urlpolicy_define_gucs();
 	execution_define_gucs();
+	retention_define_gucs();
 	engine_init();
 
 	MarkGUCPrefixReserved("weir");

@@ -31,7 +31,7 @@ files()
 }
 
 code() { files \( -name '*.[ch]' -o -name '*.sql' -o -name '*.spec' -o -name '*.py' -o -name '*.p[lm]' -o -name '*.sh' \
-	-o -path '*/bench/run' -o -path '*/mutants/run' -o -name Makefile \) ! -name 'weir--*.sql' ! -path './expected/*'; }
+	-o -path '*/bench/run' -o -path '*/peers/run' -o -path '*/mutants/run' -o -name Makefile \) ! -name 'weir--*.sql' ! -path './expected/*'; }
 
 xgrep() { xargs -r grep -nIE "$@" /dev/null || true; }
 

@@ -16,10 +16,12 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
+#include "catalog.h"
 #include "catalogutil.h"
 #include "compat.h"
 #include "connection.h"
 #include "definition.h"
+#include "definition_int.h"
 #include "json.h"
 #include "pool.h"
 #include "reference.h"
@@ -29,14 +31,16 @@ typedef struct KnownConnection
 {
 	const char *name;
 	const char *kind;
+	RetryPolicy retry;			/* what its tasks inherit */
 } KnownConnection;
 
 /* One task while its strings are walked. */
 typedef struct CheckState
 {
-	const Definition *def;
+	Definition *def;
+	Oid			owner;			/* of the pipeline */
 	int			task;
-	const DefTask *at;			/* the task, or what a for_each does with each item */
+	DefTask    *at;			/* the task, or what a for_each does with each item */
 	bool		in_item;
 	const char **task_names;
 	const char **param_names;
@@ -56,8 +60,9 @@ place(const CheckState *state, const char *sub)
 								state->in_item ? psprintf(".spec.task%s", sub) : sub);
 }
 
-static const char *
-connection_kind(CheckState *state, const char *name)
+/* NULL if there is no such connection. */
+static const KnownConnection *
+find_connection(CheckState *state, const char *name)
 {
 	ListCell   *lc;
 	KnownConnection *known;
@@ -68,7 +73,7 @@ connection_kind(CheckState *state, const char *name)
 	{
 		known = lfirst(lc);
 		if (strcmp(known->name, name) == 0)
-			return known->kind;
+			return known;
 	}
 	kind = connection_lock_kind(name);
 	if (kind == NULL)
@@ -77,18 +82,20 @@ connection_kind(CheckState *state, const char *name)
 	known = palloc(sizeof(KnownConnection));
 	known->name = name;
 	known->kind = pstrdup(kind);
+	known->retry = retry_policy_default();
+	def_read_retry(connection_read(name)->options, psprintf("$ (options of connection %s)", name), &known->retry);
 	state->connections = lappend(state->connections, known);
 	MemoryContextSwitchTo(old);
-	return known->kind;
+	return known;
 }
 
 static void
 check_connection(CheckState *state)
 {
-	const DefTask *task = state->at;
+	DefTask    *task = state->at;
 	const char *needed = task->kind->connection_kind;
 	char	   *path = place(state, ".connection");
-	const char *kind;
+	const KnownConnection *known;
 
 	if (needed == NULL)
 	{
@@ -102,15 +109,17 @@ check_connection(CheckState *state)
 		definition_error(place(state, ""),
 						 psprintf("task \"%s\" of kind %s needs a connection", task->name, task->kind->name),
 						 psprintf("Add \"connection\" with the name of a connection of kind %s.", needed));
-	kind = connection_kind(state, task->connection);
-	if (kind == NULL)
+	known = find_connection(state, task->connection);
+	if (known == NULL)
 		definition_error(path,
 						 psprintf("connection \"%s\" of task \"%s\" does not exist", catalog_clip(task->connection), task->name),
 						 "Create it with weir.create_connection.");
-	if (strcmp(kind, needed) != 0)
+	if (strcmp(known->kind, needed) != 0)
 		definition_error(path,
-						 psprintf("connection \"%s\" of task \"%s\" is of kind %s", task->connection, task->name, kind),
+						 psprintf("connection \"%s\" of task \"%s\" is of kind %s", task->connection, task->name, known->kind),
 						 psprintf("A task of kind %s needs a connection of kind %s.", task->kind->name, needed));
+	retry_policy_inherit(&task->retry, &known->retry);
+	def_check_retry(&task->retry, place(state, ".retry"));
 }
 
 /* Read anew for each task: a look at one row, and only for tasks with a pool. */
@@ -222,6 +231,11 @@ check_sql_syntax(CheckState *state, const char *path, const char *sql)
 
 	if (statements == NIL)
 		definition_error(path, psprintf("SQL of task \"%s\" contains no statement", name), NULL);
+	def_check_statements(state->at, path, statements);
+	if (state->at->kind == &kind_wait &&
+		(list_length(statements) != 1 || !IsA(linitial_node(RawStmt, statements)->stmt, SelectStmt)))
+		definition_error(path, psprintf("the condition of task \"%s\" must be one query", name),
+						 "Write a SELECT that returns one row with one boolean.");
 	foreach(lc, statements)
 	{
 		Node	   *statement = lfirst_node(RawStmt, lc)->stmt;
@@ -281,7 +295,7 @@ check_member(CheckState *state, const cJSON *item, char *sub)
 {
 	const cJSON *sql = NULL;
 
-	if (state->at->kind == &kind_sql && strcmp(item->string, "sql") == 0)
+	if ((state->at->kind == &kind_sql || state->at->kind == &kind_wait) && strcmp(item->string, "sql") == 0)
 		sql = item;
 	else if (state->at->kind == &kind_for_each && strcmp(item->string, "items") == 0)
 	{
@@ -312,6 +326,10 @@ check_spec(CheckState *state)
 		definition_error(place(state, psprintf(".spec%s", path)),
 						 psprintf("task \"%s\": %s", task->name, problem.message), problem.hint);
 	}
+	if (task->kind == &kind_sql)
+		def_check_sql_spec(task, place(state, ".spec"), state->owner);
+	if (task->kind == &kind_wait)
+		definition_check_wait(task->spec, place(state, ".spec"));
 	cJSON_ArrayForEach(item, task->spec)
 		if (task->item_task == NULL || strcmp(item->string, "task") != 0)
 			check_member(state, item, definition_member(".spec", item->string));
@@ -333,7 +351,7 @@ check_task(CheckState *state)
 }
 
 void
-definition_check(const Definition *def)
+definition_check(Definition *def, Oid owner)
 {
 	CheckState	state = {0};
 	MemoryContext context;
@@ -344,6 +362,7 @@ definition_check(const Definition *def)
 							 GUC_ACTION_SAVE, true, 0, false);
 
 	state.def = def;
+	state.owner = owner;
 	state.outer = CurrentMemoryContext;
 	state.task_names = palloc(sizeof(char *) * def->ntasks);
 	state.upstream_names = palloc(sizeof(char *) * def->ntasks);

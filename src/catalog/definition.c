@@ -20,18 +20,17 @@
 #include "pool.h"
 
 #define MAX_CONCURRENT_RUNS 10000
+#define MAX_RETENTION_RUNS	1000000000
 
 static const char *const top_keys[] = {
-	"parameters", "max_concurrent_runs", "timeout", "retry", "on_failure", "on_overlap", "priority", "tasks", "description"
+	"parameters", "max_concurrent_runs", "timeout", "retry", "on_failure", "on_overlap", "priority", "retention", "tasks", "description"
 };
 static const char *const parameter_keys[] = {"type", "default", "required", "description"};
 static const char *const task_keys[] = {
-	"name", "kind", "connection", "phase", "depends_on", "run_if", "enabled", "retry", "timeout",
+	"name", "kind", "connection", "phase", "depends_on", "run_if", "enabled", "retry", "timeout", "task_timeout",
 	"pool", "pool_slots", "priority", "spec"
 };
-static const char *const retry_keys[] = {
-	"max_attempts", "initial_delay", "max_delay", "multiplier", "jitter"
-};
+static const char *const retention_keys[] = {"age", "runs"};
 static const char *const phases[] = {"land", "transform", "publish"};
 static const char *const failure_modes[] = {"continue", "fail_fast"};
 static const char *const overlap_modes[] = {"queue", "skip", "cancel_older"};
@@ -44,34 +43,6 @@ definition_task_path(const Definition *def, int task, const char *sub)
 	if (sub[0] == '\0')
 		return psprintf("$.stages[%d]", task);
 	return psprintf("$.stages[%d] (stage mapping: $%s)", task, sub);
-}
-
-void
-def_read_retry(const cJSON *object, const char *path, RetryPolicy *retry)
-{
-	const cJSON *item = def_member(object, "retry");
-	const char *problem;
-
-	if (item == NULL)
-		return;
-	path = definition_member(path, "retry");
-	if (!cJSON_IsObject(item))
-		definition_error(path, "\"retry\" must be an object", NULL);
-	definition_check_keys(item, path, retry_keys, lengthof(retry_keys));
-	retry->max_attempts = def_integer(item, path, "max_attempts", 1, 1000, retry->max_attempts);
-	retry->initial_delay_ms = def_duration(item, path, "initial_delay", 0, retry->initial_delay_ms);
-	/* A first delay above the default maximum says what the maximum is. */
-	retry->max_delay_ms = def_duration(item, path, "max_delay", 0,
-										  Max(retry->max_delay_ms, retry->initial_delay_ms));
-	retry->multiplier = def_number(item, path, "multiplier", retry->multiplier);
-	retry->jitter = def_number(item, path, "jitter", retry->jitter);
-	problem = retry_policy_check(retry);
-	if (problem != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid retry policy"),
-				 errdetail("JSON path: %s", path),
-				 errhint("%s", problem)));
 }
 
 static void
@@ -208,6 +179,7 @@ read_task(const Definition *def, const cJSON *item, int no, const RetryPolicy *r
 	task->retry = *retry;
 	def_read_retry(item, path, &task->retry);
 	task->timeout_ms = def_duration(item, path, "timeout", 1, 0);
+	task->task_timeout_ms = def_duration(item, path, "task_timeout", 1, 0);
 	task->is_enabled = def_boolean(item, path, "enabled", true);
 	read_run_if(def, item, no);
 	read_limits(def, item, no);
@@ -275,6 +247,30 @@ read_tasks(Definition *def, const cJSON *root, const RetryPolicy *retry)
 	def_order_tasks(def);
 }
 
+/* How long runs stay in the log: null, like 0, says for ever. */
+static void
+read_retention(Definition *def, const cJSON *root)
+{
+	const cJSON *item = def_member(root, "retention");
+	const char *path = "$.retention";
+
+	def->retention_age_ms = def->retention_runs = -1;
+	if (item == NULL)
+		return;
+	if (cJSON_IsNull(item))
+	{
+		def->retention_age_ms = def->retention_runs = 0;
+		return;
+	}
+	if (!cJSON_IsObject(item))
+		definition_error(path, "\"retention\" must be an object or null",
+						 "Write {\"age\": \"30 days\", \"runs\": 1000}; null keeps runs for ever.");
+	definition_check_keys(item, path, retention_keys, lengthof(retention_keys));
+	def->retention_age_ms = cJSON_IsNull(def_member(item, "age")) ? 0 : def_duration(item, path, "age", 0, -1);
+	def->retention_runs = cJSON_IsNull(def_member(item, "runs")) ? 0 :
+		def_integer(item, path, "runs", 0, MAX_RETENTION_RUNS, -1);
+}
+
 Definition *
 definition_parse(const cJSON *root, bool from_stages)
 {
@@ -291,6 +287,7 @@ definition_parse(const cJSON *root, bool from_stages)
 	def->on_failure = def_word(root, "$", "on_failure", failure_modes, lengthof(failure_modes), "continue");
 	def->on_overlap = def_word(root, "$", "on_overlap", overlap_modes, lengthof(overlap_modes), "queue");
 	def->priority = def_integer(root, "$", "priority", -1000, 1000, 0);
+	read_retention(def, root);
 	def_read_retry(root, "$", &retry);
 	read_parameters(def, root);
 	read_tasks(def, root, &retry);

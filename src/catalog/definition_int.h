@@ -11,6 +11,7 @@
 #define WEIR_DEFINITION_INT_H
 
 #include "definition.h"
+#include "nodes/pg_list.h"
 #include "utils/hsearch.h"
 
 /* Entry of the hash table of task names. */
@@ -19,6 +20,9 @@ typedef struct TaskIndex
 	char		name[NAMEDATALEN];	/* key */
 	int			no;
 } TaskIndex;
+
+/* ten years, in milliseconds */
+#define MAX_DURATION_MS		((int64) 3650 * 24 * 60 * 60 * 1000)
 
 /* defread.c */
 extern const cJSON *def_member(const cJSON *object, const char *key);
@@ -31,16 +35,22 @@ extern int64 def_duration(const cJSON *object, const char *path, const char *key
 /* One of a list of words; the result is the list's. */
 extern const char *def_word(const cJSON *object, const char *path, const char *key,
 							const char *const *words, int nwords, const char *absent);
+/* The text of an interval in milliseconds, a month counted as 30 days; -1 if it is none. */
+extern int64 def_interval_ms(const char *text);
 extern void def_identifier(const char *name, const char *path, const char *what);
 /* "near What: a, b, c." */
 extern char *def_list_hint(const char *what, const char *const *known, int nknown, const char *near);
 
 /* definition.c */
-extern void def_read_retry(const cJSON *object, const char *path, RetryPolicy *retry);
 extern const TaskKind *def_read_kind(const char *path, const char *kind, const char *name);
 
 /* defitem.c: the task inside the for_each task no, or nothing for another kind */
 extern void def_read_item_task(const Definition *def, int no, const RetryPolicy *retry);
+
+/* defsql.c: what the spec of a SQL task says beside "sql"; path is the spec's, owner the pipeline's */
+extern void def_check_sql_spec(const DefTask *task, const char *path, Oid owner);
+/* Its parsed statements; path is that of "sql" */
+extern void def_check_statements(const DefTask *task, const char *path, List *statements);
 
 /* defdepend.c: edges of task no, whose names are in the index; then waves and cycles */
 extern void def_read_dependencies(Definition *def, const cJSON *item, int no, HTAB *index);

@@ -18,8 +18,6 @@
 #include "definition_int.h"
 #include "json.h"
 
-/* ten years, in milliseconds */
-#define MAX_DURATION_MS		((int64) 3650 * 24 * 60 * 60 * 1000)
 #define MAX_TEXT			10000
 
 void
@@ -130,8 +128,8 @@ def_number(const cJSON *object, const char *path, const char *key, double absent
 }
 
 /* The text of an interval in milliseconds, a month counted as 30 days; -1 if it is none. */
-static int64
-interval_ms(const char *text)
+int64
+def_interval_ms(const char *text)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Interval   *volatile interval = NULL;
@@ -170,7 +168,7 @@ def_duration(const cJSON *object, const char *path, const char *key, int64 least
 	if (item == NULL)
 		return absent;
 	if (cJSON_IsString(item))
-		ms = strlen(item->valuestring) > 200 ? -1 : interval_ms(item->valuestring);
+		ms = strlen(item->valuestring) > 200 ? -1 : def_interval_ms(item->valuestring);
 	else if (json_double(item, &seconds))
 		ms = seconds < 0 ? -1 : seconds > MAX_DURATION_MS / 1000 ? MAX_DURATION_MS + 1 : (int64) (seconds * 1000);
 	else

@@ -11,6 +11,7 @@
 
 #include "catalogutil.h"
 #include "compat.h"
+#include "definition.h"
 #include "json.h"
 #include "options.h"
 
@@ -27,7 +28,8 @@ typedef enum OptionType
 	OPTION_SECONDS,
 	OPTION_BOOLEAN,
 	OPTION_LIMIT,
-	OPTION_HEADERS
+	OPTION_HEADERS,
+	OPTION_RETRY
 } OptionType;
 
 typedef struct OptionRule
@@ -45,13 +47,16 @@ static const OptionRule rules[] = {
 	{"adf", "api_version", OPTION_API_VERSION, false},
 	{"adf", "correlation_parameter", OPTION_IDENTIFIER, false},
 	{"adf", "settle_seconds", OPTION_SECONDS, false},
+	{"adf", "retry", OPTION_RETRY, false},
 	{"adf", "max_concurrency", OPTION_LIMIT, false},
 	{"adf", "max_starts_per_minute", OPTION_LIMIT, false},
 	{"databricks", "settle_seconds", OPTION_SECONDS, false},
+	{"databricks", "retry", OPTION_RETRY, false},
 	{"databricks", "max_concurrency", OPTION_LIMIT, false},
 	{"databricks", "max_starts_per_minute", OPTION_LIMIT, false},
 	{"http", "default_headers", OPTION_HEADERS, false},
 	{"http", "idempotent", OPTION_BOOLEAN, false},
+	{"http", "retry", OPTION_RETRY, false},
 	{"http", "max_concurrency", OPTION_LIMIT, false},
 	{"http", "max_starts_per_minute", OPTION_LIMIT, false},
 };
@@ -118,6 +123,17 @@ check_headers(const char *key, const cJSON *headers)
 	}
 }
 
+/* The default of tasks that use the connection. */
+static void
+check_retry(const cJSON *item)
+{
+	RetryPolicy policy = retry_policy_default();
+	cJSON	   *object = cJSON_CreateObject();
+
+	cJSON_AddItemReferenceToObject(object, "retry", (cJSON *) item);
+	def_read_retry(object, "$", &policy);
+}
+
 static void
 check_option(const OptionRule *rule, const cJSON *item)
 {
@@ -154,6 +170,9 @@ check_option(const OptionRule *rule, const cJSON *item)
 			break;
 		case OPTION_HEADERS:
 			check_headers(rule->key, item);
+			break;
+		case OPTION_RETRY:
+			check_retry(item);
 			break;
 	}
 }

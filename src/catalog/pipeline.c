@@ -93,7 +93,7 @@ check_owner_can_work(Oid owner)
 
 /* Read the definition and check everything.  SPI connected. */
 static Definition *
-read_definition(const cJSON *root)
+read_definition(const cJSON *root, Oid owner)
 {
 	Definition *def;
 
@@ -101,7 +101,7 @@ read_definition(const cJSON *root)
 		def = definition_parse(jobformat_convert(root), true);
 	else
 		def = definition_parse(root, false);
-	definition_check(def);
+	definition_check(def, owner);
 	return def;
 }
 
@@ -160,7 +160,8 @@ weir_create_pipeline(PG_FUNCTION_ARGS)
 	weir_enter(&scope);
 	weir_require_admin(scope.caller, "create pipelines");
 	check_owner_can_work(scope.caller);
-	def = read_definition(root);
+	def = read_definition(root, scope.caller);
+	definition_check_calls(def, name, scope.caller);
 	pipeline_id = insert_pipeline(name, description ? description : def->description, scope.caller);
 	pipeline_store_version(pipeline_id, 1, def, PG_GETARG_DATUM(1), scope.caller);
 	engine_wake_at_commit(ENGINE_WAKE_DEFINITION);
@@ -222,7 +223,8 @@ weir_alter_pipeline(PG_FUNCTION_ARGS)
 	row = lock_pipeline(name);
 	weir_require_owner(scope.caller, row.owner, psprintf("alter pipeline \"%s\"", name));
 	check_owner_can_work(row.owner);
-	def = read_definition(root);
+	def = read_definition(root, row.owner);
+	definition_check_calls(def, name, scope.caller);
 
 	/* Not current_version + 1: a pipeline registered from outside has none. */
 	values[0] = Int64GetDatum(row.pipeline_id);

@@ -14,6 +14,7 @@
 
 #include "access.h"
 #include "catalogutil.h"
+#include "engine.h"
 #include "json.h"
 #include "pipelinestore.h"
 
@@ -73,8 +74,13 @@ task_row(const DefTask *task, int no)
 	cJSON_AddItemToObject(row, "max_ms", json_from_int64(task->retry.max_delay_ms));
 	cJSON_AddNumberToObject(row, "multiplier", task->retry.multiplier);
 	cJSON_AddNumberToObject(row, "jitter", task->retry.jitter);
+	cJSON_AddStringToObject(row, "backoff", retry_backoff_name(task->retry.backoff));
+	if (task->retry.on != NULL)
+		cJSON_AddItemReferenceToObject(row, "retry_on", (cJSON *) task->retry.on);
 	if (task->timeout_ms > 0)
 		cJSON_AddItemToObject(row, "timeout_ms", json_from_int64(task->timeout_ms));
+	if (task->task_timeout_ms > 0)
+		cJSON_AddItemToObject(row, "task_timeout_ms", json_from_int64(task->task_timeout_ms));
 	cJSON_AddStringToObject(row, "run_if", run_if_name(task->run_if));
 	cJSON_AddBoolToObject(row, "is_enabled", task->is_enabled);
 	if (task->pool)
@@ -115,14 +121,16 @@ store_tasks(int64 pipeline_id, int version, const Definition *def)
 	values[1] = Int32GetDatum(version);
 	values[2] = catalog_jsonb(json_text(rows));
 	weir_spi("INSERT INTO weir.task (pipeline_id, version, task_no, name, kind, connection_name, phase, spec, "
-			 "max_attempts, retry_initial_ms, retry_max_ms, retry_multiplier, retry_jitter, attempt_timeout, "
+			 "max_attempts, retry_initial_ms, retry_max_ms, retry_multiplier, retry_jitter, retry_backoff, retry_on, attempt_timeout, task_timeout, "
 			 "run_if, is_enabled, pool, pool_slots, priority, wave, upstream_count, parent_no, concurrency) "
 			 "SELECT $1, $2, r.no, r.name, r.kind, r.connection, r.phase, r.spec, r.max_attempts, r.initial_ms, "
-			 "r.max_ms, r.multiplier, r.jitter, r.timeout_ms * interval '1 millisecond', r.run_if, r.is_enabled, "
+			 "r.max_ms, r.multiplier, r.jitter, r.backoff, r.retry_on, r.timeout_ms * interval '1 millisecond', "
+			 "r.task_timeout_ms * interval '1 millisecond', r.run_if, r.is_enabled, "
 			 "r.pool, r.pool_slots, r.priority, r.wave, r.upstream, r.parent, r.concurrency "
 			 "FROM jsonb_to_recordset($3) AS r (no integer, name text, kind text, connection text, phase text, "
 			 "spec jsonb, max_attempts integer, initial_ms bigint, max_ms bigint, multiplier double precision, "
-			 "jitter double precision, timeout_ms bigint, run_if text, is_enabled boolean, pool text, pool_slots integer, priority integer, wave integer, upstream integer, "
+			 "jitter double precision, backoff text, retry_on jsonb, timeout_ms bigint, task_timeout_ms bigint, run_if text, is_enabled boolean, "
+			 "pool text, pool_slots integer, priority integer, wave integer, upstream integer, "
 			 "parent integer, concurrency integer)",
 			 3, types, values, NULL);
 }
@@ -159,9 +167,9 @@ store_dependencies(int64 pipeline_id, int version, const Definition *def)
 void
 pipeline_store_version(int64 pipeline_id, int version, const Definition *def, Datum document, Oid caller)
 {
-	static const Oid types[] = {INT8OID, INT4OID, JSONBOID, INT4OID, INT8OID, REGROLEOID, TEXTOID, TEXTOID, INT4OID};
-	Datum		values[9];
-	char		nulls[] = "         ";
+	static const Oid types[] = {INT8OID, INT4OID, JSONBOID, INT4OID, INT8OID, REGROLEOID, TEXTOID, TEXTOID, INT4OID, INT8OID, INT4OID};
+	Datum		values[11];
+	char		nulls[] = "           ";
 
 	values[0] = Int64GetDatum(pipeline_id);
 	values[1] = Int32GetDatum(version);
@@ -173,10 +181,17 @@ pipeline_store_version(int64 pipeline_id, int version, const Definition *def, Da
 	values[6] = catalog_text(def->on_failure);
 	values[7] = catalog_text(def->on_overlap);
 	values[8] = Int32GetDatum(def->priority);
+	values[9] = Int64GetDatum(def->retention_age_ms);
+	nulls[9] = def->retention_age_ms < 0 ? 'n' : ' ';
+	values[10] = Int32GetDatum(def->retention_runs);
+	nulls[10] = def->retention_runs < 0 ? 'n' : ' ';
 	weir_spi("INSERT INTO weir.pipeline_version (pipeline_id, version, definition, max_concurrent_runs, "
-			 "run_timeout, created_by, on_failure, on_overlap, priority) "
-			 "VALUES ($1, $2, $3, $4, $5 * interval '1 millisecond', $6, $7, $8, $9)",
-			 9, types, values, nulls);
+			 "run_timeout, created_by, on_failure, on_overlap, priority, retention_age, retention_runs) "
+			 "VALUES ($1, $2, $3, $4, $5 * interval '1 millisecond', $6, $7, $8, $9, "
+			 "$10 * interval '1 millisecond', $11)",
+			 11, types, values, nulls);
+	if (def->retention_age_ms >= 0 || def->retention_runs >= 0)
+		engine_wake_at_commit(ENGINE_WAKE_LIMITS);
 	store_parameters(pipeline_id, version, def);
 	store_tasks(pipeline_id, version, def);
 	store_dependencies(pipeline_id, version, def);

@@ -11,11 +11,15 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "jit/jit.h"
+#include "optimizer/cost.h"
+#include "optimizer/optimizer.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/plancache.h"
 
 #include "access.h"
 
@@ -23,9 +27,36 @@ typedef struct PlanEntry
 {
 	const char *sql;			/* key: the literal's address */
 	SPIPlanPtr	plan;
+	uint64		executions;		/* of all its plans */
 } PlanEntry;
 
+typedef struct Planner
+{
+	bool		seqscan;
+	bool		bitmapscan;
+	bool		hashjoin;
+	bool		mergejoin;
+	bool		jit;
+	int			cache_mode;
+	double		page_cost;
+	double		tuple_cost;
+	double		index_tuple_cost;
+} Planner;
+
 static HTAB *plans = NULL;
+static bool indexes_preferred = false;
+
+/*
+ * A plan made for a table of ten rows is kept while it grows to a million.
+ * The planner looks at the real size of tables, but only when it plans: so it
+ * plans again at the 4th, 16th, 64th, ... execution.
+ */
+static bool
+is_due(uint64 executions)
+{
+	return executions > 1 && (executions & (executions - 1)) == 0 &&
+		(executions & UINT64CONST(0x5555555555555555)) != 0;
+}
 
 static SPIPlanPtr
 plan_for(const char *sql, int nargs, const Oid *types)
@@ -45,7 +76,17 @@ plan_for(const char *sql, int nargs, const Oid *types)
 
 	entry = hash_search(plans, &sql, HASH_ENTER, &found);
 	if (!found)
+	{
 		entry->plan = NULL;
+		entry->executions = 0;
+	}
+	if (is_due(++entry->executions) && entry->plan != NULL)
+	{
+		SPIPlanPtr	old = entry->plan;
+
+		entry->plan = NULL;
+		SPI_freeplan(old);
+	}
 	if (entry->plan == NULL)
 	{
 		SPIPlanPtr	plan = SPI_prepare(sql, nargs, (Oid *) types);
@@ -59,12 +100,66 @@ plan_for(const char *sql, int nargs, const Oid *types)
 	return entry->plan;
 }
 
+void
+weir_prefer_indexes(bool prefer)
+{
+	indexes_preferred = prefer;
+}
+
+static void
+set_planner(const Planner *planner)
+{
+	enable_seqscan = planner->seqscan;
+	enable_bitmapscan = planner->bitmapscan;
+	enable_hashjoin = planner->hashjoin;
+	enable_mergejoin = planner->mergejoin;
+	jit_enabled = planner->jit;
+	plan_cache_mode = planner->cache_mode;
+	random_page_cost = planner->page_cost;
+	cpu_tuple_cost = planner->tuple_cost;
+	cpu_index_tuple_cost = planner->index_tuple_cost;
+}
+
+/*
+ * Every statement of ours finds its rows by an index, one after the other,
+ * starting from the few it was given.  So finding a row is cheap and looking
+ * at one dear, and joins are nested loops; one plan is as good for one id as
+ * for five hundred.  Bitmap scans are out because they never mark what is
+ * dead in an index, and the indexes of what is queued, ready and live turn
+ * over with every run.
+ *
+ * The planner's switches are set for the moment of this one statement, and
+ * by hand: going through the settings' machinery each time would cost more
+ * than the statement.
+ */
+static int
+execute_by_index(SPIPlanPtr plan, const Datum *values, const char *nulls)
+{
+	static const Planner by_index = {false, false, false, false, false, PLAN_CACHE_MODE_FORCE_GENERIC_PLAN, 0.01, 1.0, 1.0};
+	Planner		saved = {enable_seqscan, enable_bitmapscan, enable_hashjoin, enable_mergejoin, jit_enabled, plan_cache_mode,
+	random_page_cost, cpu_tuple_cost, cpu_index_tuple_cost};
+	volatile int rc = SPI_ERROR_ARGUMENT;
+
+	set_planner(&by_index);
+	PG_TRY();
+	{
+		rc = SPI_execute_plan(plan, (Datum *) values, nulls, false, 0);
+	}
+	PG_FINALLY();
+	{
+		set_planner(&saved);
+	}
+	PG_END_TRY();
+	return rc;
+}
+
 uint64
 weir_spi(const char *sql, int nargs, const Oid *types, const Datum *values, const char *nulls)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	SPIPlanPtr	plan = plan_for(sql, nargs, types);
-	int			rc = SPI_execute_plan(plan, (Datum *) values, nulls, false, 0);
+	int			rc = indexes_preferred ? execute_by_index(plan, values, nulls) :
+		SPI_execute_plan(plan, (Datum *) values, nulls, false, 0);
 
 	/* SPI leaves its own context current; what callers read must live in theirs. */
 	MemoryContextSwitchTo(caller);

@@ -21,6 +21,7 @@ typedef struct Render
 	void	   *arg;
 	size_t		left;			/* bytes that may still come out */
 	StrBuf	   *out;			/* of the text being rendered */
+	bool		keep_unknown;	/* no value and no error: the reference stays */
 } Render;
 
 static cJSON *render_item(const cJSON *item, Render *render, int depth,
@@ -83,6 +84,13 @@ resolve_value(const RefPath *path, Render *render, int depth, char **error)
 {
 	cJSON	   *value = render->resolve(path, render->arg, error);
 
+	if (value == NULL && *error == NULL && render->keep_unknown)
+	{
+		char	   *text = mem_printf("{{%s}}", path->text);
+
+		value = checked(cJSON_CreateString(text));
+		mem_free(text);
+	}
 	if (value == NULL)
 	{
 		if (*error == NULL)
@@ -247,7 +255,16 @@ render_item(const cJSON *item, Render *render, int depth, char **error)
 cJSON *
 ref_render_json(const cJSON *spec, RefResolver resolve, void *arg, char **error)
 {
-	Render		render = {resolve, arg, REF_MAX_TEXT, NULL};
+	Render		render = {resolve, arg, REF_MAX_TEXT, NULL, false};
+
+	*error = NULL;
+	return render_item(spec, &render, 0, error);
+}
+
+cJSON *
+ref_render_known(const cJSON *spec, RefResolver resolve, void *arg, char **error)
+{
+	Render		render = {resolve, arg, REF_MAX_TEXT, NULL, true};
 
 	*error = NULL;
 	return render_item(spec, &render, 0, error);
@@ -256,7 +273,7 @@ ref_render_json(const cJSON *spec, RefResolver resolve, void *arg, char **error)
 char *
 ref_render_text(const char *text, RefResolver resolve, void *arg, char **error)
 {
-	Render		render = {resolve, arg, REF_MAX_TEXT, NULL};
+	Render		render = {resolve, arg, REF_MAX_TEXT, NULL, false};
 
 	*error = NULL;
 	return render_text(text, &render, error);

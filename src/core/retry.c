@@ -27,6 +27,52 @@ retry_policy_default(void)
 	return policy;
 }
 
+static const char *const backoff_names[] = {
+	[RETRY_EXPONENTIAL] = "exponential",
+	[RETRY_LINEAR] = "linear",
+	[RETRY_FIXED] = "fixed",
+};
+
+bool
+retry_backoff_parse(const char *name, RetryBackoff *backoff)
+{
+	for (size_t i = 0; name != NULL && i < lengthof(backoff_names); i++)
+	{
+		if (strcmp(backoff_names[i], name) == 0)
+		{
+			*backoff = (RetryBackoff) i;
+			return true;
+		}
+	}
+	return false;
+}
+
+const char *
+retry_backoff_name(RetryBackoff backoff)
+{
+	return (size_t) backoff < lengthof(backoff_names) ? backoff_names[backoff] : "unknown";
+}
+
+void
+retry_policy_inherit(RetryPolicy *policy, const RetryPolicy *base)
+{
+	if ((policy->given & RETRY_GIVEN_MAX_ATTEMPTS) == 0)
+		policy->max_attempts = base->max_attempts;
+	if ((policy->given & RETRY_GIVEN_INITIAL_DELAY) == 0)
+		policy->initial_delay_ms = base->initial_delay_ms;
+	/* A first delay above the maximum that was not given says what the maximum is. */
+	if ((policy->given & RETRY_GIVEN_MAX_DELAY) == 0)
+		policy->max_delay_ms = Max(base->max_delay_ms, policy->initial_delay_ms);
+	if ((policy->given & RETRY_GIVEN_MULTIPLIER) == 0)
+		policy->multiplier = base->multiplier;
+	if ((policy->given & RETRY_GIVEN_JITTER) == 0)
+		policy->jitter = base->jitter;
+	if ((policy->given & RETRY_GIVEN_BACKOFF) == 0)
+		policy->backoff = base->backoff;
+	if ((policy->given & RETRY_GIVEN_ON) == 0)
+		policy->on = base->on;
+}
+
 /* Comparisons are written so that NaN fails them */
 const char *
 retry_policy_check(const RetryPolicy *policy)
@@ -80,6 +126,23 @@ exponential_delay(const RetryPolicy *policy, int attempt_no, double max_delay)
 	return clamp(delay, 0.0, max_delay);
 }
 
+static double
+base_delay(const RetryPolicy *policy, int attempt_no, double max_delay)
+{
+	double		delay = clamp((double) policy->initial_delay_ms, 0.0, max_delay);
+
+	switch (policy->backoff)
+	{
+		case RETRY_FIXED:
+			return delay;
+		case RETRY_LINEAR:
+			return clamp(delay * Max(attempt_no, 1), 0.0, max_delay);
+		case RETRY_EXPONENTIAL:
+			break;
+	}
+	return exponential_delay(policy, attempt_no, max_delay);
+}
+
 /*
  * Jitter spreads the retries of tasks that failed together.  At the cap it
  * only ever shortens, by folding the part above the maximum back: clamping
@@ -93,7 +156,7 @@ retry_delay_ms(const RetryPolicy *policy, int attempt_no, double random01,
 	double		max_delay = clamp((double) policy->max_delay_ms, 0.0,
 								  (double) RETRY_MAX_DELAY_MS);
 	double		jitter = clamp(policy->jitter, 0.0, 1.0);
-	double		base = exponential_delay(policy, attempt_no, max_delay);
+	double		base = base_delay(policy, attempt_no, max_delay);
 	double		delay;
 
 	random01 = clamp(random01, 0.0, 1.0);

@@ -26,11 +26,12 @@
  *	     |          |  ^       |      +--> failed    --+
  *	     |          |  |retry  |      +--> timed_out --+ repair: back to
  *	     |          |  +-------+      +--> cancelled --+ waiting or ready
- *	     |          +--> failed | cancelled | blocked | skipped
+ *	     |          +--> failed | timed_out | cancelled | blocked | skipped
  *	     +--> blocked | skipped (repair: waiting or ready) | cancelled | reused
  *
  * ready --> failed is an error before any attempt could be started, such as
- * a reference that has no value.
+ * a reference that has no value; ready --> timed_out is a task timeout that
+ * strikes while a retry waits.
  *
  * Attempt
  *
@@ -77,7 +78,7 @@ static const StatusInfo task_info[TASK_STATUS_COUNT] = {
 		BIT(TASK_SKIPPED) | BIT(TASK_REUSED), false},
 	[TASK_READY] = {"ready",
 		BIT(TASK_RUNNING) | BIT(TASK_FAILED) | BIT(TASK_CANCELLED) |
-		BIT(TASK_BLOCKED) | BIT(TASK_SKIPPED), false},
+		BIT(TASK_BLOCKED) | BIT(TASK_SKIPPED) | BIT(TASK_TIMED_OUT), false},
 	[TASK_RUNNING] = {"running",
 		BIT(TASK_READY) | BIT(TASK_SUCCEEDED) | BIT(TASK_FAILED) |
 		BIT(TASK_TIMED_OUT) | BIT(TASK_CANCELLED), false},

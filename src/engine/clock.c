@@ -80,7 +80,10 @@ move_flights(Conductor *c, int64 by)
 	while ((flight = hash_seq_search(&seq)) != NULL)
 	{
 		move(&flight->deadline_ms, by);
-		if (by < 0)
+		move(&flight->task_deadline_ms, by);
+		if (flight->kind != NULL && flight->kind->is_waiting)
+			waiting_clock_set(flight, by);
+		else if (by < 0)
 			move(&flight->due_ms, by);
 		flight->started_ms += by;
 		flight->ending_since_ms += by;
@@ -102,9 +105,17 @@ move_rows(int64 by)
 			 "(SELECT t.task_run_id FROM weir.task_run t WHERE t.status = 'ready' AND t.not_before > clock_timestamp() "
 			 "ORDER BY t.task_run_id FOR NO KEY UPDATE SKIP LOCKED)",
 			 1, types, values, NULL);
-	weir_spi("UPDATE weir.attempt SET deadline = deadline + $1 * interval '1 millisecond' WHERE (task_run_id, attempt_no) IN "
+	weir_spi("UPDATE weir.task_run SET deadline = deadline + $1 * interval '1 millisecond' WHERE task_run_id IN "
+			 "(SELECT t.task_run_id FROM weir.task_run t WHERE t.status = 'ready' AND t.deadline IS NOT NULL "
+			 "ORDER BY t.task_run_id FOR NO KEY UPDATE SKIP LOCKED)",
+			 1, types, values, NULL);
+	weir_spi("UPDATE weir.attempt SET deadline = deadline + $1 * interval '1 millisecond', "
+			 "task_deadline = task_deadline + $1 * interval '1 millisecond' WHERE (task_run_id, attempt_no) IN "
 			 "(SELECT a.task_run_id, a.attempt_no FROM weir.attempt a WHERE a.status IN ('intended', 'started') AND a.deadline IS NOT NULL "
 			 "ORDER BY a.task_run_id FOR NO KEY UPDATE SKIP LOCKED)",
+			 1, types, values, NULL);
+	weir_spi("UPDATE weir.attempt a SET kind_state = jsonb_set(a.kind_state, '{due_ms}', to_jsonb((a.kind_state->>'due_ms')::bigint + $1)) "
+			 "WHERE a.status IN ('intended', 'started') AND a.kind_state->>'wait' = 'for'",
 			 1, types, values, NULL);
 }
 
@@ -125,6 +136,7 @@ clock_follow(Conductor *c)
 	move_rows(by);
 	conductor_commit(c);
 	c->wake = ENGINE_WAKE_ALL;
+	upkeep_soon(c);
 	c->has_verdicts = true;		/* as when defer_until_ms is over */
 	c->defer_until_ms = c->worker_retry_ms = NEVER;
 }

@@ -18,6 +18,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "access.h"
 #include "compat.h"
 #include "conductor_int.h"
 #include "engine.h"
@@ -80,6 +81,7 @@ weir_conduct(PG_FUNCTION_ARGS)
 	{
 		if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 			elog(ERROR, "could not connect to SPI");
+		weir_prefer_indexes(true);
 		c = conductor_create(true);
 		conductor_recover(c);
 		conduct_until_idle(c, until_ms);
@@ -87,6 +89,7 @@ weir_conduct(PG_FUNCTION_ARGS)
 	}
 	PG_FINALLY();
 	{
+		weir_prefer_indexes(false);
 		conductor_destroy(c);
 		conductor_unlock();
 	}

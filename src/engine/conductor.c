@@ -31,7 +31,6 @@
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
-#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -96,6 +95,7 @@ conductor_create(bool in_session)
 	clock_start(c);
 	c->wake = ENGINE_WAKE_ALL;
 	c->defer_until_ms = c->ready_due_ms = c->run_deadline_ms = c->worker_retry_ms = c->limit_due_ms = NEVER;
+	upkeep_start(c);
 	running = c;
 	c->mux = httpmux_create();
 	c->signin = signin_create(c->mux, get_secret);
@@ -161,6 +161,7 @@ conductor_next_due(Conductor *c)
 
 	if (c->wake != 0 || c->has_verdicts)
 		return 0;
+	due = Min(due, c->upkeep_due_ms);
 	hash_seq_init(&seq, c->flights);
 	while ((flight = hash_seq_search(&seq)) != NULL)
 	{
@@ -177,7 +178,19 @@ conductor_next_due(Conductor *c)
 bool
 conductor_is_idle(Conductor *c)
 {
-	return hash_get_num_entries(c->flights) == 0 && conductor_next_due(c) == NEVER;
+	HASH_SEQ_STATUS seq;
+	Flight	   *flight;
+
+	if (conductor_next_due(c) != NEVER)
+		return false;
+	hash_seq_init(&seq, c->flights);
+	while ((flight = hash_seq_search(&seq)) != NULL)
+		if (!waiting_is_open(flight))
+		{
+			hash_seq_term(&seq);
+			return false;
+		}
+	return true;
 }
 
 /* Attempts that ran out of time. */
@@ -190,7 +203,7 @@ check_deadlines(Conductor *c, int64 now)
 	hash_seq_init(&seq, c->flights);
 	while ((flight = hash_seq_search(&seq)) != NULL)
 		if (flight->ending == SQL_CANCEL_NONE && flight->deadline_ms <= now)
-			flight_end(c, flight, SQL_CANCEL_TIMEOUT);
+			flight_end(c, flight, flight->task_deadline_ms <= now ? SQL_CANCEL_TASK_TIMEOUT : SQL_CANCEL_TIMEOUT);
 }
 
 void
@@ -202,7 +215,7 @@ conductor_cycle(Conductor *c)
 	c->connections = NIL;
 	c->did_work = false;
 	clock_follow(c);
-	c->wake |= take_wake_bits();
+	c->wake |= upkeep_take_bits(c, take_wake_bits());
 	httpmux_drive(c->mux);
 	flights_transfers(c);
 
@@ -217,6 +230,7 @@ conductor_cycle(Conductor *c)
 		c->wake |= ENGINE_WAKE_TASK;
 	check_deadlines(c, now);
 	sqlpool_terminate_overdue(c, now);
+	waiting_due(c, now);
 
 	if (c->wake != 0 || c->has_verdicts || c->ready_due_ms <= now)
 	{
@@ -224,13 +238,18 @@ conductor_cycle(Conductor *c)
 
 		c->wake = 0;
 		conductor_begin(c);
+		if (wake & ENGINE_WAKE_RUN)
+			subrun_take_in(c);
 		flights_write(c);
 		if (wake & ENGINE_WAKE_REQUEST)
 			intake_requests(c);
 		if (wake & ENGINE_WAKE_TASK)
 			sqlpool_check(c);
 		if (c->run_deadline_ms <= now)
+		{
 			intake_run_deadlines(c);
+			intake_task_deadlines(c);
+		}
 		/* A run that ended in this very transaction wakes us again. */
 		if (wake & ~ENGINE_WAKE_TASK)
 			intake_runs(c);
@@ -244,6 +263,7 @@ conductor_cycle(Conductor *c)
 		sqlpool_run_here(c);
 	else
 		sqlpool_hand_over(c);
+	upkeep_slice(c);
 }
 
 /* Wait for latch, sockets or the nearest deadline. */
@@ -269,6 +289,7 @@ conductor_wait(Conductor *c)
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
 		c->wake = ENGINE_WAKE_ALL;
+		upkeep_soon(c);
 	}
 }
 
@@ -320,28 +341,6 @@ extension_usable(bool *absent)
 	return usable;
 }
 
-/*
- * Every statement of ours finds its rows by an index.  Plans are made while
- * the tables are small and kept while they grow: without this the first runs
- * of a new installation leave plans that read whole tables.  Bitmap scans
- * are out because they never mark what is dead in an index, and the indexes
- * of what is queued, ready and live turn over with every run.  Nothing is
- * materialised: what a table thought to be small is compared with, row by row,
- * would be a product of all pairs.
- */
-static void
-prefer_indexes(void)
-{
-	static const char *const options[] = {
-		"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "enable_material", "jit"
-	};
-
-	for (size_t i = 0; i < lengthof(options); i++)
-		SetConfigOption(options[i], "off", PGC_USERSET, PGC_S_SESSION);
-	/* ... and one is as good for one id as for five hundred. */
-	SetConfigOption("plan_cache_mode", "force_generic_plan", PGC_USERSET, PGC_S_SESSION);
-}
-
 void
 conductor_main(Datum main_arg)
 {
@@ -371,7 +370,7 @@ conductor_main(Datum main_arg)
 	/* A session in weir.conduct() may hold it; sleep until it is done. */
 	(void) conductor_lock(true);
 
-	prefer_indexes();
+	weir_prefer_indexes(true);
 	c = conductor_create(false);
 	before_shmem_exit(conductor_exit, (Datum) 0);
 	pgstat_report_appname("weir conductor");

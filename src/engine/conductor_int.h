@@ -13,6 +13,7 @@
 
 #include "access.h"
 #include "catalog.h"
+#include "engine.h"
 #include "httpmux.h"
 #include "kind.h"
 #include "shmem.h"
@@ -32,14 +33,20 @@ typedef struct Flight
 	Oid			owner;
 	const TaskKind *kind;
 	MemoryContext cxt;			/* owns everything below */
-	int64		deadline_ms;	/* attempt timeout, epoch; NEVER for none */
+	int64		deadline_ms;	/* attempt or task timeout, epoch; NEVER for none */
+	int64		task_deadline_ms;	/* the latter; NEVER for none */
 	int			ending;			/* SQL_CANCEL_*: being cancelled, and why */
 	int64		ending_since_ms;
 	bool		runs_sql;		/* a SQL worker takes it */
 	bool		terminated;		/* SQL: its worker was told to go */
 	int			slot;			/* SQL: index of the worker slot, -1 not handed over yet */
 
-	/* HTTP kinds only */
+	/* Waits for a condition in SQL only */
+	bool		look_due;		/* as soon as there is a worker */
+	bool		looking;		/* a worker looks, or is to: slot is used as for SQL */
+	int64		looks;			/* so far, as committed */
+
+	/* HTTP kinds only; spec, kind_state and due_ms also those that wait */
 	Connection *connection;		/* NULL for none */
 	cJSON	   *spec;			/* rendered */
 	cJSON	   *reference;
@@ -78,8 +85,14 @@ typedef struct Conductor
 	bool		did_work;		/* in this cycle's transaction */
 	int64		defer_until_ms; /* somebody held a lock: look again then; NEVER */
 	int64		ready_due_ms;	/* earliest retry */
-	int64		run_deadline_ms;	/* earliest run timeout */
+	int64		run_deadline_ms;	/* earliest run timeout, or task timeout of a retry that waits */
 	int64		worker_retry_ms;	/* no SQL worker could be started: try again then */
+	int64		upkeep_due_ms;	/* next slice or sweep of the run log */
+	int64		upkeep_slice_ms;	/* the latest slice */
+	int64		upkeep_worked_ms;	/* the latest other work */
+	int64		upkeep_swept_ms;	/* end of the latest sweep; 0 none yet */
+	MemoryContext upkeep_cxt;	/* of the sweep under way */
+	struct Sweep *sweep;		/* NULL: none */
 	int64		worker_start_ms;	/* so many failed that none is tried before then */
 	int			worker_failures;	/* in a row */
 	int64		limit_due_ms;	/* a connection may be used again then */
@@ -108,9 +121,17 @@ extern bool conductor_is_idle(Conductor *c);
 /* intake.c: inside a transaction */
 extern void intake_requests(Conductor *c);
 extern void intake_runs(Conductor *c);
+extern void intake_start_run(int64 run_id); /* decide and start one that is queued; its pipeline's state is locked */
 extern void intake_run_deadlines(Conductor *c);
+extern void intake_task_deadlines(Conductor *c);
 extern void intake_next_deadlines(Conductor *c);
 extern void intake_cancel_run(Conductor *c, int64 run_id, const char *reason, int why); /* run locked */
+
+/* upkeep.c: the run log is kept small; never in a session */
+extern void upkeep_start(Conductor *c);
+extern void upkeep_soon(Conductor *c);
+extern uint32 upkeep_take_bits(Conductor *c, uint32 wake);	/* returns those for others */
+extern void upkeep_slice(Conductor *c); /* outside; has a transaction of its own */
 
 /* overlap.c: queued runs that are skipped or replace older ones */
 extern void overlap_take_in(Conductor *c);
@@ -138,6 +159,8 @@ extern void flights_transfers(Conductor *c);	/* finished exchanges -> verdicts *
 extern void flight_decide(Conductor *c, Flight *flight);	/* a verdict of an inline kind */
 extern void flight_verdict(Conductor *c, Flight *flight, KindOutcome outcome, const char *code,
 						   const char *message, bool is_user_error, bool is_retryable);
+/* output is copied; NULL for none */
+extern void flight_succeed(Conductor *c, Flight *flight, const cJSON *output);
 extern void flight_drop_verdict(Flight *flight);
 /* delay_ms -1: the polling pace */
 extern void flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_tries);
@@ -146,9 +169,25 @@ extern void flights_act(Conductor *c);	/* outside; opens a short one if needed *
 /* flightwrite.c: verdicts into the log, inside a transaction */
 extern void flights_write(Conductor *c);
 
+/* waiting.c: attempts that wait for something in the database */
+extern void waiting_intend(Conductor *c, Flight *flight);	/* inside a transaction, then: */
+extern void waiting_write(Flight *const *flights, int n);
+extern void waiting_recover(Conductor *c, Flight *flight);
+extern void waiting_due(Conductor *c, int64 now);	/* outside of transactions */
+extern void waiting_looked(Conductor *c, Flight *flight);	/* inside; may remove the flight */
+extern void waiting_end(Conductor *c, Flight *flight);
+extern void waiting_clock_set(Flight *flight, int64 by);
+extern bool waiting_is_open(const Flight *flight);	/* only somebody else can end it */
+extern bool waiting_request(Conductor *c, int64 request_id, const char *action);	/* false: not one of its actions */
+
+/* subrun.c: attempts that wait for a run of another pipeline, inside a transaction */
+extern void subrun_start(Conductor *c, Flight *flight);
+extern void subrun_recover(Conductor *c, Flight *flight);
+extern void subrun_take_in(Conductor *c);
+
 /* sqlpool.c */
+extern bool sqlpool_holds_any(Conductor *c);	/* has a worker a task of ours? */
 extern int	sqlpool_free(Conductor *c); /* how many SQL tasks could start now */
-extern bool sqlpool_has_flights(Conductor *c);
 extern void sqlpool_hand_over(Conductor *c);	/* flights without a slot get one */
 extern void sqlpool_check(Conductor *c);	/* inside a transaction: outcomes of vanished workers */
 extern void sqlpool_cancel(Flight *flight);

@@ -224,23 +224,28 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 	Datum		values[2] = {task_run_ids, rated_connections(c)};
 	uint64		n;
 	SPITupleTable *table;
-	Flight	  **http;
-	int			n_http = 0;
+	Flight	  **http,
+			  **waiting;
+	int			n_http = 0,
+				n_waiting = 0;
 
 	n = weir_spi("WITH u AS (UPDATE weir.task_run SET status = 'running', attempt_no = attempt_no + 1, "
 				 "started_at = coalesce(started_at, clock_timestamp()), not_before = NULL, error_message = NULL "
-				 "WHERE task_run_id = ANY ($1) AND status = 'ready' RETURNING task_run_id, attempt_no, run_id, task_no, kind, connection_name) "
-				 ", a AS (INSERT INTO weir.attempt (task_run_id, attempt_no, run_id, token, rated_connection, deadline) "
+				 "WHERE task_run_id = ANY ($1) AND status = 'ready' RETURNING task_run_id, attempt_no, run_id, task_no, kind, deadline, connection_name) "
+				 ", a AS (INSERT INTO weir.attempt (task_run_id, attempt_no, run_id, token, rated_connection, deadline, task_deadline) "
 				 "SELECT u.task_run_id, u.attempt_no, u.run_id, 'weir-' || i.installation_key || '-' || u.task_run_id || '-' || u.attempt_no, "
-				 "CASE WHEN u.connection_name = ANY ($2) THEN u.connection_name END, clock_timestamp() + d.attempt_timeout "
+				 "CASE WHEN u.connection_name = ANY ($2) THEN u.connection_name END, "
+				 "least(clock_timestamp() + d.attempt_timeout, coalesce(u.deadline, clock_timestamp() + d.task_timeout)), "
+				 "coalesce(u.deadline, clock_timestamp() + d.task_timeout) "
 				 "FROM u JOIN weir.run r USING (run_id) JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = u.task_no, "
-				 "weir.installation i RETURNING task_run_id, attempt_no, run_id, token, deadline) "
+				 "weir.installation i RETURNING task_run_id, attempt_no, run_id, token, deadline, task_deadline) "
 				 "SELECT a.task_run_id, a.attempt_no::bigint, a.run_id, t.kind, r.owner::oid::bigint, a.token, "
-				 "(extract(epoch FROM a.deadline) * 1000)::bigint "
+				 "ceil(extract(epoch FROM a.deadline) * 1000)::bigint, ceil(extract(epoch FROM a.task_deadline) * 1000)::bigint "
 				 "FROM a JOIN weir.task_run t ON t.task_run_id = a.task_run_id JOIN weir.run r ON r.run_id = a.run_id ORDER BY a.task_run_id",
 				 2, types, values, NULL);
 	table = SPI_tuptable;
 	http = palloc(sizeof(Flight *) * Max(n, 1));
+	waiting = palloc(sizeof(Flight *) * Max(n, 1));
 	if (n > 0)
 		c->did_work = true;
 	for (uint64 i = 0; i < n && !noop; i++)
@@ -253,6 +258,7 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 		flight->owner = (Oid) int64_column(table, i, 5, 0);
 		flight->token = MemoryContextStrdup(flight->cxt, SPI_getvalue(table->vals[i], table->tupdesc, 6));
 		flight->deadline_ms = int64_column(table, i, 7, NEVER);
+		flight->task_deadline_ms = int64_column(table, i, 8, NEVER);
 		flight->intended_at_ms = flight->started_ms = now_ms();
 		flight->runs_sql = runs_sql(flight);
 		if (flight->kind == NULL)
@@ -264,9 +270,16 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 		}
 		else if (flight->kind->is_inline && !flight->runs_sql)
 			decide_inline(c, flight);
+		else if (flight->kind->is_waiting)
+		{
+			waiting_intend(c, flight);
+			waiting[n_waiting++] = flight;
+		}
 	}
 	if (n_http > 0)
 		write_requests(http, n_http);
+	if (n_waiting > 0)
+		waiting_write(waiting, n_waiting);
 }
 
 /* Retries whose time has come are ready like everything else. */
@@ -348,9 +361,9 @@ void
 dispatch_recover(Conductor *c)
 {
 	uint64		n = weir_spi("SELECT a.task_run_id, a.attempt_no::bigint, a.run_id, t.kind, r.owner::oid::bigint, a.token, "
-							 "(extract(epoch FROM a.deadline) * 1000)::bigint, (extract(epoch FROM a.intended_at) * 1000)::bigint, "
+							 "ceil(extract(epoch FROM a.deadline) * 1000)::bigint, (extract(epoch FROM a.intended_at) * 1000)::bigint, "
 							 "a.request, a.kind_state, a.external_run_id, t.reference, d.connection_name, r.status, a.step, "
-							 "coalesce(r.cancel_reason = '" RUN_TIMEOUT_REASON "', false) "
+							 "coalesce(r.cancel_reason = '" RUN_TIMEOUT_REASON "', false), ceil(extract(epoch FROM a.task_deadline) * 1000)::bigint "
 							 "FROM weir.attempt a JOIN weir.task_run t USING (task_run_id) JOIN weir.run r ON r.run_id = a.run_id "
 							 "JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no "
 							 "WHERE a.status IN ('intended', 'started') ORDER BY a.task_run_id",
@@ -369,6 +382,7 @@ dispatch_recover(Conductor *c)
 		flight->owner = (Oid) int64_column(table, i, 5, 0);
 		flight->token = SPI_getvalue(table->vals[i], table->tupdesc, 6);
 		flight->deadline_ms = int64_column(table, i, 7, NEVER);
+		flight->task_deadline_ms = int64_column(table, i, 17, NEVER);
 		flight->intended_at_ms = int64_column(table, i, 8, 0);
 		flight->started_ms = now_ms();
 		flight->slot = WEIR_MAX_SQL_SLOTS;	/* sqlpool_check() finds out */
@@ -377,6 +391,12 @@ dispatch_recover(Conductor *c)
 			fail_attempt(c, flight, "unknown_kind", "there is no such task kind any more");
 		else if (flight->kind->is_inline && !flight->runs_sql)
 			decide_inline(c, flight);
+		else if (flight->kind->is_waiting)
+		{
+			flight->spec = json_column(table, i, 9);
+			flight->kind_state = json_column(table, i, 10);
+			waiting_recover(c, flight);
+		}
 		else if (flight->kind->is_http)
 		{
 			flight->spec = json_column(table, i, 9);
@@ -388,7 +408,10 @@ dispatch_recover(Conductor *c)
 			flight->connection = connection ? find_connection(c, connection) : NULL;
 			flight->after_crash = true;
 			if (connection && flight->connection == NULL)
+			{
 				fail_attempt(c, flight, "connection_missing", psprintf("connection \"%s\" does not exist", connection));
+				flight->verdict->may_go_on = true;
+			}
 			else if (flight->spec == NULL)
 				fail_attempt(c, flight, "invalid_reference", "the attempt was never prepared");
 			else
@@ -403,7 +426,7 @@ dispatch_recover(Conductor *c)
 		MemoryContextSwitchTo(old);
 		if (strcmp(SPI_getvalue(table->vals[i], table->tupdesc, 14), "cancelling") == 0)
 			flight_end(c, flight, strcmp(SPI_getvalue(table->vals[i], table->tupdesc, 16), "t") == 0 ?
-					   SQL_CANCEL_TIMEOUT : SQL_CANCEL_ASKED);
+					   SQL_CANCEL_RUN_TIMEOUT : SQL_CANCEL_ASKED);
 	}
 	c->wake = ENGINE_WAKE_ALL;
 }

@@ -16,6 +16,7 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
+#include "announce.h"
 #include "engine.h"
 #include "engine_int.h"
 #include "launcher.h"
@@ -28,6 +29,13 @@ int			weir_http_max_body = 16384;
 int			weir_http_timeout = 60000;
 int			weir_cancel_grace = 60000;
 int			weir_max_lost_attempts = 20;
+
+static const struct config_enum_entry notify_levels[] = {
+	{"none", NOTIFY_NONE, false},
+	{"runs", NOTIFY_RUNS, false},
+	{"tasks", NOTIFY_TASKS, false},
+	{NULL, 0, false}
+};
 
 static void
 define_gucs(void)
@@ -67,6 +75,12 @@ define_gucs(void)
 							"Every one of them takes one of max_worker_processes.",
 							&weir_max_sql_workers, 4, 0, WEIR_MAX_SQL_SLOTS,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	DefineCustomEnumVariable("weir.notify",
+							 "Changes of status that are sent to listeners of the channels weir_run and weir_task.",
+							 NULL,
+							 &weir_notify, NOTIFY_NONE, notify_levels,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("weir.sql_worker_idle_timeout",
 							"Time after which a SQL worker without a task exits.",

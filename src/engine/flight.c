@@ -35,6 +35,7 @@ flight_create(Conductor *c, int64 task_run_id, int attempt_no)
 	flight->cxt = AllocSetContextCreate(c->cxt, "weir flight", ALLOCSET_SMALL_SIZES);
 	flight->slot = -1;
 	flight->deadline_ms = NEVER;
+	flight->task_deadline_ms = NEVER;
 	flight->due_ms = NEVER;
 	return flight;
 }
@@ -87,6 +88,19 @@ flight_verdict(Conductor *c, Flight *flight, KindOutcome outcome, const char *co
 }
 
 void
+flight_succeed(Conductor *c, Flight *flight, const cJSON *output)
+{
+	MemoryContext old = MemoryContextSwitchTo(fresh_verdict(flight));
+
+	flight->verdict->outcome = KIND_SUCCEEDED;
+	flight->verdict->output = output ? cJSON_Duplicate(output, true) : NULL;
+	flight->http_status = 0;
+	flight->due_ms = NEVER;
+	c->has_verdicts = true;
+	MemoryContextSwitchTo(old);
+}
+
+void
 flight_decide(Conductor *c, Flight *flight)
 {
 	MemoryContext old = MemoryContextSwitchTo(fresh_verdict(flight));
@@ -118,6 +132,13 @@ may_have_started(const Flight *flight)
 {
 	return flight->after_crash ||
 		cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(flight->kind_state, "maybe_started"));
+}
+
+/* May the work of this attempt be going on in the engine? */
+static bool
+may_go_on(const Flight *flight)
+{
+	return flight->external_run_id != NULL || may_have_started(flight) || flight->step == KIND_STEP_LOOKUP;
 }
 
 /* The kind cannot cancel anything: whatever is under way is left to itself. */
@@ -154,6 +175,11 @@ flight_end(Conductor *c, Flight *flight, int why)
 	flight->ending_since_ms = now_ms();
 	if (flight->verdict != NULL || flight->kind == NULL)
 		return;
+	if (flight->kind->is_waiting)
+	{
+		waiting_end(c, flight);
+		return;
+	}
 	if (!flight->kind->is_http)
 	{
 		if (flight->slot < 0)
@@ -266,7 +292,10 @@ read_response(Conductor *c, Flight *flight)
 	flight->retry_after_ms = Max(result->retry_after_ms, 0);
 
 	if (result->refused_by_policy)
+	{
 		kind_fail(flight->verdict, true, false, "address_not_allowed", response.transport_error);
+		flight->verdict->may_go_on = may_go_on(flight);
+	}
 	else
 	{
 		/* kind_state must outlive the verdict's context. */
@@ -359,7 +388,10 @@ sign_in(Conductor *c, Flight *flight, char **credentials)
 			break;
 	}
 	if (is_user_error || ++flight->signin_failures >= SIGNIN_TRIES)
+	{
 		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", error, is_user_error, !is_user_error);
+		flight->verdict->may_go_on = may_go_on(flight);
+	}
 	else
 		flight->due_ms = now_ms() + Max(retry_ms, 100);
 	return false;
@@ -382,11 +414,13 @@ exchange(Conductor *c, Flight *flight)
 	{
 		flight_verdict(c, flight, KIND_FAILED, problem.code ? problem.code : "invalid_spec",
 					   problem.message, !problem.is_system_error, false);
+		flight->verdict->may_go_on = may_go_on(flight);
 		return;
 	}
 	if (!urlpolicy_check_url(request.url, &why, &hint))
 	{
 		flight_verdict(c, flight, KIND_FAILED, "address_not_allowed", why, true, false);
+		flight->verdict->may_go_on = may_go_on(flight);
 		return;
 	}
 	if (!request.without_auth && !sign_in(c, flight, &credentials))
@@ -407,17 +441,19 @@ exchange(Conductor *c, Flight *flight)
 static void
 give_up_cancel(Conductor *c, Flight *flight)
 {
-	bool		goes_on = flight->external_run_id != NULL || may_have_started(flight) ||
-		flight->step == KIND_STEP_LOOKUP || (flight->transfer != NULL && flight->starts_work);
+	bool		goes_on = may_go_on(flight) || (flight->transfer != NULL && flight->starts_work);
 
 	if (flight->transfer)
 		httpmux_abort(c->mux, flight->transfer);
 	flight->transfer = NULL;
 	if (flight->kind->is_http && flight->verdict == NULL)
+	{
 		flight_verdict(c, flight, KIND_FAILED, "cancel_not_confirmed",
 					   goes_on ? "the engine did not confirm the cancel within weir.cancel_grace; its run may still be going on" :
 					   "the engine did not answer within weir.cancel_grace",
 					   false, !goes_on);
+		flight->verdict->may_go_on = goes_on;
+	}
 }
 
 void

@@ -75,6 +75,7 @@ fill_outcome(const Flight *flight, TaskOutcome *outcome)
 	outcome->error_detail = verdict->error_detail;
 	outcome->is_user_error = verdict->is_user_error;
 	outcome->is_retryable = verdict->is_retryable;
+	outcome->may_go_on = verdict->may_go_on;
 	outcome->retry_after_ms = flight->retry_after_ms;
 
 	if (verdict->outcome == KIND_SUCCEEDED)
@@ -82,13 +83,13 @@ fill_outcome(const Flight *flight, TaskOutcome *outcome)
 		outcome->status = ATTEMPT_SUCCEEDED;
 		outcome->error_message = NULL;
 	}
-	else if (flight->ending == SQL_CANCEL_TIMEOUT)
+	else if (sql_cancel_is_timeout(flight->ending))
 	{
 		outcome->status = ATTEMPT_TIMED_OUT;
 		/* Tried again only if nothing of this attempt can still be going on. */
 		outcome->is_retryable = verdict->outcome == KIND_CANCELLED || verdict->is_retryable;
 		outcome->error_code = "timed_out";
-		outcome->error_message = flight->deadline_ms <= flight->ending_since_ms ? "attempt timeout exceeded" : "run timeout exceeded";
+		outcome->error_message = sql_cancel_timeout_text(flight->ending);
 		if (!outcome->is_retryable && verdict->error_message != NULL)
 			outcome->error_message = psprintf("%s; %s", outcome->error_message, verdict->error_message);
 		outcome->is_user_error = false;

@@ -18,7 +18,7 @@
 #include "engine.h"
 #include "foreach.h"
 #include "outcome.h"
-#include "restart.h"
+#include "starting.h"
 
 #define INTAKE_BATCH	200		/* runs taken in by one transaction */
 #define DEFER_MS		200
@@ -89,12 +89,14 @@ intake_requests(Conductor *c)
 		int64		run_id = DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 2, &isnull));
 		char	   *action = SPI_getvalue(table->vals[i], table->tupdesc, 3);
 
-		if (!outcome_lock_run(run_id, false) && pipeline_exists(run_id))
+		if (waiting_request(c, DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull)), action))
+			 ;					/* concerns attempts that wait, not the run */
+		else if (!outcome_lock_run(run_id, false) && pipeline_exists(run_id))
 		{
 			defer(c);
 			continue;
 		}
-		if (strcmp(action, "cancel") == 0)
+		else if (strcmp(action, "cancel") == 0)
 			intake_cancel_run(c, run_id, SPI_getvalue(table->vals[i], table->tupdesc, 4), SQL_CANCEL_ASKED);
 		else
 			rerun_take_in(run_id, DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull)));
@@ -117,20 +119,36 @@ intake_run_deadlines(Conductor *c)
 	for (uint64 i = 0; i < n; i++)
 	{
 		if (outcome_lock_run(runs[i], false))
-			intake_cancel_run(c, runs[i], RUN_TIMEOUT_REASON, SQL_CANCEL_TIMEOUT);
+			intake_cancel_run(c, runs[i], RUN_TIMEOUT_REASON, SQL_CANCEL_RUN_TIMEOUT);
+		else
+			defer(c);
+	}
+}
+
+/* Task timeouts that strike while a retry waits; those of attempts that run are their flights'. */
+void
+intake_task_deadlines(Conductor *c)
+{
+	uint64		n = weir_spi("SELECT DISTINCT run_id FROM weir.task_run WHERE status = 'ready' AND deadline <= clock_timestamp() "
+							 "ORDER BY run_id LIMIT 500", 0, NULL, NULL, NULL);
+	int64	   *runs = result_ids(n);
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		if (outcome_lock_run(runs[i], false))
+		{
+			outcome_time_out_waiting(runs[i]);
+			c->did_work = true;
+		}
 		else
 			defer(c);
 	}
 }
 
 /*
- * The tasks of a starting run.  After D, landing is taken over from the run
- * before.  Where its log is gone (a restored dump, retention) the D itself
- * says that all of it landed; only the outputs are lost then.  Tasks that are
- * disabled or not selected are skipped; dependencies on them, as on reused
- * ones, count as met.  Upstream
- * tasks are only looked at when there are such tasks: the planner takes the
- * tasks for few, and a join of them with themselves would be quadratic.
+ * The tasks of a starting run, see starting.h.  A task whose upstream tasks
+ * have all ended already is decided by its run_if, not by there being nothing
+ * to wait for: a handler of failures does not run because landing is reused.
  */
 static void
 insert_task_runs(int64 run_id, StartCode code, int64 last_run_id)
@@ -138,37 +156,16 @@ insert_task_runs(int64 run_id, StartCode code, int64 last_run_id)
 	Oid			types[3] = {INT8OID, BOOLOID, INT8OID};
 	Datum		values[3] = {Int64GetDatum(run_id), BoolGetDatum(code == START_RESUME), Int64GetDatum(last_run_id)};
 
-	weir_spi("WITH v AS (SELECT pipeline_id, version, selected_tasks FROM weir.run WHERE run_id = $1), "
-			 "t AS (SELECT d.*, p.status AS old_status, p.output AS old_output, p.rows_read AS old_read, p.rows_written AS old_written, "
-			 "p.external_run_id AS old_external, p.external_url AS old_url, "
-			 "d.priority + (SELECT o.priority FROM weir.run o WHERE o.run_id = $1) AS total_priority, "
-			 "$2 AND d.phase = 'land' AND CASE WHEN k.log_is_there THEN coalesce(p.status IN ('succeeded', 'reused'), false) ELSE true END AS reused, "
-			 "CASE WHEN NOT d.is_enabled THEN 'disabled' WHEN NOT d.name = ANY (v.selected_tasks) THEN 'not_selected' END AS skip_reason, "
-			 "CASE WHEN $2 AND d.phase <> 'land' AND p.kind = d.kind AND p.status IN ('failed', 'timed_out', 'cancelled') "
-			 "THEN coalesce(jsonb_build_object('external_run_id', p.external_run_id), p.reference) "
-			 "WHEN $2 AND p.kind = d.kind AND p.status IN ('blocked', 'cancelled') THEN p.reference END AS resume "
-			 "FROM v JOIN weir.task d USING (pipeline_id, version) "
-			 "CROSS JOIN (SELECT EXISTS (SELECT FROM weir.task_run o WHERE o.run_id = $3) AS log_is_there) k "
-			 "LEFT JOIN weir.task_run p ON ($2 OR v.selected_tasks IS NOT NULL) AND p.run_id = $3 AND p.task_name = d.name AND p.item_no = 0 "
-			 "WHERE d.parent_no IS NULL), "
-			 "s AS (SELECT EXISTS (SELECT FROM t w WHERE w.reused OR w.skip_reason IS NOT NULL) AS any_ended), "
-			 "x AS (SELECT t.*, u.pending, u.skipped, t.reused OR t.skip_reason = 'not_selected' AS keeps_old, "
-			 "CASE WHEN t.reused THEN 'reused' WHEN t.skip_reason IS NOT NULL THEN 'skipped' "
-			 "WHEN u.pending > 0 THEN 'waiting' ELSE 'ready' END AS status "
-			 "FROM t, s, LATERAL (SELECT CASE WHEN s.any_ended THEN count(*) FILTER (WHERE NOT w.reused AND w.skip_reason IS NULL) "
-			 "ELSE t.upstream_count END AS pending, "
-			 "count(*) FILTER (WHERE (w.reused OR w.skip_reason IS NOT NULL) AND weir._edge_result(td.condition, 'reused', true) <> 'met') AS skipped "
-			 "FROM weir.task_dependency td JOIN t w ON w.task_no = td.upstream_no "
-			 "WHERE s.any_ended AND td.pipeline_id = t.pipeline_id AND td.version = t.version AND td.task_no = t.task_no) u) "
+	weir_spi(STARTING_TASKS("SELECT pipeline_id, version, selected_tasks FROM weir.run WHERE run_id = $1")
 			 "INSERT INTO weir.task_run (run_id, task_no, task_name, kind, phase, status, skip_reason, pending_upstream, skipped_upstream, "
 			 "output, rows_read, rows_written, external_run_id, external_url, reference, priority, pool, pool_slots, connection_name, uses_worker, ready_at, ended_at) "
-			 "SELECT $1, x.task_no, x.name, x.kind, x.phase, CASE WHEN x.status = 'ready' AND x.skipped > 0 THEN 'waiting' ELSE x.status END, "
+			 "SELECT $1, x.task_no, x.name, x.kind, x.phase, CASE WHEN x.status = 'ready' AND x.upstream_count > 0 THEN 'waiting' ELSE x.status END, "
 			 "CASE WHEN x.status = 'skipped' THEN x.skip_reason END, x.pending, x.skipped, "
 			 "CASE WHEN x.keeps_old THEN x.old_output END, CASE WHEN x.keeps_old THEN x.old_read END, CASE WHEN x.keeps_old THEN x.old_written END, "
 			 "CASE WHEN x.keeps_old THEN x.old_external END, CASE WHEN x.keeps_old THEN x.old_url END, "
 			 "CASE WHEN x.resume->>'external_run_id' IS NOT NULL THEN x.resume END, "
 	/* Of a for_each the items take slots, and a statement that lists them is run by a worker. */
-			 "x.total_priority, CASE WHEN x.kind <> 'for_each' THEN x.pool END, x.pool_slots, x.connection_name, "
+			 "x.priority + (SELECT o.priority FROM weir.run o WHERE o.run_id = $1), CASE WHEN x.kind <> 'for_each' THEN x.pool END, x.pool_slots, x.connection_name, "
 			 "CASE WHEN x.kind = 'for_each' AND jsonb_typeof(x.spec->'items') = 'object' THEN true END, "
 			 "CASE WHEN x.status = 'ready' THEN clock_timestamp() END, CASE WHEN x.status IN ('reused', 'skipped') THEN clock_timestamp() END "
 			 "FROM x",
@@ -176,42 +173,27 @@ insert_task_runs(int64 run_id, StartCode code, int64 last_run_id)
 	advance_undecided(run_id);
 }
 
-/* Decide and start one queued run; its pipeline's state is locked. */
-static void
-start_run(int64 run_id)
+void
+intake_start_run(int64 run_id)
 {
 	Oid			types[6] = {INT8OID, TEXTOID, CHAROID, INT8OID, INT8OID, BOOLOID};
 	Datum		values[6];
 	char		nulls[] = "      ";
-	RestartInput in = {0};
+	StartFacts	facts;
 	RestartDecision decision;
-	int64		last_run_id,
-				origin;
-	bool		no_last;
-	char	   *next;
 
 	values[0] = Int64GetDatum(run_id);
-	if (weir_spi("SELECT p.is_enabled, s.skip_once AND r.backfill_id IS NULL, CASE WHEN r.backfill_id IS NULL THEN s.next_load_status::text ELSE 'P' END, "
-				 "s.last_run_id, s.origin_row_audit_id "
-				 "FROM weir.run r JOIN weir.pipeline p USING (pipeline_id) JOIN weir.pipeline_state s USING (pipeline_id) "
-				 "WHERE r.run_id = $1 AND r.status = 'queued'",
+	if (weir_spi(START_FACTS("r.backfill_id IS NULL", "weir.run r JOIN weir.pipeline p USING (pipeline_id) "
+							 "JOIN weir.pipeline_state s USING (pipeline_id) WHERE r.run_id = $1 AND r.status = 'queued'"),
 				 1, types, values, NULL) != 1)
 		return;
-	in.disabled = !weir_spi_bool(0, 1, NULL);
-	in.skip_once = weir_spi_bool(0, 2, NULL);
-	next = weir_spi_text(0, 3);
-	if (!next_load_status_parse(next[0], &in.last_next_load))
-		elog(ERROR, "pipeline of run " INT64_FORMAT " has an unknown next load status", run_id);
-	last_run_id = weir_spi_int64(0, 4, &no_last);
-	origin = weir_spi_int64(0, 5, NULL);
-	in.other = RESTART_OTHER_NONE;
-	decision = restart_decide(&in);
+	decision = start_decide_row(&facts);
 
 	values[1] = CStringGetTextDatum(start_code_runs(decision.code) ? "running" : "skipped");
 	values[2] = CharGetDatum((char) decision.code);
-	values[3] = Int64GetDatum(restart_row_audit_id(&decision, run_id, origin));
-	values[4] = Int64GetDatum(last_run_id);
-	nulls[4] = no_last ? 'n' : ' ';
+	values[3] = Int64GetDatum(restart_row_audit_id(&decision, run_id, facts.origin));
+	values[4] = Int64GetDatum(facts.last_run_id);
+	nulls[4] = facts.last_run_id == 0 ? 'n' : ' ';
 	values[5] = BoolGetDatum(decision.skip_once_used);
 	weir_spi("UPDATE weir.run r SET status = $2, start_status = $3, row_audit_id = $4, last_run_id = $5, started_at = clock_timestamp(), "
 			 "ended_at = CASE WHEN $2 = 'skipped' THEN clock_timestamp() END, deadline = clock_timestamp() + v.run_timeout "
@@ -225,7 +207,7 @@ start_run(int64 run_id)
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	if (start_code_runs(decision.code))
 	{
-		insert_task_runs(run_id, decision.code, last_run_id);
+		insert_task_runs(run_id, decision.code, facts.last_run_id);
 		advance_finish_run(run_id);
 	}
 }
@@ -263,7 +245,7 @@ intake_runs(Conductor *c)
 	{
 		if (outcome_lock_run(runs[i], false))
 		{
-			start_run(runs[i]);
+			intake_start_run(runs[i]);
 			c->did_work = true;
 		}
 		else
@@ -287,8 +269,12 @@ intake_next_deadlines(Conductor *c)
 			 0, NULL, NULL, NULL);
 	ms = weir_spi_int64(0, 1, &isnull);
 	c->ready_due_ms = isnull ? NEVER : ms + 1;
-	weir_spi("SELECT (extract(epoch FROM min(deadline)) * 1000)::bigint FROM weir.run WHERE status = 'running' AND deadline IS NOT NULL",
+	weir_spi("SELECT (extract(epoch FROM least((SELECT min(deadline) FROM weir.run WHERE status = 'running' AND deadline IS NOT NULL), "
+			 "(SELECT min(deadline) FROM weir.task_run WHERE status = 'ready' AND deadline IS NOT NULL))) * 1000)::bigint",
 			 0, NULL, NULL, NULL);
 	ms = weir_spi_int64(0, 1, &isnull);
 	c->run_deadline_ms = isnull ? NEVER : ms + 1;
+	/* What is over already waits for somebody who holds its pipeline. */
+	if (c->defer_until_ms != NEVER)
+		c->run_deadline_ms = Max(c->run_deadline_ms, c->defer_until_ms);
 }

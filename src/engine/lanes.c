@@ -483,7 +483,7 @@ lanes_choose(Conductor *c, uint64 *n_chosen)
 		any_worker = any_worker || lanes[i].worker != NULL;
 	}
 	/* All workers serve other databases, whose ends nobody tells us. */
-	if (any_worker && worker.free == 0 && !c->in_session && !sqlpool_has_flights(c))
+	if (any_worker && worker.free == 0 && !c->in_session && !sqlpool_holds_any(c))
 		c->worker_retry_ms = Min(c->worker_retry_ms, now_ms() + WORKERS_TAKEN_MS);
 	if (!any_room)
 		return (Datum) 0;

@@ -68,7 +68,7 @@ reset_tasks(int64 run_id, int64 request_id)
 			 "skipped_upstream = c.skipped, status = 'waiting', skip_reason = NULL, ready_at = NULL, "
 			 "reference = CASE WHEN t.external_run_id IS NOT NULL AND t.status <> 'succeeded' "
 			 "THEN jsonb_build_object('external_run_id', t.external_run_id) END, "
-			 "budget_from = t.attempt_no, lost_count = 0, not_before = NULL, ended_at = NULL, error_message = NULL "
+			 "budget_from = t.attempt_no, lost_count = 0, not_before = NULL, deadline = NULL, ended_at = NULL, error_message = NULL "
 			 "FROM count c WHERE t.run_id = $1 AND t.task_no = c.task_no AND t.item_no = 0",
 			 2, types, values, NULL);
 }
@@ -81,8 +81,9 @@ rerun_take_in(int64 run_id, int64 request_id)
 
 	if (!revive_run(run_id, request_id))
 	{
-		weir_spi("INSERT INTO weir.error (run_id, code, message, failure_type) VALUES "
-				 "($1, 'repair_refused', 'the run can no longer be repaired: it is not the latest run of its pipeline, or another one is running', 'user')",
+		weir_spi("INSERT INTO weir.error (run_id, code, message, failure_type) "
+				 "SELECT r.run_id, 'repair_refused', 'the run can no longer be repaired: it is not the latest run of its pipeline, or another one is running', 'user' "
+				 "FROM weir.run r WHERE r.run_id = $1",
 				 1, types, values, NULL);
 		return;
 	}

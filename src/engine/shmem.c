@@ -20,6 +20,7 @@
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
+#include "engine.h"
 #include "launcher.h"
 #include "shmem.h"
 
@@ -101,6 +102,7 @@ shmem_database_slot(Oid databaseid, bool create)
 	free_slot->last_error_at = 0;
 	free_slot->last_error[0] = '\0';
 	pg_atomic_write_u32(&free_slot->wake, 0);
+	pg_atomic_write_u32(&free_slot->tell_of_end, 0);
 	return free_slot;
 }
 
@@ -158,8 +160,12 @@ shmem_broadcast_runs(Oid databaseid)
 	slot = shmem_database_slot(databaseid, false);
 	LWLockRelease(weir_shmem_lock);
 	/* outside the lock: the slot may change hands, the variable stays one */
-	if (slot != NULL)
-		ConditionVariableBroadcast(&slot->run_ended);
+	if (slot == NULL)
+		return;
+	ConditionVariableBroadcast(&slot->run_ended);
+	/* a conductor that sleeps until something gets old hears of the first run after that, and of no other */
+	if (pg_atomic_read_u32(&slot->tell_of_end) != 0 && pg_atomic_exchange_u32(&slot->tell_of_end, 0) != 0)
+		shmem_wake_conductor(databaseid, ENGINE_WAKE_ENDED);
 }
 
 /*

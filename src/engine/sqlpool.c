@@ -34,7 +34,7 @@
 static bool
 is_sql(const Flight *flight)
 {
-	return flight->runs_sql;
+	return flight->runs_sql || flight->looking;
 }
 
 static bool
@@ -79,16 +79,19 @@ sqlpool_free(Conductor *c)
 }
 
 bool
-sqlpool_has_flights(Conductor *c)
+sqlpool_holds_any(Conductor *c)
 {
 	HASH_SEQ_STATUS seq;
 	Flight	   *flight;
-	bool		found = false;
 
 	hash_seq_init(&seq, c->flights);
 	while ((flight = hash_seq_search(&seq)) != NULL)
-		found = found || is_sql(flight);
-	return found;
+		if (is_sql(flight))
+		{
+			hash_seq_term(&seq);
+			return true;
+		}
+	return false;
 }
 
 /* One line for an episode, however often it is tried; weir.why knows it from shared memory. */
@@ -203,6 +206,7 @@ assign(Conductor *c, Flight *flight)
 		slot->roleid = flight->owner;
 		slot->task_run_id = flight->task_run_id;
 		slot->attempt_no = flight->attempt_no;
+		slot->is_look = flight->looking;
 		slot->cancel_requested = SQL_CANCEL_NONE;
 		slot->since = GetCurrentTimestamp();
 		if (!warm)
@@ -289,6 +293,11 @@ settle(Conductor *c, Flight *flight)
 	char	   *owner;
 	TaskOutcome outcome = {0};
 
+	if (flight->looking)
+	{
+		waiting_looked(c, flight);
+		return;
+	}
 	if (weir_spi("SELECT status FROM weir.attempt WHERE task_run_id = $1 AND attempt_no = $2", 2, types, values, NULL) == 1)
 		status = weir_spi_text(0, 1);
 	if (status != NULL && strcmp(status, "intended") == 0)
@@ -318,7 +327,7 @@ settle(Conductor *c, Flight *flight)
 		outcome.rows_read = outcome.rows_written = -1;
 		if (flight->terminated)
 		{
-			outcome.status = flight->ending == SQL_CANCEL_TIMEOUT ? ATTEMPT_TIMED_OUT : ATTEMPT_CANCELLED;
+			outcome.status = sql_cancel_is_timeout(flight->ending) ? ATTEMPT_TIMED_OUT : ATTEMPT_CANCELLED;
 			outcome.is_retryable = true;
 			outcome.error_code = "terminated";
 			outcome.error_message = "the statement did not end within weir.cancel_grace; its process was terminated and its transaction rolled back";
@@ -327,7 +336,7 @@ settle(Conductor *c, Flight *flight)
 		{
 			outcome.status = ATTEMPT_LOST;
 			outcome.error_code = "worker_lost";
-			outcome.error_message = "the SQL worker ended before its outcome was committed; its transaction was rolled back";
+			outcome.error_message = "the SQL worker ended before its outcome was committed; what it had not committed was rolled back";
 		}
 		(void) outcome_apply(&outcome);
 		c->did_work = true;
@@ -433,6 +442,20 @@ next_here(Conductor *c)
 	return NULL;
 }
 
+/* The condition of a wait. */
+static void
+look_here(Conductor *c, Flight *flight)
+{
+	if (sqltask_look(flight->task_run_id, flight->attempt_no, true, NULL))
+		SPI_commit();
+	else
+		SPI_rollback();
+	MemoryContextSwitchTo(c->scratch);
+	conductor_begin(c);
+	waiting_looked(c, flight);
+	conductor_commit(c);
+}
+
 /* weir.conduct(): this session is the SQL worker. */
 void
 sqlpool_run_here(Conductor *c)
@@ -443,6 +466,11 @@ sqlpool_run_here(Conductor *c)
 	{
 		bool		taken;
 
+		if (flight->looking)
+		{
+			look_here(c, flight);
+			continue;
+		}
 		conductor_begin(c);
 		taken = sqltask_take(flight->task_run_id, flight->attempt_no);
 		conductor_commit(c);

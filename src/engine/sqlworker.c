@@ -37,6 +37,7 @@
 #include "compat.h"
 #include "engine.h"
 #include "outcome.h"
+#include "retryon.h"
 #include "shmem.h"
 #include "sqltask.h"
 
@@ -73,7 +74,7 @@ cancel_cause(void)
 
 /* The next attempt; false: none (yet). */
 static bool
-next_task(int64 *task_run_id, int *attempt_no)
+next_task(int64 *task_run_id, int *attempt_no, bool *is_look)
 {
 	bool		found = false;
 
@@ -84,6 +85,7 @@ next_task(int64 *task_run_id, int *attempt_no)
 		my_slot->since = GetCurrentTimestamp();
 		*task_run_id = my_slot->task_run_id;
 		*attempt_no = my_slot->attempt_no;
+		*is_look = my_slot->is_look;
 		found = true;
 	}
 	LWLockRelease(weir_shmem_lock);
@@ -133,7 +135,7 @@ record_failure(int64 task_run_id, int attempt_no, const ErrorData *edata)
 
 	outcome.task_run_id = task_run_id;
 	outcome.attempt_no = attempt_no;
-	outcome.status = my_slot->cancel_requested == SQL_CANCEL_TIMEOUT ? ATTEMPT_TIMED_OUT :
+	outcome.status = sql_cancel_is_timeout(my_slot->cancel_requested) ? ATTEMPT_TIMED_OUT :
 		my_slot->cancel_requested == SQL_CANCEL_ASKED ? ATTEMPT_CANCELLED : ATTEMPT_FAILED;
 	outcome.rows_read = outcome.rows_written = -1;
 	outcome.sqlstate = pstrdup(unpack_sql_state(edata->sqlerrcode));
@@ -141,6 +143,12 @@ record_failure(int64 task_run_id, int attempt_no, const ErrorData *edata)
 	outcome.error_message = edata->message ? edata->message : "unknown error";
 	outcome.error_detail = edata->detail;
 	outcome.is_retryable = true;
+	outcome.is_user_error = outcome.status == ATTEMPT_FAILED && retry_sqlstate_is_user_error(outcome.sqlstate);
+	if (outcome.status == ATTEMPT_TIMED_OUT)
+	{
+		outcome.error_code = "timed_out";
+		outcome.error_message = sql_cancel_timeout_text(my_slot->cancel_requested);
+	}
 
 	StartTransactionCommand();
 	weir_enter(&scope);
@@ -173,18 +181,22 @@ reset_session(void)
 }
 
 static void
-run_task(int64 task_run_id, int attempt_no)
+run_task(int64 task_run_id, int attempt_no, bool is_look)
 {
 	MemoryContext cxt = AllocSetContextCreate(TopMemoryContext, "weir SQL task", ALLOCSET_DEFAULT_SIZES);
 	char		activity[64];
+	Oid			userid;
+	int			sec_context;
 
-	if (!take(task_run_id, attempt_no))
+	/* A look leaves no mark: the attempt is under way already. */
+	if (!is_look && !take(task_run_id, attempt_no))
 	{
 		MemoryContextDelete(cxt);
 		return;
 	}
 	snprintf(activity, sizeof(activity), "weir task run " INT64_FORMAT " attempt %d", task_run_id, attempt_no);
 	pgstat_report_activity(STATE_RUNNING, activity);
+	GetUserIdAndSecContext(&userid, &sec_context);
 
 	PG_TRY();
 	{
@@ -195,10 +207,13 @@ run_task(int64 task_run_id, int attempt_no)
 		CHECK_FOR_INTERRUPTS();
 		if (cancel_cause() != SQL_CANCEL_NONE)
 			ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED), errmsg("cancelled before it started")));
-		if (sqltask_execute(task_run_id, attempt_no, false, cancel_cause))
+		if (is_look ? sqltask_look(task_run_id, attempt_no, false, cancel_cause) :
+			sqltask_execute(task_run_id, attempt_no, false, cancel_cause))
 			CommitTransactionCommand();
 		else
 			AbortCurrentTransaction();
+		/* A task with a role of its own ran as that until now. */
+		SetUserIdAndSecContext(userid, sec_context);
 	}
 	PG_CATCH();
 	{
@@ -209,6 +224,7 @@ run_task(int64 task_run_id, int attempt_no)
 		EmitErrorReport();
 		HOLD_INTERRUPTS();
 		AbortCurrentTransaction();
+		SetUserIdAndSecContext(userid, sec_context);
 		FlushErrorState();
 		QueryCancelPending = false;
 		RESUME_INTERRUPTS();
@@ -261,16 +277,18 @@ sqlworker_main(Datum main_arg)
 	before_shmem_exit(release_slot, (Datum) 0);
 	BackgroundWorkerInitializeConnectionByOid(databaseid, roleid, BGWORKER_OWNER_FLAGS_COMPAT);
 	pgstat_report_appname("weir SQL worker");
+	weir_prefer_indexes(true);
 
 	for (;;)
 	{
 		int64		task_run_id;
 		int			attempt_no;
+		bool		is_look;
 		int			rc;
 
-		if (next_task(&task_run_id, &attempt_no))
+		if (next_task(&task_run_id, &attempt_no, &is_look))
 		{
-			run_task(task_run_id, attempt_no);
+			run_task(task_run_id, attempt_no, is_look);
 			task_done();
 			continue;
 		}

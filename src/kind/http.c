@@ -454,6 +454,8 @@ fail_unrepeatable(const KindCall *call, const KindResponse *response, KindVerdic
 	kind_fail(verdict, false, false, code,
 			  mem_printf("HTTP %d: %s; not tried again because the task is not marked \"idempotent\"",
 						 response->http_status, message));
+	/* A gateway's answer says nothing about what is behind it. */
+	verdict->may_go_on = response->http_status != 429;
 }
 
 static void

@@ -28,8 +28,10 @@ static const TaskKind *const kinds[] = {
 	&kind_http,
 	&kind_if,
 	&kind_noop,
+	&kind_pipeline,
 	&kind_sql,
 	&kind_switch,
+	&kind_wait,
 };
 
 static const char *const step_names[] = {
@@ -55,7 +57,7 @@ kind_find(const char *name)
 const char *
 kind_names(void)
 {
-	return "adf_pipeline, databricks_job, for_each, http, if, noop, sql, switch";
+	return "adf_pipeline, databricks_job, for_each, http, if, noop, pipeline, sql, switch, wait";
 }
 
 const char *
@@ -114,6 +116,7 @@ void
 kind_fail_unknown(KindVerdict *verdict, const char *message)
 {
 	kind_fail(verdict, false, false, "outcome_unknown", message);
+	verdict->may_go_on = true;
 }
 
 /*
@@ -227,6 +230,7 @@ unauthorized(const KindCall *call, const KindResponse *response, KindVerdict *ve
 	else if (may_run(call))
 		message = mem_printf("%s; whether the work was started is not known", message);
 	kind_fail(verdict, true, false, code, message);
+	verdict->may_go_on = call->external_run_id != NULL || may_run(call);
 }
 
 bool
@@ -293,6 +297,7 @@ kind_fail_status(const KindCall *call, const KindResponse *response, KindVerdict
 		message = mem_printf("%s; an earlier try may have started the work", message);
 	kind_fail(verdict, is_user_error && !passes,
 			  (passes || !is_user_error) && !may_run(call), code, message);
+	verdict->may_go_on = may_run(call);
 }
 
 void

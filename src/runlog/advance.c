@@ -49,7 +49,8 @@ read_ended(Ended *ended)
 /*
  * Below a failure, tasks that need every dependency to succeed can never run,
  * whatever their other dependencies do: however long the chain, they are
- * blocked by one statement.
+ * blocked by one statement.  A task that does not wait ends the chain: what
+ * is disabled, say, is no failure for those below it.
  */
 static bool
 block_below(const Ended *ended, Ended *blocked)
@@ -66,12 +67,16 @@ block_below(const Ended *ended, Ended *blocked)
 			 "WHERE i.pipeline_id = r.pipeline_id AND i.version = r.version AND i.upstream_no = e.task_no OFFSET 0) td "
 			 "CROSS JOIN LATERAL (SELECT i.run_if FROM weir.task i "
 			 "WHERE i.pipeline_id = r.pipeline_id AND i.version = r.version AND i.task_no = td.task_no OFFSET 0) t "
+			 "CROSS JOIN LATERAL (SELECT 1 FROM weir.task_run i WHERE i.run_id = e.run_id AND i.task_no = td.task_no AND i.item_no = 0 "
+			 "AND i.status || '' = 'waiting' OFFSET 0) w "
 			 "WHERE t.run_if IN ('all_success', 'none_failed') AND weir._edge_result(td.condition, u.status, false) IN ('failed', 'blocked') "
 			 "UNION SELECT d.run_id, d.pipeline_id, d.version, td.task_no FROM down d "
 			 "CROSS JOIN LATERAL (SELECT i.task_no, i.condition FROM weir.task_dependency i "
 			 "WHERE i.pipeline_id = d.pipeline_id AND i.version = d.version AND i.upstream_no = d.task_no OFFSET 0) td "
 			 "CROSS JOIN LATERAL (SELECT i.run_if FROM weir.task i "
 			 "WHERE i.pipeline_id = d.pipeline_id AND i.version = d.version AND i.task_no = td.task_no OFFSET 0) t "
+			 "CROSS JOIN LATERAL (SELECT 1 FROM weir.task_run i WHERE i.run_id = d.run_id AND i.task_no = td.task_no AND i.item_no = 0 "
+			 "AND i.status || '' = 'waiting' OFFSET 0) w "
 			 "WHERE t.run_if IN ('all_success', 'none_failed') AND td.condition <> 'done'), "
 			 "done AS (UPDATE weir.task_run s SET status = 'blocked', ended_at = clock_timestamp() FROM down "
 			 "WHERE s.run_id = down.run_id AND s.task_no = down.task_no AND s.item_no = 0 AND s.status || '' = 'waiting' "
@@ -116,9 +121,7 @@ tell_dependents(const Ended *ended, Ended *decided)
 			 "CROSS JOIN LATERAL (SELECT i.run_if, i.upstream_count FROM weir.task i "
 			 "WHERE i.pipeline_id = r.pipeline_id AND i.version = r.version AND i.task_no = td.task_no OFFSET 0) t) x "
 			 "GROUP BY x.run_id, x.task_no, x.run_if, x.upstream_count) d "
-			 "CROSS JOIN LATERAL (SELECT i.task_run_id FROM weir.task_run i WHERE i.run_id = d.run_id AND i.task_no = d.task_no "
-			 "AND i.item_no = 0 AND i.status || '' = 'waiting' OFFSET 0) w "
-			 "WHERE s.task_run_id = w.task_run_id "
+			 "WHERE s.run_id = d.run_id AND s.task_no = d.task_no AND s.item_no = 0 AND s.status || '' = 'waiting' "
 			 "RETURNING s.run_id, s.task_no, s.status) "
 			 "SELECT array_agg(run_id), array_agg(task_no) FROM done WHERE status IN ('blocked', 'skipped')",
 			 2, ended_types, values, NULL);
@@ -180,6 +183,9 @@ advance_fail_fast(int64 run_id)
 			 "FROM weir.run r JOIN weir.pipeline_version v USING (pipeline_id, version) JOIN weir.task t USING (pipeline_id, version) "
 			 "WHERE r.run_id = $1 AND v.on_failure = 'fail_fast' AND s.run_id = $1 AND s.task_no = t.task_no "
 			 "AND t.run_if NOT IN ('at_least_one_failed', 'all_failed', 'always') AND s.status IN ('waiting', 'ready') "
+	/* A dependency on a failure makes a handler too. */
+			 "AND NOT EXISTS (SELECT FROM weir.task_dependency td WHERE td.pipeline_id = t.pipeline_id AND td.version = t.version "
+			 "AND td.task_no = t.task_no AND td.condition = 'failed') "
 			 "RETURNING s.run_id, s.task_no, s.item_no) SELECT array_agg(run_id), array_agg(task_no) FROM done WHERE item_no = 0",
 			 1, types, values, NULL);
 	if (read_ended(&blocked))

@@ -161,7 +161,7 @@ repeat_items(int64 task_run_id)
 			 "ready_at = CASE WHEN a.starts THEN clock_timestamp() END, "
 			 "reference = CASE WHEN t.external_run_id IS NULL THEN t.reference WHEN t.status <> 'succeeded' "
 			 "THEN jsonb_build_object('external_run_id', t.external_run_id) END, "
-			 "budget_from = t.attempt_no, lost_count = 0, not_before = NULL, ended_at = NULL, error_message = NULL "
+			 "budget_from = t.attempt_no, lost_count = 0, not_before = NULL, deadline = NULL, ended_at = NULL, error_message = NULL "
 			 "FROM again a WHERE t.task_run_id = a.task_run_id",
 			 1, types, values, NULL);
 }

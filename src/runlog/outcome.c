@@ -15,12 +15,15 @@
 #include "catalog/pg_type.h"
 #include "common/pg_prng.h"
 #include "executor/spi.h"
+#include "utils/timestamp.h"
 
 #include "access.h"
 #include "foreach.h"
+#include "json.h"
 #include "outcome.h"
 #include "outcome_int.h"
 #include "retry.h"
+#include "retryon.h"
 #include "shmem.h"
 
 bool
@@ -86,6 +89,9 @@ typedef struct Budget
 	int			tries;			/* attempts that count */
 	int			lost;			/* lost ones in a row, before this one */
 	RetryPolicy policy;
+	char	   *on;				/* JSON: which failures are worth another attempt; NULL for the default */
+	TimestampTz deadline;		/* task timeout; DT_NOEND for none */
+	bool		is_overdue;
 } Budget;
 
 /*
@@ -103,7 +109,8 @@ query_budgets(TaskOutcome *const *outcomes, int n)
 		ids[i] = Int64GetDatum(outcomes[i]->task_run_id);
 	values[0] = weir_array(INT8OID, ids, n);
 	return weir_spi("SELECT t.task_run_id, r.run_id, t.task_no, r.status = 'running', t.attempt_no - t.budget_from, t.lost_count, "
-					"d.max_attempts, d.retry_initial_ms, d.retry_max_ms, d.retry_multiplier::text, d.retry_jitter::text, t.parent_task_run_id, t.attempt_no "
+					"d.max_attempts, d.retry_initial_ms, d.retry_max_ms, d.retry_multiplier::text, d.retry_jitter::text, t.parent_task_run_id, t.attempt_no, "
+					"d.retry_backoff, d.retry_on, coalesce(a.task_deadline, 'infinity'), coalesce(a.task_deadline <= clock_timestamp(), false) "
 					"FROM weir.task_run t JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no "
 					"JOIN weir.run r ON r.run_id = t.run_id "
 					"JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no "
@@ -135,6 +142,8 @@ find_outcome(TaskOutcome **sorted, int n, int64 task_run_id, int attempt_no)
 static void
 read_budget(uint64 row, Budget *budget)
 {
+	bool		isnull;
+
 	budget->run_id = weir_spi_int64(row, 2, NULL);
 	budget->task_no = weir_spi_int64(row, 3, NULL);
 	budget->run_wants_more = weir_spi_bool(row, 4, NULL);
@@ -146,6 +155,29 @@ read_budget(uint64 row, Budget *budget)
 	budget->policy.multiplier = strtod(weir_spi_text(row, 10), NULL);
 	budget->policy.jitter = strtod(weir_spi_text(row, 11), NULL);
 	budget->parent_id = weir_spi_int64(row, 12, NULL);
+	budget->policy.backoff = RETRY_EXPONENTIAL;
+	(void) retry_backoff_parse(weir_spi_text(row, 14), &budget->policy.backoff);
+	budget->on = weir_spi_text(row, 15);
+	budget->deadline = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 16, &isnull));
+	budget->is_overdue = weir_spi_bool(row, 17, NULL);
+}
+
+/* Is this failure one that the policy tries again? */
+static bool
+is_worth_trying(const TaskOutcome *outcome, const char *on)
+{
+	FailureFacts facts = {
+		.sqlstate = outcome->sqlstate,
+		.http_status = outcome->http_status,
+		.code = outcome->error_code,
+		.is_user_error = outcome->is_user_error,
+		.is_retryable = outcome->is_retryable,
+		.may_go_on = outcome->may_go_on,
+	};
+	char	   *error = NULL;
+	cJSON	   *policy = on ? json_parse(on, strlen(on), 1024 * 1024, &error) : NULL;
+
+	return retry_on_allows(policy, &facts);
 }
 
 /*
@@ -156,7 +188,7 @@ read_budget(uint64 row, Budget *budget)
 static int64
 next_attempt_delay(const TaskOutcome *outcome, const Budget *budget)
 {
-	RetryPolicy lost = {weir_max_lost_attempts, 1000, 60000, 2, 0.13};
+	RetryPolicy lost = {weir_max_lost_attempts, 1000, 60000, 2, 0.13, RETRY_EXPONENTIAL};
 	double		random01 = pg_prng_double(&pg_global_prng_state);
 
 	if (!budget->run_wants_more)
@@ -169,7 +201,7 @@ next_attempt_delay(const TaskOutcome *outcome, const Budget *budget)
 	}
 	if (outcome->status != ATTEMPT_FAILED && outcome->status != ATTEMPT_TIMED_OUT)
 		return -1;
-	if (!outcome->is_retryable || budget->tries >= budget->policy.max_attempts)
+	if (budget->tries >= budget->policy.max_attempts || !is_worth_trying(outcome, budget->on))
 		return -1;
 	return retry_delay_ms(&budget->policy, budget->tries, random01, outcome->retry_after_ms);
 }
@@ -205,6 +237,13 @@ decide(const TaskOutcome *outcome, const Budget *budget, DecidedOutcome *decided
 	decided->parent_id = budget->parent_id;
 	decided->delay_ms = next_attempt_delay(outcome, budget);
 	decided->status = decided->delay_ms >= 0 ? TASK_READY : end_status(outcome, budget);
+	decided->deadline = budget->deadline;
+	if (decided->status == TASK_READY && budget->is_overdue)
+	{
+		/* There would be another attempt, but no time is left for it. */
+		decided->delay_ms = -1;
+		decided->status = TASK_TIMED_OUT;
+	}
 }
 
 static int
@@ -311,6 +350,43 @@ bool
 outcome_apply(TaskOutcome *outcome)
 {
 	return outcome_apply_all(&outcome, 1) == 1;
+}
+
+void
+outcome_time_out_waiting(int64 run_id)
+{
+	static const Oid types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(run_id)};
+	int			found = (int) weir_spi("SELECT task_run_id, attempt_no, task_no, parent_task_run_id, error_message, deadline FROM weir.task_run "
+									   "WHERE run_id = $1 AND status = 'ready' AND deadline <= clock_timestamp() ORDER BY task_run_id FOR UPDATE",
+									   1, types, values, NULL);
+	DecidedOutcome *late = palloc0(sizeof(DecidedOutcome) * Max(found, 1));
+
+	for (int i = 0; i < found; i++)
+	{
+		TaskOutcome *outcome = palloc0(sizeof(TaskOutcome));
+		char	   *error = weir_spi_text(i, 5);
+		bool		isnull;
+
+		outcome->task_run_id = weir_spi_int64(i, 1, NULL);
+		outcome->attempt_no = weir_spi_int64(i, 2, NULL);
+		outcome->status = ATTEMPT_TIMED_OUT;
+		outcome->rows_read = outcome->rows_written = -1;
+		outcome->error_code = "timed_out";
+		outcome->error_message = error ? psprintf("task timeout exceeded; %s", error) : "task timeout exceeded";
+		late[i].outcome = outcome;
+		late[i].run_id = run_id;
+		late[i].task_no = weir_spi_int64(i, 3, NULL);
+		late[i].parent_id = weir_spi_int64(i, 4, NULL);
+		late[i].status = TASK_TIMED_OUT;
+		late[i].delay_ms = -1;
+		late[i].deadline = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 6, &isnull));
+	}
+	if (found == 0)
+		return;
+	outcome_write_errors(late, found);
+	outcome_write_task_runs(late, found);
+	advance(late, found);
 }
 
 void

@@ -6,6 +6,8 @@
 #ifndef WEIR_OUTCOME_INT_H
 #define WEIR_OUTCOME_INT_H
 
+#include "datatype/timestamp.h"
+
 #include "outcome.h"
 
 /* An outcome and what it makes of its task run. */
@@ -17,6 +19,7 @@ typedef struct DecidedOutcome
 	int64		parent_id;		/* of an item: the task run of the for_each; else 0 */
 	TaskStatus	status;			/* TASK_READY: there is another attempt; TASK_RUNNING: items were listed */
 	int64		delay_ms;		/* until that; -1 if there is none */
+	TimestampTz deadline;		/* when the task timeout strikes; DT_NOEND for never */
 } DecidedOutcome;
 
 /* outcomewrite.c: n may be 0 nowhere but in outcome_write_errors */

@@ -13,6 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
+#include "utils/timestamp.h"
 
 #include "access.h"
 #include "json.h"
@@ -22,7 +23,7 @@
 #define ERROR_LINE_LIMIT 1000	/* bytes of a message kept in one-line columns */
 #define ERROR_TEXT_LIMIT 65536
 
-#define MAX_COLUMNS		8
+#define MAX_COLUMNS		9
 
 /* Rows to be written by one statement: a column of them becomes an array. */
 typedef struct Column
@@ -149,7 +150,7 @@ outcome_write_attempts(const DecidedOutcome *decided, int n)
 void
 outcome_write_task_runs(const DecidedOutcome *decided, int n)
 {
-	static const Oid types[] = {INT8OID, TEXTOID, INT8OID, JSONBOID, INT8OID, INT8OID, TEXTOID, BOOLOID};
+	static const Oid types[] = {INT8OID, TEXTOID, INT8OID, JSONBOID, INT8OID, INT8OID, TEXTOID, BOOLOID, TIMESTAMPTZOID};
 	Rows		rows;
 	Column	   *columns = rows.columns;
 
@@ -166,14 +167,15 @@ outcome_write_task_runs(const DecidedOutcome *decided, int n)
 		add_count(&columns[5], outcome->rows_written);
 		add_text(&columns[6], outcome->error_message, ERROR_LINE_LIMIT);
 		column_add(&columns[7], BoolGetDatum(outcome->status == ATTEMPT_LOST), false);
+		column_add(&columns[8], TimestampTzGetDatum(decided[i].deadline), TIMESTAMP_IS_NOEND(decided[i].deadline));
 	}
 	rows_write(&rows, "UPDATE weir.task_run t SET status = o.status, output = o.output, rows_read = o.rows_read, rows_written = o.rows_written, "
 			 "error_message = o.message, "
 			 "not_before = CASE WHEN o.status = 'ready' THEN clock_timestamp() + o.delay_ms * interval '1 millisecond' END, "
 			 "ended_at = CASE WHEN o.status NOT IN ('ready', 'running') THEN clock_timestamp() END, "
 			 "lost_count = CASE WHEN o.lost THEN t.lost_count + 1 ELSE 0 END, "
-			 "budget_from = t.budget_from + CASE WHEN o.lost THEN 1 ELSE 0 END "
-			 "FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) o (task_run_id, status, delay_ms, output, rows_read, rows_written, message, lost) "
+			 "budget_from = t.budget_from + CASE WHEN o.lost THEN 1 ELSE 0 END, deadline = o.deadline "
+			 "FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9) o (task_run_id, status, delay_ms, output, rows_read, rows_written, message, lost, deadline) "
 			 "WHERE t.task_run_id = o.task_run_id");
 }
 

@@ -198,12 +198,14 @@ weir_restart(PG_FUNCTION_ARGS)
 	values[4] = pipeline_bind_params(pipeline_id, version, run.params);
 	values[5] = catalog_text(GetUserNameFromId(scope.caller, false));
 	values[6] = ObjectIdGetDatum(owner);
-	weir_spi("INSERT INTO weir.run (pipeline_id, pipeline_name, version, status, params, nominal_time, window_start, window_end, "
+	/* It may have been pruned since it was read. */
+	if (weir_spi("INSERT INTO weir.run (pipeline_id, pipeline_name, version, status, params, nominal_time, window_start, window_end, "
 			 "selected_tasks, backfill_id, trigger_type, trigger_name, triggered_by, owner, priority, on_overlap) "
 			 "SELECT $2, $3, $4, 'queued', $5, r.nominal_time, r.window_start, r.window_end, r.selected_tasks, r.backfill_id, "
 			 "'restart', 'run ' || r.run_id, $6, $7, r.priority, r.on_overlap "
 			 "FROM weir.run r WHERE r.run_id = $1 RETURNING run_id",
-			 7, types, values, NULL);
+			 7, types, values, NULL) == 0)
+		run_unknown(run_id);
 	run_id = weir_spi_int64(0, 1, NULL);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	weir_leave(&scope);

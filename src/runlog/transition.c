@@ -5,6 +5,7 @@
  * A trigger on run, task_run and attempt, called for every row whose status
  * is set, in whatever process sets it.  The argument names the table.
  * Decides with core/status.c, reads nothing but the two rows, takes no lock.
+ * As every change passes here, listeners are notified from here (announce.c).
  * The check constraints of the three tables ask the same code.
  *
  * That a status stays as it is, is seen here: a WHEN clause of the trigger would be
@@ -20,6 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/rel.h"
 
+#include "announce.h"
 #include "status.h"
 #include "restart.h"
 
@@ -129,6 +131,8 @@ weir_check_transition(PG_FUNCTION_ARGS)
 				 errdetail("No path of the state diagram leads from one to the other.") :
 				 errdetail("One of them is no status.")));
 
+	if (weir_notify != NOTIFY_NONE)
+		announce_change(table, trigger->tg_newtuple, desc, from);
 	pfree(from);
 	pfree(to);
 	return PointerGetDatum(trigger->tg_newtuple);

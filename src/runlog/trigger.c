@@ -35,6 +35,9 @@ PG_FUNCTION_INFO_V1(weir_cancel);
 #define MAX_TRIGGER_NAME	260		/* bytes */
 #define MAX_REASON			1000	/* bytes */
 
+static const char find_pipeline_sql[] =
+	"SELECT p.pipeline_id, p.current_version, p.owner, p.is_enabled FROM weir.pipeline p WHERE p.name = $1";
+
 static const char lock_pipeline_sql[] =
 	"SELECT p.pipeline_id, p.current_version, p.owner, p.is_enabled FROM weir.pipeline p "
 	"WHERE p.name = $1 FOR KEY SHARE";
@@ -47,15 +50,15 @@ static const char queue_sql[] =
 
 /* ---- trigger ---- */
 
-void
-run_lock_pipeline(const char *name, Oid caller, const char *what, int64 *pipeline_id, int *version, Oid *owner)
+static void
+read_pipeline(const char *sql, const char *name, Oid caller, const char *what, int64 *pipeline_id, int *version, Oid *owner)
 {
 	static const Oid types[] = {TEXTOID};
 	Datum		values[1];
 	bool		no_definition;
 
 	values[0] = catalog_text(name);
-	if (weir_spi(lock_pipeline_sql, 1, types, values, NULL) == 0)
+	if (weir_spi(sql, 1, types, values, NULL) == 0)
 		run_unknown_pipeline(name);
 	*pipeline_id = weir_spi_int64(0, 1, NULL);
 	*version = (int) weir_spi_int64(0, 2, &no_definition);
@@ -73,6 +76,18 @@ run_lock_pipeline(const char *name, Oid caller, const char *what, int64 *pipelin
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("pipeline \"%s\" is disabled", name),
 				 errhint("Enable it with weir.set_pipeline_enabled.")));
+}
+
+void
+run_lock_pipeline(const char *name, Oid caller, const char *what, int64 *pipeline_id, int *version, Oid *owner)
+{
+	read_pipeline(lock_pipeline_sql, name, caller, what, pipeline_id, version, owner);
+}
+
+void
+run_find_pipeline(const char *name, Oid caller, const char *what, int64 *pipeline_id, int *version, Oid *owner)
+{
+	read_pipeline(find_pipeline_sql, name, caller, what, pipeline_id, version, owner);
 }
 
 static void

@@ -102,8 +102,7 @@ look(int64 run_id, RunStatus *status)
 	return ended;
 }
 
-/* NULL without shared memory, or when weir does not know this database */
-static ConditionVariable *
+ConditionVariable *
 run_ended_variable(void)
 {
 	DatabaseSlot *slot;

@@ -443,11 +443,26 @@ def conditions():
             f"weir {psql('''SELECT extversion FROM pg_extension WHERE extname = 'weir' ''')}")
 
 
+TABLE = []
+
+
 def line(what, bar, found, verdict):
+    TABLE.append((what, bar, found, verdict))
     print(f"{what:<64} {bar:<26} {found:<34} {verdict}", flush=True)
 
 
+def record(name, begin):
+    """What was printed, as Markdown."""
+    load = " ".join(f"{number:.2f}" for number in os.getloadavg())
+    with open(name, "w", encoding="utf-8") as file:
+        file.write(f"{begin}, after {load}; {conditions()}\n\n")
+        for row in TABLE:
+            file.write("|" + "|".join("---" if cell.startswith("--") and cell.strip("-") == "" else f" {cell} " for cell in row) + "|\n")
+
+
 def main():
+    begin = (time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()) + "; load average before "
+             + " ".join(f"{number:.2f}" for number in os.getloadavg()))
     only = os.environ.get("TESTS", "").split()
     modes = {"always", *sys.argv[1:]}
     if "--full" not in modes:
@@ -476,6 +491,8 @@ def main():
         failed += not holds
     if not only:
         line("wakeups while idle, 1,000 future schedules", "0 per second", "no schedules in this version", "")
+    if os.environ.get("TABLE"):
+        record(os.environ["TABLE"], begin)
     return 1 if failed else 0
 
 

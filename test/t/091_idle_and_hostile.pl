@@ -14,6 +14,8 @@ use WeirTest;
 my $json = JSON::PP->new->canonical->ascii;
 my $node = weir_node('idle', conf => q{
 autovacuum = off
+weir.retention_age = 0
+weir.retention_runs = 0
 weir.sql_worker_idle_timeout = 100ms
 weir.http_max_body = 1MB
 });
@@ -115,8 +117,15 @@ sub asleep
 		($before, $now) = ($now, sample());
 		$same = $before eq $now ? $same + 1 : 0;
 	}
-	elsewhere(5000);
-	is(sample(), $now, "$what: launcher and conductor sleep");
+	# The server itself may wake everybody once (a barrier, a checkpoint); whoever ticks does so in every stretch.
+	foreach my $stretch (1 .. 3)
+	{
+		($before, $now) = ($now, undef);
+		elsewhere(5000);
+		$now = sample();
+		last if $before eq $now;
+	}
+	is($now, $before, "$what: launcher and conductor sleep");
 	my @timeouts = map { timeout_of($_) } ($launcher, $conductor);
   SKIP:
 	{

@@ -162,11 +162,35 @@ define('fail_fast', [
 	$gate->quit;
 }
 
+# A task with a dependency on the failure is there for it.
+define('fast_handler', [ task('bad', [], %$failing), task('alert', [ [ 'bad', 'failed' ] ]), task('late', ['alert']), task('next', ['bad']) ], on_failure => 'fail_fast');
+run_ends('fast_handler', 'failed', 'blocked: late next; failed: bad; succeeded: alert', 'fail_fast: a dependency on the failure');
+
 # --- disabled tasks are as if they were not there
 define('disabled', [ task('a', [], %{ $outcomes{off} }, %$failing), task('b', ['a']), task('c', [ [ 'a', 'failed' ] ]), task('d', ['c']) ]);
 run_ends('disabled', 'succeeded', 'skipped: a c d; succeeded: b', 'a disabled task');
 is(value("SELECT string_agg(task_name || ' ' || skip_reason, ', ' ORDER BY task_no) FROM weir.task_run WHERE status = 'skipped' AND run_id = (SELECT max(run_id) FROM weir.run)"),
 	'a disabled, c condition, d condition', 'and the reason is told');
+
+define('disabled_middle', [
+		task('bad', [], %$failing),
+		task('middle', ['bad'], enabled => JSON::PP::false),
+		task('slow', ['middle'], kind => 'sql', spec => { sql => 'SELECT pg_advisory_xact_lock_shared(72)' }),
+		task('last', ['slow']) ]);
+{
+	my $gate = $node->background_psql('postgres');
+	$gate->query_safe('SELECT pg_advisory_lock(72)');
+	my $run = weir_trigger($node, 'disabled_middle');
+	wait_for_status($node, $run, 'bad', 'failed');
+	$gate->query_safe('SELECT pg_advisory_unlock(72)');
+	is(wait_for_run($node, $run), 'failed', 'a failure above a disabled task: the run');
+	is(ends($run), 'failed: bad; skipped: middle; succeeded: slow last', 'what is below the disabled task goes on');
+	$gate->quit;
+}
+define('disabled_alert', [ task('a', [], %{ $outcomes{off} }, %$failing),
+		map { task("on_$_", ['a'], run_if => $_) } qw(all_done none_failed at_least_one_success at_least_one_failed all_failed always) ]);
+run_ends('disabled_alert', 'succeeded', 'skipped: a on_at_least_one_failed on_all_failed; succeeded: on_all_done on_none_failed on_at_least_one_success on_always',
+	'a disabled task is no failure');
 
 # --- if and switch
 define('branches', [

@@ -119,6 +119,50 @@ test_render_cases(void)
 	cJSON_Delete(params);
 }
 
+/* No value and no error: unknown, as tasks are before a run */
+static cJSON *
+resolve_known(const RefPath *path, void *arg, char **error)
+{
+	return ref_path_is(path, 0, "params") ? resolve(path, arg, error) : NULL;
+}
+
+static void
+test_render_known(void)
+{
+	static const struct
+	{
+		const char *spec;
+		const char *out;
+	}			cases[] = {
+		{"[\"{{ tasks.a.output.x[0] }}\"]", "[\"{{tasks.a.output.x[0]}}\"]"},
+		{"{\"a\":\"n={{params.n}} of {{ run.id }}\"}", "{\"a\":\"n=42 of {{run.id}}\"}"},
+		{"\"{{params.n}}\"", "42"},
+	};
+	cJSON	   *params = parse(params_text);
+	cJSON	   *spec;
+	char	   *error;
+
+	for (size_t i = 0; i < lengthof(cases); i++)
+	{
+		cJSON	   *out;
+		char	   *text;
+
+		spec = parse(cases[i].spec);
+		out = ref_render_known(spec, resolve_known, params, &error);
+		CHECK(out != NULL);
+		text = json_text(out);
+		CHECK_STR(text, cases[i].out);
+		mem_free(text);
+		cJSON_Delete(out);
+		cJSON_Delete(spec);
+	}
+	spec = parse("\"{{params.fail}}\"");
+	CHECK(ref_render_known(spec, resolve_known, params, &error) == NULL);
+	CHECK_ERROR(error, "the resolver said no");
+	cJSON_Delete(spec);
+	cJSON_Delete(params);
+}
+
 static void
 test_render_text(void)
 {
@@ -257,6 +301,7 @@ void
 test_render(void)
 {
 	test_render_cases();
+	test_render_known();
 	test_render_text();
 	test_limits();
 	test_fuzz();

@@ -29,7 +29,7 @@ static const StatusCase run_cases[] = {
 
 static const StatusCase task_cases[] = {
 	{"waiting", " ready blocked cancelled skipped reused ", false, 0},
-	{"ready", " running failed cancelled blocked skipped ", false, 0},
+	{"ready", " running failed timed_out cancelled blocked skipped ", false, 0},
 	{"running", " ready succeeded failed timed_out cancelled ", false, 0},
 	{"succeeded", " waiting ready ", true, 0},
 	{"failed", " waiting ready ", true, 0},

@@ -1,0 +1,50 @@
+/*-------------------------------------------------------------------------
+ * plan.h
+ *	  What weir.plan knows of a task, and its spec as far as it can be known.
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_PLAN_H
+#define WEIR_PLAN_H
+
+#include "context.h"
+#include "status.h"
+
+#include "forecast.h"
+
+typedef struct PlanTask
+{
+	int			task_no;
+	int			wave;
+	char	   *name;
+	char	   *kind;
+	char	   *phase;
+	char	   *connection;		/* NULL for none */
+	bool		connection_exists;
+	bool		reused;
+	char	   *skip_reason;	/* NULL; disabled or not_selected */
+	char	   *run_if;
+	cJSON	   *output;			/* that, or NULL */
+	cJSON	   *spec;			/* as defined; rendered by plan_render */
+	char	   *resumes;		/* earlier run of the engine, or NULL */
+	char	   *problem;		/* why it is known to fail, or NULL */
+	int			concurrency;	/* of a for_each, else 0 */
+	Datum		retry;			/* jsonb */
+	Datum		timeout;		/* interval */
+	bool		no_timeout;
+} PlanTask;
+
+typedef struct PlanTasks
+{
+	PlanTask   *tasks;
+	ForecastTask *forecast;		/* of the same index */
+	int			ntasks;
+	TaskContext run;			/* what references to the run stand for; members missing in run are not known */
+} PlanTasks;
+
+/*
+ * Renders the spec of task t, chooses its branch if that is known, and notes
+ * what is known to fail.  Reads no table.
+ */
+extern void plan_render(PlanTasks *plan, int t);
+
+#endif							/* WEIR_PLAN_H */

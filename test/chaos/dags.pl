@@ -1,0 +1,317 @@
+# dags.pl - the second part of "make soak": random pipelines, started, stopped
+# and repaired at random while the cloud misbehaves and something dies.  When
+# all is quiet again Judge.pm says whether everything happened that should
+# have, once, and nothing else.
+#
+#   CYCLES=N    so many cycles (200)
+#   SEED=N      the seed of the first cycle, the next has the next; a cycle
+#               that fails says its own, and SEED=that CYCLES=1 makes the same
+#               choices again (what dies may still find weir at another place)
+#   MINUTES=N   no cycle begins after so many minutes (60)
+#   ONLY=NAME   always this act of violence, see %violence
+#   GO_ON=1     do not stop at the first cycle that fails
+#
+# The cloud is outside of what crashes.  One node serves all cycles, until a
+# standby takes its place.
+
+use strict;
+use warnings FATAL => 'all';
+
+use File::Basename qw(dirname);
+use JSON::PP;
+use lib dirname(__FILE__);
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+use Dags;
+use Judge;
+use WeirTest;
+
+my $cycles = $ENV{CYCLES} || 200;
+my $seed = $ENV{SEED} || int(rand(1_000_000)) + 1;
+my $limit = 60 * ($ENV{MINUTES} || 60);
+my $json = JSON::PP->new->canonical;
+my $node_no = 1;
+my %done;						# acts of violence, how often
+
+note("SEED=$seed CYCLES=$cycles");
+my $node = weir_node("dags$node_no", allows_streaming => 1, conf => qq{
+log_min_messages = warning
+deadlock_timeout = 1s
+weir.cancel_grace = '2s'
+weir.max_sql_workers = 4
+weir.sql_worker_idle_timeout = '2s'
+weir.http_timeout = '10s'
+});
+my $cloud = weir_cloud(undef, speed => 50);
+my $address = $cloud->address;
+value(qq{
+	SELECT weir.create_secret('dbx_token', 'dapi-local'), weir.create_secret('entra_secret', 'weir-secret');
+	SELECT weir.create_connection('chaos_http', 'http', '$address/http');
+	SELECT weir.create_connection('chaos_dbx', 'databricks', '$address/dbx', '{"type": "pat", "token": "dbx_token"}', '{"settle_seconds": 0.5}');
+	SELECT weir.create_connection('chaos_adf', 'adf', '$address/adf', '{"type": "entra_client_secret", "tenant_id": "local",
+		"client_id": "weir-client", "client_secret": "entra_secret", "authority": "$address"}',
+		'{"subscription_id": "s1", "resource_group": "rg-dev", "factory": "adf-dev", "settle_seconds": 0.5}')});
+value(PostgreSQL::Test::Utils::slurp_file(dirname(__FILE__) . '/journal.sql'));
+
+sub value { return $node->safe_psql('postgres', $_[0]); }
+
+# Statements that may be refused or cut short, from a process of its own.
+sub client
+{
+	my ($sql) = @_;
+	my $pid = fork() // die "fork: $!";
+
+	return $pid if $pid;
+	open(STDOUT, '>', '/dev/null');
+	open(STDERR, '>', '/dev/null');
+	exec('psql', '-X', '-q', '-d', $node->connstr('postgres'), map { ('-c', $_) } @$sql) or exit 127;
+}
+
+# --- what is asked for ------------------------------------------------------------
+
+sub quoted { return "'" . ($_[0] =~ s/'/''/gr) . "'"; }
+
+# One transaction; the run is in public.asked if and only if it was committed.
+sub start_of_run
+{
+	my ($pipeline) = @_;
+	my $tasks = $pipeline->{tasks};
+	my $params = $json->encode({ n => int(rand(10)), region => one_of('north', 'south', 'west') });
+	my $selector = one_of('%s', '+%s', '%s+', '+%s+');
+	my $call = "weir.trigger('$pipeline->{name}', '$params', priority => " . int(rand(5))
+	  . (chance(0.15) ? ", tasks => '{" . sprintf($selector, one_of(@$tasks)->{name}) . "}'" : '') . ')';
+
+	return weighted(
+		"INSERT INTO public.asked VALUES ($call, 'trigger')" => 12,
+		"BEGIN; SELECT $call; ROLLBACK" => 2,
+		"BEGIN; SAVEPOINT s; SELECT $call; ROLLBACK TO s; INSERT INTO public.asked VALUES ($call, 'after savepoint'); COMMIT" => 1,
+		"BEGIN; INSERT INTO public.asked VALUES ($call, 'prepared'); PREPARE TRANSACTION 'chaos'" => 0.5,	# refused
+		"WITH b AS MATERIALIZED (SELECT weir.backfill('$pipeline->{name}', '2026-01-01', '2026-01-04', '1 day', '$params', concurrency => 2) AS id) "
+		  . "SELECT id FROM b \\gset\nINSERT INTO public.asked SELECT run_id, 'backfill' FROM weir.run WHERE backfill_id = :id" => 0.5);
+}
+
+# Something about a run that exists.
+sub about_a_run
+{
+	my ($after, $pipelines) = @_;
+	my $k = int(rand(8));
+	my $run = "(SELECT run_id FROM public.asked WHERE run_id > $after ORDER BY run_id OFFSET $k LIMIT 1)";
+	my $task = one_of(@{ one_of(@$pipelines)->{tasks} })->{name};
+
+	return weighted(
+		"SELECT weir.cancel($run)" => 4,
+		"SELECT weir.repair($run)" => 4,
+		"SELECT weir.repair($run, tasks => '{$task}')" => 1,
+		"SELECT weir.repair($run, tasks => '{$task}', downstream => true)" => 1,
+		"SELECT weir.rerun_from($run, '$task')" => 2,
+		"INSERT INTO public.asked VALUES (weir.restart($run), 'restart')" => 2);
+}
+
+# --- the cloud --------------------------------------------------------------------
+
+# A held or late createRun would begin after it was looked for in vain and
+# sent again: that is what settle_seconds is to be long enough for.
+sub misbehave
+{
+	foreach (1 .. weighted(0 => 3, 1 => 3, 2 => 2, 4 => 1))
+	{
+		my $operation = weighted('adf.createRun' => 3, 'adf.getRun' => 1, 'adf.queryRuns' => 1, 'adf.cancel' => 1, 'adf.queryActivityRuns' => 1,
+			'databricks.run-now' => 3, 'databricks.get' => 2, 'databricks.repair' => 1, 'databricks.cancel' => 1, 'databricks.get-output' => 1,
+			'http.json' => 3, 'http.delay' => 1, 'entra.token' => 1);
+		my %fault = weighted(
+			[ fault => 'status', status => 429, retry_after => int(rand(2)) ] => 2,
+			[ fault => 'status', status => one_of(500, 502, 503) ] => 3,
+			[ fault => 'reset_before' ] => 2,
+			[ fault => 'reset_after' ] => 4,
+			[ fault => 'half_body' ] => 3,
+			[ fault => 'not_json' ] => 1,
+			[ fault => 'html' ] => 1,
+			[ fault => 'delay', delay_ms => 50 + int(rand(500)) ] => 3,
+			($operation eq 'adf.createRun' ? () : ([ fault => 'hold' ] => 3)),
+			[ fault => 'task_fails', job_id => 102 ] => 2,
+			[ fault => 'copy_fails' ] => 1)->@*;
+
+		$fault{operation} = $operation unless $fault{fault} =~ /_fails$/;
+		$cloud->add_fault(%fault, times => one_of(1, 1, 2, 3), after => weighted(0 => 3, 1 => 1));
+	}
+	return;
+}
+
+# --- violence -----------------------------------------------------------------------
+
+sub log_now { return -s $node->logfile; }
+
+sub pids_of
+{
+	my ($type) = @_;
+	return split /\n/, value("SELECT pid FROM pg_stat_activity WHERE backend_type = '$type' AND pid <> pg_backend_pid() ORDER BY pid");
+}
+
+sub crash
+{
+	my ($type) = @_;
+	my @pids = pids_of($type) or return 0;
+	my $log = log_now();
+
+	return 0 unless kill('KILL', one_of(@pids)) == 1;
+	wait_for_restart($node, $log);
+	return 1;
+}
+
+sub terminate
+{
+	my ($type) = @_;
+	my @pids = pids_of($type) or return 0;
+
+	value('SELECT pg_terminate_backend(' . one_of(@pids) . ')');
+	return 1;
+}
+
+# Until its processes are gone the server does not start.
+sub kill_postmaster
+{
+	my @pids = split /\n/, value('SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()');
+
+	$node->kill9;
+	while (grep { kill(0, $_) } @pids) { sleep(0.01); }
+	unlink $node->data_dir . '/postmaster.pid';
+	$node->start;
+	return 1;
+}
+
+# The primary stops as it is, the standby goes on.  It is synchronous: what
+# was committed, intents above all, is there.
+my $standby;
+sub prepare_standby
+{
+	my $key = $node->basedir . '/weir.key';
+
+	$node->backup('chaos');
+	$standby = PostgreSQL::Test::Cluster->new('dags' . ++$node_no);
+	$standby->init_from_backup($node, 'chaos', has_streaming => 1);
+	PostgreSQL::Test::Utils::system_or_bail('rm', '-rf', $node->backup_dir . '/chaos');
+	$standby->start;
+	value("ALTER SYSTEM SET synchronous_standby_names = '*'");
+	value('SELECT pg_reload_conf()');
+	wait_until($node, 'the standby is synchronous', "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'");
+	return;
+}
+
+sub promote
+{
+	my $old = $node;
+
+	$old->stop('immediate');
+	$standby->promote;
+	$node = $standby;
+	$standby = undef;
+	wait_until($node, 'the standby is primary', 'SELECT NOT pg_is_in_recovery()');
+	return 1;
+}
+
+my %violence = (
+	nothing => [ 4, sub { return 1; } ],
+	conductor => [ 3, sub { return crash('weir conductor'); } ],
+	launcher => [ 1, sub { return crash('weir launcher'); } ],
+	worker => [ 2, sub { return crash('weir SQL worker'); } ],
+	backend => [ 1, sub { return crash('client backend'); } ],
+	postmaster => [ 1, \&kill_postmaster ],
+	immediate => [ 1, sub { $node->stop('immediate'); $node->start; return 1; } ],
+	restart => [ 0.5, sub { $node->restart; return 1; } ],
+	terminate_conductor => [ 1, sub { return terminate('weir conductor'); } ],
+	terminate_worker => [ 2, sub { return terminate('weir SQL worker'); } ],
+	promote => [ 0.3, \&promote ]);
+
+sub choose_violence
+{
+	my $chosen = $ENV{ONLY} || weighted(map { $_ => $violence{$_}[0] } sort keys %violence);
+
+	die "no such violence: $chosen" unless $violence{$chosen};
+	return $chosen;
+}
+
+# --- a cycle ------------------------------------------------------------------------
+
+sub wait_until_quiet
+{
+	$node->psql('postgres', "CALL public.wait_until_quiet(60)") foreach (1 .. 2);
+	return value('SELECT public.is_quiet()') eq 't';
+}
+
+# Statements of clients while something dies, and then until all is quiet.
+sub round
+{
+	my ($violence, $statements) = @_;
+	my @clients = map { client($_) } @$statements;
+
+	sleep(rand(weighted(0.1 => 1, 0.5 => 2, 1 => 1)));
+	my $happened = $violence{$violence}[1]->();
+	$done{$violence}++ if $happened;
+	sleep(rand(0.3));
+	$cloud->clear_faults;
+	waitpid($_, 0) foreach @clients;
+	return wait_until_quiet();
+}
+
+sub cycle
+{
+	my ($cycle_seed) = @_;
+
+	srand($cycle_seed);
+	my $after = value('SELECT coalesce(max(run_id), 0) FROM weir.run');
+	my $name = "c${cycle_seed}_$after";
+	my @pipelines = map { random_pipeline("${name}_$_") } 1 .. weighted(1 => 2, 2 => 2, 3 => 1);
+	my $violence = choose_violence();
+	my @first = map { start_of_run(one_of(@pipelines)) } 1 .. weighted(1 => 1, 2 => 2, 4 => 2, 8 => 1);
+	my @later = map { [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', about_a_run($after, \@pipelines) ] } 1 .. int(rand(4));
+	push @later, [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', split /\n/, start_of_run($pipelines[0]) ] if chance(0.3);
+	@later = grep { "@$_" !~ /gset|SAVEPOINT|PREPARE/ } @later;	# one statement for each -c
+	my $again = chance(0.35) ? choose_violence() : undef;
+	my @again = map { [ about_a_run($after, \@pipelines) ] } 1 .. 3;
+
+	$again = 'nothing' if $again && $again eq 'promote';
+	prepare_standby() if $violence eq 'promote';
+	value(join "\n", map { "SELECT weir.create_pipeline('$_->{name}', " . quoted($_->{json}) . ');' } @pipelines);
+	my $log = log_now();
+	misbehave();
+	$node->psql('postgres', join("\n", map { "$_;" } @first), on_error_stop => 0);
+	my $quiet = round($violence, \@later);
+	if ($quiet && $again)
+	{
+		$log = 0 if $violence eq 'promote';
+		misbehave();
+		$quiet = round($again, \@again);
+	}
+	my $facts = decode_json(value("SELECT public.facts($after)"));
+	my $judge = Judge->new(facts => $facts, pipelines => { map { $_->{name} => $_ } @pipelines }, ledger => $cloud->ledger);
+	my @wrong = $judge->verdict;
+	push @wrong, 'it did not become quiet: ' . value("SELECT string_agg(w.run_id || ' ' || concat_ws(' ', w.task, w.waiting_for, w.detail), '; ')
+		FROM weir.run r, weir.why(r.run_id) w WHERE r.run_id > $after AND w.waiting_for <> 'nothing'") unless $quiet;
+	push @wrong, "log: $1" while substr(PostgreSQL::Test::Utils::slurp_file($node->logfile), $violence eq 'promote' ? 0 : $log)
+	  =~ /^(.*(?:PANIC|illegal|signal 11|signal 6|deadlock detected|TRAP:).*)$/mg;
+
+	my $did = $again ? "$violence, $again" : $violence;
+	ok(!@wrong, "SEED=$cycle_seed: $did, " . keys(%{ $facts->{asked} }) . ' runs, ' . @{ $facts->{attempts} } . ' attempts') or do {
+		diag($_) foreach splice(@wrong, 0, 20);
+		diag("pipeline $_->{name}: $_->{json}") foreach @pipelines;
+		open(my $file, '>', "$PostgreSQL::Test::Utils::tmp_check/cycle_$cycle_seed.json") or die $!;
+		print $file $json->pretty->encode({ facts => $facts, ledger => $cloud->ledger, runs => $cloud->runs });
+		close $file;
+		diag("facts and ledger: $PostgreSQL::Test::Utils::tmp_check/cycle_$cycle_seed.json, log: " . $node->logfile);
+	};
+	$cloud->reset;
+	value('TRUNCATE public.journal');
+	return;
+}
+
+my $began = time;
+my $n = 0;
+while ($n < $cycles && time - $began < $limit && (Test::More->builder->is_passing || $ENV{GO_ON}))
+{
+	cycle($seed + $n++);
+}
+note(sprintf('%d cycles in %.0f s; ', $n, time - $began) . join(', ', map { "$_ $done{$_}" } sort keys %done));
+$node->stop;
+done_testing();
