@@ -149,6 +149,11 @@ read_limits(const Definition *def, const cJSON *item, int no)
 		definition_error(definition_task_path(def, no, ".pool"),
 						 psprintf("task \"%s\" of kind %s takes no pool", task->name, task->kind->name),
 						 "It only decides and runs nothing: remove \"pool\".");
+	/* The tasks of the other pipeline may need these very slots, and would wait for each other for ever. */
+	if (task->pool != NULL && task->kind == &kind_pipeline)
+		definition_error(definition_task_path(def, no, ".pool"),
+						 psprintf("task \"%s\" of kind pipeline takes no pool", task->name),
+						 "Tasks of the other pipeline take slots themselves: name the pool there.");
 }
 
 static void
