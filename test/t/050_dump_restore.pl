@@ -28,6 +28,7 @@ $node->safe_psql('postgres', qq{
 	SET ROLE owner;
 	SELECT weir.create_secret('password', reference => 'env:WEIR_SECRET_PASSWORD', description => 'of the lake');
 	SELECT weir.create_connection('lake', 'http', 'http://127.0.0.1:1', '{"type": "pat", "token": "password"}');
+	SELECT weir.create_pool('lake', 3, 'of the lake');
 	SELECT weir.create_pipeline('load', '{"tasks": [{"name": "first", "kind": "noop", "spec": {}}]}', 'Loads');
 	SELECT weir.alter_pipeline('load', '$definition');
 	SELECT weir.create_pipeline('paused', '{"tasks": [{"name": "a", "kind": "noop", "spec": {}}]}');
@@ -42,6 +43,7 @@ is(wait_for_run($node, $run), 'failed', 'landed, not transformed');
 my %kept = (
 	secrets => 'SELECT name, reference, description, owner FROM weir.secret',
 	connections => 'SELECT name, kind, base_url, auth, options, owner FROM weir.connection',
+	pools => 'SELECT name, slots, description, owner, created_at FROM weir.pool',
 	pipelines => 'SELECT pipeline_id, name, description, owner, current_version, is_paused FROM weir.pipeline ORDER BY name',
 	versions => "SELECT v, weir.describe_pipeline('load', v) FROM generate_series(1, 2) AS v",
 	tasks => 'SELECT * FROM weir.task ORDER BY 1, 2, 3',
