@@ -93,4 +93,16 @@
 #define portal_run_compat(portal, count, is_top, dest, alt, qc) PortalRun(portal, count, is_top, true, dest, alt, qc)
 #endif
 
+/* 18: a scan can be instrumented; 19: and has flags.  Include access/genam.h. */
+#if PG_VERSION_NUM >= 190000
+#define index_beginscan_compat(heap, index, snapshot, nkeys, norderbys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, norderbys, 0)
+#elif PG_VERSION_NUM >= 180000
+#define index_beginscan_compat(heap, index, snapshot, nkeys, norderbys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, norderbys)
+#else
+#define index_beginscan_compat(heap, index, snapshot, nkeys, norderbys) \
+	index_beginscan(heap, index, snapshot, nkeys, norderbys)
+#endif
+
 #endif							/* WEIR_COMPAT_H */

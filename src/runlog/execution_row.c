@@ -33,6 +33,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "compat.h"
 #include "status.h"
 #include "restart.h"
 #include "execution.h"
@@ -56,7 +57,7 @@ scan(Relation rel, const char *index_name, Oid type, Datum key, TupleTableSlot *
 	 bool (*visit) (TupleTableSlot *slot, void *arg), void *arg)
 {
 	Relation	index = index_open(execution_relation(index_name), AccessShareLock);
-	IndexScanDesc desc = index_beginscan(rel, index, GetActiveSnapshot(), 1, 0);
+	IndexScanDesc desc = index_beginscan_compat(rel, index, GetActiveSnapshot(), 1, 0);
 	ScanKeyData scankey;
 
 	ScanKeyEntryInitialize(&scankey, 0, 1, BTEqualStrategyNumber, InvalidOid, index->rd_indcollation[0],
