@@ -125,7 +125,7 @@ kill9_backend($node, 'weir conductor');
 value("SELECT weir.cancel($run, 'enough')");
 is(wait_for_run($node, $run), 'cancelled', 'cancelled while the child is queued');
 is(wait_for_run($node, $paused), 'cancelled', 'its child too');
-is(value("SELECT status || ': ' || cancel_reason FROM weir.run WHERE run_id = $paused"), "cancelled: cancelled by run $run: cancelled by postgres: enough", 'and it knows why');
+is(value("SELECT status || ': ' || cancel_reason FROM weir.run WHERE run_id = $paused"), "cancelled: cancelled by run $run: cancelled by " . value("SELECT current_user") . ": enough", 'and it knows why');
 is(value("SELECT status FROM weir.run WHERE run_id = $bottom"), 'queued', 'a run nobody waits for is not');
 value(q{SELECT weir.resume_pipeline('child')});
 is(wait_for_run($node, $bottom), 'succeeded', 'resumed');
