@@ -76,8 +76,9 @@ test-unit:
 test-asan:
 	@$(run) PART='$(PART)' TESTS='$(TESTS)' test/run.sh --asan
 
+# (make itself has a variable AS, the assembler)
 test-suite:
-	@$(run) SUITE='$(SUITE)' WITH='$(WITH)' AS='$(AS)' COMMANDS='$(COMMANDS)' test/chroot.sh
+	@$(run) SUITE='$(SUITE)' WITH='$(WITH)' AS='$(if $(filter default,$(origin AS)),,$(AS))' COMMANDS='$(COMMANDS)' test/chroot.sh
 
 lint:
 	@$(run) test/lint.sh
