@@ -240,8 +240,7 @@ is_deeply(\@sent, [ tokens_in_log("$run, $again") ], 'what was sent is what was 
 
 # From here on a commit that does not insist on the disk would be lost.
 $node->append_conf('postgresql.conf', "synchronous_commit = off\n");
-$node->stop;
-$node->start;
+$node->restart;
 is(wait_for_run($node, weir_trigger($node, 'everything')), 'succeeded', 'synchronous_commit is off');
 
 # Trigger a run whose first request for $operation does not get through yet,

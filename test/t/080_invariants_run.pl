@@ -230,8 +230,7 @@ is(wait_for_run($node, $run), 'cancelled', 'the retry is cancelled');
 # CALL weir.conduct() is always in some transaction, but it has no snapshot
 # and no id while it waits: it keeps nothing from being vacuumed.
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''\n");
-$node->stop;
-$node->start;
+$node->restart;
 $run = weir_trigger($node, 'waits');
 $waiting = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', "CALL weir.conduct()" ], '>', \$out, '2>', \$err);
 $request = next_request();
