@@ -61,8 +61,8 @@ definition_moment_ms(const char *text)
 
 	if (TIMESTAMP_NOT_FINITE(moment))
 		return -1;
-	/* What is long past is just past. */
-	return Max(moment / 1000 + (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * 1000, 0);
+	/* Rounded up, so that no wait ends before its moment; what is long past is just past. */
+	return Max((moment + 999) / 1000 + (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * 1000, 0);
 }
 
 static bool
