@@ -28,6 +28,7 @@ typedef struct Pause
 	pairingheap_node node;
 	int64		due_ms;
 	int64		task_run_id;
+	int64		run_id;
 } Pause;
 
 struct ReadySet
@@ -261,12 +262,34 @@ ready_pop_noop(Conductor *c, int64 *run_id)
 	return ready_pop(c, lane);
 }
 
+/* A heap cannot be searched: all are taken out, and the others put back. */
+static void
+forget_pauses(struct ReadySet *ready, int64 run_id)
+{
+	List	   *kept = NIL;
+	ListCell   *lc;
+
+	while (!pairingheap_is_empty(ready->pauses))
+	{
+		Pause	   *pause = pairingheap_container(Pause, node, pairingheap_remove_first(ready->pauses));
+
+		if (pause->run_id == run_id)
+			pfree(pause);
+		else
+			kept = lappend(kept, pause);
+	}
+	foreach(lc, kept)
+		pairingheap_add(ready->pauses, &((Pause *) lfirst(lc))->node);
+	list_free(kept);
+}
+
 void
 ready_forget_run(Conductor *c, int64 run_id)
 {
 	HASH_SEQ_STATUS seq;
 	ReadyLane  *lane;
 
+	forget_pauses(c->ready, run_id);
 	hash_seq_init(&seq, c->ready->lanes);
 	while ((lane = hash_seq_search(&seq)) != NULL)
 		for (int i = lane->n_runs - 1; i >= 0; i--)
@@ -288,10 +311,11 @@ ready_forget_run(Conductor *c, int64 run_id)
 	"ceil(extract(epoch FROM t.not_before) * 1000)::bigint, ceil(extract(epoch FROM t.deadline) * 1000)::bigint "
 
 static void
-add_pause(struct ReadySet *ready, int64 task_run_id, int64 due_ms)
+add_pause(struct ReadySet *ready, int64 run_id, int64 task_run_id, int64 due_ms)
 {
 	Pause	   *pause = MemoryContextAlloc(ready->cxt, sizeof(Pause));
 
+	pause->run_id = run_id;
 	pause->task_run_id = task_run_id;
 	pause->due_ms = due_ms;
 	pairingheap_add(ready->pauses, &pause->node);
@@ -312,7 +336,7 @@ add_rows(Conductor *c, uint64 n)
 		if (!is_null)
 			c->run_deadline_ms = Min(c->run_deadline_ms, deadline + 1);
 		if (is_paused)
-			add_pause(c->ready, task_run_id, not_before);
+			add_pause(c->ready, weir_spi_int64(i, 2, NULL), task_run_id, not_before);
 		else
 			add(c->ready, weir_spi_text(i, 4), (int) weir_spi_int64(i, 3, NULL), weir_spi_int64(i, 2, NULL),
 				task_run_id, weir_spi_int64(i, 5, NULL));
