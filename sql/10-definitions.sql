@@ -55,6 +55,22 @@ COMMENT ON COLUMN weir.connection.owner IS 'Who may change or drop it';
 COMMENT ON COLUMN weir.connection.created_at IS 'When it was created';
 COMMENT ON COLUMN weir.connection.changed_at IS 'When it last changed';
 
+-- Written by the conductor while a service cannot be reached.
+CREATE TABLE weir.circuit (
+	connection_name	text PRIMARY KEY,
+	opened_at		timestamptz NOT NULL,
+	retry_at		timestamptz NOT NULL,
+	failures		integer NOT NULL,
+	last_error		text NOT NULL
+);
+COMMENT ON TABLE weir.circuit IS 'Connections whose service cannot be reached: nothing is sent but one exchange now and then';
+COMMENT ON COLUMN weir.circuit.connection_name IS 'The connection';
+COMMENT ON COLUMN weir.circuit.opened_at IS 'Since when';
+COMMENT ON COLUMN weir.circuit.retry_at IS 'When the next exchange is tried';
+COMMENT ON COLUMN weir.circuit.failures IS 'Failures in a row';
+COMMENT ON COLUMN weir.circuit.last_error IS 'The latest of them';
+GRANT SELECT ON weir.circuit TO weir_reader, weir_operator, weir_admin;
+
 CREATE TABLE weir.pool (
 	name			text PRIMARY KEY CHECK (name ~ '^[A-Za-z_][A-Za-z0-9_.-]{0,62}$'),
 	slots			integer NOT NULL CHECK (slots BETWEEN 0 AND 100000),

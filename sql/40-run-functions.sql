@@ -315,12 +315,14 @@ WITH given AS MATERIALIZED (
 			CASE a.status WHEN 'intended' THEN 'is being started' ELSE 'is running' END,
 			' in process ' || a.worker_pid,
 			' as ' || coalesce(a.external_run_id, t.external_run_id))
+			|| coalesce(', and the service cannot be reached since ' || o.opened_at || ': ' || o.last_error || '; next try at ' || o.retry_at, '')
 			|| coalesce(', blocked by process ' ||
 				nullif(array_to_string(CASE WHEN a.worker_pid IS NOT NULL THEN pg_blocking_pids(a.worker_pid) END, ', '), ''), ''),
 		coalesce(a.started_at, a.intended_at, t.started_at),
 		coalesce('See ' || t.external_url || '.', 'See pg_stat_activity for process ' || a.worker_pid || '.')
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
 		LEFT JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
+		LEFT JOIN weir.circuit o ON o.connection_name = t.connection_name
 		CROSS JOIN conductor c
 	WHERE r.is_live AND t.status = 'running' AND t.kind NOT IN ('wait', 'pipeline') AND t.item_no = 0
 		AND NOT (t.kind = 'for_each' AND a.status = 'succeeded')

@@ -150,6 +150,7 @@ void
 conductor_recover(Conductor *c)
 {
 	conductor_begin(c);
+	breakers_reset();
 	dispatch_recover(c);
 	conductor_commit(c);
 }
@@ -261,6 +262,7 @@ conductor_cycle(Conductor *c)
 		if (wake & ENGINE_WAKE_RUN)
 			subrun_take_in(c);
 		flights_write(c);
+		breakers_write(c);
 		if (wake & ENGINE_WAKE_REQUEST)
 			intake_requests(c);
 		if (wake & ENGINE_WAKE_TASK)

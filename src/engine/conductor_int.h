@@ -100,6 +100,7 @@ typedef struct Conductor
 	int			worker_failures;	/* in a row */
 	int64		limit_due_ms;	/* a connection may be used again then */
 	struct ReadySet *ready;		/* ready.c */
+	HTAB	   *breakers;		/* breaker.c; NULL before the first exchange */
 	int64		starts;			/* so many, to tell who was served last */
 	int64		clock_offset_ms;	/* of the wall clock to one that nobody sets */
 	BackgroundWorkerHandle *handles[WEIR_MAX_SQL_SLOTS];
@@ -179,6 +180,12 @@ extern void flight_drop_verdict(Flight *flight);
 /* delay_ms -1: the polling pace */
 extern void flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_tries);
 extern void flights_act(Conductor *c);	/* outside; opens a short one if needed */
+
+/* breaker.c: connections that ask for patience, or are down */
+extern bool breaker_allows(Conductor *c, Flight *flight);	/* else its due_ms says when to ask again */
+extern void breaker_note(Conductor *c, Flight *flight, const KindResponse *response);
+extern void breakers_write(Conductor *c);	/* inside a transaction */
+extern void breakers_reset(void);	/* inside a transaction */
 
 /* uncertain.c: nobody knows whether the engine began an attempt */
 extern char uncertain_policy(const char *word); /* of on_uncertain, as a flight has it */

@@ -295,6 +295,8 @@ read_response(Conductor *c, Flight *flight)
 	response.request_sent = result->request_sent;
 	flight->http_status = result->http_status;
 	flight->retry_after_ms = Max(result->retry_after_ms, 0);
+	if (!result->refused_by_policy)
+		breaker_note(c, flight, &response);
 
 	if (result->refused_by_policy)
 	{
@@ -415,6 +417,8 @@ exchange(Conductor *c, Flight *flight)
 			   *hint = NULL;
 	char	   *credentials = NULL;
 
+	if (!breaker_allows(c, flight))
+		return;
 	flight_fill_call(flight, &call);
 	if (!flight->kind->request(&call, &request, &problem))
 	{
