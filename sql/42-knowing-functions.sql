@@ -3,11 +3,12 @@
 
 CREATE FUNCTION weir.plan(pipeline text, params jsonb DEFAULT '{}', tasks text[] DEFAULT NULL,
 	OUT wave integer, OUT task text, OUT kind text, OUT phase text, OUT action text, OUT reason text, OUT waits_for text[],
-	OUT limits text, OUT connection text, OUT retry jsonb, OUT timeout interval, OUT spec jsonb)
+	OUT limits text, OUT connection text, OUT retry jsonb, OUT timeout interval, OUT spec jsonb,
+	OUT starts_after interval, OUT ends_after interval)
 	RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'weir_plan' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION weir.plan(text, jsonb, text[]) IS
-	'What a trigger now would do, without doing it: first the start (E, R, D or C, and why), then each task in the order of its wave: run, reused, skipped, depends, fails or blocked, provided that nothing else fails. spec has everything filled in that is known now';
+	'What a trigger now would do, without doing it: first the start (E, R, D or C, and why), then each task in the order of its wave: run, reused, skipped, depends, fails or blocked, provided that nothing else fails. limits says what each has to share and how much of it is taken now; spec has everything filled in that is known now; starts_after and ends_after count from the start of the run, by the median durations in up to 20 successful runs before and by what has to be shared, null if that cannot be known';
 
 CREATE FUNCTION weir.progress(run_id bigint,
 	OUT run_id bigint, OUT pipeline text, OUT status text, OUT tasks bigint, OUT ended bigint, OUT by_status jsonb,

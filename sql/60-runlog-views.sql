@@ -466,8 +466,38 @@ COMMENT ON COLUMN weir.backfills.not_succeeded IS 'Runs that failed, timed out, 
 COMMENT ON COLUMN weir.backfills.created_by IS 'Role that asked for it';
 COMMENT ON COLUMN weir.backfills.created_at IS 'When';
 
+CREATE VIEW weir.landings WITH (security_barrier) AS
+SELECT l.pipeline_id,
+	p.name AS pipeline_name,
+	l.row_audit_id,
+	l.run_id,
+	l.params,
+	l.nominal_time,
+	l.window_start,
+	l.window_end,
+	l.left_at,
+	(SELECT max(r.run_id) FROM weir.run r WHERE r.pipeline_id = l.pipeline_id
+		AND r.status IN ('running', 'cancelling') AND r.row_audit_id = l.row_audit_id) AS resumed_by_run_id
+FROM weir.landing l
+	JOIN weir.pipeline p ON p.pipeline_id = l.pipeline_id
+WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
+	OR pg_has_role(p.owner, 'USAGE')
+ORDER BY l.row_audit_id;
+COMMENT ON VIEW weir.landings IS 'What landed in runs that failed after it, and is still to be resumed (D)';
+COMMENT ON COLUMN weir.landings.pipeline_id IS 'The pipeline';
+COMMENT ON COLUMN weir.landings.pipeline_name IS 'Its name';
+COMMENT ON COLUMN weir.landings.row_audit_id IS 'The run that landed: the id stamped on the rows';
+COMMENT ON COLUMN weir.landings.run_id IS 'The run that failed last with it; weir.restart of it resumes the landing';
+COMMENT ON COLUMN weir.landings.params IS 'Parameters of that run';
+COMMENT ON COLUMN weir.landings.nominal_time IS 'The moment it was for';
+COMMENT ON COLUMN weir.landings.window_start IS 'Start of its window';
+COMMENT ON COLUMN weir.landings.window_end IS 'End of its window, exclusive';
+COMMENT ON COLUMN weir.landings.left_at IS 'When that run ended';
+COMMENT ON COLUMN weir.landings.resumed_by_run_id IS 'The run that is resuming it now';
+
 GRANT SELECT ON weir.runs,
 	weir.backfills,
+	weir.landings,
 	weir.task_runs,
 	weir.attempts,
 	weir.errors,

@@ -21,6 +21,7 @@
 #include "access.h"
 #include "engine.h"
 #include "foreach.h"
+#include "landing.h"
 #include "outcome.h"
 #include "restart.h"
 
@@ -303,11 +304,5 @@ advance_finish_run(int64 run_id)
 	if (tally.is_apart)
 		return;					/* it says nothing of the pipeline as a whole */
 
-	/* Only the latest run says what comes next; an older one that ends later cannot take back a success. */
-	weir_spi("UPDATE weir.pipeline_state s SET next_load_status = $3, "
-			 "origin_row_audit_id = CASE WHEN $3 = 'D' THEN $4 END, "
-			 "last_success_run_id = CASE WHEN $2 = 'succeeded' THEN $1 ELSE s.last_success_run_id END "
-			 "FROM weir.run r WHERE r.run_id = $1 AND s.pipeline_id = r.pipeline_id "
-			 "AND (s.last_run_id = $1 OR ($2 <> 'succeeded' AND s.next_load_status = 'P'))",
-			 4, types, values, NULL);
+	landing_run_ended(run_id, status == RUN_SUCCEEDED, (char) next, tally.row_audit_id);
 }

@@ -24,6 +24,7 @@
 #include "utils/tuplestore.h"
 
 #include "access.h"
+#include "landing.h"
 #include "status.h"
 #include "restart.h"
 #include "execution.h"
@@ -122,6 +123,7 @@ forget_landing(const Execution *execution)
 
 	if (weir_spi(last_sql, 1, &int8, &id, NULL) == 0)
 		return;
+	landing_forget_all(execution->pipeline_id);
 	id = Int64GetDatum(execution->state_last_run_id);
 	(void) weir_spi(last_run_sql, 1, &int8, &id, NULL);
 }

@@ -59,6 +59,8 @@ struct Sweep
 #define RETENTION_KEPT(r) \
 	"EXISTS (SELECT FROM weir.pipeline_state s WHERE s.pipeline_id = " r ".pipeline_id " \
 	"AND (" r ".run_id IN (s.last_run_id, s.last_success_run_id, s.origin_row_audit_id) " \
+	"OR (s.next_load_status = 'D' AND EXISTS (SELECT FROM weir.landing g WHERE g.pipeline_id = " r ".pipeline_id " \
+	"AND " r ".run_id IN (g.run_id, g.row_audit_id))) " \
 	"OR (" r ".run_id > coalesce(s.last_success_run_id, 0) AND " r ".status NOT IN ('skipped', 'aborted') " \
 	"AND (" r ".is_external OR EXISTS (SELECT FROM weir.config_variable_history h WHERE h.run_id = " r ".run_id))))) " \
 	"OR EXISTS (SELECT FROM weir.run l WHERE l.pipeline_id = " r ".pipeline_id AND l.status IN ('running', 'cancelling') " \
