@@ -244,6 +244,7 @@ CREATE TABLE weir.stage_mapping (
 	connection_name	text,
 	phase			text NOT NULL CHECK (phase IN ('land', 'transform', 'publish')),
 	spec			jsonb NOT NULL,
+	settings		jsonb NOT NULL DEFAULT '{}',
 	UNIQUE NULLS NOT DISTINCT (stage_type, source, destination)
 );
 COMMENT ON TABLE weir.stage_mapping IS 'How stages of the job format become tasks';
@@ -254,6 +255,7 @@ COMMENT ON COLUMN weir.stage_mapping.kind IS 'Kind of the task';
 COMMENT ON COLUMN weir.stage_mapping.connection_name IS 'Connection of the task';
 COMMENT ON COLUMN weir.stage_mapping.phase IS 'Phase of the task';
 COMMENT ON COLUMN weir.stage_mapping.spec IS 'Spec of the task; {{stage.KEY}} is replaced by the stage''s own value when the pipeline is created';
+COMMENT ON COLUMN weir.stage_mapping.settings IS 'Further members of the task: pool, pool_slots, priority, retry, timeout, task_timeout, as in a definition';
 
 -- What the next start of a pipeline must do.  Kept apart from the definition:
 -- definitions are read-shared by triggers, this row is locked by whoever

@@ -12,11 +12,12 @@ COMMENT ON FUNCTION weir.plan(text, jsonb, text[]) IS
 
 CREATE FUNCTION weir.progress(run_id bigint,
 	OUT run_id bigint, OUT pipeline text, OUT status text, OUT tasks bigint, OUT ended bigint, OUT by_status jsonb,
-	OUT percent numeric, OUT elapsed interval, OUT expected_end timestamptz, OUT slowest_task text, OUT slowest_elapsed interval)
+	OUT percent numeric, OUT elapsed interval, OUT expected_end timestamptz, OUT slowest_task text, OUT slowest_elapsed interval,
+	OUT deadline timestamptz, OUT deadline_of text)
 	RETURNS record
 	AS 'MODULE_PATHNAME', 'weir_progress' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION weir.progress(bigint) IS
-	'How far a run is: tasks that have ended of all, by status and per cent; the time it took so far; when it is expected to end, by the median durations of its tasks in up to 20 successful runs before, null if that cannot be known; and the task that has been running longest';
+	'How far a run is: tasks that have ended of all, by status and per cent; the time it took so far; when it is expected to end, by the median durations of its tasks in up to 20 successful runs before, null if that cannot be known; the task that has been running longest; and the timeout that strikes first, when and of what: the run, a task or an attempt';
 
 CREATE PROCEDURE weir.watch(run_id bigint, every interval DEFAULT '1 second')
 	AS 'MODULE_PATHNAME', 'weir_watch' LANGUAGE C;

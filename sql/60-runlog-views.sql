@@ -55,7 +55,8 @@ SELECT r.run_id,
 	extract(epoch FROM coalesce(r.ended_at, clock_timestamp()) - r.started_at)::double precision AS run_seconds,
 	r.cancel_reason,
 	r.error_message,
-	r.repair_no
+	r.repair_no,
+	r.restart_of
 FROM weir.run r
 	LEFT JOIN weir.pipeline p ON p.pipeline_id = r.pipeline_id
 WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
@@ -101,6 +102,7 @@ COMMENT ON COLUMN weir.runs.run_seconds IS 'Seconds from start to end, so far if
 COMMENT ON COLUMN weir.runs.cancel_reason IS 'Who cancelled it and why';
 COMMENT ON COLUMN weir.runs.error_message IS 'First error of the run, in one line';
 COMMENT ON COLUMN weir.runs.repair_no IS 'How often it was repaired';
+COMMENT ON COLUMN weir.runs.restart_of IS 'The run it repeats, if weir.restart made it';
 
 CREATE VIEW weir.task_runs WITH (security_barrier) AS
 SELECT t.task_run_id,
@@ -121,6 +123,8 @@ SELECT t.task_run_id,
 	t.attempt_no,
 	t.lost_count,
 	t.not_before,
+	CASE WHEN t.status = 'running' THEN (SELECT a.task_deadline FROM weir.attempt a
+		WHERE a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no) ELSE t.deadline END AS deadline,
 	t.output,
 	t.rows_read,
 	t.rows_written,
@@ -157,6 +161,7 @@ COMMENT ON COLUMN weir.task_runs.parent_task_run_id IS 'With an item: the task r
 COMMENT ON COLUMN weir.task_runs.attempt_no IS 'Number of the latest attempt, 0 before the first';
 COMMENT ON COLUMN weir.task_runs.lost_count IS 'Attempts in a row that were lost to a crash';
 COMMENT ON COLUMN weir.task_runs.not_before IS 'A retry waits until then';
+COMMENT ON COLUMN weir.task_runs.deadline IS 'When the task timeout strikes, known from the first attempt on';
 COMMENT ON COLUMN weir.task_runs.output IS 'What the task returned';
 COMMENT ON COLUMN weir.task_runs.rows_read IS 'Rows read, as the engine says';
 COMMENT ON COLUMN weir.task_runs.rows_written IS 'Rows written, as the engine says';
@@ -187,6 +192,7 @@ SELECT a.task_run_id,
 	a.started_at,
 	a.ended_at,
 	a.deadline,
+	a.task_deadline,
 	extract(epoch FROM coalesce(a.ended_at, clock_timestamp()) - a.intended_at)::double precision AS run_seconds,
 	a.http_status,
 	a.sqlstate,
@@ -217,6 +223,7 @@ COMMENT ON COLUMN weir.attempts.intended_at IS 'When the intent was written; rep
 COMMENT ON COLUMN weir.attempts.started_at IS 'When the engine or a worker took it';
 COMMENT ON COLUMN weir.attempts.ended_at IS 'When its outcome was written';
 COMMENT ON COLUMN weir.attempts.deadline IS 'When the attempt timeout or the task timeout strikes, whichever comes first';
+COMMENT ON COLUMN weir.attempts.task_deadline IS 'When the task timeout strikes, which is of all attempts';
 COMMENT ON COLUMN weir.attempts.run_seconds IS 'Seconds from intent to outcome, so far if there is none';
 COMMENT ON COLUMN weir.attempts.http_status IS 'Status of the response that decided';
 COMMENT ON COLUMN weir.attempts.sqlstate IS 'SQLSTATE of a SQL task''s error';
@@ -245,7 +252,7 @@ FROM weir.error e
 		WHERE n.run_id = e.run_id OFFSET 0) r ON true
 WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
 	OR pg_has_role(r.owner, 'USAGE')
-ORDER BY e.error_id DESC;
+ORDER BY e.occurred_at DESC, e.error_id DESC;
 COMMENT ON VIEW weir.errors IS 'Errors of runs';
 COMMENT ON COLUMN weir.errors.error_id IS 'Id of the error';
 COMMENT ON COLUMN weir.errors.run_id IS 'The run';

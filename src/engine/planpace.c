@@ -55,7 +55,7 @@ plan_foresee(PlanTasks *plan, const ForecastEdge *edges, int nedges)
 		PlanTask   *task = &plan->tasks[t];
 
 		task->starts_after = pace[t].start;
-		task->ends_after = pace[t].end;
+		task->ends_after = pace[t].state == PACE_ENDED ? PACE_UNKNOWN : pace[t].end;
 		if (pace[t].state != PACE_ENDED)
 			end = end < 0 || task->ends_after < 0 ? PACE_UNKNOWN : Max(end, task->ends_after);
 	}

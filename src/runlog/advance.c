@@ -297,7 +297,7 @@ advance_finish_run(int64 run_id)
 	weir_spi("UPDATE weir.run SET status = $2, next_load_status = $3, ended_at = clock_timestamp(), "
 			 "error_message = CASE WHEN $2 = 'succeeded' THEN NULL ELSE coalesce((SELECT e.activity || ': ' || left(e.message, 500) "
 			 "FROM weir.error e JOIN weir.task_run t ON t.task_run_id = e.task_run_id AND t.status IN ('failed', 'timed_out') "
-			 "WHERE e.run_id = $1 ORDER BY e.error_id DESC LIMIT 1), cancel_reason) END "
+			 "WHERE e.run_id = $1 ORDER BY e.occurred_at DESC, e.error_id DESC LIMIT 1), cancel_reason) END "
 			 "WHERE run_id = $1",
 			 4, types, values, nulls);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
