@@ -53,9 +53,11 @@ SELECT weir.set_stage_mapping('Load', NULL, NULL, 'sql', spec => '{"sql": "SELEC
 SELECT weir.set_stage_mapping('Load', NULL, NULL, 'sql', spec => '{"sql": "SELECT 1"}', settings => '{"retry": {"max_attempts": 0}}');
 SELECT weir.set_stage_mapping('Load', NULL, NULL, 'noop', settings => '{"pool": "job_pool"}');
 SELECT weir.set_stage_mapping('Load', NULL, NULL, 'sql', spec => '{"sql": "SELECT 1"}', settings => '[]');
+SELECT weir.alter_pipeline('job_settings', '{"tasks": [{"name": "a", "kind": "noop"}]}');
+SELECT weir.drop_pool('job_pool');
 RESET ROLE;
 SELECT t.name, t.pool, t.pool_slots, t.priority, t.attempt_timeout, t.task_timeout, t.max_attempts, t.phase
-FROM weir.task t JOIN weir.pipeline p USING (pipeline_id) WHERE p.name = 'job_settings';
+FROM weir.task t JOIN weir.pipeline p USING (pipeline_id) WHERE p.name = 'job_settings' AND t.version = 1;
 
 -- the most specific mapping wins, the source before the destination
 SET ROLE regress_weir_admin;
