@@ -184,6 +184,7 @@ WITH given AS MATERIALIZED (
 		concat_ws('; ', coalesce('no run is queued or running; the latest ended as ' || l.status, 'it has never run'),
 			CASE WHEN s.skip_once THEN 'the next start is skipped (C), once'
 				 WHEN s.next_load_status = 'R' THEN 'the next start reruns from the start (R)'
+				 WHEN s.next_load_status = 'D' AND v.max_concurrent_runs > 1 THEN 'landings are to be resumed (D), see weir.landings'
 				 WHEN s.next_load_status = 'D' THEN format('the next start resumes after landing (D), with row_audit_id %s', s.origin_row_audit_id)
 				 WHEN s.next_load_status = 'C' THEN 'the next start is skipped (C)'
 				 ELSE 'the next start processes (P)' END),
@@ -192,6 +193,7 @@ WITH given AS MATERIALIZED (
 			ELSE format('SELECT weir.trigger(%L);', p.name) END
 	FROM weir.pipeline p
 		LEFT JOIN weir.pipeline_state s ON s.pipeline_id = p.pipeline_id
+		LEFT JOIN weir.pipeline_version v ON v.pipeline_id = p.pipeline_id AND v.version = p.current_version
 		LEFT JOIN weir.run l ON l.run_id = s.last_run_id
 	WHERE p.pipeline_id = $2 AND cardinality($1) = 0
 	UNION ALL
@@ -361,6 +363,7 @@ WITH given AS MATERIALIZED (
 			CASE WHEN r.latest_run_id <> r.run_id THEN format('run %s started last', r.latest_run_id) END,
 			CASE WHEN r.skip_once THEN 'the next start is skipped (C), once'
 				 WHEN r.next_start = 'R' THEN 'the next start reruns from the start (R)'
+				 WHEN r.next_start = 'D' AND r.max_concurrent_runs > 1 THEN 'landings are to be resumed (D), see weir.landings'
 				 WHEN r.next_start = 'D' THEN format('the next start resumes after landing (D), with row_audit_id %s', r.origin_row_audit_id)
 				 WHEN r.next_start = 'C' THEN 'the next start is skipped (C)'
 				 WHEN r.next_start = 'P' THEN 'the next start processes (P)'

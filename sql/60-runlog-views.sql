@@ -420,7 +420,7 @@ COMMENT ON COLUMN weir.pipelines.is_enabled IS 'A start of a disabled pipeline i
 COMMENT ON COLUMN weir.pipelines.is_paused IS 'Runs of a paused pipeline stay queued';
 COMMENT ON COLUMN weir.pipelines.is_batch IS 'Its children are pipelines';
 COMMENT ON COLUMN weir.pipelines.stale_after IS 'An outside execution silent for this time counts as crashed; null: weir.stale_execution_after';
-COMMENT ON COLUMN weir.pipelines.next_load_status IS 'What the next start does: P process, R rerun from the start, D resume after landing, C skip';
+COMMENT ON COLUMN weir.pipelines.next_load_status IS 'What the next start does: P process, R rerun from the start, D resume after landing (with max_concurrent_runs above 1: one for the same, see weir.landings), C skip';
 COMMENT ON COLUMN weir.pipelines.skip_once IS 'The next start is answered C, once';
 COMMENT ON COLUMN weir.pipelines.origin_row_audit_id IS 'With D: the run that landed the data';
 COMMENT ON COLUMN weir.pipelines.last_run_id IS 'The run that started last';

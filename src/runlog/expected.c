@@ -24,6 +24,7 @@
 #include "access.h"
 #include "compat.h"
 #include "foresee.h"
+#include "landing.h"
 #include "status.h"
 
 PG_FUNCTION_INFO_V1(weir_expected);
@@ -78,14 +79,17 @@ moment(const Look *look, double seconds)
 static void
 read_tasks(Look *look, int64 run_id, Expected *expected)
 {
-	static const Oid types[] = {INT8OID};
-	Datum		values[] = {Int64GetDatum(run_id)};
+	static const Oid types[] = {INT8OID, BOOLOID};
+	LandingWish wish = {.run_id = run_id};
+	Landing		landing;
+	bool		may_resume = expected->status == RUN_QUEUED && landing_choose(&wish, &landing) != LANDING_NOT_FOR_IT;
+	Datum		values[] = {Int64GetDatum(run_id), BoolGetDatum(may_resume)};
 	SPITupleTable *table;
 
 	expected->ntasks = (int)
 		weir_spi("SELECT d.task_no, d.name, CASE WHEN t.status IS NOT NULL THEN t.status "
 				 "WHEN NOT d.is_enabled OR NOT d.name = ANY (r.selected_tasks) THEN 'skipped' "
-				 "WHEN d.phase = 'land' AND s.next_load_status = 'D' THEN 'reused' "
+				 "WHEN d.phase = 'land' AND s.next_load_status = 'D' AND $2 AND r.backfill_id IS NULL THEN 'reused' "
 				 "WHEN d.upstream_count = 0 THEN 'ready' ELSE 'waiting' END, t.started_at, t.not_before, "
 				 "r.priority + d.priority, CASE WHEN d.kind <> 'for_each' THEN d.pool END, d.pool_slots, d.connection_name, "
 				 "coalesce(t.lane LIKE 'sql%', d.kind = 'sql') "
@@ -93,7 +97,7 @@ read_tasks(Look *look, int64 run_id, Expected *expected)
 				 "JOIN weir.pipeline_state s ON s.pipeline_id = r.pipeline_id "
 				 "LEFT JOIN weir.task_run t ON t.run_id = r.run_id AND t.task_no = d.task_no AND t.item_no = 0 "
 				 "WHERE r.run_id = $1 AND d.parent_no IS NULL AND (t.run_id IS NOT NULL OR r.status = 'queued') ORDER BY d.wave, d.task_no",
-				 1, types, values, NULL);
+				 2, types, values, NULL);
 	table = SPI_tuptable;
 	expected->tasks = palloc0(sizeof(ExpectedTask) * Max(expected->ntasks, 1));
 	for (int i = 0; i < expected->ntasks; i++)

@@ -221,6 +221,7 @@ define('reacts', [ task('a', [], %$failing), task('b', [ ]), task('h', [ [ 'a', 
 run_ends('reacts', 'succeeded', 'failed: a; succeeded: b h g', 'a failure that is asked for twice');
 value('UPDATE public.gate SET divisor = 1');
 run_ends('reacts', 'succeeded', 'skipped: h g; succeeded: a b', 'and none');
+value('UPDATE public.gate SET divisor = 0');
 
 # --- a killed conductor: inline decisions are made again, once
 {

@@ -66,6 +66,8 @@ end_as($east, 'approve');
 is(state('regions'), "D $north", 'the success of a later run does not take it back');
 is(landings(), "$north $north north, $south $south south", 'each left its own');
 
+like(value(q{SELECT detail FROM weir.why('regions')}), qr/landings are to be resumed \(D\), see weir\.landings/, 'why says so');
+
 # --- whoever is for something else lands itself
 my $west = begin('west');
 is((split ' ', started($west))[0], 'E', 'a run with other parameters resumes nothing');
