@@ -61,7 +61,7 @@ check_repairable(const RunFacts *run, bool any_end)
 		not_repairable(run, run->last_run_id == 0 ?
 					   pstrdup("It is not the latest run of its pipeline.") :
 					   psprintf("Run " INT64_FORMAT " of the pipeline started later.", run->last_run_id),
-					   "Repair the latest run, or start a new one with weir.trigger.");
+					   "Repair the latest run, or repeat this one in a new run with weir.restart.");
 	if (!run->pipeline_enabled)
 		not_repairable(run, psprintf("Pipeline \"%s\" is disabled.", run->pipeline_name),
 					   "Enable it with weir.set_pipeline_enabled.");
