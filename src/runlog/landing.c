@@ -55,7 +55,8 @@ landing_choose(const LandingWish *wish, Landing *landing)
 							"WHERE r.run_id = $1"),
 					 1, run_types, run, NULL);
 	else
-		n = weir_spi(CHOOSE("SELECT v.pipeline_id, v.max_concurrent_runs, $3::jsonb AS params, NULL::timestamptz AS window_start, NULL::timestamptz AS window_end, NULL::bigint AS restarted_audit_id "
+		n = weir_spi(CHOOSE("SELECT v.pipeline_id, v.max_concurrent_runs, $3::jsonb AS params, NULL::timestamptz AS window_start, "
+							"NULL::timestamptz AS window_end, NULL::bigint AS restarted_audit_id "
 							"FROM weir.pipeline_version v WHERE v.pipeline_id = $1 AND v.version = $2"),
 					 3, types, values, NULL);
 	if (n == 0)
