@@ -55,7 +55,7 @@ COMMENT ON FUNCTION weir.describe_pipeline(text, integer) IS 'The definition as 
 
 CREATE FUNCTION weir.set_stage_mapping(stage_type text, source text, destination text, kind text, connection text DEFAULT NULL, phase text DEFAULT 'transform', spec jsonb DEFAULT '{}', settings jsonb DEFAULT '{}') RETURNS void
 	AS 'MODULE_PATHNAME', 'weir_set_stage_mapping' LANGUAGE C;
-COMMENT ON FUNCTION weir.set_stage_mapping(text, text, text, text, text, text, jsonb, jsonb) IS 'Say what a stage of the job format does; a null source or destination matches any, the most specific mapping wins; settings are further members of the task: pool, pool_slots, priority, retry, timeout, task_timeout';
+COMMENT ON FUNCTION weir.set_stage_mapping(text, text, text, text, text, text, jsonb, jsonb) IS 'Say what a stage of the job format does; a null source or destination matches any, the most specific mapping wins; settings are further members of the task: pool, pool_slots, priority, retry, timeout, task_timeout, on_uncertain';
 CREATE FUNCTION weir.drop_stage_mapping(stage_type text, source text DEFAULT NULL, destination text DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'weir_drop_stage_mapping' LANGUAGE C;
 COMMENT ON FUNCTION weir.drop_stage_mapping(text, text, text) IS 'Drop a stage mapping; pipelines made with it stay as they are';

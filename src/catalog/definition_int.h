@@ -50,6 +50,8 @@ extern char *def_list_hint(const char *what, const char *const *known, int nknow
 extern const TaskKind *def_read_kind(const char *path, const char *kind, const char *name);
 /* "pool" and "pool_slots" of a task or a stage mapping of that kind: the slots, 1 if it does not say.  who: "task \"a\" of kind sql" */
 extern int	def_check_pool(const cJSON *object, const char *path, const TaskKind *kind, const char *who);
+/* What to do when nobody knows whether the engine was reached; only of kinds that call one. */
+extern const char *def_read_on_uncertain(const cJSON *item, const char *path, const TaskKind *kind);
 
 /* defitem.c: the task inside the for_each task no, or nothing for another kind */
 extern void def_read_item_task(const Definition *def, int no, const RetryPolicy *retry);

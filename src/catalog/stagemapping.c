@@ -112,7 +112,7 @@ check_template(const char *kind, const cJSON *spec)
 static void
 check_settings(const TaskKind *kind, const cJSON *settings)
 {
-	static const char *const keys[] = {"pool", "pool_slots", "priority", "retry", "timeout", "task_timeout"};
+	static const char *const keys[] = {"pool", "pool_slots", "priority", "retry", "timeout", "task_timeout", "on_uncertain"};
 	RetryPolicy retry = retry_policy_default();
 
 	if (!cJSON_IsObject(settings))
@@ -122,7 +122,8 @@ check_settings(const TaskKind *kind, const cJSON *settings)
 	(void) def_duration(settings, "$", "timeout", 1, 0);
 	(void) def_duration(settings, "$", "task_timeout", 1, 0);
 	(void) def_integer(settings, "$", "priority", -DEF_MAX_PRIORITY, DEF_MAX_PRIORITY, 0);
-	def_check_pool(settings, "$", kind, psprintf("a stage of kind %s", kind->name));
+	(void) def_read_on_uncertain(settings, "$", kind);
+	(void) def_check_pool(settings, "$", kind, psprintf("a stage of kind %s", kind->name));
 }
 
 /* A text argument that may be null */
