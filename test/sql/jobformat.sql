@@ -51,6 +51,7 @@ SELECT weir.set_stage_mapping('Load', NULL, NULL, 'sql', spec => '{"sql": "SELEC
 SELECT weir.set_stage_mapping('Load', NULL, NULL, 'sql', spec => '{"sql": "SELECT 1"}', settings => '{"priority": 1001}');
 SELECT weir.set_stage_mapping('Load', NULL, NULL, 'sql', spec => '{"sql": "SELECT 1"}', settings => '{"timeout": "soon"}');
 SELECT weir.set_stage_mapping('Load', NULL, NULL, 'sql', spec => '{"sql": "SELECT 1"}', settings => '{"retry": {"max_attempts": 0}}');
+SELECT weir.set_stage_mapping('Load', NULL, NULL, 'sql', spec => '{"sql": "SELECT 1"}', settings => '{"on_uncertain": "ask"}');
 SELECT weir.set_stage_mapping('Load', NULL, NULL, 'noop', settings => '{"pool": "job_pool"}');
 SELECT weir.set_stage_mapping('Load', NULL, NULL, 'sql', spec => '{"sql": "SELECT 1"}', settings => '[]');
 SELECT weir.alter_pipeline('job_settings', '{"tasks": [{"name": "a", "kind": "noop"}]}');
