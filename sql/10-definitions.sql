@@ -262,6 +262,7 @@ CREATE TABLE weir.stage_mapping (
 	connection_name	text,
 	phase			text NOT NULL CHECK (phase IN ('land', 'transform', 'publish')),
 	spec			jsonb NOT NULL,
+	settings		jsonb NOT NULL DEFAULT '{}',
 	UNIQUE NULLS NOT DISTINCT (stage_type, source, destination)
 );
 COMMENT ON TABLE weir.stage_mapping IS 'How stages of the job format become tasks';
@@ -272,6 +273,7 @@ COMMENT ON COLUMN weir.stage_mapping.kind IS 'Kind of the task';
 COMMENT ON COLUMN weir.stage_mapping.connection_name IS 'Connection of the task';
 COMMENT ON COLUMN weir.stage_mapping.phase IS 'Phase of the task';
 COMMENT ON COLUMN weir.stage_mapping.spec IS 'Spec of the task; {{stage.KEY}} is replaced by the stage''s own value when the pipeline is created';
+COMMENT ON COLUMN weir.stage_mapping.settings IS 'Further members of the task: pool, pool_slots, priority, retry, timeout, task_timeout, on_uncertain, as in a definition';
 
 -- What the next start of a pipeline must do.  Kept apart from the definition:
 -- definitions are read-shared by triggers, this row is locked by whoever
@@ -292,3 +294,27 @@ COMMENT ON COLUMN weir.pipeline_state.skip_once IS 'The next start is answered C
 COMMENT ON COLUMN weir.pipeline_state.origin_row_audit_id IS 'With D: the run that landed the data, however often D repeated';
 COMMENT ON COLUMN weir.pipeline_state.last_run_id IS 'The run that started last';
 COMMENT ON COLUMN weir.pipeline_state.last_success_run_id IS 'The run that last succeeded';
+
+-- Runs that go on side by side may each leave a landing behind.  Which of
+-- them somebody is resuming is not noted: a run that is live and has its row
+-- audit id is.  Dumped like the state.
+CREATE TABLE weir.landing (
+	row_audit_id	bigint PRIMARY KEY,
+	pipeline_id		bigint NOT NULL REFERENCES weir.pipeline ON DELETE CASCADE,
+	run_id			bigint NOT NULL,
+	params			jsonb NOT NULL,
+	nominal_time	timestamptz,
+	window_start	timestamptz,
+	window_end		timestamptz,
+	left_at			timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX landing_by_pipeline ON weir.landing (pipeline_id, row_audit_id);
+COMMENT ON TABLE weir.landing IS 'Landings that are to be resumed (D), one for each run that left one';
+COMMENT ON COLUMN weir.landing.row_audit_id IS 'The run that landed, however often D repeated';
+COMMENT ON COLUMN weir.landing.pipeline_id IS 'The pipeline';
+COMMENT ON COLUMN weir.landing.run_id IS 'The run that last left it: its tasks of phase land are taken over';
+COMMENT ON COLUMN weir.landing.params IS 'Parameters of that run';
+COMMENT ON COLUMN weir.landing.nominal_time IS 'The moment it was for';
+COMMENT ON COLUMN weir.landing.window_start IS 'Start of its window';
+COMMENT ON COLUMN weir.landing.window_end IS 'End of its window, exclusive';
+COMMENT ON COLUMN weir.landing.left_at IS 'When that run ended';

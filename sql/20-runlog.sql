@@ -61,6 +61,7 @@ CREATE TABLE weir.run (
 	cancel_reason	text,
 	error_message	text,
 	repair_no		integer NOT NULL DEFAULT 0,
+	restart_of		bigint,
 	CONSTRAINT run_status_check CHECK (weir._is_run(status, start_status, next_load_status))
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX run_queued ON weir.run (pipeline_id, priority DESC, run_id) WHERE status = 'queued';
@@ -87,7 +88,7 @@ COMMENT ON COLUMN weir.run.status IS 'queued, running, cancelling, succeeded, fa
 COMMENT ON COLUMN weir.run.start_status IS 'Decision at start: E run, R run from the start, D resume after landing, C skip, A another is running';
 COMMENT ON COLUMN weir.run.next_load_status IS 'What the next start must do, decided when this run ended';
 COMMENT ON COLUMN weir.run.row_audit_id IS 'Id stamped on landed rows: this run, or after D the origin';
-COMMENT ON COLUMN weir.run.last_run_id IS 'The run of the pipeline before this one';
+COMMENT ON COLUMN weir.run.last_run_id IS 'The run of the pipeline before this one; with D the one that left what it resumes';
 COMMENT ON COLUMN weir.run.params IS 'Parameters, defaults filled in';
 COMMENT ON COLUMN weir.run.selected_tasks IS 'A partial run: only these tasks run; null for all';
 COMMENT ON COLUMN weir.run.backfill_id IS 'The backfill it belongs to';
@@ -112,6 +113,7 @@ COMMENT ON COLUMN weir.run.deadline IS 'When the run timeout strikes';
 COMMENT ON COLUMN weir.run.cancel_reason IS 'Who cancelled it and why';
 COMMENT ON COLUMN weir.run.error_message IS 'First error of the run, in one line';
 COMMENT ON COLUMN weir.run.repair_no IS 'How often it was repaired';
+COMMENT ON COLUMN weir.run.restart_of IS 'The run it repeats, if weir.restart made it';
 
 CREATE TABLE weir.task_run (
 	task_run_id		bigint PRIMARY KEY DEFAULT nextval('weir.task_run_id_seq'),

@@ -55,7 +55,8 @@ SELECT r.run_id,
 	extract(epoch FROM coalesce(r.ended_at, clock_timestamp()) - r.started_at)::double precision AS run_seconds,
 	r.cancel_reason,
 	r.error_message,
-	r.repair_no
+	r.repair_no,
+	r.restart_of
 FROM weir.run r
 	LEFT JOIN weir.pipeline p ON p.pipeline_id = r.pipeline_id
 WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
@@ -101,6 +102,7 @@ COMMENT ON COLUMN weir.runs.run_seconds IS 'Seconds from start to end, so far if
 COMMENT ON COLUMN weir.runs.cancel_reason IS 'Who cancelled it and why';
 COMMENT ON COLUMN weir.runs.error_message IS 'First error of the run, in one line';
 COMMENT ON COLUMN weir.runs.repair_no IS 'How often it was repaired';
+COMMENT ON COLUMN weir.runs.restart_of IS 'The run it repeats, if weir.restart made it';
 
 CREATE VIEW weir.task_runs WITH (security_barrier) AS
 SELECT t.task_run_id,
@@ -121,6 +123,8 @@ SELECT t.task_run_id,
 	t.attempt_no,
 	t.lost_count,
 	t.not_before,
+	CASE WHEN t.status = 'running' THEN (SELECT a.task_deadline FROM weir.attempt a
+		WHERE a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no) ELSE t.deadline END AS deadline,
 	t.output,
 	t.rows_read,
 	t.rows_written,
@@ -157,6 +161,7 @@ COMMENT ON COLUMN weir.task_runs.parent_task_run_id IS 'With an item: the task r
 COMMENT ON COLUMN weir.task_runs.attempt_no IS 'Number of the latest attempt, 0 before the first';
 COMMENT ON COLUMN weir.task_runs.lost_count IS 'Attempts in a row that were lost to a crash';
 COMMENT ON COLUMN weir.task_runs.not_before IS 'A retry waits until then';
+COMMENT ON COLUMN weir.task_runs.deadline IS 'When the task timeout strikes, known from the first attempt on';
 COMMENT ON COLUMN weir.task_runs.output IS 'What the task returned';
 COMMENT ON COLUMN weir.task_runs.rows_read IS 'Rows read, as the engine says';
 COMMENT ON COLUMN weir.task_runs.rows_written IS 'Rows written, as the engine says';
@@ -187,6 +192,7 @@ SELECT a.task_run_id,
 	a.started_at,
 	a.ended_at,
 	a.deadline,
+	a.task_deadline,
 	extract(epoch FROM coalesce(a.ended_at, clock_timestamp()) - a.intended_at)::double precision AS run_seconds,
 	a.http_status,
 	a.sqlstate,
@@ -217,6 +223,7 @@ COMMENT ON COLUMN weir.attempts.intended_at IS 'When the intent was written; rep
 COMMENT ON COLUMN weir.attempts.started_at IS 'When the engine or a worker took it';
 COMMENT ON COLUMN weir.attempts.ended_at IS 'When its outcome was written';
 COMMENT ON COLUMN weir.attempts.deadline IS 'When the attempt timeout or the task timeout strikes, whichever comes first';
+COMMENT ON COLUMN weir.attempts.task_deadline IS 'When the task timeout strikes, which is of all attempts';
 COMMENT ON COLUMN weir.attempts.run_seconds IS 'Seconds from intent to outcome, so far if there is none';
 COMMENT ON COLUMN weir.attempts.http_status IS 'Status of the response that decided';
 COMMENT ON COLUMN weir.attempts.sqlstate IS 'SQLSTATE of a SQL task''s error';
@@ -245,7 +252,7 @@ FROM weir.error e
 		WHERE n.run_id = e.run_id OFFSET 0) r ON true
 WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
 	OR pg_has_role(r.owner, 'USAGE')
-ORDER BY e.error_id DESC;
+ORDER BY e.occurred_at DESC, e.error_id DESC;
 COMMENT ON VIEW weir.errors IS 'Errors of runs';
 COMMENT ON COLUMN weir.errors.error_id IS 'Id of the error';
 COMMENT ON COLUMN weir.errors.run_id IS 'The run';
@@ -413,7 +420,7 @@ COMMENT ON COLUMN weir.pipelines.is_enabled IS 'A start of a disabled pipeline i
 COMMENT ON COLUMN weir.pipelines.is_paused IS 'Runs of a paused pipeline stay queued';
 COMMENT ON COLUMN weir.pipelines.is_batch IS 'Its children are pipelines';
 COMMENT ON COLUMN weir.pipelines.stale_after IS 'An outside execution silent for this time counts as crashed; null: weir.stale_execution_after';
-COMMENT ON COLUMN weir.pipelines.next_load_status IS 'What the next start does: P process, R rerun from the start, D resume after landing, C skip';
+COMMENT ON COLUMN weir.pipelines.next_load_status IS 'What the next start does: P process, R rerun from the start, D resume after landing (with max_concurrent_runs above 1: one for the same, see weir.landings), C skip';
 COMMENT ON COLUMN weir.pipelines.skip_once IS 'The next start is answered C, once';
 COMMENT ON COLUMN weir.pipelines.origin_row_audit_id IS 'With D: the run that landed the data';
 COMMENT ON COLUMN weir.pipelines.last_run_id IS 'The run that started last';
@@ -466,8 +473,38 @@ COMMENT ON COLUMN weir.backfills.not_succeeded IS 'Runs that failed, timed out, 
 COMMENT ON COLUMN weir.backfills.created_by IS 'Role that asked for it';
 COMMENT ON COLUMN weir.backfills.created_at IS 'When';
 
+CREATE VIEW weir.landings WITH (security_barrier) AS
+SELECT l.pipeline_id,
+	p.name AS pipeline_name,
+	l.row_audit_id,
+	l.run_id,
+	l.params,
+	l.nominal_time,
+	l.window_start,
+	l.window_end,
+	l.left_at,
+	(SELECT max(r.run_id) FROM weir.run r WHERE r.pipeline_id = l.pipeline_id
+		AND r.status IN ('running', 'cancelling') AND r.row_audit_id = l.row_audit_id) AS resumed_by_run_id
+FROM weir.landing l
+	JOIN weir.pipeline p ON p.pipeline_id = l.pipeline_id
+WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
+	OR pg_has_role(p.owner, 'USAGE')
+ORDER BY l.row_audit_id;
+COMMENT ON VIEW weir.landings IS 'What landed in runs that failed after it, and is still to be resumed (D)';
+COMMENT ON COLUMN weir.landings.pipeline_id IS 'The pipeline';
+COMMENT ON COLUMN weir.landings.pipeline_name IS 'Its name';
+COMMENT ON COLUMN weir.landings.row_audit_id IS 'The run that landed: the id stamped on the rows';
+COMMENT ON COLUMN weir.landings.run_id IS 'The run that failed last with it; weir.restart of it resumes the landing';
+COMMENT ON COLUMN weir.landings.params IS 'Parameters of that run';
+COMMENT ON COLUMN weir.landings.nominal_time IS 'The moment it was for';
+COMMENT ON COLUMN weir.landings.window_start IS 'Start of its window';
+COMMENT ON COLUMN weir.landings.window_end IS 'End of its window, exclusive';
+COMMENT ON COLUMN weir.landings.left_at IS 'When that run ended';
+COMMENT ON COLUMN weir.landings.resumed_by_run_id IS 'The run that is resuming it now';
+
 GRANT SELECT ON weir.runs,
 	weir.backfills,
+	weir.landings,
 	weir.task_runs,
 	weir.attempts,
 	weir.errors,

@@ -20,9 +20,11 @@
 #include "access.h"
 #include "catalog.h"
 #include "catalogutil.h"
+#include "compat.h"
 #include "connection.h"
 #include "engine.h"
 #include "json.h"
+#include "named.h"
 #include "options.h"
 #include "signin.h"
 #include "urlpolicy.h"
@@ -36,6 +38,18 @@ PG_FUNCTION_INFO_V1(weir_drop_connection);
 #define MAX_URL		8192
 
 #define ADF_BASE_URL "https://management.azure.com"
+
+/* Whoever alters one keeps definitions from using it meanwhile. */
+static const NamedKind connection_kind = {
+	.what = "connection",
+	.owner_for_alter = "SELECT owner FROM weir.connection WHERE name = $1 FOR UPDATE",
+	.owner_for_drop = "SELECT owner FROM weir.connection WHERE name = $1 FOR UPDATE",
+	.users = "SELECT string_agg(DISTINCT u.what, ', ' ORDER BY u.what) FROM ("
+	NAMED_TASK_USERS("t.connection_name = $1")
+	"UNION ALL SELECT 'stage mapping ' || quote_ident(m.stage_type) FROM weir.stage_mapping m "
+	"WHERE m.connection_name = $1) AS u (what)",
+	.drop = "DELETE FROM weir.connection WHERE name = $1",
+};
 
 /* Keys of auth under which people paste the secret itself. */
 static const char *const secret_keys[] = {
@@ -190,28 +204,9 @@ weir_create_connection(PG_FUNCTION_ARGS)
 	if (weir_spi("INSERT INTO weir.connection (name, kind, base_url, auth, options, description, owner) "
 				 "VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (name) DO NOTHING",
 				 7, types, values, nulls) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("connection \"%s\" already exists", name),
-				 errhint("Use weir.alter_connection to change it.")));
+		named_exists_already(&connection_kind, name);
 	weir_leave(&scope);
 	PG_RETURN_VOID();
-}
-
-static void
-lock_connection(const char *name, Oid caller, const char *verb)
-{
-	static const Oid types[] = {TEXTOID};
-	Datum		values[1];
-
-	values[0] = catalog_text(name);
-	if (weir_spi("SELECT owner FROM weir.connection WHERE name = $1 FOR UPDATE",
-				 1, types, values, NULL) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("connection \"%s\" does not exist", name)));
-	weir_require_owner(caller, (Oid) weir_spi_int64(0, 1, NULL),
-					   psprintf("%s connection \"%s\"", verb, name));
 }
 
 /* alter_connection(name, base_url, auth, options, description): null leaves as it is */
@@ -231,7 +226,7 @@ weir_alter_connection(PG_FUNCTION_ARGS)
 
 	weir_enter(&scope);
 	weir_require_admin(scope.caller, "alter connections");
-	lock_connection(name, scope.caller, "alter");
+	named_lock(&connection_kind, name, scope.caller);
 	current = connection_read(name);
 
 	/* The whole is checked again: a setting may have changed meanwhile. */
@@ -258,49 +253,16 @@ weir_alter_connection(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* Pipelines and stage mappings that would miss the connection. */
-static char *
-connection_users(const char *name)
-{
-	static const Oid types[] = {TEXTOID};
-	Datum		values[1];
-
-	values[0] = catalog_text(name);
-	weir_spi("SELECT string_agg(DISTINCT u.what, ', ' ORDER BY u.what) FROM ("
-			 "SELECT 'pipeline ' || quote_ident(p.name) FROM weir.pipeline p "
-			 "JOIN weir.task t ON t.pipeline_id = p.pipeline_id AND t.version = p.current_version "
-			 "WHERE t.connection_name = $1 "
-			 "UNION ALL SELECT 'run ' || r.run_id FROM weir.run r "
-			 "JOIN weir.task t ON t.pipeline_id = r.pipeline_id AND t.version = r.version "
-			 "WHERE r.status IN ('queued', 'running', 'cancelling') AND t.connection_name = $1 "
-			 "UNION ALL SELECT 'stage mapping ' || quote_ident(m.stage_type) FROM weir.stage_mapping m "
-			 "WHERE m.connection_name = $1) AS u (what)",
-			 1, types, values, NULL);
-	return weir_spi_text(0, 1);
-}
-
 /* drop_connection(name): not while something current uses it */
 Datum
 weir_drop_connection(PG_FUNCTION_ARGS)
 {
 	WeirScope	scope;
 	char	   *name = catalog_arg_required(fcinfo, 0, "name", 1000);
-	static const Oid types[] = {TEXTOID};
-	Datum		values[1];
-	char	   *users;
 
 	weir_enter(&scope);
 	weir_require_admin(scope.caller, "drop connections");
-	lock_connection(name, scope.caller, "drop");
-	users = connection_users(name);
-	if (users != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("connection \"%s\" cannot be dropped because it is in use", name),
-				 errdetail("Used by: %s.", users),
-				 errhint("Alter or drop those first.")));
-	values[0] = catalog_text(name);
-	weir_spi("DELETE FROM weir.connection WHERE name = $1", 1, types, values, NULL);
+	named_drop(&connection_kind, name, scope.caller);
 	weir_leave(&scope);
 	PG_RETURN_VOID();
 }

@@ -16,6 +16,7 @@
 #include "utils/hsearch.h"
 #include "utils/jsonb.h"
 
+#include "compare.h"
 #include "conductor_int.h"
 #include "json.h"
 #include "outcome.h"
@@ -119,15 +120,6 @@ write_continue(Flight *flight)
 		flight->step_tries++;
 	flight_go_to_step(flight, verdict->next_step, verdict->delay_ms, verdict->reset_tries);
 	flight_drop_verdict(flight);
-}
-
-static int
-compare_int64(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return (x > y) - (x < y);
 }
 
 static int

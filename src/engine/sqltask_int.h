@@ -53,7 +53,28 @@ typedef struct SqlResult
 	const cJSON *notices;		/* or NULL */
 } SqlResult;
 
-/* sqltask.c: an error of the user's SQL becomes the outcome */
+/* One try of an attempt: what it needs, and what came of it. */
+typedef struct SqlTry
+{
+	MemoryContext caller;
+	bool		restricted;
+	SqlCancelCause cause;
+	TaskContext *context;
+	BoundSql	bound;
+	SqlSpec		spec;
+	bool		is_ready;		/* else error says which reference has no value */
+	char	   *error;
+	bool		is_listed;		/* a for_each whose items are there already */
+	TaskOutcome outcome;
+} SqlTry;
+
+/* sqltask.c: begin, run and end, with a transaction open and no SPI connection */
+extern bool sqltask_begin(SqlTry *try, int64 task_run_id, int attempt_no, bool restricted, SqlCancelCause cause);	/* false: there is no such attempt */
+extern void sqltask_run(SqlTry *try);
+/* write is called with SPI connected and cancels held off; what it returns is returned. */
+extern bool sqltask_end(SqlTry *try, bool (*write) (SqlTry *try));
+extern bool sqltask_write(SqlTry *try); /* the outcome and what follows */
+/* An error of the user's SQL becomes the outcome. */
 extern void sqltask_outcome_of_error(TaskOutcome *outcome, const ErrorData *edata, SqlCancelCause cause);
 
 /* sqlspec.c */

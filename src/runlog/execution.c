@@ -151,14 +151,16 @@ static const char kinship_sql[] =
 
 /*
  * The pipelines of a batch: itself and everything that was its child since
- * its last success.
+ * its last success, and so on below children that are batches: a crashed one
+ * is closed with all of them, and by then it is too late to lock in order.
  */
 static const char lock_family_sql[] =
 	"SELECT s.pipeline_id FROM weir.pipeline_state s WHERE s.pipeline_id = ANY (ARRAY("
-	"SELECT c.pipeline_id FROM weir.run b JOIN weir.run c ON c.parent_run_id = b.run_id "
-	"WHERE b.pipeline_id = $1 AND b.run_id >= coalesce("
-	"(SELECT last_success_run_id FROM weir.pipeline_state WHERE pipeline_id = $1), 0) "
-	"UNION SELECT $1)) ORDER BY s.pipeline_id FOR UPDATE OF s";
+	"WITH RECURSIVE f (pipeline_id) AS (SELECT $1 UNION "
+	"SELECT c.pipeline_id FROM f JOIN weir.run b ON b.pipeline_id = f.pipeline_id AND b.run_id >= coalesce("
+	"(SELECT last_success_run_id FROM weir.pipeline_state WHERE pipeline_id = f.pipeline_id), 0) "
+	"AND (b.is_batch OR f.pipeline_id = $1) JOIN weir.run c ON c.parent_run_id = b.run_id) "
+	"SELECT f.pipeline_id FROM f)) ORDER BY s.pipeline_id FOR UPDATE OF s";
 
 static char
 spi_letter(int column)

@@ -21,6 +21,7 @@
 
 #include "access.h"
 #include "engine.h"
+#include "landing.h"
 #include "status.h"
 #include "restart.h"
 #include "execution.h"
@@ -217,6 +218,8 @@ execution_write_failure(Execution *execution, const ExecutionFailure *failure, N
 	values[3] = Int64GetDatum(execution->row_audit_id);
 	values[4] = CStringGetTextDatum(one_line(failure->message));
 	(void) weir_spi(fail_sql, 5, types, values, NULL);
+	if (next_load == NEXT_LOAD_RESUME || execution->start_status == START_RESUME)
+		landing_execution_ended(execution->id, (char) next_load, execution->row_audit_id);
 
 	execution->status = RUN_FAILED;
 	execution->next_load_status = (char) next_load;
@@ -234,6 +237,7 @@ execution_write_next_load(Execution *execution, NextLoadStatus next_load)
 	};
 
 	(void) weir_spi(mark_sql, 3, types, values, NULL);
+	landing_execution_ended(execution->id, (char) next_load, execution->row_audit_id);
 	execution->next_load_status = (char) next_load;
 	execution->state_next_load = (char) next_load;
 }
@@ -273,6 +277,8 @@ succeed(Execution *execution)
 	values[2] = Int64GetDatum(execution->pipeline_id);
 	(void) weir_spi(succeed_sql, 2, types, values, NULL);
 	(void) weir_spi(succeed_state_sql, 3, types, values, NULL);
+	if (execution->start_status == START_RESUME)
+		landing_execution_ended(execution->id, (char) next_load, execution->row_audit_id);
 
 	execution->status = RUN_SUCCEEDED;
 	execution->next_load_status = (char) next_load;

@@ -151,6 +151,24 @@ sub random_dependencies
 	return;
 }
 
+# To a task that is there for failures, one that it depends on "failed" is a
+# failure; and it must be able to hear of one.
+sub hear_of_failures
+{
+	my ($task, $known) = @_;
+	my @upstream = @{ $known->{upstream} };
+	my $deaf = grep { $_->{condition} eq 'done' } @upstream;
+
+	return unless $known->{run_if} =~ /_failed$/ && $known->{run_if} ne 'none_failed';
+	if ($deaf && ($known->{run_if} eq 'all_failed' || $deaf == @upstream))
+	{
+		$task->{run_if} = $known->{run_if} = 'all_done';
+		return;
+	}
+	$_->{condition} = 'success' foreach grep { $_->{condition} eq 'failed' } @upstream;
+	return;
+}
+
 # {name, json, on_failure, tasks => [{name, kind, spec, phase, run_if, enabled, upstream}]}
 sub random_pipeline
 {
@@ -179,6 +197,7 @@ sub random_pipeline
 		$task{enabled} = $false unless $known{enabled};
 		$task{retry} = { max_attempts => $known{max_attempts}, initial_delay => one_of('10 milliseconds', '100 milliseconds') };
 		random_dependencies(\%task, \%known, \@known);
+		hear_of_failures(\%task, \%known);
 		push @tasks, \%task;
 		push @known, \%known;
 	}

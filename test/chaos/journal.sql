@@ -41,7 +41,7 @@ BEGIN
 	IF TG_OP = 'INSERT' THEN
 		INSERT INTO public.journal (statement_no, what, run_id, new_status, more)
 		SELECT s, 'run', n.run_id, n.status, jsonb_build_object('pipeline', n.pipeline_name, 'params', n.params,
-			'selected', n.selected_tasks, 'apart', n.selected_tasks IS NOT NULL OR n.backfill_id IS NOT NULL, 'backfill', n.backfill_id)
+			'selected', n.selected_tasks, 'apart', n.selected_tasks IS NOT NULL OR n.backfill_id IS NOT NULL, 'backfill', n.backfill_id, 'restart_of', n.restart_of)
 		FROM new_rows n;
 	ELSE
 		INSERT INTO public.journal (statement_no, what, run_id, old_status, new_status, more)

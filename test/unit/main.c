@@ -88,6 +88,7 @@ main(int argc, char **argv)
 		{"dag", test_dag},
 		{"flow", test_flow},
 		{"forecast", test_forecast},
+		{"pace", test_pace},
 		{"selector", test_selector},
 		{"restart", test_restart},
 		{"retry", test_retry},
