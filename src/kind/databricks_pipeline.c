@@ -24,7 +24,7 @@
  *
  * kind_state: before, before_ms, refusals, starts, looking_since_ms,
  * started_ms, created_ms, may_stop, stage (latest, candidate, events),
- * candidate, failed_ms, end, and what databricks_flows.c keeps.
+ * candidate, failed_ms, unsure, end, and what databricks_flows.c keeps.
  *-------------------------------------------------------------------------
  */
 #include "mem.h"
@@ -473,6 +473,11 @@ finish(KindCall *call, KindVerdict *verdict)
 	/* counts, and the text of the error */
 	databricks_flows_into(call, output, verdict);
 	verdict->output = output;
+	if (verdict->outcome == KIND_FAILED && kind_state_bool(call, "unsure"))
+	{
+		verdict->is_retryable = false;
+		verdict->may_go_on = true;
+	}
 }
 
 static void
@@ -581,6 +586,20 @@ detail_response(KindCall *call, const KindResponse *response, KindVerdict *verdi
 		return;
 	kind_verdict_init(verdict);
 	body = response->http_status == 200 && response->transport_error == NULL ? kind_parse_object(response) : NULL;
+	if (body == NULL && response->http_status == 200 && response->transport_error == NULL)
+	{
+		kind_bad_answer(call, response, "describes no pipeline", false, true, KIND_LOOK_TRIES, verdict);
+		if (verdict->outcome == KIND_CONTINUE)
+			return;
+		kind_verdict_init(verdict);
+	}
+	if (body == NULL)
+	{
+		/* whether the pipeline tries again is not known */
+		kind_state_set(call, verdict, "unsure", cJSON_CreateTrue());
+		begin_stage(call, "events", 0, verdict);
+		return;
+	}
 	if (stage_is(call, "candidate"))
 	{
 		const char *cause = kind_string(kind_member(body, "update"), "cause");
@@ -589,14 +608,12 @@ detail_response(KindCall *call, const KindResponse *response, KindVerdict *verdi
 		{
 			kind_state_drop(call, verdict, "end");
 			follow(call, kind_state_string(call, "candidate"), verdict);
-			return;
 		}
-		body = NULL;
+		else
+			begin_stage(call, "events", 0, verdict);
 	}
-	if (body != NULL)
-		latest_response(call, body, verdict);
 	else
-		begin_stage(call, "events", 0, verdict);
+		latest_response(call, body, verdict);
 }
 
 /* Stopping stops whatever update is active: only if it is ours */

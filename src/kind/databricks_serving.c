@@ -272,8 +272,8 @@ serving_response(KindCall *call, const KindResponse *response, KindVerdict *verd
 	}
 	else if (!answered && arrived)
 		kind_fail_unknown(verdict, unknown_message(call, response->transport_error ? response->transport_error : "no answer"));
-	/* not sent, or refused before the model was asked */
-	else if ((answered && status != 401 && status != 403 && status != 429 && status != 503) ||
+	/* not sent, or refused before the model was asked; a gateway's 503 may be either */
+	else if ((answered && status != 401 && status != 403 && status != 429) ||
 			 !databricks_common_response(call, response, false, true, SERVING_TRIES, verdict))
 		fail_unrepeatable(call, response, verdict);
 }
