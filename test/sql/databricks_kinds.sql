@@ -1,11 +1,11 @@
 -- Databricks kinds: what a definition may say, and what is wrong with it when it is made
 \set VERBOSITY default
 \set SHOW_CONTEXT never
-SELECT weir.create_connection('dk', 'databricks', 'https://adb-1.2.azuredatabricks.net');
+SELECT weir.create_connection('dk', 'databricks', 'https://localhost');
 CREATE FUNCTION define(kind text, spec jsonb) RETURNS integer
   LANGUAGE sql AS $$SELECT weir.create_pipeline('dk', jsonb_build_object('tasks', jsonb_build_array(jsonb_build_object('name', 'a', 'kind', kind, 'connection', 'dk', 'spec', spec))))::integer$$;
 
--- no connection, and one of another kind
+-- no connection
 SELECT weir.create_pipeline('dk', '{"tasks": [{"name": "a", "kind": "databricks_sql", "spec": {"statement": "SELECT 1", "warehouse_id": "w"}}]}');
 
 -- one-time runs
