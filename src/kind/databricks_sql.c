@@ -41,7 +41,7 @@
 #define MAX_PARAMETERS		200
 #define MAX_TAGS			19	/* and ours */
 #define MAX_STATEMENT		(16 * 1024 * 1024)
-#define MAX_RESULT_BYTES	(8 * 1024 * 1024)
+#define MAX_RESULT_BYTES	(4 * KIND_MAX_OUTPUT)	/* what is kept of it is less */
 
 static const KindMember members[] = {
 	{"statement", KIND_TYPE_STRING, true},

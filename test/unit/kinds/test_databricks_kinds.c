@@ -223,7 +223,7 @@ test_statement(void)
 	CHECK_STR(a.request.url, BASE "/api/2.0/sql/statements");
 	CHECK(a.request.starts_work && !a.request.is_repeatable);
 	CHECK_JSON(sent(&a), "{'statement': 'SELECT :a', 'warehouse_id': 'w 1', 'catalog': 'main', 'schema': 's', 'wait_timeout': '0s', 'on_wait_timeout': 'CONTINUE',"
-			   "'disposition': 'INLINE', 'format': 'JSON_ARRAY', 'row_limit': 3, 'byte_limit': 8388608,"
+			   "'disposition': 'INLINE', 'format': 'JSON_ARRAY', 'row_limit': 3, 'byte_limit': 1048576,"
 			   "'query_tags': [{'key': 'weir_token', 'value': 'weir-k1-42-1'}, {'key': 'team', 'value': 'eng'}],"
 			   "'parameters': [{'name': 'i', 'value': '9007199254740993', 'type': 'BIGINT'}, {'name': 'f', 'value': '1.5', 'type': 'DOUBLE'},"
 			   "{'name': 'b', 'value': 'true', 'type': 'BOOLEAN'}, {'name': 's', 'value': 'x'}, {'name': 'z', 'value': null}, {'name': 'd', 'value': '2026-01-01', 'type': 'DATE'}]}");
@@ -440,6 +440,27 @@ test_active_update(void)
 	CHECK(a.verdict.is_retryable);
 }
 
+/* After D or a repair: an earlier update that goes on, or ended well, is this one */
+static void
+test_earlier_update(void)
+{
+	static const struct
+	{
+		const char *state;
+		bool		followed;
+	}			cases[] = {{"RUNNING", true}, {"COMPLETED", true}, {"FAILED", false}, {"CANCELED", false}};
+
+	for (size_t i = 0; i < lengthof(cases); i++)
+	{
+		attempt_init(&a, "databricks_pipeline", "{'pipeline_id': 'p'}", "{}", BASE);
+		a.call.reference = from_text("{'external_run_id': 'u1'}");
+		attempt_begin(&a);
+		answer(&a, 200, mem_printf("{'updates': [{'update_id': 'u2', 'state': 'COMPLETED'}, {'update_id': 'u1', 'state': '%s'}]}", cases[i].state));
+		CHECK_STR(a.call.external_run_id, cases[i].followed ? "u1" : NULL);
+		CHECK_INT(a.call.step, cases[i].followed ? KIND_STEP_POLL : KIND_STEP_START);
+	}
+}
+
 static void
 test_lost_update(void)
 {
@@ -618,6 +639,7 @@ test_databricks_kinds(void)
 	test_lost_statement();
 	test_update();
 	test_active_update();
+	test_earlier_update();
 	test_lost_update();
 	test_failed_update();
 	test_stop();
