@@ -13,7 +13,7 @@
  * same run.  A one-time run cannot be repaired; PREPARE only keeps from
  * starting again what goes on, or has meanwhile succeeded.
  *
- * kind_state: one_time, and what databricks_follow.c and databricks_run.c
+ * kind_state: prepared, and what databricks_follow.c and databricks_run.c
  * keep.
  *-------------------------------------------------------------------------
  */
@@ -380,7 +380,7 @@ resume_step(const KindCall *call)
 	if (call->external_run_id != NULL)
 		return databricks_resume_run(call);
 	/* PREPARE changes nothing, and submit recognises its token */
-	return kind_state_bool(call, "one_time") ? KIND_STEP_START : first_step(call);
+	return kind_state_bool(call, "prepared") ? KIND_STEP_START : first_step(call);
 }
 
 static bool
@@ -423,7 +423,7 @@ prepare_response(KindCall *call, const KindResponse *response, KindVerdict *verd
 		state.end = JOB_END_FAILED;
 	else if (!databricks_read_run(call, response, KIND_LOOK_TRIES, &run, &state, verdict))
 		return;
-	kind_state_set(call, verdict, "one_time", cJSON_CreateTrue());
+	kind_state_set(call, verdict, "prepared", cJSON_CreateTrue());
 	(void) earlier_run(call, &earlier);
 	if (state.end == JOB_END_NONE || state.end == JOB_END_SUCCEEDED)
 		databricks_follow(call, earlier, verdict);
@@ -444,8 +444,6 @@ read_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 			break;
 		case KIND_STEP_LOOKUP:
 		case KIND_STEP_START:
-			if (!kind_state_bool(call, "one_time"))
-				kind_state_set(call, verdict, "one_time", cJSON_CreateTrue());
 			databricks_started(call, response, verdict);
 			break;
 		case KIND_STEP_POLL:

@@ -23,7 +23,7 @@
  * first sees that ours is still the active one.
  *
  * kind_state: before, before_ms, refusals, starts, looking_since_ms,
- * started_ms, created_ms, may_stop, stage (latest, candidate, events),
+ * started_ms, has_url, created_ms, may_stop, stage (latest, candidate, events),
  * candidate, failed_ms, unsure, end, and what databricks_flows.c keeps.
  *-------------------------------------------------------------------------
  */
@@ -251,26 +251,33 @@ is_of_our_shape(const KindCall *call, const cJSON *update)
 	return true;
 }
 
-/* From here on there is an update, or another one took its place */
 static void
-follow(KindCall *call, const char *update_id, KindVerdict *verdict)
+show_link(KindCall *call, const char *update_id, KindVerdict *verdict)
 {
 	StrBuf		url;
 
-	/* it may be part of what is dropped below */
-	update_id = mem_strdup(update_id);
 	strbuf_init(&url);
 	strbuf_printf(&url, "%s/#joblist/pipelines/", call->base_url);
 	kind_url_encode(&url, kind_string(call->spec, "pipeline_id"));
 	strbuf_addstr(&url, "/updates/");
 	kind_url_encode(&url, update_id);
+	kind_state_set(call, verdict, "has_url", cJSON_CreateTrue());
+	verdict->external_url = kind_link(cJSON_CreateString(url.data));
+}
+
+/* From here on there is an update, or another one took its place */
+static void
+follow(KindCall *call, const char *update_id, KindVerdict *verdict)
+{
+	/* it may be part of what is dropped below */
+	update_id = mem_strdup(update_id);
+	show_link(call, update_id, verdict);
 	kind_state_set_int64(call, verdict, "started_ms", call->now_ms);
 	kind_state_drop(call, verdict, "stage");
 	kind_state_drop(call, verdict, "candidate");
 	kind_state_drop(call, verdict, "failed_ms");
 	kind_state_drop(call, verdict, "created_ms");
 	verdict->external_run_id = update_id;
-	verdict->external_url = kind_link(cJSON_CreateString(url.data));
 	verdict->reset_tries = true;
 	kind_continue(verdict, KIND_STEP_POLL, -1);
 }
@@ -507,6 +514,9 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 	}
 	verdict->reset_tries = true;
 	kind_state_drop(call, verdict, "may_stop");
+	/* an update that somebody named was not followed here */
+	if (!kind_state_bool(call, "has_url"))
+		show_link(call, call->external_run_id, verdict);
 	if (kind_state_get(call, "created_ms") == NULL)
 		kind_state_set_int64(call, verdict, "created_ms", kind_int64(update, "creation_time", call->intended_at_ms));
 	if (!is_ended(update))

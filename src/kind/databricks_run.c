@@ -9,8 +9,7 @@
  * then, so whatever goes wrong here costs details, never the outcome.
  *
  * kind_state: final {end, code, type, message, number_in_job}, tasks,
- * task_token, task_pages, output_run_id; one_time is set by
- * databricks_onetime.c.
+ * task_token, task_pages, output_run_id.
  *-------------------------------------------------------------------------
  */
 #include "mem.h"
@@ -248,7 +247,7 @@ first_failed(const KindCall *call)
 static bool
 is_one_time(const KindCall *call)
 {
-	return kind_state_bool(call, "one_time");
+	return kind_member(call->spec, "job_id") == NULL;
 }
 
 static cJSON *

@@ -23,8 +23,8 @@
  * Values come in as parameters.  The text of a statement holds no references,
  * so that nothing from outside becomes SQL.
  *
- * kind_state: looking_since_ms, page_token, pages, starts, started_ms, and
- * what databricks_statement.c keeps.
+ * kind_state: looking_since_ms, page_token, pages, starts, started_ms,
+ * has_url, and what databricks_statement.c keeps.
  *-------------------------------------------------------------------------
  */
 #include "mem.h"
@@ -326,17 +326,24 @@ sql_request(const KindCall *call, KindRequest *request, KindProblem *problem)
 /* --- answers --------------------------------------------------------------- */
 
 static void
-follow(KindCall *call, const char *id, KindVerdict *verdict)
+show_link(KindCall *call, const char *id, KindVerdict *verdict)
 {
 	StrBuf		url;
 
 	strbuf_init(&url);
 	strbuf_printf(&url, "%s/sql/history?queryId=", call->base_url);
 	kind_url_encode(&url, id);
+	kind_state_set(call, verdict, "has_url", cJSON_CreateTrue());
+	verdict->external_url = kind_link(cJSON_CreateString(url.data));
+}
+
+static void
+follow(KindCall *call, const char *id, KindVerdict *verdict)
+{
 	kind_state_set_int64(call, verdict, "started_ms", call->now_ms);
 	kind_state_drop(call, verdict, "page_token");
 	verdict->external_run_id = id;
-	verdict->external_url = kind_link(cJSON_CreateString(url.data));
+	show_link(call, id, verdict);
 	kind_continue(verdict, KIND_STEP_POLL, -1);
 }
 
@@ -419,6 +426,7 @@ not_found(KindCall *call, KindVerdict *verdict)
 	int64		since = kind_state_int64(call, "looking_since_ms", call->now_ms);
 	int64		starts = kind_state_int64(call, "starts", 0);
 
+	/* it is looked for as long again should it be sent again */
 	kind_state_drop(call, verdict, "page_token");
 	kind_state_drop(call, verdict, "pages");
 	if (call->now_ms < since + databricks_settle_ms(call, HISTORY_SECONDS))
@@ -426,9 +434,9 @@ not_found(KindCall *call, KindVerdict *verdict)
 		kind_continue(verdict, KIND_STEP_LOOKUP, kind_retry_delay(call, -1));
 		return;
 	}
+	kind_state_drop(call, verdict, "looking_since_ms");
 	if (cJSON_IsTrue(kind_member(call->spec, "idempotent")) && starts < KIND_MAX_STARTS)
 	{
-		kind_state_drop(call, verdict, "looking_since_ms");
 		kind_state_set_int64(call, verdict, "starts", starts + 1);
 		kind_continue(verdict, KIND_STEP_START, 0);
 		return;
@@ -497,6 +505,9 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 		return;
 	}
 	verdict->reset_tries = true;
+	/* a statement that somebody named was not followed here */
+	if (!kind_state_bool(call, "has_url"))
+		show_link(call, call->external_run_id, verdict);
 	read_statement(call, response, statement, verdict);
 }
 

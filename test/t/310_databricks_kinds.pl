@@ -231,8 +231,24 @@ foreach my $case ([ JSON::PP::false, 'failed', 1 ], [ JSON::PP::true, 'succeeded
 	is(started('sql', $before), $times, 'executed as often as the spec allows');
 	like(error($run), qr/^outcome_unknown \| system \| .*query tag weir_token = /, 'what is known is said') unless $idempotent;
 }
+
+# ... nobody but somebody who looks: what he names is followed
+$before = mark();
+$cloud->add_fault(operation => 'databricks.execute', fault => 'reset_after');
+my $asked = start(task('sql', $good{sql}, on_uncertain => 'ask'), who => 'x');
+wait_until($node, 'somebody is asked', "SELECT kind_state ? 'uncertain' FROM weir.attempt WHERE run_id = $asked");
+my ($statement) = map { $_->{statement_id} } @{ $cloud->ledger(operation => 'databricks.execute', since => $before) };
+value("SELECT weir.adopt(task_run_id, '$statement') FROM weir.task_run WHERE run_id = $asked");
+is(wait_for_run($node, $asked), 'succeeded', 'a statement that somebody names is followed');
+is(output($asked, 'rows,0,n') . ' ' . started('sql', $before), '42 1', 'and was executed once');
+like(of_task($asked, 'external_url'), qr{queryId=\Q$statement\E$}, 'with its link');
 $cloud->config(history_delay_ms => 300);
 $cloud->clear_faults;
+my $by_hand = run(task('notebook', { notebook_path => '/Shared/fail' }));
+my $other = of_task(run(task('notebook', { notebook_path => '/Shared/echo', base_parameters => { n => 9 } })), 'external_run_id');
+value("SELECT weir.adopt(task_run_id, '$other') FROM weir.task_run WHERE run_id = $by_hand");
+wait_until($node, 'it is repaired', "SELECT status = 'succeeded' FROM weir.run WHERE run_id = $by_hand");
+is(output($by_hand, 'exit_value,n'), '9', 'a one-time run that was started by hand is followed');
 
 # --- D: what landed stays, the run that failed is started anew with the same row_audit_id
 value('CREATE TABLE landed (id bigint)');
