@@ -204,6 +204,13 @@ extern const TaskKind kind_wait;
 extern const TaskKind kind_pipeline;
 extern const TaskKind kind_http;
 extern const TaskKind kind_adf_pipeline;
+extern const TaskKind kind_databricks_jar;
 extern const TaskKind kind_databricks_job;
+extern const TaskKind kind_databricks_notebook;
+extern const TaskKind kind_databricks_pipeline;
+extern const TaskKind kind_databricks_python;
+extern const TaskKind kind_databricks_serving;
+extern const TaskKind kind_databricks_sql;
+extern const TaskKind kind_databricks_sql_file;
 
 #endif							/* WEIR_KIND_H */

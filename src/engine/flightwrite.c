@@ -50,7 +50,7 @@ write_progress(Flight *flight)
 			 "started_at = CASE WHEN $3 IS NOT NULL AND started_at IS NULL THEN clock_timestamp() ELSE started_at END "
 			 "WHERE task_run_id = $1 AND attempt_no = $2",
 			 6, types, values, nulls);
-	if (flight->external_run_id)
+	if (flight->external_run_id || verdict->external_url)
 		weir_spi("UPDATE weir.task_run SET external_run_id = $3, external_url = coalesce($4, external_url) "
 				 "WHERE task_run_id = $1 AND attempt_no = $2",
 				 4, types, values, nulls);

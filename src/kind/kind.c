@@ -23,7 +23,14 @@
 
 static const TaskKind *const kinds[] = {
 	&kind_adf_pipeline,
+	&kind_databricks_jar,
 	&kind_databricks_job,
+	&kind_databricks_notebook,
+	&kind_databricks_pipeline,
+	&kind_databricks_python,
+	&kind_databricks_serving,
+	&kind_databricks_sql,
+	&kind_databricks_sql_file,
 	&kind_for_each,
 	&kind_http,
 	&kind_if,
@@ -57,7 +64,8 @@ kind_find(const char *name)
 const char *
 kind_names(void)
 {
-	return "adf_pipeline, databricks_job, for_each, http, if, noop, pipeline, sql, switch, wait";
+	return "adf_pipeline, databricks_jar, databricks_job, databricks_notebook, databricks_pipeline, databricks_python, "
+		"databricks_serving, databricks_sql, databricks_sql_file, for_each, http, if, noop, pipeline, sql, switch, wait";
 }
 
 const char *

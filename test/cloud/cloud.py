@@ -99,7 +99,7 @@ class Cloud:
 
     async def close(self):
         await self.pipeline_runs.stop()
-        await self.job_runs.stop()
+        await self.databricks.stop()
 
 
 async def run(arguments):

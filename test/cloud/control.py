@@ -54,7 +54,7 @@ class Control:
         cloud = self.cloud
         cloud.faults.clear()
         await cloud.pipeline_runs.stop()
-        await cloud.job_runs.stop()
+        await cloud.databricks.stop()
         cloud.lake.clear()
         cloud.generic.answers.clear()
         cloud.ledger.clear()
@@ -73,6 +73,19 @@ class Control:
     async def add_job(self, request, path):
         self.cloud.job_runs.define(request.json())
         return {}
+
+    async def add_notebook(self, request, path):
+        self.cloud.databricks.define_notebook(request.json())
+        return {}
+
+    async def add_declarative_pipeline(self, request, path):
+        self.cloud.databricks.pipelines.define(request.json())
+        return {}
+
+    async def updates(self, request, path):
+        """Every update of every declarative pipeline, oldest first."""
+        return {name: [one.describe() for one in pipeline.updates]
+                for name, pipeline in self.cloud.databricks.pipelines.pipelines.items()}
 
     async def add_pipeline(self, request, path):
         self.cloud.pipeline_runs.define(request.json())
@@ -104,4 +117,5 @@ HANDLERS = {("GET", "/_cloud/echo"): "echo", ("POST", "/_cloud/echo"): "echo",
             ("DELETE", "/_cloud/faults"): "clear_faults", ("DELETE", "/_cloud/faults/N"): "remove_fault",
             ("POST", "/_cloud/reset"): "reset", ("GET", "/_cloud/config"): "get_config",
             ("POST", "/_cloud/config"): "set_config", ("POST", "/_cloud/jobs"): "add_job",
-            ("POST", "/_cloud/pipelines"): "add_pipeline"}
+            ("POST", "/_cloud/pipelines"): "add_pipeline", ("POST", "/_cloud/notebooks"): "add_notebook",
+            ("POST", "/_cloud/declarative"): "add_declarative_pipeline", ("GET", "/_cloud/declarative"): "updates"}

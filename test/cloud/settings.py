@@ -15,7 +15,9 @@ class Settings:
         self.psql = psql
         self.token_lifetime = 3600          # seconds, not scaled: expires_in promises them
         self.consistency_delay_ms = 100     # scaled; how long createRun stays invisible
-        self.page_size = 100                # queryPipelineRuns, queryActivityruns
+        self.page_size = 100                # queryPipelineRuns, queryActivityruns, query history, events
+        self.chunk_rows = 100               # of the result of a SQL statement
+        self.history_delay_ms = 300         # scaled; how late the query history shows a statement
         self.clients = {"weir-client": "weir-secret"}
         self.pats = {"dapi-local"}
 
@@ -29,21 +31,23 @@ class Settings:
     def change(self, wanted):
         """Apply a configuration object; ValueError (and no change) when it is wrong."""
         unknown = set(wanted) - {"speed", "database", "token_lifetime", "consistency_delay_ms",
-                                 "page_size", "clients", "pats", "revoke_tokens"}
+                                 "page_size", "chunk_rows", "history_delay_ms", "clients", "pats", "revoke_tokens"}
         if unknown:
             raise ValueError(f"unknown setting {sorted(unknown)[0]!r}")
         for name, least in (("speed", 1e-6), ("token_lifetime", 0),
-                            ("consistency_delay_ms", 0), ("page_size", 1)):
+                            ("consistency_delay_ms", 0), ("page_size", 1), ("chunk_rows", 1),
+                            ("history_delay_ms", 0)):
             value = wanted.get(name, least)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
                 raise ValueError(f"{name} must be a number, at least {least}")
         if not isinstance(wanted.get("clients", {}), dict) or not isinstance(wanted.get("pats", []), list):
             raise ValueError("clients is an object of id and secret, pats a list")
-        for name in ("speed", "database", "token_lifetime", "consistency_delay_ms"):
+        for name in ("speed", "database", "token_lifetime", "consistency_delay_ms", "history_delay_ms"):
             if name in wanted:
                 setattr(self, name, wanted[name])
-        if "page_size" in wanted:
-            self.page_size = int(wanted["page_size"])
+        for name in ("page_size", "chunk_rows"):
+            if name in wanted:
+                setattr(self, name, int(wanted[name]))
         if "clients" in wanted:
             self.clients.update(wanted["clients"])
         if "pats" in wanted:
@@ -52,5 +56,6 @@ class Settings:
     def describe(self):
         return {"speed": self.speed, "token_lifetime": self.token_lifetime,
                 "consistency_delay_ms": self.consistency_delay_ms, "page_size": self.page_size,
+                "chunk_rows": self.chunk_rows, "history_delay_ms": self.history_delay_ms,
                 "clients": sorted(self.clients), "pats": len(self.pats),
                 "database": self.database is not None, "lake": str(self.lake)}

@@ -67,6 +67,7 @@ extern void test_common(void);
 extern void test_http(void);
 extern void test_adf(void);
 extern void test_databricks(void);
+extern void test_databricks_kinds(void);
 extern void test_hostile(void);
 
 #endif							/* WEIR_KINDS_HARNESS_H */

@@ -19,6 +19,7 @@ main(void)
 		{"http", test_http},
 		{"adf", test_adf},
 		{"databricks", test_databricks},
+		{"dbx kinds", test_databricks_kinds},
 		{"hostile", test_hostile},
 	};
 

@@ -26,6 +26,13 @@ static const Start starts[] = {
 	"{'subscription_id': 's', 'resource_group': 'r', 'factory': 'f', 'settle_seconds': 1}", "{'external_run_id': 'r0'}"},
 	{"databricks_job", "{'job_id': 101}", "{}", NULL},
 	{"databricks_job", "{'job_id': 101}", "{}", "{'external_run_id': '5'}"},
+	{"databricks_notebook", "{'notebook_path': '/a'}", "{}", NULL},
+	{"databricks_notebook", "{'notebook_path': '/a'}", "{}", "{'external_run_id': '5'}"},
+	{"databricks_sql", "{'statement': 's', 'warehouse_id': 'w'}", "{'settle_seconds': 1}", NULL},
+	{"databricks_sql", "{'statement': 's', 'warehouse_id': 'w', 'idempotent': true}", "{'settle_seconds': 1}", NULL},
+	{"databricks_pipeline", "{'pipeline_id': 'p'}", "{'settle_seconds': 1}", NULL},
+	{"databricks_pipeline", "{'pipeline_id': 'p'}", "{'settle_seconds': 1}", "{'external_run_id': 'u1'}"},
+	{"databricks_serving", "{'endpoint': 'e', 'inputs': [1], 'idempotent': true}", "{}", NULL},
 };
 
 static const char *const bodies[] = {
@@ -40,6 +47,24 @@ static const char *const bodies[] = {
 	"\"tasks\":[{\"task_key\":\"t\",\"run_id\":6,\"attempt_number\":0,\"start_time\":1,\"end_time\":2,\"status\":{\"state\":\"TERMINATED\",\"termination_details\":{\"code\":\"X\"}}}],"
 	"\"repair_history\":[{\"type\":\"REPAIR\",\"id\":7,\"start_time\":2,\"status\":{\"state\":\"TERMINATED\",\"termination_details\":{\"code\":\"SUCCESS\"}}}],\"next_page_token\":\"n\"}",
 	"{\"run_id\":5,\"status\":{\"state\":\"RUNNING\"}}",
+	"{\"statement_id\":\"s1\",\"status\":{\"state\":\"PENDING\"}}",
+	"{\"statement_id\":\"s1\",\"status\":{\"state\":\"SUCCEEDED\"},\"manifest\":{\"total_row_count\":2,\"schema\":{\"columns\":[{\"name\":\"i\",\"type_name\":\"LONG\"},"
+	"{\"name\":\"a\",\"type_name\":\"ARRAY\"}]}},\"result\":{\"data_array\":[[\"1\",\"[1]\"],[null,\"x\"]],\"next_chunk_index\":1,"
+	"\"next_chunk_internal_link\":\"/api/2.0/sql/statements/s1/result/chunks/1\"}}",
+	"{\"data_array\":[[\"2\",null]],\"next_chunk_index\":2}",
+	"{\"statement_id\":\"s1\",\"status\":{\"state\":\"FAILED\",\"error\":{\"error_code\":\"BAD_REQUEST\",\"message\":\"m\"},\"sql_state\":\"42P01\"}}",
+	"{\"res\":[{\"query_id\":\"s1\",\"query_tags\":[{\"key\":\"weir_token\",\"value\":\"weir-k1-42-1\"}]}],\"next_page_token\":\"n\"}",
+	"{\"updates\":[{\"update_id\":\"u1\",\"state\":\"RUNNING\",\"cause\":\"API_CALL\",\"creation_time\":1795226400500},{\"update_id\":\"u0\",\"state\":\"COMPLETED\",\"creation_time\":5}]}",
+	"{\"updates\":[{\"update_id\":\"u0\",\"state\":\"COMPLETED\",\"creation_time\":5}]}",
+	"{\"update_id\":\"u1\"}",
+	"{\"update\":{\"update_id\":\"u1\",\"state\":\"FAILED\",\"cause\":\"RETRY_ON_FAILURE\",\"creation_time\":1795226400500}}",
+	"{\"update\":{\"update_id\":\"u1\",\"state\":\"COMPLETED\"}}",
+	"{\"state\":\"RECOVERING\",\"latest_updates\":[{\"update_id\":\"u2\"},{\"update_id\":\"u1\"}]}",
+	"{\"events\":[{\"level\":\"ERROR\",\"message\":\"m\",\"timestamp\":\"2026-01-01T00:00:00Z\",\"origin\":{\"update_id\":\"u1\",\"flow_name\":\"f\"},"
+	"\"error\":{\"exceptions\":[{\"class_name\":\"c\",\"message\":\"e\"}]},\"details\":{\"flow_progress\":{\"status\":\"FAILED\",\"metrics\":{\"num_output_rows\":5},"
+	"\"data_quality\":{\"dropped_records\":1,\"expectations\":[{\"name\":\"x\",\"dataset\":\"d\",\"passed_records\":4,\"failed_records\":1}]}}}}],\"next_page_token\":\"n\"}",
+	"{\"predictions\":[1],\"usage\":{}}",
+	"{\"notebook_output\":{\"result\":\"{\\\"rows_read\\\":1}\"},\"logs\":\"l\",\"sql_output\":{\"query_output\":{\"output_link\":\"https://x/\"}}}",
 	"{\"error\":\"boom\",\"error_trace\":\"trace\",\"metadata\":{}}",
 	"{\"error\":{\"code\":\"C\",\"message\":\"M\",\"details\":[{\"error\":{\"message\":\"D\"}}]}}",
 	"{\"error_code\":\"INVALID_PARAMETER_VALUE\",\"message\":\"Run 5 does not exist.\"}",
@@ -174,7 +199,7 @@ test_damaged(void)
 	int			longest = 0;
 	int			ended = 0;
 
-	for (int i = 0; i < 6000 && sound; i++)
+	for (int i = 0; i < 12000 && sound; i++)
 	{
 		const Start *start = &starts[random_below(lengthof(starts))];
 		Attempt		a;
