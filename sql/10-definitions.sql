@@ -69,7 +69,6 @@ COMMENT ON COLUMN weir.circuit.opened_at IS 'Since when';
 COMMENT ON COLUMN weir.circuit.retry_at IS 'When the next exchange is tried';
 COMMENT ON COLUMN weir.circuit.failures IS 'Failures in a row';
 COMMENT ON COLUMN weir.circuit.last_error IS 'The latest of them';
-GRANT SELECT ON weir.circuit TO weir_reader, weir_operator, weir_admin;
 
 CREATE TABLE weir.pool (
 	name			text PRIMARY KEY CHECK (name ~ '^[A-Za-z_][A-Za-z0-9_.-]{0,62}$'),

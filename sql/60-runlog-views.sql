@@ -537,3 +537,14 @@ COMMENT ON COLUMN weir.pools.owner IS 'Who may change or drop it';
 COMMENT ON COLUMN weir.pools.created_at IS 'When it was created';
 COMMENT ON COLUMN weir.pools.changed_at IS 'When it last changed';
 GRANT SELECT ON weir.pools TO PUBLIC;
+
+CREATE VIEW weir.circuits WITH (security_barrier) AS
+SELECT connection_name, opened_at, retry_at, failures, last_error
+FROM weir.circuit;
+COMMENT ON VIEW weir.circuits IS 'Connections whose service cannot be reached: nothing is sent but one exchange now and then';
+COMMENT ON COLUMN weir.circuits.connection_name IS 'The connection';
+COMMENT ON COLUMN weir.circuits.opened_at IS 'Since when';
+COMMENT ON COLUMN weir.circuits.retry_at IS 'When the next exchange is tried';
+COMMENT ON COLUMN weir.circuits.failures IS 'Failures in a row';
+COMMENT ON COLUMN weir.circuits.last_error IS 'The latest of them';
+GRANT SELECT ON weir.circuits TO weir_reader, weir_operator, weir_admin;
