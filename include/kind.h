@@ -134,6 +134,7 @@ typedef struct TaskKind
 	bool		is_inline;		/* the conductor decides it itself, see decide (a for_each: unless a statement
 								 * lists its items); neither: sql and noop */
 	bool		is_waiting;		/* the conductor keeps the attempt open until something happens in the database */
+	bool		uses_worker;	/* a SQL worker runs the attempt: sql, redis_publish (and a for_each whose items a statement lists) */
 	/* Check a spec when it is defined; references are not rendered yet.  First problem wins. */
 	void		(*validate) (const cJSON *spec, KindProblem *problem);
 	/* Kinds that choose a branch: is there one of this name?  Else NULL. */
@@ -205,5 +206,6 @@ extern const TaskKind kind_pipeline;
 extern const TaskKind kind_http;
 extern const TaskKind kind_adf_pipeline;
 extern const TaskKind kind_databricks_job;
+extern const TaskKind kind_redis_publish;
 
 #endif							/* WEIR_KIND_H */

@@ -386,7 +386,7 @@ put_task(ReturnSetInfo *rsinfo, const PlanStart *start, const PlanTasks *plan, i
 		if (!plan->forecast[edges[e].from].has_ended)
 			waits[n_waits++] = catalog_text(plan->tasks[edges[e].from].name);
 	row_set(&row, COL_WAITS_FOR, weir_array(TEXTOID, waits, n_waits));
-	if (strcmp(task->kind, "sql") == 0)
+	if (strcmp(task->kind, "sql") == 0 || strcmp(task->kind, "redis_publish") == 0)
 		row_text(&row, COL_LIMITS, psprintf("weir.max_sql_workers %d", weir_max_sql_workers));
 	if (task->concurrency > 0)
 		row_text(&row, COL_LIMITS, psprintf("%d items at a time", task->concurrency));

@@ -31,6 +31,7 @@
 #include "engine.h"
 #include "foreach.h"
 #include "kind.h"
+#include "redispublish.h"
 #include "retryon.h"
 #include "shmem.h"
 #include "sqltask_int.h"
@@ -140,7 +141,10 @@ run_as_owner(TaskContext *context, const BoundSql *bound, const SqlSpec *spec, b
 			PushActiveSnapshot(GetTransactionSnapshot());
 		if (SPI_connect() != SPI_OK_CONNECT)
 			elog(ERROR, "could not connect to SPI");
-		sqlrun_statements(bound, spec, &timer, &result, caller);
+		if (spec->publish != NULL)
+			rowspool_fill(spec->publish->spool, bound, &timer);
+		else
+			sqlrun_statements(bound, spec, &timer, &result, caller);
 		SPI_finish();
 		if (pushed)
 			PopActiveSnapshot();
@@ -217,17 +221,22 @@ sqltask_execute(int64 task_run_id, int attempt_no, bool restricted, SqlCancelCau
 		outcome.status = ATTEMPT_SUCCEEDED;
 		outcome.items = "[]";
 	}
-	else if (ready && spec.is_own && restricted)
+	else if (ready && (spec.is_own || spec.publish != NULL) && restricted)
 	{
 		outcome.status = ATTEMPT_FAILED;
 		outcome.error_code = "needs_worker";
-		outcome.error_message = "a task whose \"transaction\" is \"own\" needs a SQL worker, which weir.conduct() has not";
+		outcome.error_message = spec.publish != NULL ? "a task of kind redis_publish needs a SQL worker, which weir.conduct() has not" :
+			"a task whose \"transaction\" is \"own\" needs a SQL worker, which weir.conduct() has not";
 		outcome.is_user_error = true;
 	}
 	else if (ready && spec.is_own)
 		sqlcall_execute(&bound, &spec, cause, &outcome);
 	else if (ready)
+	{
 		run_as_owner(context, &bound, &spec, restricted, cause, &outcome);
+		if (spec.publish != NULL && outcome.status == ATTEMPT_SUCCEEDED)
+			redistask_run(spec.publish, cause, &outcome);
+	}
 	else
 	{
 		outcome.status = ATTEMPT_FAILED;

@@ -29,6 +29,7 @@ static const TaskKind *const kinds[] = {
 	&kind_if,
 	&kind_noop,
 	&kind_pipeline,
+	&kind_redis_publish,
 	&kind_sql,
 	&kind_switch,
 	&kind_wait,
@@ -57,7 +58,7 @@ kind_find(const char *name)
 const char *
 kind_names(void)
 {
-	return "adf_pipeline, databricks_job, for_each, http, if, noop, pipeline, sql, switch, wait";
+	return "adf_pipeline, databricks_job, for_each, http, if, noop, pipeline, redis_publish, sql, switch, wait";
 }
 
 const char *
