@@ -67,6 +67,7 @@ missing_packages()
 	command -v python3 >/dev/null || echo python3
 	command -v prove >/dev/null || echo perl
 	perl -MIPC::Run -e 1 2>/dev/null || echo libipc-run-perl
+	[ -z "${WITH_REDIS:-}" ] || command -v redis-server >/dev/null || echo redis-server
 }
 
 has_header()
