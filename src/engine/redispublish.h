@@ -22,7 +22,11 @@ typedef struct RedisPublish
 {
 	MemoryContextCallback cleanup;	/* of the context it lives in: whatever happens, nothing is left */
 
+	int64		task_run_id;
+	int			attempt_no;
+
 	/* what is asked for */
+	const cJSON *spec;			/* rendered, but for the query */
 	const char *prefix;
 	const char *key;			/* column */
 	int64		ttl_ms;

@@ -76,6 +76,7 @@ duration_ms(const cJSON *spec, const char *name, int64 absent)
 static cJSON *
 render_spec(TaskContext *context, char **error)
 {
+	const char *sql = json_string(cJSON_GetObjectItemCaseSensitive(context->spec, "sql"));
 	cJSON	   *copy = cJSON_Duplicate(context->spec, true);
 	cJSON	   *rendered;
 	KindProblem problem = {0};
@@ -84,6 +85,7 @@ render_spec(TaskContext *context, char **error)
 	rendered = ref_render_json(copy, context_resolve, context, error);
 	if (rendered == NULL)
 		return NULL;
+	(void) cJSON_ReplaceItemInObjectCaseSensitive(rendered, "sql", cJSON_CreateString(sql ? sql : ""));
 	kind_redis_publish.validate(rendered, &problem);
 	if (problem.message != NULL)
 		*error = psprintf("%s (%s)", problem.message, problem.path ? problem.path : "$");
@@ -157,6 +159,9 @@ redistask_read(TaskContext *context, char **error)
 	Oid			types[2] = {INT8OID, INT4OID};
 	Datum		values[2] = {Int64GetDatum(context->task_run_id), Int32GetDatum(context->attempt_no)};
 
+	publish->task_run_id = context->task_run_id;
+	publish->attempt_no = context->attempt_no;
+	publish->spec = spec;
 	publish->cleanup.func = clean_up;
 	publish->cleanup.arg = publish;
 	MemoryContextRegisterResetCallback(caller, &publish->cleanup);
@@ -234,6 +239,38 @@ interrupted(RedisPublish *publish, MemoryContext caller, SqlCancelCause cause, T
 		sqltask_outcome_of_error(outcome, edata, cause);
 }
 
+/*
+ * What is going to be published, on disk before the server hears of it: a
+ * version is named by the attempt's token, and an attempt forgotten in a
+ * crash would come again under the same name.  False: the attempt is no
+ * longer ours.
+ */
+static bool
+announce(RedisPublish *publish)
+{
+	Oid			types[4] = {INT8OID, INT4OID, INT4OID, TEXTOID};
+	Datum		values[4];
+	MemoryContext caller = CurrentMemoryContext;
+	WeirScope	scope;
+	bool		is_ours;
+
+	values[0] = Int64GetDatum(publish->task_run_id);
+	values[1] = Int32GetDatum(publish->attempt_no);
+	values[2] = Int32GetDatum(MyProcPid);
+	values[3] = CStringGetTextDatum(json_text(publish->spec));
+	StartTransactionCommand();
+	weir_enter(&scope);
+	is_ours = weir_spi("UPDATE weir.attempt SET request = $4::jsonb "
+					   "WHERE task_run_id = $1 AND attempt_no = $2 AND status = 'started' AND worker_pid = $3",
+					   4, types, values, NULL) == 1;
+	weir_leave(&scope);
+	ForceSyncCommit();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(caller);
+	return is_ours ||
+		redispublish_fail(publish, "attempt_ended", false, true, "the attempt ended while its query ran", NULL);
+}
+
 /* A transaction is open at the start, the one of the query, and at the end, the one of the outcome. */
 void
 redistask_run(RedisPublish *publish, SqlCancelCause cause, TaskOutcome *outcome)
@@ -246,7 +283,7 @@ redistask_run(RedisPublish *publish, SqlCancelCause cause, TaskOutcome *outcome)
 	MemoryContextSwitchTo(caller);
 	PG_TRY();
 	{
-		if (redispublish_run(publish) || publish->is_switched)
+		if (announce(publish) && (redispublish_run(publish) || publish->is_switched))
 			set_success(publish, publish->error.message, outcome);
 		else
 			set_error(outcome, &publish->error);

@@ -154,6 +154,14 @@ redisversion_begin(RedisPublish *publish)
 	versions = redis_next_ok(publish->client, &publish->error);
 	if (versions == NULL)
 		return false;
+	if (publish->previous != NULL && strcmp(publish->previous, publish->version) == 0)
+	{
+		/* A database that was set back, or a copy of one: never write into what is read. */
+		freeReplyObject(versions);
+		return redispublish_fail(publish, "redis_superseded", false, true,
+								 psprintf("version \"%s\" is published already", publish->version),
+								 "Was this database restored, or is it a copy? The next attempt publishes under another name.");
+	}
 	PG_TRY();
 	{
 		dead = dead_versions(publish, versions);

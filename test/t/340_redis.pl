@@ -84,7 +84,7 @@ sub until_true
 	until ($test->())
 	{
 		die "gave up: $what" if Time::HiRes::time() > $deadline;
-		Time::HiRes::usleep(20_000);
+		select(undef, undef, undef, 0.02);
 	}
 	return;
 }
@@ -255,10 +255,10 @@ stop_redis('replica');
 
 # --- readers, while versions follow each other: never a mixture
 value('CREATE SEQUENCE turn; GRANT ALL ON turn TO engineer');
-publish('turns', 'SELECT n AS id, {{params.turn}} AS turn FROM generate_series(1, 300) n', { keep_old => '1 minute', batch_rows => 7 },
+publish('turns', 'SELECT n AS id, {{params.turn}} AS turn FROM generate_series(1, 3000) n', { keep_old => '1 minute', batch_rows => 7 },
 	parameters => { turn => { type => 'bigint', default => 0 } });
 my ($mixed, $seen, $last) = (0, 0, 0);
-foreach my $turn (1 .. 4)
+foreach my $turn (1 .. 10)
 {
 	$run = value("SELECT weir.trigger('turns', '{\"turn\": $turn}')");
 	do
@@ -267,7 +267,7 @@ foreach my $turn (1 .. 4)
 		if ($version ne '')
 		{
 			my %turns = map { $_ => 1 } split(/\n/, redis('EVAL',
-				"local r = {} for i = 1, 300 do r[i] = redis.call('HGET', 'turns:' .. ARGV[1] .. ':' .. i, 'turn') or 'none' end return r", 0, $version));
+				"local r = {} for i = 1, 3000 do r[i] = redis.call('HGET', 'turns:' .. ARGV[1] .. ':' .. i, 'turn') or 'none' end return r", 0, $version));
 			my ($now) = keys %turns;
 			$mixed++ if keys %turns != 1 || $now eq 'none' || $now < $last;
 			$last = $now;
