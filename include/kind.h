@@ -184,6 +184,22 @@ extern bool kind_common_response(const KindCall *call, const KindResponse *respo
 extern void kind_fail(KindVerdict *verdict, bool is_user_error, bool is_retryable,
 					  const char *code, const char *message);
 
+/*
+ * probe.c: a request that tells whether a connection is of use, without
+ * changing anything; false if the kind has none.  What the answer says: texts
+ * without secrets, as long as the response has none.
+ */
+typedef struct KindProbe
+{
+	bool		is_signed_in;
+	bool		is_permitted;
+	const char *detail;			/* or NULL */
+	const char *hint;			/* or NULL */
+} KindProbe;
+
+extern bool kind_probe_request(const char *connection_kind, const char *base_url, const cJSON *options, KindRequest *request);
+extern void kind_probe_response(const char *connection_kind, const KindResponse *response, KindProbe *probe);
+
 /* wait.c: the one member of a wait's spec that says for what; NULL if there is not exactly one */
 extern const char *kind_wait_what(const cJSON *spec);
 

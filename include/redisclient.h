@@ -15,6 +15,8 @@
 
 #include <hiredis/hiredis.h>
 
+#include "netlink.h"
+
 typedef struct RedisClient RedisClient;
 
 typedef struct RedisOptions
@@ -47,6 +49,9 @@ extern char *redis_policy_url(const char *base_url, const char **why);
 /* Connected, signed in, database selected; NULL and *error. */
 extern RedisClient *redis_open(const RedisOptions *options, RedisError *error);
 extern void redis_close(RedisClient *client);	/* NULL is fine */
+/* The same in parts: talk over a link, which then belongs to the client; sign in. */
+extern RedisClient *redis_start(NetLink *link, int command_timeout_ms);
+extern bool redis_sign_in(RedisClient *client, const RedisOptions *options, RedisError *error);
 extern bool redis_is_usable(const RedisClient *client); /* replies can still be told apart */
 
 /* Queue a command of so many parts, then each part.  Out of memory is an ERROR. */

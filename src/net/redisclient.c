@@ -2,31 +2,18 @@
  * redisclient.c
  *	  One connection to a Redis server that never blocks the process.
  *
- * Runs in SQL workers and in sessions that test a connection.  libcurl makes
- * the connection (CURLOPT_CONNECT_ONLY): names are resolved beside the
- * process, the address about to be used is checked by the URL policy as for
- * every other engine, and TLS is verified by the same rules.  What goes over
- * it is ours; hiredis reads the replies.
- *
- * Signals are blocked around calls that may start the resolver's thread, see
- * httpmux.c.  No locks.  If the process dies, the kernel closes the socket
- * and the server drops what it had not received in full.
+ * Runs in SQL workers and in sessions that test a connection.  netlink.c
+ * makes the connection, commands are put together here, hiredis reads the
+ * replies.  No locks.  If the process dies, the kernel closes the socket and
+ * the server drops what it had not received in full.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include <arpa/inet.h>
-#include <sys/epoll.h>
-#include <unistd.h>
-
 #include "miscadmin.h"
-#include "storage/fd.h"
-#include "storage/latch.h"
 
-#include "compat.h"
 #include "httpmux_int.h"
 #include "redisclient.h"
-#include "urlparse.h"
 #include "urlpolicy.h"
 
 #define DEFAULT_PORT		6379
@@ -36,16 +23,8 @@
 
 struct RedisClient
 {
-	CURLM	   *multi;
-	CURL	   *easy;
-	int			epoll_fd;		/* -1 once connected */
-	int64		due_us;			/* when libcurl wants to be called while it connects */
-	bool		has_fd;			/* accounted for with fd.c */
-	bool		is_plain;
+	NetLink    *link;
 	bool		is_usable;
-	char		refused_address[64];	/* not empty: the policy refused it */
-	char		curl_error[CURL_ERROR_SIZE];
-	curl_socket_t sock;
 	int			command_timeout_ms;
 
 	char	   *out;			/* queued */
@@ -91,200 +70,29 @@ redis_policy_url(const char *base_url, const char **why)
 
 /* ---- connecting ---- */
 
-static int
-note_timer(CURLM *multi, long timeout_ms, void *userp)
-{
-	RedisClient *client = userp;
-
-	client->due_us = timeout_ms < 0 ? NEVER : transfer_clock_us() + (int64) timeout_ms * 1000;
-	return 0;
-}
-
-/* A socket that could not be watched is noticed by the timeout of connecting. */
-static int
-note_socket(CURL *easy, curl_socket_t fd, int what, void *userp, void *socketp)
-{
-	RedisClient *client = userp;
-	struct epoll_event event = {0};
-
-	if (client->epoll_fd < 0)
-		return 0;
-	if (what == CURL_POLL_REMOVE)
-	{
-		(void) epoll_ctl(client->epoll_fd, EPOLL_CTL_DEL, fd, &event);
-		return 0;
-	}
-	if (what == CURL_POLL_IN || what == CURL_POLL_INOUT)
-		event.events |= EPOLLIN;
-	if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
-		event.events |= EPOLLOUT;
-	event.data.fd = fd;
-	if (epoll_ctl(client->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 && errno == EEXIST)
-		(void) epoll_ctl(client->epoll_fd, EPOLL_CTL_MOD, fd, &event);
-	return 0;
-}
-
-/* The one place every connection goes through, with the address that is really used. */
-static curl_socket_t
-open_socket(void *userp, curlsocktype purpose, struct curl_sockaddr *address)
-{
-	RedisClient *client = userp;
-	const struct sockaddr *addr = &address->addr;
-	int			fd;
-
-	if (purpose != CURLSOCKTYPE_IPCXN || !urlpolicy_check_address(addr, client->is_plain))
-	{
-		const void *raw = addr->sa_family == AF_INET6 ?
-			(const void *) &((const struct sockaddr_in6 *) addr)->sin6_addr :
-			(const void *) &((const struct sockaddr_in *) addr)->sin_addr;
-
-		if (inet_ntop(addr->sa_family, raw, client->refused_address, sizeof(client->refused_address)) == NULL)
-			strlcpy(client->refused_address, "?", sizeof(client->refused_address));
-		return CURL_SOCKET_BAD;
-	}
-	fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
-	return fd < 0 ? CURL_SOCKET_BAD : fd;
-}
-
-static bool
-set_up_easy(RedisClient *client, const RedisOptions *options, const char *url)
-{
-	CURL	   *easy = client->easy;
-
-	if (!request_set_policy(easy, NULL))
-		return false;
-	SET(CURLOPT_URL, url);
-	SET(CURLOPT_CONNECT_ONLY, 1L);
-	SET(CURLOPT_SSL_ENABLE_ALPN, 0L);
-	SET(CURLOPT_OPENSOCKETFUNCTION, open_socket);
-	SET(CURLOPT_OPENSOCKETDATA, client);
-	SET(CURLOPT_CONNECTTIMEOUT_MS, (long) options->connect_timeout_ms);
-	SET(CURLOPT_ERRORBUFFER, client->curl_error);
-	if (options->ca_certificate != NULL)
-	{
-		struct curl_blob blob = {
-			.data = unconstify(char *, options->ca_certificate),
-			.len = strlen(options->ca_certificate),
-			.flags = CURL_BLOB_COPY
-		};
-
-		/* these authorities instead of the system's, not besides */
-		SET(CURLOPT_CAINFO, NULL);
-		SET(CURLOPT_CAPATH, NULL);
-		SET(CURLOPT_CAINFO_BLOB, &blob);
-	}
-	return true;
-}
-
-static bool
-set_up(RedisClient *client, const RedisOptions *options, const char *url)
-{
-	client->has_fd = AcquireExternalFD();
-	client->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	client->multi = curl_multi_init();
-	client->easy = curl_easy_init();
-	client->reader = redisReaderCreate();
-	return client->has_fd && client->epoll_fd >= 0 &&
-		client->multi != NULL && client->easy != NULL && client->reader != NULL &&
-		curl_multi_setopt(client->multi, CURLMOPT_SOCKETFUNCTION, note_socket) == CURLM_OK &&
-		curl_multi_setopt(client->multi, CURLMOPT_SOCKETDATA, client) == CURLM_OK &&
-		curl_multi_setopt(client->multi, CURLMOPT_TIMERFUNCTION, note_timer) == CURLM_OK &&
-		curl_multi_setopt(client->multi, CURLMOPT_TIMERDATA, client) == CURLM_OK &&
-		set_up_easy(client, options, url) &&
-		curl_multi_add_handle(client->multi, client->easy) == CURLM_OK;
-}
-
-/* One round of libcurl's; true if the connection is made, or will not be: see *code. */
-static bool
-drive_connect(RedisClient *client, CURLcode *code)
-{
-	struct epoll_event events[8];
-	sigset_t	saved;
-	CURLMsg    *message;
-	bool		done = false;
-	int			still_running;
-	int			left;
-	int			n;
-
-	mux_block_signals(&saved);
-	n = epoll_wait(client->epoll_fd, events, lengthof(events), 0);
-	for (int i = 0; i < n; i++)
-	{
-		int			bits = (events[i].events & (EPOLLIN | EPOLLHUP) ? CURL_CSELECT_IN : 0) |
-			(events[i].events & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
-			(events[i].events & EPOLLERR ? CURL_CSELECT_ERR : 0);
-
-		(void) curl_multi_socket_action(client->multi, events[i].data.fd, bits, &still_running);
-	}
-	if (client->due_us <= transfer_clock_us())
-	{
-		client->due_us = NEVER; /* before the call, which may set it */
-		(void) curl_multi_socket_action(client->multi, CURL_SOCKET_TIMEOUT, 0, &still_running);
-	}
-	while ((message = curl_multi_info_read(client->multi, &left)) != NULL)
-	{
-		if (message->msg != CURLMSG_DONE)
-			continue;
-		*code = message->data.result;
-		done = true;
-	}
-	mux_restore_signals(&saved);
-	return done;
-}
-
 static void
-connect_error(const RedisClient *client, CURLcode code, RedisError *error)
+connect_error(const NetLink *link, RedisError *error)
 {
-	char	   *text = pstrdup(client->curl_error[0] != '\0' ? client->curl_error : curl_easy_strerror(code));
+	char	   *message = psprintf("could not connect to Redis: %s", netlink_error(link));
 
-	for (char *p = text; *p; p++)
-		if (*p < ' ' || *p > '~')
-			*p = '?';
-	if (client->refused_address[0] != '\0')
-		redis_error_set(error, "redis_refused", true, false,
-						psprintf("address %s may not be used%s", client->refused_address, client->is_plain ? " without TLS" : ""),
-						"Ask an administrator to add its network to weir.allowed_private_networks, or use rediss.");
-	else if (code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CACERT_BADFILE)
-		redis_error_set(error, "redis_certificate", true, false, psprintf("could not verify the Redis server: %s", text),
-						"Give \"ca_certificate\" of the connection the authority that signed its certificate, and use the host name the certificate is for.");
-	else if (code == CURLE_OPERATION_TIMEDOUT)
-		redis_error_set(error, "redis_timeout", false, true, psprintf("could not connect to Redis: %s", text), NULL);
-	else
-		redis_error_set(error, "redis_unreachable", false, true, psprintf("could not connect to Redis: %s", text), NULL);
-}
-
-static bool
-connect_to(RedisClient *client, RedisError *error)
-{
-	CURLcode	code = CURLE_OK;
-
-	while (!drive_connect(client, &code))
+	switch (netlink_step(link))
 	{
-		int64		left_us = client->due_us == NEVER ? NEVER : Max(client->due_us - transfer_clock_us(), 0);
-		long		timeout_ms = left_us == NEVER ? 1000 : (long) Min(left_us / 1000 + 1, 60000);
-
-		(void) WaitLatchOrSocket(MyLatch, WL_LATCH_SET | WL_SOCKET_READABLE | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-								 client->epoll_fd, timeout_ms, wait_event_compat("WeirRedisConnect"));
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		case NET_POLICY:
+			redis_error_set(error, "redis_refused", true, false, message, netlink_hint(link));
+			break;
+		case NET_CERTIFICATE:
+			redis_error_set(error, "redis_certificate", true, false, message, netlink_hint(link));
+			break;
+		default:
+			redis_error_set(error, netlink_timed_out(link) ? "redis_timeout" : "redis_unreachable", false, true,
+							message, netlink_hint(link));
+			break;
 	}
-	if (code == CURLE_OK &&
-		(curl_easy_getinfo(client->easy, CURLINFO_ACTIVESOCKET, &client->sock) != CURLE_OK || client->sock == CURL_SOCKET_BAD))
-		code = CURLE_COULDNT_CONNECT;
-	close(client->epoll_fd);
-	client->epoll_fd = -1;
-	if (code != CURLE_OK)
-	{
-		connect_error(client, code, error);
-		return false;
-	}
-	client->is_usable = true;
-	return true;
 }
 
 /* The texts a server gives here may repeat the password: only their first word is shown. */
-static bool
-sign_in(RedisClient *client, const RedisOptions *options, RedisError *error)
+bool
+redis_sign_in(RedisClient *client, const RedisOptions *options, RedisError *error)
 {
 	redisReply *reply;
 	size_t		n;
@@ -328,10 +136,30 @@ sign_in(RedisClient *client, const RedisOptions *options, RedisError *error)
 }
 
 RedisClient *
+redis_start(NetLink *link, int command_timeout_ms)
+{
+	RedisClient *client = calloc(1, sizeof(RedisClient));
+
+	if (client != NULL)
+		client->reader = redisReaderCreate();
+	if (client == NULL || client->reader == NULL)
+	{
+		free(client);
+		netlink_close(link);
+		out_of_memory();
+	}
+	client->link = link;
+	client->command_timeout_ms = command_timeout_ms;
+	client->is_usable = true;
+	return client;
+}
+
+RedisClient *
 redis_open(const RedisOptions *options, RedisError *error)
 {
-	RedisClient *volatile client;
+	RedisClient *client;
 	volatile bool opened = false;
+	NetLink    *link;
 	const char *why;
 	char	   *url = redis_policy_url(options->base_url, &why);
 
@@ -340,55 +168,34 @@ redis_open(const RedisOptions *options, RedisError *error)
 		redis_error_set(error, "redis_refused", true, false, psprintf("address of the connection is refused: %s", why), error->hint);
 		return NULL;
 	}
-	mux_global_init();
-	client = calloc(1, sizeof(RedisClient));
-	if (client == NULL)
-		out_of_memory();
-	client->epoll_fd = -1;
-	client->sock = CURL_SOCKET_BAD;
-	client->is_plain = strncmp(url, "http:", 5) == 0;
-	client->command_timeout_ms = options->command_timeout_ms;
+	link = netlink_connect(url, options->ca_certificate, options->connect_timeout_ms);
+	if (netlink_step(link) != NET_CONNECTED)
+	{
+		connect_error(link, error);
+		netlink_close(link);
+		return NULL;
+	}
+	client = redis_start(link, options->command_timeout_ms);
 	PG_TRY();
 	{
-		if (!set_up(client, options, url))
-			ereport(ERROR,
-					(errcode(ERRCODE_OUT_OF_MEMORY),
-					 errmsg("could not set up a connection to Redis")));
-		opened = connect_to(client, error) && sign_in(client, options, error);
+		opened = redis_sign_in(client, options, error);
 	}
 	PG_FINALLY();
 	{
 		if (!opened)
-		{
 			redis_close(client);
-			client = NULL;
-		}
 	}
 	PG_END_TRY();
-	return client;
+	return opened ? client : NULL;
 }
 
 void
 redis_close(RedisClient *client)
 {
-	sigset_t	saved;
-
 	if (client == NULL)
 		return;
-	mux_block_signals(&saved);
-	if (client->multi != NULL && client->easy != NULL)
-		(void) curl_multi_remove_handle(client->multi, client->easy);
-	if (client->easy != NULL)
-		curl_easy_cleanup(client->easy);
-	if (client->multi != NULL)
-		(void) curl_multi_cleanup(client->multi);
-	mux_restore_signals(&saved);
-	if (client->epoll_fd >= 0)
-		close(client->epoll_fd);
-	if (client->has_fd)
-		ReleaseExternalFD();
-	if (client->reader != NULL)
-		redisReaderFree(client->reader);
+	netlink_close(client->link);
+	redisReaderFree(client->reader);
 	if (client->out != NULL)
 		explicit_bzero(client->out, client->out_size);
 	free(client->out);
@@ -485,12 +292,10 @@ redis_queued_bytes(const RedisClient *client)
 /* ---- sending and reading ---- */
 
 static bool
-lost(RedisClient *client, const char *what, CURLcode code, RedisError *error)
+lost(RedisClient *client, const char *why, RedisError *error)
 {
 	client->is_usable = false;
-	redis_error_set(error, "redis_unreachable", false, true,
-					code == CURLE_OK ? psprintf("the connection to Redis was lost: %s", what) :
-					psprintf("the connection to Redis was lost: %s", curl_easy_strerror(code)), NULL);
+	redis_error_set(error, "redis_unreachable", false, true, psprintf("the connection to Redis was lost: %s", why), NULL);
 	return false;
 }
 
@@ -500,15 +305,15 @@ push(RedisClient *client, bool *progressed, RedisError *error)
 {
 	while (client->out_sent < client->out_len)
 	{
-		size_t		n = 0;
-		CURLcode	code = curl_easy_send(client->easy, client->out + client->out_sent, client->out_len - client->out_sent, &n);
+		char	   *why;
+		ssize_t		n = netlink_send(client->link, client->out + client->out_sent, client->out_len - client->out_sent, &why);
 
-		client->out_sent += n;
-		*progressed |= n > 0;
-		if (code == CURLE_AGAIN || (code == CURLE_OK && n == 0))
+		if (n < 0)
+			return lost(client, why, error);
+		if (n == 0)
 			return true;
-		if (code != CURLE_OK)
-			return lost(client, NULL, code, error);
+		client->out_sent += n;
+		*progressed = true;
 	}
 	client->out_len = client->out_sent = 0;
 	return true;
@@ -519,15 +324,13 @@ static bool
 pull(RedisClient *client, bool *progressed, RedisError *error)
 {
 	static char buffer[READ_BYTES];
-	size_t		n = 0;
-	CURLcode	code = curl_easy_recv(client->easy, buffer, sizeof(buffer), &n);
+	char	   *why;
+	ssize_t		n = netlink_read(client->link, buffer, sizeof(buffer), &why);
 
-	if (code == CURLE_AGAIN)
-		return true;
-	if (code != CURLE_OK)
-		return lost(client, NULL, code, error);
+	if (n < 0)
+		return lost(client, why, error);
 	if (n == 0)
-		return lost(client, "the server closed it", CURLE_OK, error);
+		return true;
 	client->unparsed += n;
 	if (client->unparsed > MAX_REPLY_BYTES || redisReaderFeed(client->reader, buffer, n) != REDIS_OK)
 	{
@@ -539,16 +342,22 @@ pull(RedisClient *client, bool *progressed, RedisError *error)
 	return true;
 }
 
+static int64
+clock_ms(void)
+{
+	return transfer_clock_us() / 1000;
+}
+
 redisReply *
 redis_next(RedisClient *client, RedisError *error)
 {
-	int64		deadline_us = transfer_clock_us() + (int64) client->command_timeout_ms * 1000;
+	int64		deadline_ms = clock_ms() + client->command_timeout_ms;
 
 	while (client->is_usable)
 	{
 		void	   *reply = NULL;
 		bool		progressed = false;
-		int64		left_us;
+		int64		left_ms;
 
 		if (redisReaderGetReply(client->reader, &reply) != REDIS_OK)
 		{
@@ -567,23 +376,18 @@ redis_next(RedisClient *client, RedisError *error)
 		CHECK_FOR_INTERRUPTS();
 		if (progressed)
 		{
-			deadline_us = transfer_clock_us() + (int64) client->command_timeout_ms * 1000;
+			deadline_ms = clock_ms() + client->command_timeout_ms;
 			continue;
 		}
-		left_us = deadline_us - transfer_clock_us();
-		if (left_us <= 0)
+		left_ms = deadline_ms - clock_ms();
+		if (left_ms <= 0)
 		{
 			client->is_usable = false;
 			redis_error_set(error, "redis_timeout", false, true,
 							psprintf("Redis did not answer for %d ms", client->command_timeout_ms), NULL);
 			return NULL;
 		}
-		(void) WaitLatchOrSocket(MyLatch,
-								 WL_LATCH_SET | WL_SOCKET_READABLE | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH |
-								 (client->out_sent < client->out_len ? WL_SOCKET_WRITEABLE : 0),
-								 client->sock, (long) (left_us / 1000 + 1), wait_event_compat("WeirRedis"));
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		netlink_wait(client->link, client->out_sent < client->out_len, left_ms);
 	}
 	if (error->code == NULL)
 		redis_error_set(error, "redis_unreachable", false, true, "the connection to Redis was lost", NULL);
