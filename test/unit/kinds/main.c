@@ -20,6 +20,7 @@ main(void)
 		{"adf", test_adf},
 		{"databricks", test_databricks},
 		{"hostile", test_hostile},
+		{"probe", test_probe},
 	};
 
 	for (size_t i = 0; i < lengthof(tests); i++)
