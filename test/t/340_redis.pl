@@ -320,6 +320,8 @@ is(keys_of('died:' . redis('GET', 'died:current') . ':*'), 60000, 'all of it');
 # --- cancel while Redis hangs
 publish('hangs', $many, { batch_rows => 5 });
 $run = stop_in_the_middle('hangs');
+is(value("SELECT xact_start IS NULL AND backend_xmin IS NULL FROM pg_stat_activity WHERE pid = (SELECT worker_pid FROM weir.attempt WHERE run_id = $run)"),
+	't', 'no transaction is open while Redis is waited for');
 is(value("SELECT weir.cancel($run, 'enough')"), 't', 'a cancel while Redis says nothing');
 is(wait_for_run($node, $run), 'cancelled', 'ends the run');
 kill 'CONT', $servers{main}{pid};
