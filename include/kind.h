@@ -134,6 +134,7 @@ typedef struct TaskKind
 	bool		is_inline;		/* the conductor decides it itself, see decide (a for_each: unless a statement
 								 * lists its items); neither: sql and noop */
 	bool		is_waiting;		/* the conductor keeps the attempt open until something happens in the database */
+	bool		uses_worker;	/* a SQL worker runs the attempt: sql, redis_publish (and a for_each whose items a statement lists) */
 	/* Check a spec when it is defined; references are not rendered yet.  First problem wins. */
 	void		(*validate) (const cJSON *spec, KindProblem *problem);
 	/* Kinds that choose a branch: is there one of this name?  Else NULL. */
@@ -183,6 +184,22 @@ extern bool kind_common_response(const KindCall *call, const KindResponse *respo
 extern void kind_fail(KindVerdict *verdict, bool is_user_error, bool is_retryable,
 					  const char *code, const char *message);
 
+/*
+ * probe.c: a request that tells whether a connection is of use, without
+ * changing anything; false if the kind has none.  What the answer says: texts
+ * without secrets, as long as the response has none.
+ */
+typedef struct KindProbe
+{
+	bool		is_signed_in;
+	bool		is_permitted;
+	const char *detail;			/* or NULL */
+	const char *hint;			/* or NULL */
+} KindProbe;
+
+extern bool kind_probe_request(const char *connection_kind, const char *base_url, const cJSON *options, KindRequest *request);
+extern void kind_probe_response(const char *connection_kind, const KindResponse *response, KindProbe *probe);
+
 /* wait.c: the one member of a wait's spec that says for what; NULL if there is not exactly one */
 extern const char *kind_wait_what(const cJSON *spec);
 
@@ -212,5 +229,6 @@ extern const TaskKind kind_databricks_python;
 extern const TaskKind kind_databricks_serving;
 extern const TaskKind kind_databricks_sql;
 extern const TaskKind kind_databricks_sql_file;
+extern const TaskKind kind_redis_publish;
 
 #endif							/* WEIR_KIND_H */

@@ -150,7 +150,7 @@ CREATE TABLE weir.task_run (
 	uses_worker		boolean,
 	lane			text COLLATE "C" GENERATED ALWAYS AS (
 		CASE WHEN kind = 'noop' THEN 'noop'
-		ELSE CASE WHEN coalesce(uses_worker, kind = 'sql') THEN 'sql' ELSE 'call' END
+		ELSE CASE WHEN coalesce(uses_worker, kind IN ('sql', 'redis_publish')) THEN 'sql' ELSE 'call' END
 		|| coalesce(':' || pool || ':' || pool_slots::text, '') || coalesce('@' || connection_name, '') END) STORED,
 	ready_at		timestamptz,
 	started_at		timestamptz,

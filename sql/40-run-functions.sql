@@ -312,7 +312,7 @@ WITH given AS MATERIALIZED (
 		JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
 	WHERE r.is_live AND t.status = 'running' AND a.status IN ('intended', 'started') AND a.kind_state ? 'uncertain'
 	UNION ALL
-	SELECT 6, r.run_id, t.task_no, t.task_name, CASE t.kind WHEN 'sql' THEN 'statement' ELSE 'engine' END,
+	SELECT 6, r.run_id, t.task_no, t.task_name, CASE WHEN t.kind IN ('sql', 'redis_publish') THEN 'statement' ELSE 'engine' END,
 		format('attempt %s of kind %s %s%s%s', t.attempt_no, t.kind,
 			CASE a.status WHEN 'intended' THEN 'is being started' ELSE 'is running' END,
 			' in process ' || a.worker_pid,
@@ -375,7 +375,7 @@ WITH given AS MATERIALIZED (
 				nullif(count(*) FILTER (WHERE i.status IN ('failed', 'timed_out')), 0) AS failed,
 				nullif(count(*) FILTER (WHERE i.status = 'running'), 0) AS running,
 				nullif(count(*) FILTER (WHERE i.status = 'ready' AND i.not_before > clock_timestamp()), 0) AS retrying,
-				bool_or(i.status = 'ready' AND i.kind = 'sql') AS wants_worker
+				bool_or(i.status = 'ready' AND i.kind IN ('sql', 'redis_publish')) AS wants_worker
 			FROM weir.task_run i WHERE i.run_id = t.run_id AND i.task_no = d.task_no) n
 	WHERE r.is_live AND t.status = 'running' AND t.item_no = 0 AND n.items > 0
 	UNION ALL

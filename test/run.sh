@@ -296,6 +296,7 @@ part_sanitizer_reports()
 
 # --- main -----------------------------------------------------------------------
 
+WITH_REDIS=yes				# a real server to publish to
 weir_prepare
 weir_scratch test
 SANITIZE='-fsanitize=address,undefined -fno-omit-frame-pointer -O1'

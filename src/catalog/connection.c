@@ -26,6 +26,7 @@
 #include "json.h"
 #include "named.h"
 #include "options.h"
+#include "redisclient.h"
 #include "signin.h"
 #include "urlpolicy.h"
 
@@ -85,6 +86,7 @@ check_auth(const char *kind, const cJSON *auth)
 	const char *path = NULL;
 	const char *message = NULL;
 	const char *hint = NULL;
+	const char *type;
 	List	   *secrets = NIL;
 	ListCell   *lc;
 
@@ -102,6 +104,14 @@ check_auth(const char *kind, const cJSON *auth)
 			no_such_secret(secret_keys[i]);
 	}
 
+	type = json_string(cJSON_GetObjectItemCaseSensitive(auth, "type"));
+	if (strcmp(kind, "redis") == 0 && type != NULL && strcmp(type, "none") != 0 && strcmp(type, "basic") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid auth: a connection of kind redis signs in with a user name and a password"),
+				 errdetail("JSON path: $.type"),
+				 errhint("Use type basic, with the username \"default\" for a server that has a password alone, or none."),
+				 errhidestmt(true)));
 	if (!signin_validate(kind, auth, &path, &message, &hint, &secrets))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -129,6 +139,7 @@ check_base_url(const char *kind, const char *base_url)
 {
 	char	   *url;
 	size_t		len;
+	const char *policy_url;
 	const char *why = NULL;
 	const char *hint = NULL;
 
@@ -142,11 +153,14 @@ check_base_url(const char *kind, const char *base_url)
 	len = strlen(url);
 	while (len > 0 && url[len - 1] == '/')
 		url[--len] = '\0';
+	policy_url = url;
 	if (len > MAX_URL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("base_url is longer than %d bytes", MAX_URL)));
-	if (!urlpolicy_check_url(url, &why, &hint))
+	if (strcmp(kind, "redis") == 0)
+		policy_url = redis_policy_url(url, &why);
+	if (policy_url == NULL || !urlpolicy_check_url(policy_url, &why, &hint))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("base_url is refused: %s", why),

@@ -295,7 +295,7 @@ check_member(CheckState *state, const cJSON *item, char *sub)
 {
 	const cJSON *sql = NULL;
 
-	if ((state->at->kind == &kind_sql || state->at->kind == &kind_wait) && strcmp(item->string, "sql") == 0)
+	if ((state->at->kind->uses_worker || state->at->kind == &kind_wait) && strcmp(item->string, "sql") == 0)
 		sql = item;
 	else if (state->at->kind == &kind_for_each && strcmp(item->string, "items") == 0)
 	{
@@ -328,6 +328,8 @@ check_spec(CheckState *state)
 	}
 	if (task->kind == &kind_sql)
 		def_check_sql_spec(task, place(state, ".spec"), state->owner);
+	if (task->kind == &kind_redis_publish)
+		def_check_publish_spec(task, place(state, ".spec"));
 	if (task->kind == &kind_wait)
 		definition_check_wait(task->spec, place(state, ".spec"));
 	cJSON_ArrayForEach(item, task->spec)

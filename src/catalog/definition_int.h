@@ -58,6 +58,8 @@ extern void def_read_item_task(const Definition *def, int no, const RetryPolicy 
 
 /* defsql.c: what the spec of a SQL task says beside "sql"; path is the spec's, owner the pipeline's */
 extern void def_check_sql_spec(const DefTask *task, const char *path, Oid owner);
+/* The same of a redis_publish task: its durations */
+extern void def_check_publish_spec(const DefTask *task, const char *path);
 /* Its parsed statements; path is that of "sql" */
 extern void def_check_statements(const DefTask *task, const char *path, List *statements);
 

@@ -220,7 +220,7 @@ fill_template(const cJSON *stage, int no, const char *kind, const cJSON *templat
 
 	cJSON_ArrayForEach(item, template)
 	{
-		fill.is_sql = strcmp(kind, "sql") == 0 && strcmp(item->string, "sql") == 0 && cJSON_IsString(item);
+		fill.is_sql = (strcmp(kind, "sql") == 0 || strcmp(kind, "redis_publish") == 0) && strcmp(item->string, "sql") == 0 && cJSON_IsString(item);
 		if (fill.is_sql)
 		{
 			char	   *error = NULL;

@@ -92,7 +92,7 @@ check_template(const char *kind, const cJSON *spec)
 		char	   *error = NULL;
 		char	   *hint = NULL;
 
-		if (strcmp(kind, "sql") == 0 && strcmp(item->string, "sql") == 0 && cJSON_IsString(item))
+		if ((strcmp(kind, "sql") == 0 || strcmp(kind, "redis_publish") == 0) && strcmp(item->string, "sql") == 0 && cJSON_IsString(item))
 			(void) sqltext_compile(item->valuestring, &error, &hint);
 		else
 			(void) ref_scan_json(item, accept_piece, NULL, &error);

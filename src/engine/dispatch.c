@@ -201,11 +201,11 @@ prepare_http(Conductor *c, Flight *flight)
 	MemoryContextSwitchTo(old);
 }
 
-/* Kinds whose statement a SQL worker runs: sql, and a for_each whose items a statement lists. */
+/* Kinds whose statement a SQL worker runs, and a for_each whose items a statement lists. */
 static bool
 runs_sql(const Flight *flight)
 {
-	return flight->kind == &kind_sql ||
+	return (flight->kind != NULL && flight->kind->uses_worker) ||
 		(flight->kind == &kind_for_each && foreach_uses_sql(flight->task_run_id));
 }
 

@@ -281,8 +281,8 @@ read_tasks(const PlanStart *start, Datum selected, bool all_selected, PlanTasks 
 				 "x.resume->>'external_run_id', CASE WHEN x.keeps_old THEN x.old_output END, "
 				 "i.concurrency, jsonb_strip_nulls(jsonb_build_object('kind', i.kind, 'connection', i.connection_name)) || jsonb_build_object('spec', i.spec), "
 				 "x.priority, CASE WHEN x.kind <> 'for_each' THEN x.pool END, x.pool_slots, "
-				 "x.kind = 'sql' OR (x.kind = 'for_each' AND jsonb_typeof(x.spec->'items') = 'object'), "
-				 "i.pool, i.pool_slots, i.connection_name, coalesce(i.kind = 'sql', false) "
+				 "x.kind IN ('sql', 'redis_publish') OR (x.kind = 'for_each' AND jsonb_typeof(x.spec->'items') = 'object'), "
+				 "i.pool, i.pool_slots, i.connection_name, coalesce(i.kind IN ('sql', 'redis_publish'), false) "
 				 "FROM x LEFT JOIN weir.connection c ON c.name = x.connection_name "
 				 "LEFT JOIN weir.task i ON i.pipeline_id = $1 AND i.version = $4 AND i.parent_no = x.task_no ORDER BY x.wave, x.task_no",
 				 5, types, values, nulls);

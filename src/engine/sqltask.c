@@ -31,6 +31,7 @@
 #include "engine.h"
 #include "foreach.h"
 #include "kind.h"
+#include "redispublish.h"
 #include "retryon.h"
 #include "shmem.h"
 #include "sqltask_int.h"
@@ -140,7 +141,10 @@ run_as_owner(TaskContext *context, const BoundSql *bound, const SqlSpec *spec, b
 			PushActiveSnapshot(GetTransactionSnapshot());
 		if (SPI_connect() != SPI_OK_CONNECT)
 			elog(ERROR, "could not connect to SPI");
-		sqlrun_statements(bound, spec, &timer, &result, caller);
+		if (spec->publish != NULL)
+			rowspool_fill(spec->publish->spool, bound, &timer);
+		else
+			sqlrun_statements(bound, spec, &timer, &result, caller);
 		SPI_finish();
 		if (pushed)
 			PopActiveSnapshot();
@@ -216,6 +220,8 @@ sqltask_run(SqlTry *try)
 	if (try->is_ready)
 	{
 		run_as_owner(try->context, &try->bound, &try->spec, try->restricted, try->cause, outcome);
+		if (try->spec.publish != NULL && outcome->status == ATTEMPT_SUCCEEDED)
+			redistask_run(try->spec.publish, try->cause, outcome);
 		return;
 	}
 	outcome->status = ATTEMPT_FAILED;
@@ -260,11 +266,13 @@ sqltask_execute(int64 task_run_id, int attempt_no, bool restricted, SqlCancelCau
 		try.outcome.status = ATTEMPT_SUCCEEDED;
 		try.outcome.items = "[]";
 	}
-	else if (try.is_ready && try.spec.is_own && restricted)
+	else if (try.is_ready && (try.spec.is_own || try.spec.publish != NULL) && restricted)
 	{
 		try.outcome.status = ATTEMPT_FAILED;
 		try.outcome.error_code = "needs_worker";
-		try.outcome.error_message = "a task whose \"transaction\" is \"own\" needs a SQL worker, which weir.conduct() has not";
+		try.outcome.error_message = try.spec.publish != NULL ?
+			"a task of kind redis_publish needs a SQL worker, which weir.conduct() has not" :
+			"a task whose \"transaction\" is \"own\" needs a SQL worker, which weir.conduct() has not";
 		try.outcome.is_user_error = true;
 	}
 	else if (try.is_ready && try.spec.is_own)

@@ -37,7 +37,8 @@ typedef struct SqlSpec
 	int			max_rows;
 	bool		is_own;			/* the procedure commits by itself */
 	bool		lists_items;	/* of a for_each */
-	bool		is_read_only;	/* the condition of a wait: writes nothing */
+	bool		is_read_only;	/* the condition of a wait, or a query that is published: writes nothing */
+	struct RedisPublish *publish;	/* of a redis_publish task: where its rows go; else NULL */
 } SqlSpec;
 
 /* What they did. */

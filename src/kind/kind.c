@@ -36,6 +36,7 @@ static const TaskKind *const kinds[] = {
 	&kind_if,
 	&kind_noop,
 	&kind_pipeline,
+	&kind_redis_publish,
 	&kind_sql,
 	&kind_switch,
 	&kind_wait,
@@ -65,7 +66,7 @@ const char *
 kind_names(void)
 {
 	return "adf_pipeline, databricks_jar, databricks_job, databricks_notebook, databricks_pipeline, databricks_python, "
-		"databricks_serving, databricks_sql, databricks_sql_file, for_each, http, if, noop, pipeline, sql, switch, wait";
+		"databricks_serving, databricks_sql, databricks_sql_file, for_each, http, if, noop, pipeline, redis_publish, sql, switch, wait";
 }
 
 const char *

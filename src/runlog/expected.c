@@ -92,7 +92,7 @@ read_tasks(Look *look, int64 run_id, Expected *expected)
 				 "WHEN d.phase = 'land' AND s.next_load_status = 'D' AND $2 AND r.backfill_id IS NULL THEN 'reused' "
 				 "WHEN d.upstream_count = 0 THEN 'ready' ELSE 'waiting' END, t.started_at, t.not_before, "
 				 "r.priority + d.priority, CASE WHEN d.kind <> 'for_each' THEN d.pool END, d.pool_slots, d.connection_name, "
-				 "coalesce(t.lane LIKE 'sql%', d.kind = 'sql') "
+				 "coalesce(t.lane LIKE 'sql%', d.kind IN ('sql', 'redis_publish')) "
 				 "FROM weir.run r JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version "
 				 "JOIN weir.pipeline_state s ON s.pipeline_id = r.pipeline_id "
 				 "LEFT JOIN weir.task_run t ON t.run_id = r.run_id AND t.task_no = d.task_no AND t.item_no = 0 "

@@ -69,5 +69,6 @@ extern void test_adf(void);
 extern void test_databricks(void);
 extern void test_databricks_kinds(void);
 extern void test_hostile(void);
+extern void test_probe(void);
 
 #endif							/* WEIR_KINDS_HARNESS_H */

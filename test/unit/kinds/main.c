@@ -21,6 +21,7 @@ main(void)
 		{"databricks", test_databricks},
 		{"dbx kinds", test_databricks_kinds},
 		{"hostile", test_hostile},
+		{"probe", test_probe},
 	};
 
 	for (size_t i = 0; i < lengthof(tests); i++)
