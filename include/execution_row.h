@@ -23,7 +23,7 @@ typedef enum ExecutionTable
 enum
 {
 	PIPELINE_COL_ID, PIPELINE_COL_NAME, PIPELINE_COL_OWNER, PIPELINE_COL_VERSION,
-	PIPELINE_COL_IS_ENABLED, PIPELINE_COL_IS_BATCH,
+	PIPELINE_COL_IS_ENABLED, PIPELINE_COL_IS_BATCH, PIPELINE_COL_PROJECT,
 	PIPELINE_COLS
 };
 enum
@@ -56,8 +56,9 @@ typedef struct ExecutionRow
 	struct TupleTableSlot *slot;
 } ExecutionRow;
 
-/* The row as of now. */
+/* The row as of now, or as the running statement sees it. */
 extern bool execution_row_find(ExecutionIndex index, int64 key, ExecutionRow *row);
+extern bool execution_row_find_seen(ExecutionIndex index, int64 key, ExecutionRow *row);
 extern bool execution_row_find_name(ExecutionIndex index, const char *name, ExecutionRow *row);
 /* Lock what was found FOR UPDATE, at its newest version; false, and closed, if it is gone. */
 extern bool execution_row_lock(ExecutionRow *row);
@@ -71,6 +72,7 @@ extern Oid	execution_row_oid(const ExecutionRow *row, int column);
 extern int32 execution_row_int4(const ExecutionRow *row, int column);
 extern bool execution_row_bool(const ExecutionRow *row, int column);
 extern char execution_row_letter(const ExecutionRow *row, int column);
+extern text *execution_row_text(const ExecutionRow *row, int column);	/* palloc'd; NULL for null */
 extern RunStatus execution_row_status(const ExecutionRow *row, int column);	/* of a run */
 
 /*

@@ -95,12 +95,12 @@ first_only(const ExecutionRow *row, void *arg)
 }
 
 static bool
-find(ExecutionIndex index, Oid type, Datum key, ExecutionRow *row)
+find(ExecutionIndex index, Oid type, Datum key, Snapshot snapshot, ExecutionRow *row)
 {
 	bool		found = false;
 
 	open_row(execution_index_table(index), row);
-	PushActiveSnapshot(GetTransactionSnapshot());
+	PushActiveSnapshot(snapshot);
 	scan(index, type, key, row, first_only, &found);
 	PopActiveSnapshot();
 	if (!found)
@@ -111,13 +111,19 @@ find(ExecutionIndex index, Oid type, Datum key, ExecutionRow *row)
 bool
 execution_row_find(ExecutionIndex index, int64 key, ExecutionRow *row)
 {
-	return find(index, INT8OID, Int64GetDatum(key), row);
+	return find(index, INT8OID, Int64GetDatum(key), GetTransactionSnapshot(), row);
+}
+
+bool
+execution_row_find_seen(ExecutionIndex index, int64 key, ExecutionRow *row)
+{
+	return find(index, INT8OID, Int64GetDatum(key), GetActiveSnapshot(), row);
 }
 
 bool
 execution_row_find_name(ExecutionIndex index, const char *name, ExecutionRow *row)
 {
-	return find(index, TEXTOID, CStringGetTextDatum(name), row);
+	return find(index, TEXTOID, CStringGetTextDatum(name), GetTransactionSnapshot(), row);
 }
 
 /*
@@ -202,6 +208,15 @@ execution_row_letter(const ExecutionRow *row, int column)
 	Datum		value = column_value(row, column, &isnull);
 
 	return isnull ? '\0' : DatumGetChar(value);
+}
+
+text *
+execution_row_text(const ExecutionRow *row, int column)
+{
+	bool		isnull;
+	Datum		value = column_value(row, column, &isnull);
+
+	return isnull ? NULL : DatumGetTextPCopy(value);
 }
 
 RunStatus

@@ -2,7 +2,8 @@
  * execution_table.c
  *	  Where the tables of executions are: relations, indexes, columns
  *
- * Runs in the session of an outside orchestrator.  Looking up relations and
+ * Runs in the session of an outside orchestrator, and in those that read the
+ * views of the run log.  Looking up relations and
  * columns by name costs as much as fetching the row, so a session does it
  * once and again whenever one of the tables or its indexes was changed: the
  * changes of others are announced, and taken in when a relation is locked.
@@ -45,7 +46,7 @@ typedef struct TableIndex
 } TableIndex;
 
 static const char *const pipeline_columns[PIPELINE_COLS] = {
-	"pipeline_id", "name", "owner", "current_version", "is_enabled", "is_batch"
+	"pipeline_id", "name", "owner", "current_version", "is_enabled", "is_batch", "project"
 };
 static const char *const state_columns[STATE_COLS] = {
 	"pipeline_id", "next_load_status", "skip_once", "origin_row_audit_id", "last_run_id", "last_success_run_id"
