@@ -12,6 +12,8 @@
 #ifndef WEIR_EXECUTION_H
 #define WEIR_EXECUTION_H
 
+#include "storage/itemptr.h"
+
 #include "compat.h"
 
 #define EXECUTION_MAX_NAME		260		/* bytes: names of pipelines, triggers, activities, ... */
@@ -41,6 +43,8 @@ typedef struct Execution
 	char		state_next_load;	/* of the pipeline */
 	int64		state_last_run_id;	/* 0: none */
 	int64		state_last_success_id;	/* 0: none */
+	ItemPointerData place;		/* of its row and that of the state; invalid if not known */
+	ItemPointerData state_place;
 } Execution;
 
 /*

@@ -14,6 +14,8 @@
 #ifndef WEIR_EXECUTION_ROW_H
 #define WEIR_EXECUTION_ROW_H
 
+#include "storage/itemptr.h"
+
 typedef enum ExecutionTable
 {
 	EXECUTION_PIPELINE, EXECUTION_STATE, EXECUTION_RUN
@@ -56,12 +58,14 @@ typedef struct ExecutionRow
 	struct TupleTableSlot *slot;
 } ExecutionRow;
 
-/* The row as of now, or as the running statement sees it. */
+/* The row as of now, or as the running statement sees it; _at: looks there first. */
 extern bool execution_row_find(ExecutionIndex index, int64 key, ExecutionRow *row);
 extern bool execution_row_find_seen(ExecutionIndex index, int64 key, ExecutionRow *row);
+extern bool execution_row_find_at(const ItemPointerData *place, ExecutionIndex index, int64 key, ExecutionRow *row);
 extern bool execution_row_find_name(ExecutionIndex index, const char *name, ExecutionRow *row);
 /* Lock what was found FOR UPDATE, at its newest version; false, and closed, if it is gone. */
 extern bool execution_row_lock(ExecutionRow *row);
+extern ItemPointerData execution_row_place(const ExecutionRow *row);
 extern void execution_row_close(ExecutionRow *row);
 /* All rows with the key, until visit() returns false. */
 extern void execution_rows_visit(ExecutionIndex index, int64 key, bool (*visit) (const ExecutionRow *row, void *arg), void *arg);
@@ -89,8 +93,9 @@ typedef struct ExecutionWrite
 } ExecutionWrite;
 
 extern void execution_row_insert(ExecutionWrite *write, const Datum *values, const bool *nulls);
-/* The row must be there and locked. */
-extern void execution_row_update(ExecutionWrite *write, ExecutionIndex index, int64 key, const Datum *values, const bool *nulls);
+/* The row must be there and locked.  place: where it was when it was locked; invalid if that is not known. */
+extern void execution_row_update(ExecutionWrite *write, ExecutionIndex index, int64 key, const ItemPointerData *place,
+								 const Datum *values, const bool *nulls);
 
 extern int64 execution_next_id(void);	/* of runs; a rollback leaves a gap */
 

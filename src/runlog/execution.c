@@ -212,6 +212,7 @@ lock_alone(int64 execution_id, bool with_batch, bool parent_lost, Execution *exe
 	execution->state_next_load = execution_row_letter(&state, STATE_COL_NEXT_LOAD);
 	execution->state_last_run_id = execution_row_id(&state, STATE_COL_LAST_RUN);
 	execution->state_last_success_id = execution_row_id(&state, STATE_COL_LAST_SUCCESS);
+	execution->state_place = execution_row_place(&state);
 	execution_row_close(&state);
 
 	if (!execution_row_lock(&run))
@@ -222,6 +223,7 @@ lock_alone(int64 execution_id, bool with_batch, bool parent_lost, Execution *exe
 	execution->start_status = execution_row_letter(&run, RUN_COL_START_STATUS);
 	execution->next_load_status = execution_row_letter(&run, RUN_COL_NEXT_LOAD);
 	execution->row_audit_id = execution_row_id(&run, RUN_COL_ROW_AUDIT);
+	execution->place = execution_row_place(&run);
 	execution_row_close(&run);
 	return true;
 }

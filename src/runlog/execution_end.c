@@ -262,8 +262,9 @@ write_success(const Execution *execution, NextLoadStatus next_load)
 	bool		run_nulls[3] = {false, false, false};
 	bool		state_nulls[3] = {false, true, false};
 
-	execution_row_update(&run, EXECUTION_RUN_BY_ID, execution->id, run_values, run_nulls);
-	execution_row_update(&state, EXECUTION_STATE_BY_ID, execution->pipeline_id, state_values, state_nulls);
+	execution_row_update(&run, EXECUTION_RUN_BY_ID, execution->id, &execution->place, run_values, run_nulls);
+	execution_row_update(&state, EXECUTION_STATE_BY_ID, execution->pipeline_id, &execution->state_place,
+						 state_values, state_nulls);
 }
 
 static void

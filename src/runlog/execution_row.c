@@ -157,6 +157,32 @@ execution_row_lock(ExecutionRow *row)
 	return false;
 }
 
+/* A row that we have locked stays where it is until we write it. */
+ItemPointerData
+execution_row_place(const ExecutionRow *row)
+{
+	return row->slot->tts_tid;
+}
+
+bool
+execution_row_find_at(const ItemPointerData *place, ExecutionIndex index, int64 key, ExecutionRow *row)
+{
+	ItemPointerData tid = *place;
+	bool		found;
+
+	if (ItemPointerIsValid(&tid))
+	{
+		open_row(execution_index_table(index), row);
+		PushActiveSnapshot(GetTransactionSnapshot());
+		found = table_tuple_fetch_row_version(row->rel, &tid, GetActiveSnapshot(), row->slot);
+		PopActiveSnapshot();
+		if (found)
+			return true;
+		execution_row_close(row);
+	}
+	return execution_row_find(index, key, row);
+}
+
 /* ---- columns ---- */
 
 static Datum

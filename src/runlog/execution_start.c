@@ -59,6 +59,7 @@ typedef struct Start
 
 	/* read under the lock */
 	int64		pipeline_id;
+	ItemPointerData state_place;
 	Oid			owner;
 	int64		origin;			/* row_audit_id a D would reuse, or 0 */
 	int64		last_run_id;
@@ -195,6 +196,7 @@ lock_state(Start *start)
 	start->origin = execution_row_id(&state, STATE_COL_ORIGIN);
 	start->last_run_id = execution_row_id(&state, STATE_COL_LAST_RUN);
 	start->is_initial = execution_row_id(&state, STATE_COL_LAST_SUCCESS) == 0;
+	start->state_place = execution_row_place(&state);
 	execution_row_close(&state);
 	return true;
 }
@@ -298,24 +300,49 @@ visit_other(const ExecutionRow *row, void *arg)
 }
 
 /*
+ * The run of the pipeline that is going on.  Of a pipeline that only outside
+ * orchestrators run it can only be the last one: a start that finds it going
+ * on does not run, or closes it first.  The index of what is running holds
+ * nothing else, but until they are cleaned up also the remains of all that
+ * ended, and under a transaction held open these are many.
+ */
+static void
+find_other(const Start *start, bool has_definition, OtherRun *other)
+{
+	ExecutionRow last;
+	RunStatus	status;
+
+	if (has_definition)
+		execution_rows_visit(EXECUTION_RUN_ACTIVE, start->pipeline_id, visit_other, other);
+	else if (start->last_run_id != 0 && execution_row_find(EXECUTION_RUN_BY_ID, start->last_run_id, &last))
+	{
+		status = execution_row_status(&last, RUN_COL_STATUS);
+		if (status == RUN_RUNNING || status == RUN_CANCELLING)
+			(void) visit_other(&last, other);
+		execution_row_close(&last);
+	}
+}
+
+/*
  * Read after the lock was had: what was committed while we waited for it
- * counts.  The index holds nothing but runs that are running or cancelling.
- * The id is drawn here; the rare start that does not use it leaves a gap.
+ * counts.  The id is drawn here; the rare start that does not use it leaves a gap.
  */
 static void
 read_facts(FunctionCallInfo fcinfo, Start *start)
 {
 	ExecutionRow pipeline;
 	OtherRun	other = {0};
+	bool		has_definition;
 
 	if (!execution_row_find(EXECUTION_PIPELINE_BY_ID, start->pipeline_id, &pipeline))
 		elog(ERROR, "pipeline %s vanished while it was locked", start->pipeline_name);
 	start->input.disabled = !execution_row_bool(&pipeline, PIPELINE_COL_IS_ENABLED);
 	start->is_batch |= execution_row_bool(&pipeline, PIPELINE_COL_IS_BATCH);
 	start->owner = execution_row_oid(&pipeline, PIPELINE_COL_OWNER);
+	has_definition = execution_row_int4(&pipeline, PIPELINE_COL_VERSION) != 0;
 	execution_row_close(&pipeline);
 
-	execution_rows_visit(EXECUTION_RUN_ACTIVE, start->pipeline_id, visit_other, &other);
+	find_other(start, has_definition, &other);
 	start->other_id = other.id;
 	start->new_id = execution_next_id();
 
@@ -476,9 +503,9 @@ write_state(const Start *start, const RestartDecision *decision)
 	bool		null = false;
 
 	if (start_code_runs(decision->code))
-		execution_row_update(&started, EXECUTION_STATE_BY_ID, start->pipeline_id, &id, &null);
+		execution_row_update(&started, EXECUTION_STATE_BY_ID, start->pipeline_id, &start->state_place, &id, &null);
 	else if (decision->skip_once_used)
-		execution_row_update(&skipped, EXECUTION_STATE_BY_ID, start->pipeline_id, &skip_once, &null);
+		execution_row_update(&skipped, EXECUTION_STATE_BY_ID, start->pipeline_id, &start->state_place, &skip_once, &null);
 }
 
 static void

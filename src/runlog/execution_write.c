@@ -275,11 +275,12 @@ execution_row_insert(ExecutionWrite *write, const Datum *values, const bool *nul
 }
 
 void
-execution_row_update(ExecutionWrite *write, ExecutionIndex index, int64 key, const Datum *values, const bool *nulls)
+execution_row_update(ExecutionWrite *write, ExecutionIndex index, int64 key, const ItemPointerData *place,
+					 const Datum *values, const bool *nulls)
 {
 	ExecutionRow row;
 
-	if (!execution_row_find(index, key, &row))
+	if (!execution_row_find_at(place, index, key, &row))
 		elog(ERROR, "row " INT64_FORMAT " vanished while it was locked", key);
 	write_row(write, row.slot, values, nulls);
 	execution_row_close(&row);
