@@ -29,6 +29,7 @@
 #include "status.h"
 #include "restart.h"
 #include "execution.h"
+#include "execution_row.h"
 
 bool		execution_register_unknown = true;
 int			execution_stale_after_s = 86400;
@@ -191,32 +192,40 @@ lock_alone(int64 execution_id, bool with_batch, bool parent_lost, Execution *exe
 {
 	ExecutionRow state;
 	ExecutionRow run;
-	bool		wanted;
 
-	if (!execution_row_find("run", "run_pkey", execution_id, false, &run))
+	if (!execution_row_find(EXECUTION_RUN_BY_ID, execution_id, &run))
 		return false;
 	memset(execution, 0, sizeof(*execution));
-	execution->pipeline_id = execution_column_id(run.slot, "pipeline_id");
-	wanted = (with_batch || !execution_column_bool(run.slot, "is_batch")) &&
-		(parent_lost || execution_column_id(run.slot, "parent_run_id") == 0);
-	execution_row_close(&run);
-
-	if (!wanted || !execution_row_find("pipeline_state", "pipeline_state_pkey", execution->pipeline_id, true, &state))
+	execution->id = execution_id;
+	execution->pipeline_id = execution_row_id(&run, RUN_COL_PIPELINE);
+	if ((!with_batch && execution_row_bool(&run, RUN_COL_IS_BATCH)) ||
+		(!parent_lost && execution_row_id(&run, RUN_COL_PARENT) != 0) ||
+		!execution_row_find(EXECUTION_STATE_BY_ID, execution->pipeline_id, &state))
+	{
+		execution_row_close(&run);
 		return false;
-	execution->state_next_load = execution_column_letter(state.slot, "next_load_status");
-	execution->state_last_run_id = execution_column_id(state.slot, "last_run_id");
-	execution->state_last_success_id = execution_column_id(state.slot, "last_success_run_id");
+	}
+
+	if (!execution_row_lock(&state))
+	{
+		execution_row_close(&run);
+		return false;
+	}
+	execution->state_next_load = execution_row_letter(&state, STATE_COL_NEXT_LOAD);
+	execution->state_last_run_id = execution_row_id(&state, STATE_COL_LAST_RUN);
+	execution->state_last_success_id = execution_row_id(&state, STATE_COL_LAST_SUCCESS);
+	execution->state_place = execution_row_place(&state);
 	execution_row_close(&state);
 
-	if (!execution_row_find("run", "run_pkey", execution_id, true, &run))
+	if (!execution_row_lock(&run))
 		return false;
-	execution->id = execution_id;
-	execution->status = execution_column_status(run.slot);
-	execution->is_external = execution_column_bool(run.slot, "is_external");
-	execution->is_batch = execution_column_bool(run.slot, "is_batch");
-	execution->start_status = execution_column_letter(run.slot, "start_status");
-	execution->next_load_status = execution_column_letter(run.slot, "next_load_status");
-	execution->row_audit_id = execution_column_id(run.slot, "row_audit_id");
+	execution->status = execution_row_status(&run, RUN_COL_STATUS);
+	execution->is_external = execution_row_bool(&run, RUN_COL_IS_EXTERNAL);
+	execution->is_batch = execution_row_bool(&run, RUN_COL_IS_BATCH);
+	execution->start_status = execution_row_letter(&run, RUN_COL_START_STATUS);
+	execution->next_load_status = execution_row_letter(&run, RUN_COL_NEXT_LOAD);
+	execution->row_audit_id = execution_row_id(&run, RUN_COL_ROW_AUDIT);
+	execution->place = execution_row_place(&run);
 	execution_row_close(&run);
 	return true;
 }
