@@ -178,7 +178,7 @@ secretref_check(const char *reference, const char **error, const char **hint)
 
 	/* Not quoted: somebody may have taken it for the place of the value. */
 	*error = "reference of a secret has no known scheme";
-	*hint = "Write env:NAME or file:/path.";
+	*hint = "Write env:NAME, file:/path or keyvault:CONNECTION/NAME.";
 	return false;
 }
 

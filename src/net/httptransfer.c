@@ -114,6 +114,36 @@ body_callback(char *data, size_t size, size_t count, void *userp)
 	return n;
 }
 
+/* If this is the header of that name ("name:", lower case), its value. */
+static void
+keep_header(const char *line, size_t n, const char *name, char *value, size_t size)
+{
+	size_t		len = strlen(name);
+	const char *start = line + len;
+	const char *end = line + n;
+
+	if (n <= len || pg_strncasecmp(line, name, len) != 0)
+		return;
+	while (start < end && (*start == ' ' || *start == '\t'))
+		start++;
+	while (end > start && strchr(" \t\r\n", end[-1]))
+		end--;
+	if ((size_t) (end - start) < size)
+	{
+		memcpy(value, start, end - start);
+		value[end - start] = '\0';
+	}
+}
+
+/* What the metadata service is asked goes to its address and nowhere else; the reverse is the policy's. */
+static bool
+address_is_allowed(const HttpTransfer *transfer, const struct sockaddr *address)
+{
+	if (transfer->to_metadata)
+		return urlpolicy_is_metadata_address(address);
+	return urlpolicy_check_address(address, transfer->is_plain);
+}
+
 /*
  * CURLOPT_HEADERFUNCTION: one line at a time, not terminated, of every
  * response on the way (100 Continue, 103 Early Hints, the final one, trailers).
@@ -122,7 +152,6 @@ static size_t
 header_callback(char *data, size_t size, size_t count, void *userp)
 {
 	HttpTransfer *transfer = userp;
-	static const char name[] = "retry-after:";
 	size_t		n = size * count;
 
 	transfer->header_bytes += n;
@@ -132,21 +161,11 @@ header_callback(char *data, size_t size, size_t count, void *userp)
 		return 0;
 	}
 	if (n > 5 && memcmp(data, "HTTP/", 5) == 0)
-		transfer->retry_after[0] = '\0';
-	else if (n > sizeof(name) - 1 && pg_strncasecmp(data, name, sizeof(name) - 1) == 0)
+		transfer->retry_after[0] = transfer->www_authenticate[0] = '\0';
+	else
 	{
-		const char *value = data + sizeof(name) - 1;
-		const char *end = data + n;
-
-		while (value < end && (*value == ' ' || *value == '\t'))
-			value++;
-		while (end > value && strchr(" \t\r\n", end[-1]))
-			end--;
-		if ((size_t) (end - value) < sizeof(transfer->retry_after))
-		{
-			memcpy(transfer->retry_after, value, end - value);
-			transfer->retry_after[end - value] = '\0';
-		}
+		keep_header(data, n, "retry-after:", transfer->retry_after, sizeof(transfer->retry_after));
+		keep_header(data, n, "www-authenticate:", transfer->www_authenticate, sizeof(transfer->www_authenticate));
 	}
 	return n;
 }
@@ -171,7 +190,7 @@ open_socket_callback(void *userp, curlsocktype purpose, struct curl_sockaddr *ad
 	int			fd;
 
 	if (purpose != CURLSOCKTYPE_IPCXN ||
-		!urlpolicy_check_address(&address->addr, transfer->is_plain))
+		!address_is_allowed(transfer, &address->addr))
 	{
 		const struct sockaddr *addr = &address->addr;
 		const void *raw = addr->sa_family == AF_INET6 ?
@@ -202,13 +221,13 @@ before_request_callback(void *userp, char *primary_ip, char *local_ip,
 						int primary_port, int local_port)
 {
 	HttpTransfer *transfer = userp;
-	struct sockaddr_in in = {.sin_family = AF_INET};
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons((uint16) primary_port)};
 	struct sockaddr_in6 in6 = {.sin6_family = AF_INET6};
 	bool		is_ipv4 = inet_pton(AF_INET, primary_ip, &in.sin_addr) == 1;
 	bool		is_ipv6 = !is_ipv4 && inet_pton(AF_INET6, primary_ip, &in6.sin6_addr) == 1;
 
-	if (!(is_ipv4 && urlpolicy_check_address((struct sockaddr *) &in, transfer->is_plain)) &&
-		!(is_ipv6 && urlpolicy_check_address((struct sockaddr *) &in6, transfer->is_plain)))
+	if (!(is_ipv4 && address_is_allowed(transfer, (struct sockaddr *) &in)) &&
+		!(is_ipv6 && address_is_allowed(transfer, (struct sockaddr *) &in6)))
 	{
 		transfer->socket_opened = false;
 		transfer->stop = STOP_REFUSED_ADDRESS;
@@ -259,6 +278,7 @@ finish(HttpTransfer *transfer)
 	result->body = transfer->body ? transfer->body : empty;
 	result->body_len = transfer->body_len;
 	result->content_type = transfer->content_type;
+	result->www_authenticate = transfer->www_authenticate[0] != '\0' ? transfer->www_authenticate : NULL;
 	result->retry_after_ms = -1;
 	if (result->http_status != 0 && transfer->retry_after[0] != '\0')
 		result->retry_after_ms = retry_after_parse(transfer->retry_after, (int64) time(NULL));
@@ -420,12 +440,14 @@ transfer_create(const char *method, const char *url, const char *const *headers,
 	HttpTransfer *transfer;
 	const char *why;
 	const char *problem = NULL;
-	bool		allowed = urlpolicy_check_url(url, &why, NULL);
+	bool		to_metadata = options->to_metadata_service && urlpolicy_is_metadata_service(url);
+	bool		allowed = to_metadata || urlpolicy_check_url(url, &why, NULL);
 
 	transfer = calloc(1, sizeof(HttpTransfer));
 	if (transfer == NULL)
 		return NULL;
 	transfer->arg = arg;
+	transfer->to_metadata = to_metadata;
 	transfer->started_us = transfer_clock_us();
 	transfer->state = TRANSFER_QUEUED;
 	if (!allowed)
