@@ -121,7 +121,7 @@ send_fetch(SignIn *signin, Credential *credential, const Auth *auth, int64 now_m
 	{
 		refusal.text = failure.text;
 		refusal.is_user_error = failure.is_user_error;
-		credential_failed(credential, &refusal, failure.retry_ms, now_ms);
+		credential_failed_here(credential, &refusal, now_ms);
 	}
 	else if (result == SIGNIN_READY && credential->fetch == NULL)
 	{
@@ -132,7 +132,7 @@ send_fetch(SignIn *signin, Credential *credential, const Auth *auth, int64 now_m
 			/* what a vault holds may have been replaced by the next time */
 			for (int i = 0; refusal.about_secret && i < AUTH_MAX_KEYS; i++)
 				credential_forget(signin, credential->secret_tickets[i]);
-			credential_failed(credential, &refusal, 0, now_ms);
+			credential_failed_here(credential, &refusal, now_ms);
 		}
 	}
 	return result;

@@ -26,6 +26,7 @@
 
 #define MIN_RSA_BITS	2048
 #define MAX_CHAIN		10
+#define TIME_TEXT		40
 
 struct SigningKey
 {
@@ -225,28 +226,29 @@ signing_key_read(const char *material, const char *key_pem, const char *password
 	return key;
 }
 
-static char *
-time_text(const ASN1_TIME *time)
+static const char *
+time_text(const ASN1_TIME *time, char *text)
 {
 	struct tm	tm;
-	char		text[32] = "an unknown time";
 
-	if (ASN1_TIME_to_tm(time, &tm))
-		strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S UTC", &tm);
-	return mem_strdup(text);
+	if (!ASN1_TIME_to_tm(time, &tm) ||
+		strftime(text, TIME_TEXT, "%Y-%m-%d %H:%M:%S UTC", &tm) == 0)
+		strcpy(text, "an unknown time");
+	return text;
 }
 
 char *
 signing_key_time_problem(const SigningKey *key, int64 now_s)
 {
 	time_t		now = (time_t) now_s;
+	char		text[TIME_TEXT];
 	const ASN1_TIME *first = X509_get0_notBefore(key->leaf);
 	const ASN1_TIME *last = X509_get0_notAfter(key->leaf);
 
 	if (X509_cmp_time(last, &now) < 0)
-		return mem_printf("the certificate expired at %s", time_text(last));
+		return mem_printf("the certificate expired at %s", time_text(last, text));
 	if (X509_cmp_time(first, &now) > 0)
-		return mem_printf("the certificate is not valid before %s", time_text(first));
+		return mem_printf("the certificate is not valid before %s", time_text(first, text));
 	return NULL;
 }
 

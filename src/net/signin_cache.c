@@ -190,6 +190,7 @@ credential_failed(Credential *credential, const SignInRefusal *refusal, int64 re
 		text = REPEATED;
 	credential->failures++;
 	credential->next_try_ms = now_ms + token_hold_ms(credential->failures, refusal->is_user_error, retry_after_ms);
+	credential->advised_ms = 0;
 	credential->is_user_error = refusal->is_user_error;
 	free(credential->challenge);
 	credential->challenge = NULL;
@@ -197,6 +198,14 @@ credential_failed(Credential *credential, const SignInRefusal *refusal, int64 re
 	credential->error = strndup(text, MAX_ERROR_TEXT);
 	if (credential->error)
 		make_printable(credential->error);
+}
+
+void
+credential_failed_here(Credential *credential, const SignInRefusal *refusal, int64 now_ms)
+{
+	credential_failed(credential, refusal, 0, now_ms);
+	credential->advised_ms = credential->next_try_ms - now_ms;
+	credential->next_try_ms = 0;
 }
 
 void
@@ -281,6 +290,6 @@ credential_result(const Credential *credential, int64 now_ms, char **value, uint
 		return SIGNIN_PENDING;
 	failure->text = pstrdup(credential->error ? credential->error : "out of memory");
 	failure->is_user_error = credential->is_user_error;
-	failure->retry_ms = hold_ms(credential, now_ms);
+	failure->retry_ms = Max(hold_ms(credential, now_ms), credential->advised_ms);
 	return SIGNIN_FAILED;
 }

@@ -181,6 +181,7 @@ typedef struct Credential
 
 	int			failures;		/* in a row */
 	int64		next_try_ms;
+	int64		advised_ms;		/* nothing was sent: no hold, but asking again that soon is of little use */
 	char	   *error;			/* of the last failure */
 	bool		is_user_error;
 } Credential;
@@ -204,6 +205,8 @@ extern void credential_forget(SignIn *signin, uint64 ticket);
 extern void credential_failed(Credential *credential, const SignInRefusal *refusal,
 							  int64 retry_after_ms, int64 now_ms);
 /* Takes over value (malloc'd). */
+/* Before anything was sent: what is wrong is here, so it is looked at again whenever somebody asks. */
+extern void credential_failed_here(Credential *credential, const SignInRefusal *refusal, int64 now_ms);
 extern void credential_take(SignIn *signin, Credential *credential, char *value,
 							int64 lifetime_s, int64 refresh_in_s, int64 now_ms);
 extern void credential_end_fetch(Credential *credential);

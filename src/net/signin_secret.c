@@ -109,7 +109,7 @@ ask_vault(SignIn *signin, Credential *credential, const SignInConnection *vault,
 		case SIGNIN_FAILED:
 			refusal.text = failure.text;
 			refusal.is_user_error = failure.is_user_error;
-			credential_failed(credential, &refusal, failure.retry_ms, now_ms);
+			credential_failed_here(credential, &refusal, now_ms);
 			return true;
 		case SIGNIN_READY:
 		case SIGNIN_NONE:
