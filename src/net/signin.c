@@ -334,7 +334,7 @@ read_answer(SignIn *signin, Credential *credential, const HttpResult *result, in
 		if (answer.value != NULL)
 			auth_refuse(&answer.refusal, false, "the answer of the sign-in service is not a token");
 		if (repeated)
-			answer.refusal.text = REPEATED;
+			answer.refusal.text = psprintf(REPEATED ", HTTP status %d", result->http_status);
 		take_refusal(signin, credential, &answer.refusal, result->retry_after_ms, now_ms);
 	}
 	wipe_strings(json);

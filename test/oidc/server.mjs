@@ -5,7 +5,8 @@
 //     node server.mjs CONFIGURATION ADDRESS-FILE
 //
 // CONFIGURATION is JSON: {"clients": [...], "routes": {"token": "/path"}, "lifetime": seconds}.
-// What it decides is written to standard output, one JSON object a line.
+// What it decides is written to standard output, one JSON object a line; the latest
+// form it was sent to ADDRESS-FILE.form, so that a test can send it once more.
 
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -16,9 +17,7 @@ const server = createServer();
 
 server.listen(0, '127.0.0.1', () => {
   const address = `http://127.0.0.1:${server.address().port}`;
-  // The audience of an assertion is the address of the token endpoint, which is the
-  // issuer here: that is what the present rules of the provider accept.
-  const provider = new Provider(address + (wanted.issuer ?? ''), {
+  const provider = new Provider(address, {
     clients: wanted.clients,
     routes: wanted.routes,
     scopes: wanted.scopes,
@@ -35,6 +34,10 @@ server.listen(0, '127.0.0.1', () => {
   provider.on('grant.error', (ctx, error) =>
     say({ refused: error.error, detail: error.error_detail ?? error.error_description ?? error.message }));
   provider.on('server_error', (ctx, error) => say({ broken: String(error.stack) }));
+  provider.use(async (ctx, next) => {
+    await next();
+    if (ctx.oidc?.body) writeFileSync(process.argv[3] + '.form', new URLSearchParams(ctx.oidc.body).toString(), { mode: 0o600 });
+  });
   server.on('request', provider.callback());
   writeFileSync(process.argv[3] + '.tmp', address);
   renameSync(process.argv[3] + '.tmp', process.argv[3]);
