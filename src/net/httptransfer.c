@@ -114,34 +114,25 @@ body_callback(char *data, size_t size, size_t count, void *userp)
 	return n;
 }
 
-/* If this is the header of that name ("name:", lower case), its value. */
-static void
-keep_header(const char *line, size_t n, const char *name, char *value, size_t size)
-{
-	size_t		len = strlen(name);
-	const char *start = line + len;
-	const char *end = line + n;
-
-	if (n <= len || pg_strncasecmp(line, name, len) != 0)
-		return;
-	while (start < end && (*start == ' ' || *start == '\t'))
-		start++;
-	while (end > start && strchr(" \t\r\n", end[-1]))
-		end--;
-	if ((size_t) (end - start) < size)
-	{
-		memcpy(value, start, end - start);
-		value[end - start] = '\0';
-	}
-}
-
-/* What the metadata service is asked goes to its address and nowhere else; the reverse is the policy's. */
+/* Keep a header line for whoever reads the answer; false: out of memory. */
 static bool
-address_is_allowed(const HttpTransfer *transfer, const struct sockaddr *address)
+keep_header(HttpTransfer *transfer, const char *line, size_t len)
 {
-	if (transfer->to_metadata)
-		return urlpolicy_is_metadata_address(address);
-	return urlpolicy_check_address(address, transfer->is_plain);
+	char	   *grown;
+
+	while (len > 0 && strchr("\r\n", line[len - 1]))
+		len--;
+	if (len == 0)
+		return true;
+	grown = wiping_realloc(transfer->header_text, transfer->header_len + len + 2);
+	if (grown == NULL)
+		return false;
+	transfer->header_text = grown;
+	for (size_t i = 0; i < len; i++)
+		grown[transfer->header_len++] = line[i] == '\0' ? '?' : line[i];
+	grown[transfer->header_len++] = '\n';
+	grown[transfer->header_len] = '\0';
+	return true;
 }
 
 /*
@@ -152,6 +143,7 @@ static size_t
 header_callback(char *data, size_t size, size_t count, void *userp)
 {
 	HttpTransfer *transfer = userp;
+	static const char name[] = "retry-after:";
 	size_t		n = size * count;
 
 	transfer->header_bytes += n;
@@ -161,11 +153,32 @@ header_callback(char *data, size_t size, size_t count, void *userp)
 		return 0;
 	}
 	if (n > 5 && memcmp(data, "HTTP/", 5) == 0)
-		transfer->retry_after[0] = transfer->www_authenticate[0] = '\0';
-	else
 	{
-		keep_header(data, n, "retry-after:", transfer->retry_after, sizeof(transfer->retry_after));
-		keep_header(data, n, "www-authenticate:", transfer->www_authenticate, sizeof(transfer->www_authenticate));
+		transfer->retry_after[0] = '\0';
+		transfer->header_len = 0;
+		if (transfer->header_text)
+			transfer->header_text[0] = '\0';
+		return n;
+	}
+	if (!keep_header(transfer, data, n))
+	{
+		transfer->stop = STOP_OUT_OF_MEMORY;
+		return 0;
+	}
+	if (n > sizeof(name) - 1 && pg_strncasecmp(data, name, sizeof(name) - 1) == 0)
+	{
+		const char *value = data + sizeof(name) - 1;
+		const char *end = data + n;
+
+		while (value < end && (*value == ' ' || *value == '\t'))
+			value++;
+		while (end > value && strchr(" \t\r\n", end[-1]))
+			end--;
+		if ((size_t) (end - value) < sizeof(transfer->retry_after))
+		{
+			memcpy(transfer->retry_after, value, end - value);
+			transfer->retry_after[end - value] = '\0';
+		}
 	}
 	return n;
 }
@@ -176,6 +189,15 @@ note_refused(HttpTransfer *transfer, const void *address, int family)
 	transfer->stop = STOP_REFUSED_ADDRESS;
 	if (inet_ntop(family, address, transfer->refused_address, sizeof(transfer->refused_address)) == NULL)
 		strlcpy(transfer->refused_address, "?", sizeof(transfer->refused_address));
+}
+
+/* What the metadata service is asked goes to its address and nowhere else; the reverse is the policy's. */
+static bool
+address_is_allowed(const HttpTransfer *transfer, const struct sockaddr *address)
+{
+	if (transfer->to_metadata)
+		return urlpolicy_is_metadata_address(address);
+	return urlpolicy_check_address(address, transfer->is_plain);
 }
 
 /*
@@ -264,6 +286,8 @@ mask_credentials(HttpTransfer *transfer)
 			(void) echo_mask_header(transfer->body, transfer->body_len, line->data);
 		if (transfer->content_type)
 			(void) echo_mask_header(transfer->content_type, strlen(transfer->content_type), line->data);
+		if (transfer->header_text)
+			(void) echo_mask_header(transfer->header_text, transfer->header_len, line->data);
 	}
 }
 
@@ -278,7 +302,7 @@ finish(HttpTransfer *transfer)
 	result->body = transfer->body ? transfer->body : empty;
 	result->body_len = transfer->body_len;
 	result->content_type = transfer->content_type;
-	result->www_authenticate = transfer->www_authenticate[0] != '\0' ? transfer->www_authenticate : NULL;
+	result->headers = transfer->header_text ? transfer->header_text : empty;
 	result->retry_after_ms = -1;
 	if (result->http_status != 0 && transfer->retry_after[0] != '\0')
 		result->retry_after_ms = retry_after_parse(transfer->retry_after, (int64) time(NULL));
@@ -380,6 +404,7 @@ transfer_destroy(HttpTransfer *transfer)
 	curl_slist_free_all(transfer->headers);
 	wiping_free(transfer->request_body);
 	wiping_free(transfer->body);
+	wiping_free(transfer->header_text);
 	free(transfer->content_type);
 	wiping_free(transfer);
 }

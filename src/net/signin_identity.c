@@ -268,25 +268,23 @@ identity_request(const SignInCall *call, SignInRequest *request, SignInRefusal *
 	return (request->secret_header && request->sent) || auth_refuse(refusal, false, "out of memory");
 }
 
-/* "Basic realm=/path/file.key" of an agent; palloc'd path or NULL */
+/* "WWW-Authenticate: Basic realm=/path/file.key" among the lines of an agent's answer; palloc'd path or NULL */
 static const char *
-challenge_path(const char *header)
+challenge_path(const char *lines)
 {
-	static const char realm[] = "realm=";
-	const char *path;
-	size_t		len;
+	static const char begin[] = "www-authenticate: basic realm=";
 
-	if (header == NULL || pg_strncasecmp(header, "Basic ", 6) != 0 ||
-		(path = strstr(header, realm)) == NULL)
-		return NULL;
-	path += sizeof(realm) - 1;
-	len = strcspn(path, *path == '"' ? "" : ", ");
-	if (*path == '"')
+	for (const char *line = lines; *line != '\0'; line += strcspn(line, "\n"), line += *line == '\n')
 	{
-		path++;
-		len = strcspn(path, "\"");
+		const char *path = line + sizeof(begin) - 1;
+
+		if (pg_strncasecmp(line, begin, sizeof(begin) - 1) != 0)
+			continue;
+		if (*path == '"')
+			return pnstrdup(path + 1, strcspn(path + 1, "\"\n"));
+		return pnstrdup(path, strcspn(path, ", \n"));
 	}
-	return pnstrdup(path, len);
+	return NULL;
 }
 
 /*
@@ -307,7 +305,7 @@ identity_response(const HttpResult *result, const cJSON *answer, int64 now_ms, S
 		return;
 	}
 	words = signin_oauth_words(result, answer);
-	if (status == 401 && (out->challenge = challenge_path(result->www_authenticate)) != NULL)
+	if (status == 401 && (out->challenge = challenge_path(result->headers)) != NULL)
 		auth_refuse(&out->refusal, true, "the Azure Arc agent does not accept the key of its own file");
 	else if (status == 404 || status == 410 || !signin_oauth_is_final(result))
 		auth_refuse(&out->refusal, false, psprintf("the identity service is not ready (%s)", words));
