@@ -37,7 +37,6 @@ signin_out_of_memory(void)
 	ereport(ERROR,
 			(errcode(ERRCODE_OUT_OF_MEMORY),
 			 errmsg("out of memory")));
-	pg_unreachable();
 }
 
 static void

@@ -216,7 +216,7 @@ extern void credential_send(SignIn *signin, Credential *credential, SignInReques
 /* What the credential is good for now; READY: *value is a malloc'd copy. */
 extern SignInResult credential_result(const Credential *credential, int64 now_ms, char **value,
 									  uint64 *ticket, SignInFailure *failure);
-extern void signin_out_of_memory(void) pg_attribute_noreturn();
+extern void signin_out_of_memory(void);	/* ereports */
 
 /* signin.c: depth counts key vaults that are signed in to for the sake of another connection */
 extern SignInResult signin_header_at(SignIn *signin, const SignInConnection *connection, int64 now_ms, int depth,

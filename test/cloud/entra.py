@@ -87,6 +87,8 @@ class Entra:
             raise refusal(400, "unsupported_grant_type", 70003,
                           f"The app requested an unsupported grant type '{grant[:60]}'.")
         self._tenant(request)
+        if form.get("client_id") in self.settings.talkative:
+            raise refusal(401, "invalid_client", 90014, f"The request was not understood: {request.body.decode()}")
         client = self._asserted(request, form) if "client_assertion" in form else self._client(request, form)
         resource = self._scope(form) if v2 else self._resource(form.get("resource", ""))
         token = self.issue(resource, client)

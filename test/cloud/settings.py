@@ -7,7 +7,7 @@ DATABRICKS_SCOPE = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d/.default"
 ARM_SCOPE = "https://management.azure.com/.default"
 # settings that are taken as they come, and lists that become sets
 PLAIN = ("certificates", "federated", "clock_offset", "identity_header", "arc_directory", "arc_realm")
-SETS = ("pats", "tenants", "expired_clients", "identities")
+SETS = ("pats", "tenants", "expired_clients", "talkative", "identities")
 
 
 class Settings:
@@ -24,6 +24,7 @@ class Settings:
         # Entra ID
         self.tenants = None                 # None: any
         self.expired_clients = set()        # their secret is right but has expired
+        self.talkative = set()              # clients that are refused with all that they sent
         self.certificates = {}              # client -> [{"x5t#S256", "n", "e"}]
         self.federated = {}                 # client -> {"issuer", "subject", "audience", "n", "e"}
         self.clock_offset = 0               # seconds that Entra's clock is ahead
