@@ -123,56 +123,62 @@ made_of(const char *value, const char *more)
 }
 
 static bool
+invalid(AuthProblem *problem, const AuthKey *key, const char *hint)
+{
+	return auth_fail(problem, key->name, psprintf("\"%s\" is not valid", key->name), hint);
+}
+
+static bool
 check_choice(const AuthKey *key, const char *value, AuthProblem *problem)
 {
-	char	   *hint = pstrdup("Give one of:");
+	char	   *hint;
 
 	for (int i = 0; key->choices[i]; i++)
 	{
 		if (strcmp(key->choices[i], value) == 0)
 			return true;
-		hint = psprintf("%s%s %s", hint, i ? "," : "", key->choices[i]);
 	}
-	return auth_fail(problem, key->name, psprintf("\"%s\" is not valid", key->name), psprintf("%s.", hint));
+	hint = pstrdup("Give one of:");
+	for (int i = 0; key->choices[i]; i++)
+		hint = psprintf("%s%s %s", hint, i ? "," : "", key->choices[i]);
+	return invalid(problem, key, psprintf("%s.", hint));
+}
+
+static bool
+check_secret_name(const AuthKey *key, const char *value, AuthProblem *problem)
+{
+	const char *error = NULL;
+	char	   *part;
+
+	if (signin_vault_reference(value, &part, &part, &part, &error) || error == NULL)
+		return true;
+	return auth_fail(problem, key->name, psprintf("\"%s\" is not valid: %s", key->name, error),
+					 "Write keyvault:CONNECTION/NAME or keyvault:CONNECTION/NAME/VERSION.");
 }
 
 /* The value of a key by its type */
 static bool
 check_value(const AuthKey *key, const char *value, AuthProblem *problem)
 {
-	const char *message = psprintf("\"%s\" is not valid", key->name);
-	const char *error = NULL;
-
 	switch (key->type)
 	{
 		case AUTH_KEY_TEXT:
 		case AUTH_KEY_BOOLEAN:
 			return true;
 		case AUTH_KEY_SECRET:
-			if (!signin_vault_reference(value, &(char *){NULL}, &(char *){NULL}, &(char *){NULL}, &error) && error)
-				return auth_fail(problem, key->name, psprintf("\"%s\" is not valid: %s", key->name, error),
-								 "Write keyvault:CONNECTION/NAME or keyvault:CONNECTION/NAME/VERSION.");
-			return true;
+			return check_secret_name(key, value, problem);
 		case AUTH_KEY_URL:
-			if (strpbrk(value, "?#"))
-				return auth_fail(problem, key->name,
-								 psprintf("\"%s\" must not have a query or a fragment", key->name), NULL);
-			return true;
+			return strpbrk(value, "?#") == NULL ||
+				auth_fail(problem, key->name, psprintf("\"%s\" must not have a query or a fragment", key->name), NULL);
 		case AUTH_KEY_TENANT:
-			if (!made_of(value, ".-") || strstr(value, ".."))
-				return auth_fail(problem, key->name, message,
-								 "Give the directory (tenant) ID or one of its domain names.");
-			return true;
+			return (made_of(value, ".-") && strstr(value, "..") == NULL) ||
+				invalid(problem, key, "Give the directory (tenant) ID or one of its domain names.");
 		case AUTH_KEY_ID:
-			if (!made_of(value, "-"))
-				return auth_fail(problem, key->name, message,
-								 "Give an ID such as 00000000-0000-0000-0000-000000000000.");
-			return true;
+			return made_of(value, "-") ||
+				invalid(problem, key, "Give an ID such as 00000000-0000-0000-0000-000000000000.");
 		case AUTH_KEY_SCOPE:
-			if (!made_of(value, "-._~:/?#[]@!$&'()*+,;=%"))
-				return auth_fail(problem, key->name, message,
-								 "Give exactly one, without spaces, such as \"api://application/.default\".");
-			return true;
+			return made_of(value, "-._~:/?#[]@!$&'()*+,;=%") ||
+				invalid(problem, key, "Give exactly one, without spaces, such as \"api://application/.default\".");
 		case AUTH_KEY_CHOICE:
 			return check_choice(key, value, problem);
 	}
