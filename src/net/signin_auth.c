@@ -148,9 +148,11 @@ static bool
 check_secret_name(const AuthKey *key, const char *value, AuthProblem *problem)
 {
 	const char *error = NULL;
-	char	   *part;
+	char	   *connection;
+	char	   *name;
+	char	   *version;
 
-	if (signin_vault_reference(value, &part, &part, &part, &error) || error == NULL)
+	if (signin_vault_reference(value, &connection, &name, &version, &error) || error == NULL)
 		return true;
 	return auth_fail(problem, key->name, psprintf("\"%s\" is not valid: %s", key->name, error),
 					 "Write keyvault:CONNECTION/NAME or keyvault:CONNECTION/NAME/VERSION.");
