@@ -196,6 +196,7 @@ value("SELECT weir.alter_connection('by_secret', description => 'fresh')");
 ($run, $status) = run_task($node, 'by_secret', 'adf_pipeline', $wait);
 is($status, 'failed', 'a token that is always refused');
 like(task_error($node, $run), qr/^user: HTTP 401/, 'is told');
+like(value("SELECT detail FROM weir.error WHERE run_id = $run"), qr/refused again after they had been read or fetched anew: .* expired or revoked/, 'and what that means');
 is($cloud->requests('entra.token'), 2, 'and fetched twice');
 $cloud->clear_faults;
 
