@@ -69,6 +69,7 @@ typedef struct KindRequest
 	bool		starts_work;	/* not to be repeated when the answer is lost, unless is_repeatable */
 	bool		is_repeatable;	/* the engine recognises a repetition, or it changes nothing */
 	bool		without_auth;	/* send no credentials */
+	const char *scope;			/* audience of the token, if not the one of the connection's kind; or NULL */
 } KindRequest;
 
 typedef struct KindResponse

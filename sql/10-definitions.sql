@@ -26,7 +26,7 @@ CREATE TABLE weir.secret (
 );
 COMMENT ON TABLE weir.secret IS 'A value stored encrypted, or a reference resolved when used';
 COMMENT ON COLUMN weir.secret.name IS 'Name by which connections refer to the secret';
-COMMENT ON COLUMN weir.secret.reference IS 'env:NAME or file:PATH; null when the value itself is stored';
+COMMENT ON COLUMN weir.secret.reference IS 'env:NAME, file:PATH or keyvault:CONNECTION/NAME; null when the value itself is stored';
 COMMENT ON COLUMN weir.secret.ciphertext IS 'AES-256-GCM: format byte, key id, nonce, tag, encrypted value; the name is authenticated with it';
 COMMENT ON COLUMN weir.secret.description IS 'What the secret is for';
 COMMENT ON COLUMN weir.secret.owner IS 'Who may change or drop it';

@@ -3,7 +3,7 @@
 
 CREATE FUNCTION weir.create_secret(name text, value text DEFAULT NULL, reference text DEFAULT NULL, description text DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'weir_create_secret' LANGUAGE C;
-COMMENT ON FUNCTION weir.create_secret(text, text, text, text) IS 'Define a secret: a value, stored encrypted, or a reference env:NAME or file:/path';
+COMMENT ON FUNCTION weir.create_secret(text, text, text, text) IS 'Define a secret: a value, stored encrypted, or a reference env:NAME, file:/path or keyvault:CONNECTION/NAME';
 CREATE FUNCTION weir.alter_secret(name text, value text DEFAULT NULL, reference text DEFAULT NULL, description text DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'weir_alter_secret' LANGUAGE C;
 COMMENT ON FUNCTION weir.alter_secret(text, text, text, text) IS 'Change a secret; null leaves as it is';

@@ -29,6 +29,7 @@
 #include "redisclient.h"
 #include "signin.h"
 #include "urlpolicy.h"
+#include "vaultref.h"
 
 PG_FUNCTION_INFO_V1(weir_create_connection);
 PG_FUNCTION_INFO_V1(weir_alter_connection);
@@ -47,6 +48,10 @@ static const NamedKind connection_kind = {
 	.owner_for_drop = "SELECT owner FROM weir.connection WHERE name = $1 FOR UPDATE",
 	.users = "SELECT string_agg(DISTINCT u.what, ', ' ORDER BY u.what) FROM ("
 	NAMED_TASK_USERS("t.connection_name = $1")
+	"UNION ALL SELECT 'connection ' || quote_ident(c.name) FROM weir.connection c "
+	"WHERE jsonb_path_exists(c.auth, '$.* ? (@ starts with $vault)', jsonb_build_object('vault', 'keyvault:' || $1 || '/')) "
+	"UNION ALL SELECT 'secret ' || quote_ident(s.name) FROM weir.secret s "
+	"WHERE starts_with(s.reference, 'keyvault:' || $1 || '/') "
 	"UNION ALL SELECT 'stage mapping ' || quote_ident(m.stage_type) FROM weir.stage_mapping m "
 	"WHERE m.connection_name = $1) AS u (what)",
 	.drop = "DELETE FROM weir.connection WHERE name = $1",
@@ -54,7 +59,7 @@ static const NamedKind connection_kind = {
 
 /* Keys of auth under which people paste the secret itself. */
 static const char *const secret_keys[] = {
-	"token", "password", "client_secret", "secret", "access_token", "api_key", "access_key"
+	"token", "password", "client_secret", "certificate", "private_key", "secret", "access_token", "api_key", "access_key", "key"
 };
 
 /* Locks the secret FOR KEY SHARE if it is there. */
@@ -80,8 +85,35 @@ no_such_secret(const char *key)
 			 errhidestmt(true)));
 }
 
+/* Key of auth whose value this is. */
+static const char *
+key_of_value(const cJSON *auth, const char *value)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach(item, auth)
+		if (cJSON_IsString(item) && strcmp(item->valuestring, value) == 0 && strcmp(item->string, "type") != 0)
+		return item->string;
+	return "type";
+}
+
+/* One that is there, or that a key vault is said to hold */
 static void
-check_auth(const char *kind, const cJSON *auth)
+check_secret(const char *connection, const cJSON *auth, const char *secret)
+{
+	const char *key = key_of_value(auth, secret);
+	const char *reference = vaultref_is(secret) ? secret : NULL;
+
+	if (reference == NULL && !secret_exists(secret))
+		no_such_secret(key);
+	if (reference == NULL)
+		reference = vaultref_of_secret(secret);
+	if (reference != NULL)
+		vaultref_check(reference, connection, NULL, psprintf("$.%s", key));
+}
+
+static void
+check_auth(const char *name, const char *kind, const char *base_url, const cJSON *auth)
 {
 	const char *path = NULL;
 	const char *message = NULL;
@@ -100,7 +132,8 @@ check_auth(const char *kind, const cJSON *auth)
 	{
 		const cJSON *item = cJSON_GetObjectItemCaseSensitive(auth, secret_keys[i]);
 
-		if (item != NULL && (!cJSON_IsString(item) || !secret_exists(item->valuestring)))
+		if (item != NULL &&
+			(!cJSON_IsString(item) || (!vaultref_is(item->valuestring) && !secret_exists(item->valuestring))))
 			no_such_secret(secret_keys[i]);
 	}
 
@@ -112,7 +145,7 @@ check_auth(const char *kind, const cJSON *auth)
 				 errdetail("JSON path: $.type"),
 				 errhint("Use type basic, with the username \"default\" for a server that has a password alone, or none."),
 				 errhidestmt(true)));
-	if (!signin_validate(kind, auth, &path, &message, &hint, &secrets))
+	if (!signin_validate(kind, base_url, auth, &path, &message, &hint, &secrets))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid auth: %s", message ? message : "not understood"),
@@ -120,17 +153,7 @@ check_auth(const char *kind, const cJSON *auth)
 				 hint ? errhint("%s", hint) : 0,
 				 errhidestmt(true)));
 	foreach(lc, secrets)
-	{
-		const cJSON *item;
-		const char *key = "type";
-
-		if (secret_exists(lfirst(lc)))
-			continue;
-		cJSON_ArrayForEach(item, auth)
-			if (cJSON_IsString(item) && strcmp(item->valuestring, lfirst(lc)) == 0)
-			key = item->string;
-		no_such_secret(key);
-	}
+		check_secret(name, auth, lfirst(lc));
 }
 
 /* Checked, and without trailing slashes; the default of the kind for NULL. */
@@ -174,11 +197,11 @@ check_base_url(const char *kind, const char *base_url)
 }
 
 static void
-check_connection(const char *kind, char **base_url, const cJSON *auth, const cJSON *options)
+check_connection(const char *name, const char *kind, char **base_url, const cJSON *auth, const cJSON *options)
 {
 	options_check(kind, options);
 	*base_url = check_base_url(kind, *base_url);
-	check_auth(kind, auth);
+	check_auth(name, kind, *base_url, auth);
 }
 
 /* create_connection(name, kind, base_url, auth, options, description) */
@@ -204,7 +227,7 @@ weir_create_connection(PG_FUNCTION_ARGS)
 
 	weir_enter(&scope);
 	weir_require_admin(scope.caller, "create connections");
-	check_connection(kind, &base_url, auth, options);
+	check_connection(name, kind, &base_url, auth, options);
 
 	values[0] = catalog_text(name);
 	values[1] = catalog_text(kind);
@@ -250,7 +273,7 @@ weir_alter_connection(PG_FUNCTION_ARGS)
 		auth = current->auth;
 	if (options == NULL)
 		options = current->options;
-	check_connection(current->kind, &base_url, auth, options);
+	check_connection(name, current->kind, &base_url, auth, options);
 
 	values[0] = catalog_text(name);
 	values[1] = catalog_text(base_url);
@@ -337,7 +360,7 @@ connection_using_secret(const char *secret)
 	uint64		rows;
 
 	values[0] = catalog_text(secret);
-	rows = weir_spi("SELECT name, kind, auth FROM weir.connection "
+	rows = weir_spi("SELECT name, kind, auth, base_url FROM weir.connection "
 					"WHERE jsonb_path_exists(auth, '$.** ? (@ == $secret)', jsonb_build_object('secret', $1)) "
 					"ORDER BY name", 1, types, values, NULL);
 
@@ -350,7 +373,7 @@ connection_using_secret(const char *secret)
 		const char *hint;
 		List	   *named = NIL;
 		ListCell   *lc;
-		bool		uses = !signin_validate(weir_spi_text(i, 2), stored_json(i, 3),
+		bool		uses = !signin_validate(weir_spi_text(i, 2), weir_spi_text(i, 4), stored_json(i, 3),
 											&path, &message, &hint, &named);
 
 		foreach(lc, named)

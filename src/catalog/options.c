@@ -58,6 +58,10 @@ static const OptionRule rules[] = {
 	{"databricks", "retry", OPTION_RETRY, false},
 	{"databricks", "max_concurrency", OPTION_LIMIT, false},
 	{"databricks", "max_starts_per_minute", OPTION_LIMIT, false},
+	{"keyvault", "api_version", OPTION_API_VERSION, false},
+	{"keyvault", "retry", OPTION_RETRY, false},
+	{"keyvault", "max_concurrency", OPTION_LIMIT, false},
+	{"keyvault", "max_starts_per_minute", OPTION_LIMIT, false},
 	{"http", "default_headers", OPTION_HEADERS, false},
 	{"http", "idempotent", OPTION_BOOLEAN, false},
 	{"http", "retry", OPTION_RETRY, false},
@@ -72,7 +76,7 @@ static const OptionRule rules[] = {
 	{"redis", "max_starts_per_minute", OPTION_LIMIT, false},
 };
 
-static const char *const kinds[] = {"adf", "databricks", "http", "redis"};
+static const char *const kinds[] = {"adf", "databricks", "http", "keyvault", "redis"};
 
 noreturn_compat static void
 option_error(const char *key, const char *message, const char *hint)
@@ -218,7 +222,7 @@ options_check(const char *kind, const cJSON *options)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown kind of connection \"%s\"", catalog_clip(kind)),
-				 errhint("Kinds are adf, databricks, http and redis.%s%s", near ? " " : "", near ? near : "")));
+				 errhint("Kinds are adf, databricks, http, keyvault and redis.%s%s", near ? " " : "", near ? near : "")));
 	}
 	if (!cJSON_IsObject(options))
 		option_error(NULL, "they must be a JSON object", NULL);

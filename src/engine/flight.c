@@ -248,7 +248,7 @@ follow_verdict(Conductor *c, Flight *flight)
 	bool		known = flight->external_run_id != NULL || verdict->external_run_id != NULL;
 
 	if (verdict->forget_token && flight->connection)
-		signin_forget(c->signin, flight->connection->name);
+		signin_forget(c->signin, flight->signin_ticket);
 	if (flight->ending != SQL_CANCEL_NONE && !flight->cancel_sent)
 	{
 		if (known && verdict->next_step != KIND_STEP_DETAIL)
@@ -368,21 +368,21 @@ header_lines(const KindRequest *request, const char *credentials)
 
 /* Credentials; false: not now (pending, failed, or a verdict was made). */
 static bool
-sign_in(Conductor *c, Flight *flight, char **credentials)
+sign_in(Conductor *c, Flight *flight, const char *scope, char **credentials)
 {
 	SignInConnection connection;
-	const char *error = NULL;
-	bool		is_user_error = false;
-	int64		retry_ms = 0;
+	SignInFailure failure = {0};
 
 	*credentials = NULL;
 	if (flight->connection == NULL)
 		return true;
 	connection.name = flight->connection->name;
 	connection.kind = flight->connection->kind;
+	connection.base_url = flight->connection->base_url;
 	connection.auth = flight->connection->auth;
 	connection.changed_at = flight->connection->changed_at;
-	switch (signin_header(c->signin, &connection, now_ms(), credentials, &error, &is_user_error, &retry_ms))
+	connection.scope = scope;
+	switch (signin_header(c->signin, &connection, now_ms(), credentials, &flight->signin_ticket, &failure))
 	{
 		case SIGNIN_READY:
 		case SIGNIN_NONE:
@@ -395,13 +395,14 @@ sign_in(Conductor *c, Flight *flight, char **credentials)
 		case SIGNIN_FAILED:
 			break;
 	}
-	if (is_user_error || ++flight->signin_failures >= SIGNIN_TRIES)
+	if (failure.is_user_error || ++flight->signin_failures >= SIGNIN_TRIES)
 	{
-		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", error, is_user_error, !is_user_error);
+		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", failure.text, failure.is_user_error,
+					   !failure.is_user_error);
 		flight->verdict->may_go_on = may_go_on(flight);
 	}
 	else
-		flight->due_ms = now_ms() + Max(retry_ms, 100);
+		flight->due_ms = now_ms() + Max(failure.retry_ms, 100);
 	return false;
 }
 
@@ -434,7 +435,7 @@ exchange(Conductor *c, Flight *flight)
 		flight->verdict->may_go_on = may_go_on(flight);
 		return;
 	}
-	if (!request.without_auth && !sign_in(c, flight, &credentials))
+	if (!request.without_auth && !sign_in(c, flight, request.scope, &credentials))
 		return;
 
 	options.max_body = (size_t) weir_http_max_body * 1024;

@@ -77,12 +77,6 @@ typedef struct Network
 	char	   *credentials;
 } Network;
 
-static char *
-get_secret(const char *name, const char **error)
-{
-	return secret_value(name, error);
-}
-
 static const char *
 took(double ms)
 {
@@ -194,27 +188,50 @@ wait_for_network(Network *network)
 	httpmux_drive(network->mux);
 }
 
+static void
+describe(const Connection *connection, SignInConnection *asking)
+{
+	asking->name = connection->name;
+	asking->kind = connection->kind;
+	asking->base_url = connection->base_url;
+	asking->auth = connection->auth;
+	asking->changed_at = connection->changed_at;
+	asking->scope = NULL;
+}
+
+/* The key vault that a secret is in. */
+static bool
+find_connection(const char *name, SignInConnection *found, void *arg)
+{
+	const Connection *connection = connection_read(name);
+
+	if (connection == NULL)
+		return false;
+	describe(connection, found);
+	return true;
+}
+
 static bool
 sign_in(Network *network, const Connection *connection, Report *report)
 {
-	SignInConnection asking = {connection->name, connection->kind, connection->auth, connection->changed_at};
-	const char *error = NULL;
-	bool		is_user_error;
-	int64		retry_ms;
+	SignInConnection asking;
+	SignInFailure failure = {0};
+	uint64		ticket;
 	HttpTransfer *transfer;
 
-	network->signin = signin_create(network->mux, get_secret);
+	describe(connection, &asking);
+	network->signin = signin_create(network->mux, &(SignInCatalog) {secret_lookup, find_connection, NULL});
 	for (;;)
 	{
-		switch (signin_header(network->signin, &asking, now_ms(), &network->credentials, &error, &is_user_error, &retry_ms))
+		switch (signin_header(network->signin, &asking, now_ms(), &network->credentials, &ticket, &failure))
 		{
 			case SIGNIN_READY:
 				return true;
 			case SIGNIN_NONE:
 				return true;
 			case SIGNIN_FAILED:
-				fail(report, &report->sign_in, error,
-					 is_user_error ? "Correct the connection's auth, or the secret it names." : "Try again later.");
+				fail(report, &report->sign_in, failure.text,
+					 failure.is_user_error ? "Correct the connection's auth, or the secret it names." : "Try again later.");
 				return false;
 			case SIGNIN_PENDING:
 				break;

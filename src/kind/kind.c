@@ -239,6 +239,8 @@ unauthorized(const KindCall *call, const KindResponse *response, KindVerdict *ve
 	else if (may_run(call))
 		message = mem_printf("%s; whether the work was started is not known", message);
 	kind_fail(verdict, true, false, code, message);
+	verdict->error_detail = mem_strdup("The credentials were refused again after they had been read or fetched anew: they are wrong, expired or revoked, or meant for something else. "
+									   "Give the present ones to weir.alter_secret, or correct auth of the connection.");
 	verdict->may_go_on = call->external_run_id != NULL || may_run(call);
 }
 

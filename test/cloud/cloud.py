@@ -29,11 +29,13 @@ from databricks import Databricks
 from entra import Entra
 from faults import Faults
 from generic import Generic
+from identity import Identity
 from job_runs import JobRuns
 from lake import Lake
 from ledger import Ledger
 from server import Refusal, Server, json_response
 from settings import Settings
+from vault import Vault
 
 
 class Cloud:
@@ -43,6 +45,8 @@ class Cloud:
         self.faults = Faults()
         self.lake = Lake(settings)
         self.entra = Entra(settings, self.ledger)
+        self.identity = Identity(settings, self.entra)
+        self.vault = Vault(settings, self.ledger, self.entra)
         self.pipeline_runs = PipelineRuns(settings, self.lake, self.faults)
         self.job_runs = JobRuns(settings, self.lake, self.faults)
         self.adf = DataFactory(settings, self.ledger, self.entra, self.pipeline_runs)
@@ -50,13 +54,18 @@ class Cloud:
         self.generic = Generic(self.ledger)
         self.control = Control(self)
         # prefix -> service; those without a prefix are found by the shape of their path
-        self.prefixes = {"/dbx": self.databricks, "/adf": self.adf, "/entra": self.entra}
+        self.prefixes = {"/dbx": self.databricks, "/adf": self.adf, "/entra": self.entra,
+                         "/identity": self.identity}
 
     def find(self, request):
         """(service name, operation, facts, handler)"""
         path = request.path
         if path.startswith("/http/"):
             return ("http", *self.generic.route(request, path))
+        for prefix, service in (("/vault", self.vault),):
+            found = service.route(request, path[len(prefix):]) if path.startswith(prefix + "/") else None
+            if found:
+                return (found[0].split(".")[0], *found)
         for prefix, service in self.prefixes.items():
             if path.startswith(prefix + "/"):
                 path, services = path[len(prefix):], (service,)

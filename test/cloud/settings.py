@@ -5,6 +5,9 @@ import pathlib
 
 DATABRICKS_SCOPE = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d/.default"
 ARM_SCOPE = "https://management.azure.com/.default"
+# settings that are taken as they come, and lists that become sets
+PLAIN = ("certificates", "federated", "clock_offset", "identity_header", "arc_directory", "arc_realm")
+SETS = ("pats", "tenants", "expired_clients", "talkative", "identities")
 
 
 class Settings:
@@ -20,6 +23,18 @@ class Settings:
         self.history_delay_ms = 300         # scaled; how late the query history shows a statement
         self.clients = {"weir-client": "weir-secret"}
         self.pats = {"dapi-local"}
+        # Entra ID
+        self.tenants = None                 # None: any
+        self.expired_clients = set()        # their secret is right but has expired
+        self.talkative = set()              # clients that are refused with all that they sent
+        self.certificates = {}              # client -> [{"x5t#S256", "n", "e"}]
+        self.federated = {}                 # client -> {"issuer", "subject", "audience", "n", "e"}
+        self.clock_offset = 0               # seconds that Entra's clock is ahead
+        # managed identity
+        self.identities = set()             # ids of user-assigned ones
+        self.identity_header = "local-identity-header"
+        self.arc_directory = str(self.lake.parent / "arc")
+        self.arc_realm = None               # a path to name instead of a real key file
 
     def scaled(self, seconds):
         return seconds / self.speed
@@ -31,7 +46,7 @@ class Settings:
     def change(self, wanted):
         """Apply a configuration object; ValueError (and no change) when it is wrong."""
         unknown = set(wanted) - {"speed", "database", "token_lifetime", "consistency_delay_ms",
-                                 "page_size", "chunk_rows", "history_delay_ms", "clients", "pats", "revoke_tokens"}
+                                 "page_size", "chunk_rows", "history_delay_ms", "clients", "revoke_tokens", *PLAIN, *SETS}
         if unknown:
             raise ValueError(f"unknown setting {sorted(unknown)[0]!r}")
         for name, least in (("speed", 1e-6), ("token_lifetime", 0),
@@ -50,8 +65,12 @@ class Settings:
                 setattr(self, name, int(wanted[name]))
         if "clients" in wanted:
             self.clients.update(wanted["clients"])
-        if "pats" in wanted:
-            self.pats = set(wanted["pats"])
+        for name in SETS:
+            if name in wanted:
+                setattr(self, name, wanted[name] if wanted[name] is None else set(wanted[name]))
+        for name in PLAIN:
+            if name in wanted:
+                setattr(self, name, wanted[name])
 
     def describe(self):
         return {"speed": self.speed, "token_lifetime": self.token_lifetime,

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * main.c
- *	  Runs the unit tests of core/ and of the URL policy
+ *	  Runs the unit tests of core/, of the URL policy and of sign-in
  *
  * The last line is "N passed, M failed"; the exit code is 1 if any failed.
  * Arguments choose tests by name.
@@ -98,6 +98,7 @@ main(int argc, char **argv)
 		{"render", test_render},
 		{"sqltext", test_sqltext},
 		{"urlpolicy", test_urlpolicy},
+		{"signin", test_signin},
 	};
 
 	for (size_t i = 0; i < lengthof(tests); i++)

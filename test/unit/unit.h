@@ -60,5 +60,6 @@ extern void test_reference(void);
 extern void test_render(void);
 extern void test_sqltext(void);
 extern void test_urlpolicy(void);
+extern void test_signin(void);
 
 #endif							/* WEIR_UNIT_H */
