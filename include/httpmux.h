@@ -37,6 +37,7 @@ typedef struct HttpResult
 	size_t		body_len;
 	int64		retry_after_ms; /* -1: absent */
 	const char *content_type;	/* or NULL */
+	const char *headers;		/* of the final answer, lines "Name: value\n"; never NULL */
 	const char *error;			/* NULL: complete answer received; printable, no secrets */
 	bool		request_sent;	/* with error: the server may have seen the request */
 	bool		refused_by_policy;	/* never sent: address or URL not allowed */

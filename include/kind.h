@@ -52,6 +52,7 @@ typedef struct KindCall
 								 * {"external_run_id": "...", "kind_state": {...}} */
 	const char *external_run_id;	/* NULL until the engine named one */
 	cJSON	   *kind_state;		/* never NULL, an object; as last committed */
+	cJSON	   *scratch;		/* the same, but in memory only: what can be fetched again after a crash */
 	int64		intended_at_ms; /* epoch, for look-ups by time */
 	int64		now_ms;			/* epoch */
 	int			step_tries;		/* exchanges already made in this step, 0 first */
@@ -78,6 +79,7 @@ typedef struct KindResponse
 	size_t		body_len;
 	int64		retry_after_ms; /* from Retry-After, -1 if absent */
 	const char *content_type;	/* or NULL */
+	const char *headers;		/* lines "Name: value\n"; see kind_header() */
 	const char *transport_error;	/* set when http_status is 0 or the body broke off */
 	bool		request_sent;	/* transport error: bytes of the request may have arrived */
 } KindResponse;
@@ -158,6 +160,8 @@ typedef struct TaskKind
 	 * has an id that CANCEL is sent for; see above.
 	 */
 	void		(*abandon) (const KindCall *call, bool is_sent, KindVerdict *verdict);
+	/* Of kinds with abandon(): is this attempt one that CANCEL is sent for instead?  NULL: none is. */
+	bool		(*can_cancel) (const KindCall *call);
 } TaskKind;
 
 extern const TaskKind *kind_find(const char *name);	/* NULL if unknown */
@@ -205,5 +209,6 @@ extern const TaskKind kind_pipeline;
 extern const TaskKind kind_http;
 extern const TaskKind kind_adf_pipeline;
 extern const TaskKind kind_databricks_job;
+extern const TaskKind kind_fabric_item;
 
 #endif							/* WEIR_KIND_H */

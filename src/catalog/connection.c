@@ -36,6 +36,7 @@ PG_FUNCTION_INFO_V1(weir_drop_connection);
 #define MAX_URL		8192
 
 #define ADF_BASE_URL "https://management.azure.com"
+#define FABRIC_BASE_URL "https://api.fabric.microsoft.com/v1"
 
 /* Keys of auth under which people paste the secret itself. */
 static const char *const secret_keys[] = {
@@ -120,6 +121,8 @@ check_base_url(const char *kind, const char *base_url)
 
 	if (base_url == NULL && strcmp(kind, "adf") == 0)
 		base_url = ADF_BASE_URL;
+	if (base_url == NULL && strcmp(kind, "fabric") == 0)
+		base_url = FABRIC_BASE_URL;
 	if (base_url == NULL || base_url[0] == '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

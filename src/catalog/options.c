@@ -54,6 +54,11 @@ static const OptionRule rules[] = {
 	{"databricks", "retry", OPTION_RETRY, false},
 	{"databricks", "max_concurrency", OPTION_LIMIT, false},
 	{"databricks", "max_starts_per_minute", OPTION_LIMIT, false},
+	{"fabric", "workspace_id", OPTION_SEGMENT, false},
+	{"fabric", "settle_seconds", OPTION_SECONDS, false},
+	{"fabric", "retry", OPTION_RETRY, false},
+	{"fabric", "max_concurrency", OPTION_LIMIT, false},
+	{"fabric", "max_starts_per_minute", OPTION_LIMIT, false},
 	{"http", "default_headers", OPTION_HEADERS, false},
 	{"http", "idempotent", OPTION_BOOLEAN, false},
 	{"http", "retry", OPTION_RETRY, false},
@@ -61,7 +66,7 @@ static const OptionRule rules[] = {
 	{"http", "max_starts_per_minute", OPTION_LIMIT, false},
 };
 
-static const char *const kinds[] = {"adf", "databricks", "http"};
+static const char *const kinds[] = {"adf", "databricks", "fabric", "http"};
 
 noreturn_compat static void
 option_error(const char *key, const char *message, const char *hint)
@@ -194,7 +199,7 @@ options_check(const char *kind, const cJSON *options)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown kind of connection \"%s\"", catalog_clip(kind)),
-				 errhint("Kinds are adf, databricks and http.%s%s", near ? " " : "", near ? near : "")));
+				 errhint("Kinds are adf, databricks, fabric and http.%s%s", near ? " " : "", near ? near : "")));
 	}
 	if (!cJSON_IsObject(options))
 		option_error(NULL, "they must be a JSON object", NULL);

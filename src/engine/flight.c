@@ -141,6 +141,17 @@ may_go_on(const Flight *flight)
 	return flight->external_run_id != NULL || may_have_started(flight) || flight->step == KIND_STEP_LOOKUP;
 }
 
+static bool
+can_cancel(const Flight *flight)
+{
+	KindCall	call;
+
+	if (flight->kind->can_cancel == NULL)
+		return false;
+	flight_fill_call(flight, &call);
+	return flight->kind->can_cancel(&call);
+}
+
 /* The kind cannot cancel anything: whatever is under way is left to itself. */
 static void
 abandon(Conductor *c, Flight *flight)
@@ -188,7 +199,7 @@ flight_end(Conductor *c, Flight *flight, int why)
 			sqlpool_cancel(flight);
 		return;
 	}
-	if (flight->kind->abandon != NULL)
+	if (flight->kind->abandon != NULL && !can_cancel(flight))
 	{
 		abandon(c, flight);
 		return;
@@ -229,6 +240,7 @@ flight_fill_call(const Flight *flight, KindCall *call)
 	call->reference = flight->reference;
 	call->external_run_id = flight->external_run_id;
 	call->kind_state = flight->kind_state;
+	call->scratch = flight->scratch;
 	call->intended_at_ms = flight->intended_at_ms;
 	call->now_ms = now_ms();
 	call->step_tries = flight->step_tries;
@@ -286,6 +298,7 @@ read_response(Conductor *c, Flight *flight)
 	response.body_len = result->body ? result->body_len : 0;
 	response.retry_after_ms = result->retry_after_ms;
 	response.content_type = result->content_type ? pstrdup(result->content_type) : NULL;
+	response.headers = pstrdup(result->headers);
 	response.transport_error = result->error ? pstrdup(result->error) : NULL;
 	response.request_sent = result->request_sent;
 	flight->http_status = result->http_status;

@@ -279,8 +279,8 @@ lookup_request(const KindCall *call, KindRequest *request)
 	request_json(request, body);
 }
 
-static void
-detail_request(const KindCall *call, KindRequest *request)
+void
+adf_activities_request(const KindCall *call, KindRequest *request)
 {
 	const cJSON *final = kind_state_get(call, "final");
 	cJSON	   *body = cJSON_CreateObject();
@@ -288,7 +288,6 @@ detail_request(const KindCall *call, KindRequest *request)
 	add_window(body, kind_int64(final, "run_start_ms", call->intended_at_ms) - DAY_MS,
 			   kind_int64(final, "seen_ms", call->now_ms) + DAY_MS);
 	add_order(body, "ActivityRunStart", kind_state_string(call, "activity_token"));
-	request->url = build_url(call, "pipelineruns", call->external_run_id, "/queryActivityruns");
 	request->is_repeatable = true;
 	request_json(request, body);
 }
@@ -318,7 +317,10 @@ adf_request(const KindCall *call, KindRequest *request, KindProblem *problem)
 	if (run_id == NULL)
 		return kind_problem(problem, "$", mem_printf("there is no pipeline run for step \"%s\"", kind_step_name(call->step)), NULL);
 	if (call->step == KIND_STEP_DETAIL)
-		detail_request(call, request);
+	{
+		adf_activities_request(call, request);
+		request->url = build_url(call, "pipelineruns", call->external_run_id, "/queryActivityruns");
+	}
 	else if (call->step == KIND_STEP_CANCEL)
 	{
 		request->method = "POST";

@@ -24,6 +24,7 @@
 static const TaskKind *const kinds[] = {
 	&kind_adf_pipeline,
 	&kind_databricks_job,
+	&kind_fabric_item,
 	&kind_for_each,
 	&kind_http,
 	&kind_if,
@@ -57,7 +58,7 @@ kind_find(const char *name)
 const char *
 kind_names(void)
 {
-	return "adf_pipeline, databricks_job, for_each, http, if, noop, pipeline, sql, switch, wait";
+	return "adf_pipeline, databricks_job, fabric_item, for_each, http, if, noop, pipeline, sql, switch, wait";
 }
 
 const char *

@@ -67,6 +67,8 @@ struct HttpTransfer
 	size_t		body_len;
 	size_t		body_size;		/* allocated, >= body_len + 1 */
 	char		retry_after[64];
+	char	   *header_text;	/* of the final answer, lines "Name: value\n"; NULL none */
+	size_t		header_len;
 
 	char	   *content_type;
 	char		curl_error[CURL_ERROR_SIZE];

@@ -145,6 +145,8 @@ default_scope(const char *connection_kind)
 		return "https://management.azure.com/.default";
 	if (connection_kind && strcmp(connection_kind, "databricks") == 0)
 		return "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d/.default";
+	if (connection_kind && strcmp(connection_kind, "fabric") == 0)
+		return "https://api.fabric.microsoft.com/.default";
 	return NULL;
 }
 
