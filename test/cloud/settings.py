@@ -16,6 +16,10 @@ class Settings:
         self.token_lifetime = 3600          # seconds, not scaled: expires_in promises them
         self.consistency_delay_ms = 100     # scaled; how long createRun stays invisible
         self.page_size = 100                # queryPipelineRuns, queryActivityruns
+        self.fabric_retry_after = 1         # seconds, not scaled
+        self.fabric_location = "id"         # id, none or header: how a start names its instance
+        self.queue_auth = "none"            # or bearer
+        self.job_retry_after = 0            # seconds, not scaled; 0: none is said
         self.clients = {"weir-client": "weir-secret"}
         self.pats = {"dapi-local"}
 
@@ -29,17 +33,23 @@ class Settings:
     def change(self, wanted):
         """Apply a configuration object; ValueError (and no change) when it is wrong."""
         unknown = set(wanted) - {"speed", "database", "token_lifetime", "consistency_delay_ms",
-                                 "page_size", "clients", "pats", "revoke_tokens"}
+                                 "page_size", "clients", "pats", "revoke_tokens", "fabric_retry_after",
+                                 "fabric_location", "queue_auth", "job_retry_after"}
         if unknown:
             raise ValueError(f"unknown setting {sorted(unknown)[0]!r}")
         for name, least in (("speed", 1e-6), ("token_lifetime", 0),
-                            ("consistency_delay_ms", 0), ("page_size", 1)):
+                            ("consistency_delay_ms", 0), ("page_size", 1), ("fabric_retry_after", 0),
+                            ("job_retry_after", 0)):
             value = wanted.get(name, least)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
                 raise ValueError(f"{name} must be a number, at least {least}")
         if not isinstance(wanted.get("clients", {}), dict) or not isinstance(wanted.get("pats", []), list):
             raise ValueError("clients is an object of id and secret, pats a list")
-        for name in ("speed", "database", "token_lifetime", "consistency_delay_ms"):
+        for name, words in (("fabric_location", ("id", "none", "header")), ("queue_auth", ("none", "bearer"))):
+            if wanted.get(name, words[0]) not in words:
+                raise ValueError(f"{name} must be one of {', '.join(words)}")
+        for name in ("speed", "database", "token_lifetime", "consistency_delay_ms", "fabric_retry_after",
+                     "fabric_location", "queue_auth", "job_retry_after"):
             if name in wanted:
                 setattr(self, name, wanted[name])
         if "page_size" in wanted:
