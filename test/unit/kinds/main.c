@@ -19,6 +19,8 @@ main(void)
 		{"http", test_http},
 		{"adf", test_adf},
 		{"databricks", test_databricks},
+		{"follow", test_follow},
+		{"fabric", test_fabric},
 		{"hostile", test_hostile},
 	};
 
