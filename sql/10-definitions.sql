@@ -190,7 +190,7 @@ COMMENT ON COLUMN weir.task.pipeline_id IS 'The pipeline';
 COMMENT ON COLUMN weir.task.version IS 'The version';
 COMMENT ON COLUMN weir.task.task_no IS '1, 2, 3, ... in the order of the definition';
 COMMENT ON COLUMN weir.task.name IS 'Name, unique in the version; with parent_no: that of the for_each followed by []';
-COMMENT ON COLUMN weir.task.kind IS 'sql, http, adf_pipeline, databricks_job, fabric_item, for_each, if, switch, wait, pipeline, noop';
+COMMENT ON COLUMN weir.task.kind IS 'sql, http, adf_pipeline, databricks_job, fabric_item, for_each, if, switch, wait, webhook, pipeline, noop';
 COMMENT ON COLUMN weir.task.connection_name IS 'Connection it uses, for kinds that need one';
 COMMENT ON COLUMN weir.task.phase IS 'land, transform or publish; decides between R and D';
 COMMENT ON COLUMN weir.task.spec IS 'What to do, in the terms of the kind; strings may hold {{references}}';

@@ -272,10 +272,10 @@ connection_users(const char *name)
 	weir_spi("SELECT string_agg(DISTINCT u.what, ', ' ORDER BY u.what) FROM ("
 			 "SELECT 'pipeline ' || quote_ident(p.name) FROM weir.pipeline p "
 			 "JOIN weir.task t ON t.pipeline_id = p.pipeline_id AND t.version = p.current_version "
-			 "WHERE t.connection_name = $1 "
+			 "WHERE $1 IN (t.connection_name, t.spec #>> '{request,connection}') "
 			 "UNION ALL SELECT 'run ' || r.run_id FROM weir.run r "
 			 "JOIN weir.task t ON t.pipeline_id = r.pipeline_id AND t.version = r.version "
-			 "WHERE r.status IN ('queued', 'running', 'cancelling') AND t.connection_name = $1 "
+			 "WHERE r.status IN ('queued', 'running', 'cancelling') AND $1 IN (t.connection_name, t.spec #>> '{request,connection}') "
 			 "UNION ALL SELECT 'stage mapping ' || quote_ident(m.stage_type) FROM weir.stage_mapping m "
 			 "WHERE m.connection_name = $1) AS u (what)",
 			 1, types, values, NULL);

@@ -48,6 +48,9 @@ typedef struct Flight
 
 	/* HTTP kinds only; spec, kind_state and due_ms also those that wait */
 	Connection *connection;		/* NULL for none */
+	Connection *other;			/* the second one, of kinds that have two */
+	char	   *place;			/* listening.c: where it listens, once that is known */
+	int64		every_ms;
 	cJSON	   *spec;			/* rendered */
 	cJSON	   *reference;
 	char	   *token;
@@ -165,7 +168,15 @@ extern void flight_succeed(Conductor *c, Flight *flight, const cJSON *output);
 extern void flight_drop_verdict(Flight *flight);
 /* delay_ms -1: the polling pace */
 extern void flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_tries);
+/* A verdict of the kind's deliver() */
+extern void flight_deliver(Conductor *c, Flight *flight, const cJSON *callback);
 extern void flights_act(Conductor *c);	/* outside; opens a short one if needed */
+
+/* listening.c: attempts that wait at a place they share */
+extern void listening_share(Conductor *c, Flight *flight);
+extern void listening_fill(Conductor *c, Flight *flight, KindCall *call, Flight ***flights);
+extern void listening_deliver(Conductor *c, const KindVerdict *verdict, Flight *const *flights, int n);
+extern void listening_once(Flight *flight, const KindVerdict *verdict);	/* inside a transaction */
 
 /* flightwrite.c: verdicts into the log, inside a transaction */
 extern void flights_write(Conductor *c);

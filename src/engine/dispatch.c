@@ -115,6 +115,20 @@ find_connection(Conductor *c, const char *name)
 	return copy;
 }
 
+/* The second connection of kinds that have two; false: a verdict was made. */
+static bool
+find_other(Conductor *c, Flight *flight)
+{
+	const char *name = flight->kind->other_connection ? flight->kind->other_connection(flight->spec) : NULL;
+
+	if (name == NULL)
+		return true;
+	flight->other = find_connection(c, name);
+	if (flight->other == NULL)
+		fail_attempt(c, flight, "connection_missing", psprintf("connection \"%s\" does not exist", name));
+	return flight->other != NULL;
+}
+
 /* Spec rendered, connection read, first step chosen; all before the commit. */
 static void
 prepare_http(Conductor *c, Flight *flight)
@@ -152,6 +166,11 @@ prepare_http(Conductor *c, Flight *flight)
 			MemoryContextSwitchTo(old);
 			return;
 		}
+	}
+	if (!find_other(c, flight))
+	{
+		MemoryContextSwitchTo(old);
+		return;
 	}
 	flight_fill_call(flight, &call);
 	flight->step = flight->kind->first_step(&call);
@@ -416,6 +435,8 @@ dispatch_recover(Conductor *c)
 			}
 			else if (flight->spec == NULL)
 				fail_attempt(c, flight, "invalid_reference", "the attempt was never prepared");
+			else if (!find_other(c, flight))
+				flight->verdict->may_go_on = true;
 			else
 			{
 				if (!kind_step_parse(SPI_getvalue(table->vals[i], table->tupdesc, 15), &flight->step))

@@ -113,6 +113,22 @@ flight_decide(Conductor *c, Flight *flight)
 }
 
 void
+flight_deliver(Conductor *c, Flight *flight, const cJSON *callback)
+{
+	MemoryContext old;
+	KindCall	call;
+
+	fresh_verdict(flight);
+	old = MemoryContextSwitchTo(flight->cxt);
+	flight_fill_call(flight, &call);
+	flight->kind->deliver(&call, callback, flight->verdict);
+	flight->http_status = 0;
+	flight->due_ms = NEVER;
+	c->has_verdicts = true;
+	MemoryContextSwitchTo(old);
+}
+
+void
 flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_tries)
 {
 	int64		now = now_ms();
@@ -237,6 +253,8 @@ flight_fill_call(const Flight *flight, KindCall *call)
 	call->spec = flight->spec;
 	call->base_url = flight->connection ? flight->connection->base_url : NULL;
 	call->options = flight->connection ? flight->connection->options : NULL;
+	call->other_base_url = flight->other ? flight->other->base_url : NULL;
+	call->other_options = flight->other ? flight->other->options : NULL;
 	call->reference = flight->reference;
 	call->external_run_id = flight->external_run_id;
 	call->kind_state = flight->kind_state;
@@ -256,6 +274,8 @@ follow_verdict(Conductor *c, Flight *flight)
 
 	if (verdict->forget_token && flight->connection)
 		signin_forget(c->signin, flight->connection->name);
+	if (verdict->forget_token && flight->other)
+		signin_forget(c->signin, flight->other->name);
 	if (flight->ending != SQL_CANCEL_NONE && !flight->cancel_sent)
 	{
 		if (known && verdict->next_step != KIND_STEP_DETAIL)
@@ -291,8 +311,10 @@ read_response(Conductor *c, Flight *flight)
 	MemoryContext old = MemoryContextSwitchTo(fresh_verdict(flight));
 	KindCall	call;
 	KindResponse response = {0};
+	Flight	  **others;
 
 	flight_fill_call(flight, &call);
+	listening_fill(c, flight, &call, &others);
 	response.http_status = result->http_status;
 	response.body = result->body ? pnstrdup(result->body, result->body_len) : "";
 	response.body_len = result->body ? result->body_len : 0;
@@ -314,6 +336,7 @@ read_response(Conductor *c, Flight *flight)
 		/* kind_state must outlive the verdict's context. */
 		MemoryContextSwitchTo(flight->cxt);
 		flight->kind->response(&call, &response, flight->verdict);
+		listening_deliver(c, flight->verdict, others, call.n_others);
 	}
 	httpmux_free(c->mux, flight->transfer);
 	flight->transfer = NULL;
@@ -373,7 +396,7 @@ header_lines(const KindRequest *request, const char *credentials)
 
 /* Credentials; false: not now (pending, failed, or a verdict was made). */
 static bool
-sign_in(Conductor *c, Flight *flight, char **credentials)
+sign_in(Conductor *c, Flight *flight, const Connection *through, char **credentials)
 {
 	SignInConnection connection;
 	const char *error = NULL;
@@ -381,12 +404,12 @@ sign_in(Conductor *c, Flight *flight, char **credentials)
 	int64		retry_ms = 0;
 
 	*credentials = NULL;
-	if (flight->connection == NULL)
+	if (through == NULL)
 		return true;
-	connection.name = flight->connection->name;
-	connection.kind = flight->connection->kind;
-	connection.auth = flight->connection->auth;
-	connection.changed_at = flight->connection->changed_at;
+	connection.name = through->name;
+	connection.kind = through->kind;
+	connection.auth = through->auth;
+	connection.changed_at = through->changed_at;
 	switch (signin_header(c->signin, &connection, now_ms(), credentials, &error, &is_user_error, &retry_ms))
 	{
 		case SIGNIN_READY:
@@ -436,8 +459,9 @@ exchange(Conductor *c, Flight *flight)
 		flight->verdict->may_go_on = may_go_on(flight);
 		return;
 	}
-	if (!request.without_auth && !sign_in(c, flight, &credentials))
+	if (!request.without_auth && !sign_in(c, flight, request.via_other ? flight->other : flight->connection, &credentials))
 		return;
+	listening_share(c, flight);
 
 	options.max_body = (size_t) weir_http_max_body * 1024;
 	options.total_timeout_ms = weir_http_timeout;

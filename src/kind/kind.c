@@ -33,6 +33,7 @@ static const TaskKind *const kinds[] = {
 	&kind_sql,
 	&kind_switch,
 	&kind_wait,
+	&kind_webhook,
 };
 
 static const char *const step_names[] = {
@@ -58,7 +59,7 @@ kind_find(const char *name)
 const char *
 kind_names(void)
 {
-	return "adf_pipeline, databricks_job, fabric_item, for_each, http, if, noop, pipeline, sql, switch, wait";
+	return "adf_pipeline, databricks_job, fabric_item, for_each, http, if, noop, pipeline, sql, switch, wait, webhook";
 }
 
 const char *

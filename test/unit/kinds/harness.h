@@ -72,5 +72,6 @@ extern void test_databricks(void);
 extern void test_hostile(void);
 extern void test_follow(void);
 extern void test_fabric(void);
+extern void test_webhook(void);
 
 #endif							/* WEIR_KINDS_HARNESS_H */

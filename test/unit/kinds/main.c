@@ -21,6 +21,7 @@ main(void)
 		{"databricks", test_databricks},
 		{"follow", test_follow},
 		{"fabric", test_fabric},
+		{"webhook", test_webhook},
 		{"hostile", test_hostile},
 	};
 
