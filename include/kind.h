@@ -151,6 +151,7 @@ typedef struct TaskKind
 	bool		is_http;		/* exchanges with an engine */
 	bool		is_inline;		/* the conductor decides it itself, see decide (a for_each: unless a statement
 								 * lists its items); neither: sql and noop */
+	bool		has_runs;		/* its work has ids that can be followed, although it has abandon() */
 	bool		is_waiting;		/* the conductor keeps the attempt open until something happens in the database */
 	/* Check a spec when it is defined; references are not rendered yet.  First problem wins. */
 	void		(*validate) (const cJSON *spec, KindProblem *problem);

@@ -566,6 +566,7 @@ const TaskKind kind_fabric_item = {
 	.name = "fabric_item",
 	.connection_kind = "fabric",
 	.is_http = true,
+	.has_runs = true,
 	.validate = fabric_validate,
 	.first_step = fabric_first_step,
 	.resume_step = fabric_resume_step,

@@ -413,7 +413,7 @@ http_first_step(const KindCall *call)
 static KindStep
 http_resume_step(const KindCall *call)
 {
-	if (kind_state_string(call, "poll_url") != NULL && call->external_run_id != NULL)
+	if (call->external_run_id != NULL && kind_member(call->spec, "poll") != NULL)
 		return KIND_STEP_POLL;
 	return http_is_repeatable(call) ? KIND_STEP_START : KIND_STEP_LOOKUP;
 }

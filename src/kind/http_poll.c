@@ -286,11 +286,27 @@ cancel_request(const KindCall *call, KindRequest *request, KindProblem *problem)
 	return true;
 }
 
+/*
+ * Where to look.  A run that was taken over by its id has no address yet, but
+ * a pattern gives it one.
+ */
+static const char *
+poll_url(const KindCall *call)
+{
+	const cJSON *poll = kind_member(call->spec, "poll");
+	const char *url = kind_state_string(call, "poll_url");
+	const char *why;
+
+	if (url == NULL && kind_member(poll, "path") != NULL && call->external_run_id != NULL)
+		url = http_where(call, poll, NULL, NULL, NULL, &why);
+	return url;
+}
+
 bool
 http_poll_request(const KindCall *call, KindRequest *request, KindProblem *problem)
 {
 	const cJSON *lookup = kind_member(call->spec, "lookup");
-	const char *url = kind_state_string(call, "poll_url");
+	const char *url = NULL;
 	const char *why = NULL;
 
 	switch (call->step)
@@ -308,6 +324,7 @@ http_poll_request(const KindCall *call, KindRequest *request, KindProblem *probl
 			url = kind_string(call->scratch, "result_url");
 			break;
 		default:
+			url = poll_url(call);
 			break;
 	}
 	if (url == NULL)
@@ -388,7 +405,7 @@ static void
 note_moved(KindCall *call, const KindResponse *response, const cJSON *body, KindVerdict *verdict)
 {
 	const cJSON *poll = kind_member(call->spec, "poll");
-	const char *current = kind_state_string(call, "poll_url");
+	const char *current = poll_url(call);
 	const char *problem;
 	char	   *url;
 
@@ -407,7 +424,7 @@ look_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 	bool		answered = status > 0 && response->transport_error == NULL;
 	bool		fails = answered && has_status(kind_member(poll, "failed_status"), status);
 	bool		moved = answered && status >= 300 && status <= 399 && kind_member(call->spec, "result") != NULL;
-	const char *asked = kind_state_string(call, "poll_url");
+	const char *asked = poll_url(call);
 	const char *said;
 	char	   *error;
 	cJSON	   *body;
