@@ -343,7 +343,7 @@ def ledger(c):
     check("wait gives up", c.control("GET", "wait?operation=adf.createRun&timeout_ms=50") == [])
     check("no secrets", "weir-secret" not in json.dumps(c.control("GET", "ledger")))
     c.control("POST", "reset")
-    check("reset", c.control("GET", "ledger") == [] and c.control("GET", "runs") == {"adf": [], "databricks": []}
+    check("reset", c.control("GET", "ledger") == [] and c.control("GET", "runs") == {"adf": [], "databricks": [], "fabric": []}
           and c.control("GET", "lake")["files"] == [])
 
 
