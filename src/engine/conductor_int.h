@@ -189,7 +189,7 @@ extern void flights_act(Conductor *c);	/* outside; opens a short one if needed *
 /* listening.c: attempts that wait at a place they share */
 extern void listening_share(Conductor *c, Flight *flight);
 extern void listening_fill(Conductor *c, Flight *flight, KindCall *call, Flight ***flights);
-extern void listening_deliver(Conductor *c, const KindVerdict *verdict, Flight *const *flights, int n);
+extern void listening_deliver(Conductor *c, KindVerdict *verdict, Flight *const *flights, int n);
 extern void listening_once(Flight *flight, const KindVerdict *verdict);	/* inside a transaction */
 
 /* uncertain.c: nobody knows whether the engine began an attempt */

@@ -91,7 +91,7 @@ listening_fill(Conductor *c, Flight *flight, KindCall *call, Flight ***flights)
 
 /* What a verdict has for others becomes their verdicts. */
 void
-listening_deliver(Conductor *c, const KindVerdict *verdict, Flight *const *flights, int n)
+listening_deliver(Conductor *c, KindVerdict *verdict, Flight *const *flights, int n)
 {
 	const cJSON *item;
 
@@ -102,6 +102,8 @@ listening_deliver(Conductor *c, const KindVerdict *verdict, Flight *const *fligh
 		if (i >= 0 && i < n && flights[i]->verdict == NULL && flights[i]->transfer == NULL)
 			flight_deliver(c, flights[i], cJSON_GetObjectItemCaseSensitive(item, "callback"));
 	}
+	cJSON_Delete(verdict->deliveries);
+	verdict->deliveries = NULL;
 }
 
 /*

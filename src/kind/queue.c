@@ -163,27 +163,43 @@ read_entity(const char *p, StrBuf *buf)
 static char *
 element(const char *start, const char *end, const char *name)
 {
-	char	   *open = mem_printf("<%s>", name);
-	const char *p = strstr(start, open);
+	size_t		len = strlen(name);
+	const char *p = start;
 	StrBuf		buf;
 
-	if (p == NULL || p >= end)
-		return NULL;
-	strbuf_init(&buf);
-	for (p += strlen(open); p < end && *p != '<';)
+	do
 	{
-		if (buf.len > MAX_TEXT)
+		p = strchr(p + 1, '<');
+		if (p == NULL || p >= end)
 			return NULL;
+	} while (strncmp(p + 1, name, len) != 0 || p[len + 1] != '>');
+	strbuf_init(&buf);
+	for (p += len + 2; p != NULL && p < end && *p != '<' && buf.len <= MAX_TEXT;)
+	{
 		if (*p == '&')
-		{
 			p = read_entity(p, &buf);
-			if (p == NULL)
-				return NULL;
-		}
 		else
 			strbuf_addchar(&buf, *p++);
 	}
-	return strncmp(p, "</", 2) == 0 && strncmp(p + 2, name, strlen(name)) == 0 ? buf.data : NULL;
+	if (p != NULL && strncmp(p, "</", 2) == 0 && strncmp(p + 2, name, len) == 0)
+		return buf.data;
+	strbuf_free(&buf);
+	return NULL;
+}
+
+/* The attempt may wait for days: nothing of a look may stay behind */
+void
+queue_free(QueueMessage *messages, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (messages[i].id)
+			mem_free(messages[i].id);
+		if (messages[i].receipt)
+			mem_free(messages[i].receipt);
+		if (messages[i].text)
+			mem_free(messages[i].text);
+	}
 }
 
 int
@@ -204,18 +220,26 @@ queue_read(const KindResponse *response, QueueMessage messages[QUEUE_MAX_MESSAGE
 		char	   *count;
 
 		if (end == NULL)
+		{
+			queue_free(messages, n);
 			return -1;
+		}
 		message->id = element(p, end, "MessageId");
 		message->receipt = element(p, end, "PopReceipt");
 		message->text = element(p, end, "MessageText");
 		count = element(p, end, "DequeueCount");
 		message->dequeued = count ? atol(count) : 1;
+		if (count)
+			mem_free(count);
+		n++;
 		if (message->text == NULL && strstr(p, "<MessageText />") != NULL)
 			message->text = mem_strdup("");
 		if (message->id == NULL || message->receipt == NULL || message->text == NULL ||
 			strlen(message->id) > 200 || strlen(message->receipt) > 1000)
+		{
+			queue_free(messages, n);
 			return -1;
-		n++;
+		}
 		p = end;
 	}
 	return n;
@@ -238,7 +262,10 @@ base64_decode(const char *text, size_t *len)
 		if (strchr(" \t\r\n", *text) != NULL)
 			continue;
 		if (at == NULL)
+		{
+			strbuf_free(&buf);
 			return NULL;
+		}
 		bits = bits << 6 | (uint32) (at - alphabet);
 		if (++n % 4 == 0)
 		{
@@ -249,7 +276,10 @@ base64_decode(const char *text, size_t *len)
 		}
 	}
 	if (n % 4 == 1 || strspn(text, "= \t\r\n") != strlen(text))
+	{
+		strbuf_free(&buf);
 		return NULL;
+	}
 	if (n % 4 == 2)
 		strbuf_addchar(&buf, (char) (bits >> 4));
 	if (n % 4 == 3)
@@ -268,6 +298,8 @@ parse(const char *text, size_t len)
 	char	   *error;
 	cJSON	   *tree = kind_parse_body(&response, &error);
 
+	if (error)
+		mem_free(error);
 	if (cJSON_IsObject(tree) || cJSON_IsArray(tree))
 		return tree;
 	cJSON_Delete(tree);
@@ -284,5 +316,9 @@ queue_payload(const char *text)
 	if (tree != NULL)
 		return tree;
 	decoded = base64_decode(text, &len);
-	return decoded != NULL && len > 0 ? parse(decoded, len) : NULL;
+	if (decoded == NULL)
+		return NULL;
+	tree = len > 0 ? parse(decoded, len) : NULL;
+	mem_free(decoded);
+	return tree;
 }

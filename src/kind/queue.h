@@ -35,6 +35,7 @@ extern bool webhook_check_spec(const cJSON *spec, KindProblem *problem);
 
 /* Messages of an answer to queue_get; -1 if it is none */
 extern int	queue_read(const KindResponse *response, QueueMessage messages[QUEUE_MAX_MESSAGES]);
+extern void queue_free(QueueMessage *messages, int n);	/* what queue_read gave */
 /* JSON as it is, or in base64; NULL if it is neither */
 extern cJSON *queue_payload(const char *text);
 

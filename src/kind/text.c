@@ -149,6 +149,8 @@ kind_parse_body(const KindResponse *response, char **error)
 		return value;
 	mended = mend_json(text, len);
 	value = json_parse(mended, strlen(mended), KIND_MAX_BODY, &ignored);
+	if (ignored != NULL)
+		mem_free(ignored);
 	mem_free(mended);
 	return value;
 }

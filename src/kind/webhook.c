@@ -148,6 +148,7 @@ event_fits(const cJSON *wanted, const cJSON *event)
 	char	   *its_container = NULL;
 	const char *path = NULL;
 	size_t		len;
+	bool		fits;
 
 	if (type == NULL || strcmp(type, wanted_type) != 0 || (strcmp(type, BLOB_CREATED) == 0 && !is_whole(event)))
 		return false;
@@ -156,9 +157,11 @@ event_fits(const cJSON *wanted, const cJSON *event)
 	if (!subject_parts(event, &its_container, &path))
 		return false;
 	len = strlen(path);
-	return (container == NULL || strcmp(container, its_container) == 0) &&
+	fits = (container == NULL || strcmp(container, its_container) == 0) &&
 		(prefix == NULL || strncmp(path, prefix, strlen(prefix)) == 0) &&
 		(suffix == NULL || (strlen(suffix) <= len && strcmp(path + len - strlen(suffix), suffix) == 0));
+	mem_free(its_container);
+	return fits;
 }
 
 /* Is this the event the attempt waits for? */
@@ -388,6 +391,7 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 	kind_continue(verdict, KIND_STEP_POLL, rounds > 0 ? 0 : every_ms(call));
 	for (int i = 0; i < n; i++)
 		have_one |= read_message(call, &messages[i], have_one, verdict);
+	queue_free(messages, n);
 	/* what is to be thrown away goes first */
 	if (!have_one && kind_member(call->scratch, "discard") != NULL)
 		kind_continue(verdict, KIND_STEP_POLL, 0);
