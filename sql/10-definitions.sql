@@ -46,7 +46,7 @@ CREATE TABLE weir.connection (
 );
 COMMENT ON TABLE weir.connection IS 'Where something is and how to sign in; never holds a secret itself';
 COMMENT ON COLUMN weir.connection.name IS 'Name by which tasks refer to the connection';
-COMMENT ON COLUMN weir.connection.kind IS 'adf, databricks, http or redis';
+COMMENT ON COLUMN weir.connection.kind IS 'adf, databricks, fabric, http, keyvault or redis';
 COMMENT ON COLUMN weir.connection.base_url IS 'Address including a path prefix, without a trailing slash';
 COMMENT ON COLUMN weir.connection.auth IS 'How to sign in: type and, for values that must stay secret, names of secrets';
 COMMENT ON COLUMN weir.connection.options IS 'Settings of the kind, such as subscription_id, resource_group and factory';
@@ -206,7 +206,7 @@ COMMENT ON COLUMN weir.task.pipeline_id IS 'The pipeline';
 COMMENT ON COLUMN weir.task.version IS 'The version';
 COMMENT ON COLUMN weir.task.task_no IS '1, 2, 3, ... in the order of the definition';
 COMMENT ON COLUMN weir.task.name IS 'Name, unique in the version; with parent_no: that of the for_each followed by []';
-COMMENT ON COLUMN weir.task.kind IS 'sql, http, adf_pipeline, databricks_jar, databricks_job, databricks_notebook, databricks_pipeline, databricks_python, databricks_serving, databricks_sql, databricks_sql_file, redis_publish, for_each, if, switch, wait, pipeline, noop';
+COMMENT ON COLUMN weir.task.kind IS 'sql, http, adf_pipeline, databricks_jar, databricks_job, databricks_notebook, databricks_pipeline, databricks_python, databricks_serving, databricks_sql, databricks_sql_file, fabric_item, redis_publish, for_each, if, switch, wait, webhook, pipeline, noop';
 COMMENT ON COLUMN weir.task.connection_name IS 'Connection it uses, for kinds that need one';
 COMMENT ON COLUMN weir.task.phase IS 'land, transform or publish; decides between R and D';
 COMMENT ON COLUMN weir.task.spec IS 'What to do, in the terms of the kind; strings may hold {{references}}';

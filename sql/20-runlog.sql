@@ -232,6 +232,8 @@ CREATE INDEX attempt_by_connection ON weir.attempt (rated_connection, intended_a
 CREATE INDEX attempt_by_run ON weir.attempt (run_id);
 CREATE INDEX attempt_by_signal ON weir.attempt ((kind_state->>'signal'), run_id)
 	WHERE status IN ('intended', 'started') AND kind_state->>'signal' IS NOT NULL;
+CREATE INDEX attempt_by_callback ON weir.attempt ((kind_state #>> '{callback,key}'))
+	WHERE kind_state #>> '{callback,key}' IS NOT NULL;
 CREATE INDEX attempt_by_time ON weir.attempt (intended_at);
 COMMENT ON TABLE weir.attempt IS 'One try of a task run; written and committed before anything is sent';
 COMMENT ON COLUMN weir.attempt.task_run_id IS 'The task run';

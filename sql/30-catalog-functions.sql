@@ -13,7 +13,7 @@ COMMENT ON FUNCTION weir.drop_secret(text) IS 'Drop a secret that no connection 
 
 CREATE FUNCTION weir.create_connection(name text, kind text, base_url text DEFAULT NULL, auth jsonb DEFAULT '{}', options jsonb DEFAULT '{}', description text DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'weir_create_connection' LANGUAGE C;
-COMMENT ON FUNCTION weir.create_connection(text, text, text, jsonb, jsonb, text) IS 'Define a connection of kind adf, databricks, http or redis';
+COMMENT ON FUNCTION weir.create_connection(text, text, text, jsonb, jsonb, text) IS 'Define a connection of kind adf, databricks, fabric, http, keyvault or redis';
 CREATE FUNCTION weir.alter_connection(name text, base_url text DEFAULT NULL, auth jsonb DEFAULT NULL, options jsonb DEFAULT NULL, description text DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'weir_alter_connection' LANGUAGE C;
 COMMENT ON FUNCTION weir.alter_connection(text, text, jsonb, jsonb, text) IS 'Change a connection; null leaves as it is';

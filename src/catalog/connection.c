@@ -40,6 +40,7 @@ PG_FUNCTION_INFO_V1(weir_drop_connection);
 #define MAX_URL		8192
 
 #define ADF_BASE_URL "https://management.azure.com"
+#define FABRIC_BASE_URL "https://api.fabric.microsoft.com/v1"
 
 /* Whoever alters one keeps definitions from using it meanwhile. */
 static const NamedKind connection_kind = {
@@ -47,7 +48,7 @@ static const NamedKind connection_kind = {
 	.owner_for_alter = "SELECT owner FROM weir.connection WHERE name = $1 FOR UPDATE",
 	.owner_for_drop = "SELECT owner FROM weir.connection WHERE name = $1 FOR UPDATE",
 	.users = "SELECT string_agg(DISTINCT u.what, ', ' ORDER BY u.what) FROM ("
-	NAMED_TASK_USERS("t.connection_name = $1")
+	NAMED_TASK_USERS("$1 IN (t.connection_name, t.spec #>> '{request,connection}')")
 	"UNION ALL SELECT 'connection ' || quote_ident(c.name) FROM weir.connection c "
 	"WHERE jsonb_path_exists(c.auth, '$.* ? (@ starts with $vault)', jsonb_build_object('vault', 'keyvault:' || $1 || '/')) "
 	"UNION ALL SELECT 'secret ' || quote_ident(s.name) FROM weir.secret s "
@@ -168,6 +169,8 @@ check_base_url(const char *kind, const char *base_url)
 
 	if (base_url == NULL && strcmp(kind, "adf") == 0)
 		base_url = ADF_BASE_URL;
+	if (base_url == NULL && strcmp(kind, "fabric") == 0)
+		base_url = FABRIC_BASE_URL;
 	if (base_url == NULL || base_url[0] == '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

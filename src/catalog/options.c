@@ -62,6 +62,11 @@ static const OptionRule rules[] = {
 	{"keyvault", "retry", OPTION_RETRY, false},
 	{"keyvault", "max_concurrency", OPTION_LIMIT, false},
 	{"keyvault", "max_starts_per_minute", OPTION_LIMIT, false},
+	{"fabric", "workspace_id", OPTION_SEGMENT, false},
+	{"fabric", "settle_seconds", OPTION_SECONDS, false},
+	{"fabric", "retry", OPTION_RETRY, false},
+	{"fabric", "max_concurrency", OPTION_LIMIT, false},
+	{"fabric", "max_starts_per_minute", OPTION_LIMIT, false},
 	{"http", "default_headers", OPTION_HEADERS, false},
 	{"http", "idempotent", OPTION_BOOLEAN, false},
 	{"http", "retry", OPTION_RETRY, false},
@@ -76,7 +81,7 @@ static const OptionRule rules[] = {
 	{"redis", "max_starts_per_minute", OPTION_LIMIT, false},
 };
 
-static const char *const kinds[] = {"adf", "databricks", "http", "keyvault", "redis"};
+static const char *const kinds[] = {"adf", "databricks", "fabric", "http", "keyvault", "redis"};
 
 noreturn_compat static void
 option_error(const char *key, const char *message, const char *hint)
@@ -222,7 +227,7 @@ options_check(const char *kind, const cJSON *options)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown kind of connection \"%s\"", catalog_clip(kind)),
-				 errhint("Kinds are adf, databricks, http, keyvault and redis.%s%s", near ? " " : "", near ? near : "")));
+				 errhint("Kinds are adf, databricks, fabric, http, keyvault and redis.%s%s", near ? " " : "", near ? near : "")));
 	}
 	if (!cJSON_IsObject(options))
 		option_error(NULL, "they must be a JSON object", NULL);

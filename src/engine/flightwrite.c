@@ -115,6 +115,7 @@ write_continue(Flight *flight)
 {
 	KindVerdict *verdict = flight->verdict;
 
+	listening_once(flight, verdict);
 	write_progress(flight);
 	if (verdict->next_step == flight->step)
 		flight->step_tries++;

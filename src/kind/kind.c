@@ -31,6 +31,7 @@ static const TaskKind *const kinds[] = {
 	&kind_databricks_serving,
 	&kind_databricks_sql,
 	&kind_databricks_sql_file,
+	&kind_fabric_item,
 	&kind_for_each,
 	&kind_http,
 	&kind_if,
@@ -40,6 +41,7 @@ static const TaskKind *const kinds[] = {
 	&kind_sql,
 	&kind_switch,
 	&kind_wait,
+	&kind_webhook,
 };
 
 static const char *const step_names[] = {
@@ -66,7 +68,8 @@ const char *
 kind_names(void)
 {
 	return "adf_pipeline, databricks_jar, databricks_job, databricks_notebook, databricks_pipeline, databricks_python, "
-		"databricks_serving, databricks_sql, databricks_sql_file, for_each, http, if, noop, pipeline, redis_publish, sql, switch, wait";
+		"databricks_serving, databricks_sql, databricks_sql_file, fabric_item, for_each, http, if, noop, pipeline, redis_publish, sql, "
+		"switch, wait, webhook";
 }
 
 const char *

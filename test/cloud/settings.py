@@ -21,6 +21,10 @@ class Settings:
         self.page_size = 100                # queryPipelineRuns, queryActivityruns, query history, events
         self.chunk_rows = 100               # of the result of a SQL statement
         self.history_delay_ms = 300         # scaled; how late the query history shows a statement
+        self.fabric_retry_after = 1         # seconds, not scaled
+        self.fabric_location = "id"         # id, none or header: how a start names its instance
+        self.queue_auth = "none"            # or bearer
+        self.job_retry_after = 0            # seconds, not scaled; 0: none is said
         self.clients = {"weir-client": "weir-secret"}
         self.pats = {"dapi-local"}
         # Entra ID
@@ -46,18 +50,23 @@ class Settings:
     def change(self, wanted):
         """Apply a configuration object; ValueError (and no change) when it is wrong."""
         unknown = set(wanted) - {"speed", "database", "token_lifetime", "consistency_delay_ms",
-                                 "page_size", "chunk_rows", "history_delay_ms", "clients", "revoke_tokens", *PLAIN, *SETS}
+                                 "page_size", "chunk_rows", "history_delay_ms", "clients", "revoke_tokens", "fabric_retry_after",
+                                 "fabric_location", "queue_auth", "job_retry_after", *PLAIN, *SETS}
         if unknown:
             raise ValueError(f"unknown setting {sorted(unknown)[0]!r}")
         for name, least in (("speed", 1e-6), ("token_lifetime", 0),
                             ("consistency_delay_ms", 0), ("page_size", 1), ("chunk_rows", 1),
-                            ("history_delay_ms", 0)):
+                            ("history_delay_ms", 0), ("fabric_retry_after", 0), ("job_retry_after", 0)):
             value = wanted.get(name, least)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
                 raise ValueError(f"{name} must be a number, at least {least}")
         if not isinstance(wanted.get("clients", {}), dict) or not isinstance(wanted.get("pats", []), list):
             raise ValueError("clients is an object of id and secret, pats a list")
-        for name in ("speed", "database", "token_lifetime", "consistency_delay_ms", "history_delay_ms"):
+        for name, words in (("fabric_location", ("id", "none", "header")), ("queue_auth", ("none", "bearer"))):
+            if wanted.get(name, words[0]) not in words:
+                raise ValueError(f"{name} must be one of {', '.join(words)}")
+        for name in ("speed", "database", "token_lifetime", "consistency_delay_ms", "history_delay_ms", "fabric_retry_after",
+                     "fabric_location", "queue_auth", "job_retry_after"):
             if name in wanted:
                 setattr(self, name, wanted[name])
         for name in ("page_size", "chunk_rows"):

@@ -94,6 +94,7 @@ main(int argc, char **argv)
 		{"retry", test_retry},
 		{"retryon", test_retryon},
 		{"json", test_json},
+		{"jsonpath", test_jsonpath},
 		{"reference", test_reference},
 		{"render", test_render},
 		{"sqltext", test_sqltext},

@@ -56,6 +56,7 @@ extern void test_restart(void);
 extern void test_retry(void);
 extern void test_retryon(void);
 extern void test_json(void);
+extern void test_jsonpath(void);
 extern void test_reference(void);
 extern void test_render(void);
 extern void test_sqltext(void);

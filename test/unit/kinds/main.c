@@ -20,6 +20,9 @@ main(void)
 		{"adf", test_adf},
 		{"databricks", test_databricks},
 		{"dbx kinds", test_databricks_kinds},
+		{"follow", test_follow},
+		{"fabric", test_fabric},
+		{"webhook", test_webhook},
 		{"hostile", test_hostile},
 		{"probe", test_probe},
 	};
