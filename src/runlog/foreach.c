@@ -267,14 +267,19 @@ finish(Datum task_run_ids)
 }
 
 void
-foreach_expand(int64 run_id, int64 task_run_id, const char *items)
+foreach_expand(int64 task_run_id, const char *items)
 {
-	Datum		id = Int64GetDatum(task_run_id);
-
 	if (foreach_has_items(task_run_id))
 		repeat_items(task_run_id);
 	else
 		insert_items(task_run_id, items);
+}
+
+void
+foreach_expanded(int64 run_id, int64 task_run_id)
+{
+	Datum		id = Int64GetDatum(task_run_id);
+
 	if (has_failed_fast(run_id))
 		advance_fail_fast(run_id);
 	finish(weir_array(INT8OID, &id, 1));

@@ -285,12 +285,12 @@ sub random_pool
 sub random_task
 {
 	my ($no, $landing, $before, $callable) = @_;
-	my @callers = @$callable ? (pipeline => 2.5) : ();
+	my @callers = @$callable ? (pipeline => 5) : ();
 	my %known = (
 		name => "t$no",
 		no => $no,
 		kind => weighted(noop => 4, sql => 6, http => 3, adf_pipeline => 2, databricks_job => 2, if => 1, switch => 1,
-			wait => 2.5, for_each => 2.5, @callers),
+			wait => 4, for_each => 4, @callers),
 		phase => $no <= $landing ? 'land' : one_of('transform', 'publish'),
 		run_if => chance(0.65) ? 'all_success'
 		: one_of(qw(all_done none_failed at_least_one_success at_least_one_failed all_failed always)),

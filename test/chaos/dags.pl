@@ -101,8 +101,9 @@ sub start_of_run
 sub about_a_run
 {
 	my ($after, $pipelines) = @_;
-	my $k = int(rand(8));
-	my $run = "(SELECT run_id FROM weir.run WHERE run_id > $after ORDER BY run_id OFFSET $k LIMIT 1)";
+	my $k = int(rand(1000));
+	my $run = "(SELECT run_id FROM (SELECT run_id, row_number() OVER (ORDER BY run_id) AS i, count(*) OVER () AS n "
+	  . "FROM weir.run WHERE run_id > $after) r WHERE i = $k % n + 1)";
 	my $task = one_of(@{ one_of(@$pipelines)->{tasks} })->{name};
 
 	return weighted(
@@ -275,11 +276,11 @@ sub cycle
 	push @pipelines, random_pipeline("${name}_" . (@pipelines + 1), @pipelines) foreach 1 .. weighted(1 => 2, 2 => 2, 3 => 2);
 	my $violence = choose_violence();
 	my @first = map { start_of_run(one_of(@pipelines)) } 1 .. weighted(1 => 1, 2 => 2, 4 => 2, 8 => 1);
-	my @later = map { [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', about_a_run($after, \@pipelines) ] } 1 .. int(rand(4));
+	my @later = map { [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', about_a_run($after, \@pipelines) ] } 1 .. int(rand(5));
 	push @later, [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', split /\n/, start_of_run($pipelines[0]) ] if chance(0.3);
 	@later = grep { "@$_" !~ /gset|SAVEPOINT|PREPARE/ } @later;	# one statement for each -c
-	my $again = chance(0.35) ? choose_violence() : undef;
-	my @again = map { [ about_a_run($after, \@pipelines) ] } 1 .. 3;
+	my $again = chance(0.5) ? choose_violence() : undef;
+	my @again = map { [ about_a_run($after, \@pipelines) ] } 1 .. 4;
 
 	$again = 'nothing' if $again && $again eq 'promote';
 	prepare_standby() if $violence eq 'promote';

@@ -245,7 +245,7 @@ CREATE FUNCTION public.facts(after bigint) RETURNS jsonb LANGUAGE sql STABLE AS 
 		'requests', (SELECT count(*) FROM weir.request),
 		'attempts', (SELECT coalesce(jsonb_agg(jsonb_build_array(a.run_id, t.task_name, a.attempt_no, t.kind, a.status, a.token,
 			a.kind_state->>'mode', a.external_run_id, a.error_code, a.kind_state->'run_id', extract(epoch FROM a.ended_at) * 1000,
-			extract(epoch FROM a.intended_at) * 1000, a.kind_state->'due_ms', a.request)), '[]')
+			extract(epoch FROM a.intended_at) * 1000, a.kind_state->'due_ms', a.request) ORDER BY a.task_run_id, a.attempt_no), '[]')
 			FROM weir.attempt a JOIN weir.task_run t USING (task_run_id) WHERE a.run_id > after),
 		'effects', (SELECT coalesce(jsonb_agg(jsonb_build_array(run_id, task, attempt_no)), '[]') FROM public.effect WHERE run_id > after),
 		'tasks', (SELECT coalesce(jsonb_agg(jsonb_build_array(t.run_id, public.place(t.task_no, t.parent_task_run_id), t.item_no, t.task_name, t.status)), '[]')
