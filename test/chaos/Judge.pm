@@ -216,7 +216,8 @@ sub apply_task
 	$task->{branch} = $event->{more}{branch} if defined $event->{more}{branch};
 	$run->{decides}{ $event->{xid} } = 1 if $new ne 'running';
 	push @{ $run->{left}{ $event->{xid} } }, $event if $old eq 'running' || $new eq 'running';
-	$task->{tries} = 0 if $is_final{$old};
+	$task->{tries} = $task->{started} = 0 if $is_final{$old};
+	$task->{started} = 1 if $new eq 'running';
 	$run->{failures}++ if $is_bad{$new};
 	$self->judge_late($run, $event, delete $task->{late}) if $task->{late};
 	$self->take_slots($run, $event, $new eq 'running' ? 1 : -1) if $old eq 'running' || $new eq 'running';
@@ -491,11 +492,11 @@ sub judge_commit
 
 	return if $run->{status} eq 'queued' || !%{ $run->{tasks} };	# did not start
 	return unless $run->{decides}{$xid};	# what only starts tasks may be in the middle of another
-	my $fast = $failure && $run->{definition}{on_failure} eq 'fail_fast';
+	my $fast = $run->{definition}{on_failure} eq 'fail_fast' && $run->{failures} ? $failure ? 'all' : 'new' : '';
 	my @live = grep { !$is_final{ $run->{tasks}{ $_->{no} }{status} // '' } } @{ $run->{definition}{tasks} };
 	foreach my $known (grep { $_->{kind} eq 'for_each' && $run->{tasks}{ $_->{no} } } @{ $run->{definition}{tasks} })
 	{
-		$self->judge_items($run, $known, $fast && !reacts($known), $name, $xid);
+		$self->judge_items($run, $known, reacts($known) ? '' : $fast, $name, $xid);
 	}
 	if ($is_final{ $run->{status} })
 	{
@@ -517,7 +518,7 @@ sub judge_commit
 		$self->wrong("$name: $known->{name} is $status, but the run is cancelling") if $run->{status} eq 'cancelling';
 		$self->wrong("$name: $known->{name} waits, but is to be " . decision($run, $known))
 		  if $status eq 'waiting' && defined decision($run, $known);
-		next unless $fast && !reacts($known);
+		next if reacts($known) || !$fast || ($fast eq 'new' && $task->{started});
 		$task->{late} = { xid => $xid, text => "$name: $known->{name} is $status after a failure that ends the run" };
 	}
 	return;
