@@ -89,7 +89,8 @@ sub moves_pipeline { my ($event) = @_; return $event->{what} eq 'state' || ($eve
 sub play
 {
 	my ($self) = @_;
-	my (@statements, %last);
+	my @statements;
+	my $last = $self->{last} = {};	# statement of a transaction about a run or pipeline
 
 	foreach my $row (@{ $self->{facts}{journal} })
 	{
@@ -97,13 +98,14 @@ sub play
 		@event{qw(no xid what run_id task_no item_no attempt_no old new more)} = @$row;
 		push @statements, [] unless @statements && $statements[-1][0]{no} == $event{no};
 		push @{ $statements[-1] }, \%event;
-		$last{"$event{xid} $event{run_id}"} = $event{no} if defined $event{run_id};
-		$last{"$event{xid} $event{more}{pipeline}"} = $event{no} if moves_pipeline(\%event);
+		$last->{"$event{xid} $event{run_id}"} = $event{no} if defined $event{run_id};
+		$last->{"$event{xid} $event{more}{pipeline}"} = $event{no} if moves_pipeline(\%event);
 	}
 	foreach my $statement (@statements)
 	{
 		my %runs;
 
+		$self->{now} = $statement->[0]{no};
 		$self->apply($_) foreach @$statement;
 		foreach my $event (@$statement)
 		{
@@ -116,11 +118,11 @@ sub play
 		$self->judge_limits($statement);
 		foreach my $id (sort keys %runs)
 		{
-			$self->judge_commit($id, $runs{$id}) if $last{"$runs{$id} $id"} == $statement->[0]{no};
+			$self->judge_commit($id, $runs{$id}) if $last->{"$runs{$id} $id"} == $statement->[0]{no};
 		}
 		foreach my $event (grep { moves_pipeline($_) } @$statement)
 		{
-			$self->judge_state($event) if $last{"$event->{xid} $event->{more}{pipeline}"} == $event->{no};
+			$self->judge_state($event) if $last->{"$event->{xid} $event->{more}{pipeline}"} == $event->{no};
 		}
 	}
 	return;
@@ -177,10 +179,11 @@ sub apply
 	my $run = $self->run_of($event->{run_id});
 	my $name = $event->{name} = "$what of run $event->{run_id}" . ($what eq 'run' ? '' : ' ' . place_of($event));
 
-	$self->wrong("$name: $old became $new") unless $what eq 'answer' || among($new, $legal{$what}{$old} // '');
+	$self->wrong("$name: $old became $new") unless among($what, 'answer moved') || among($new, $legal{$what}{$old} // '');
 	if ($what eq 'run') { $self->apply_run($run, $event); }
 	elsif ($what eq 'task') { $self->apply_task($run, $event); }
 	elsif ($what eq 'answer') { $self->apply_answer($run, $event); }
+	elsif ($what eq 'moved') { $self->wrong("$name: the moment it waits for moved"); }
 	else { $self->apply_attempt($run, $event); }
 	return;
 }
@@ -217,7 +220,7 @@ sub apply_task
 	$run->{decides}{ $event->{xid} } = 1 if $new ne 'running';
 	push @{ $run->{left}{ $event->{xid} } }, $event if $old eq 'running' || $new eq 'running';
 	$task->{tries} = $task->{started} = 0 if $is_final{$old};
-	$task->{started} = 1 if $new eq 'running';
+	$task->{started} = $event->{xid} if $new eq 'running';
 	$run->{failures}++ if $is_bad{$new};
 	$self->judge_late($run, $event, delete $task->{late}) if $task->{late};
 	$self->take_slots($run, $event, $new eq 'running' ? 1 : -1) if $old eq 'running' || $new eq 'running';
@@ -512,7 +515,7 @@ sub judge_commit
 		if ($status eq 'running')
 		{
 			$self->wrong("$name: $known->{name} is running, but nothing of it is")
-			  unless ($task->{attempt} && !$is_final{ $task->{attempt}{status} }) || grep { !$is_final{ $_->{status} } } values %{ $task->{items} };
+			  unless $self->{last}{"$task->{started} $id"} > $self->{now} || ($task->{attempt} && !$is_final{ $task->{attempt}{status} }) || grep { !$is_final{ $_->{status} } } values %{ $task->{items} };
 			next;
 		}
 		$self->wrong("$name: $known->{name} is $status, but the run is cancelling") if $run->{status} eq 'cancelling';

@@ -97,14 +97,25 @@ sub start_of_run
 		  . "SELECT id FROM b \\gset\nINSERT INTO public.asked SELECT run_id, 'backfill' FROM weir.run WHERE backfill_id = :id" => 0.5);
 }
 
-# Something about a run that exists, whoever asked for it.
+# Something about a run that exists, whoever asked for it, or about what it
+# depends on: statements of one client, one after the other.
 sub about_a_run
 {
 	my ($after, $pipelines) = @_;
+	my @statements = one_statement($after, $pipelines);
+
+	return @statements unless chance(0.15);
+	return ('BEGIN', @statements, 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.4)) . ')', chance(0.6) ? 'COMMIT' : 'ROLLBACK');
+}
+
+sub one_statement
+{
+	my ($after, $pipelines) = @_;
+	my $pipeline = one_of(@$pipelines);
 	my $k = int(rand(1000));
 	my $run = "(SELECT run_id FROM (SELECT run_id, row_number() OVER (ORDER BY run_id) AS i, count(*) OVER () AS n "
 	  . "FROM weir.run WHERE run_id > $after) r WHERE i = $k % n + 1)";
-	my $task = one_of(@{ one_of(@$pipelines)->{tasks} })->{name};
+	my $task = one_of(@{ $pipeline->{tasks} })->{name};
 
 	return weighted(
 		"SELECT weir.cancel($run)" => 4,
@@ -116,7 +127,10 @@ sub about_a_run
 		"SELECT public.answer_all()" => 3,
 		"SELECT public.send('files', NULL)" => 1,
 		"SELECT public.send(one_of.name, $run) FROM (SELECT '" . one_of('files', 'of t1', 'of t2', 'of t3[1]') . "') AS one_of (name)" => 1,
-		"SELECT weir.alter_pool('chaos_four', " . one_of(3, 5) . ')' => 0.7);
+		"SELECT weir.alter_pool('chaos_four', " . one_of(3, 5) . ')' => 0.7,
+		"INSERT INTO public.asked VALUES (weir.trigger('$pipeline->{name}'), 'trigger')" => 1,
+		"SELECT weir.alter_pipeline('$pipeline->{name}', " . quoted($pipeline->{json}) . ')' => 0.7,
+		"SELECT weir.pause_pipeline('$pipeline->{name}')" => 0.7);
 }
 
 # --- the cloud --------------------------------------------------------------------

@@ -178,7 +178,12 @@ BEGIN
 		SELECT s, 'answer', n.run_id, public.place(t.task_no, t.parent_task_run_id), t.item_no, n.attempt_no,
 			jsonb_build_object('signal', n.kind_state->'received'->'payload'->'no', 'no', n.kind_state->'decision'->'comment', 'approved', n.kind_state->'decision'->'approved')
 		FROM new_rows n JOIN old_rows o USING (task_run_id, attempt_no) JOIN weir.task_run t USING (task_run_id)
-		WHERE n.kind_state->'received' IS DISTINCT FROM o.kind_state->'received' OR n.kind_state->'decision' IS DISTINCT FROM o.kind_state->'decision';
+		WHERE n.kind_state ?| '{received,decision}' AND (n.kind_state->'received' IS DISTINCT FROM o.kind_state->'received' OR n.kind_state->'decision' IS DISTINCT FROM o.kind_state->'decision');
+		-- A moment that was fixed and moves.
+		INSERT INTO public.journal (statement_no, what, run_id, task_no, item_no, attempt_no)
+		SELECT s, 'moved', n.run_id, public.place(t.task_no, t.parent_task_run_id), t.item_no, n.attempt_no
+		FROM new_rows n JOIN old_rows o USING (task_run_id, attempt_no) JOIN weir.task_run t USING (task_run_id)
+		WHERE n.kind_state->'due_ms' <> o.kind_state->'due_ms';
 	END IF;
 	RETURN NULL;
 END$$;
@@ -222,7 +227,8 @@ CREATE FUNCTION public.slots_agree() RETURNS boolean LANGUAGE sql VOLATILE AS $$
 		(SELECT count(*) AS n FROM pg_stat_activity WHERE backend_type = 'weir SQL worker') x WHERE component = 'sql_workers'
 $$;
 
--- Until it is quiet, or so many seconds have passed.  Whoever waits for an answer gets it.
+-- Until it is quiet, or so many seconds have passed.  Whoever waits for an answer gets it, and
+-- what is paused goes on.
 CREATE PROCEDURE public.wait_until_quiet(seconds integer) LANGUAGE plpgsql AS $$
 DECLARE
 	until timestamptz := clock_timestamp() + make_interval(secs => seconds);
@@ -230,6 +236,7 @@ BEGIN
 	LOOP
 		EXIT WHEN public.is_quiet() AND public.slots_agree() OR clock_timestamp() > until;
 		PERFORM public.answer_all();
+		PERFORM weir.resume_pipeline(name) FROM weir.pipeline WHERE is_paused;
 		COMMIT;
 		PERFORM pg_sleep(0.02);
 	END LOOP;
