@@ -177,6 +177,11 @@ sub apply
 		return;
 	}
 	my $run = $self->run_of($event->{run_id});
+	if ($what eq 'signal')
+	{
+		$run->{kept}{ $event->{more}{name} } = 1;
+		return;
+	}
 	my $name = $event->{name} = "$what of run $event->{run_id}" . ($what eq 'run' ? '' : ' ' . place_of($event));
 
 	$self->wrong("$name: $old became $new") unless among($what, 'answer moved') || among($new, $legal{$what}{$old} // '');
@@ -493,6 +498,7 @@ sub judge_commit
 	my $name = "run $id of $run->{pipeline} after transaction $xid";
 	my $failure = $self->judge_outcomes($run, $xid, $name);
 
+	$self->judge_kept($run, $_) foreach grep { !defined $_->{old} } @{ $run->{tried}{$xid} // [] };
 	return if $run->{status} eq 'queued' || !%{ $run->{tasks} };	# did not start
 	return unless $run->{decides}{$xid};	# what only starts tasks may be in the middle of another
 	my $fast = $run->{definition}{on_failure} eq 'fail_fast' && $run->{failures} ? $failure ? 'all' : 'new' : '';

@@ -200,12 +200,33 @@ sub judge_retry
 
 # --- answers ----------------------------------------------------------------------
 
+sub signal_of
+{
+	my ($run, $event) = @_;
+	my $outer = $run->{definition}{tasks}[ $event->{task_no} - 1 ]{name};
+	my $name = $event->{item_no} ? "$outer\[$event->{item_no}]" : $outer;
+
+	return known_of($run, $event)->{spec}{signal} =~ s/\{\{run\.id\}\}/$run->{id}/r =~ s/\{\{task\.name\}\}/$name/r;
+}
+
+# A wait that begins does not wait for a signal that its run has.
+sub judge_kept
+{
+	my ($self, $run, $event) = @_;
+	my $known = known_of($run, $event);
+
+	return unless $known->{kind} eq 'wait' && $known->{awaits} eq 'signal' && $run->{kept}{ signal_of($run, $event) };
+	$self->{seen}{'kept signals'}++;
+	$self->wrong("$event->{name}: it waits for a signal that the run has")
+	  unless task_of($run, $event->{task_no}, $event->{item_no})->{answer}{ $event->{attempt_no} };
+	return;
+}
+
 # What an attempt waited for came: once, and from somebody.
 sub apply_answer
 {
 	my ($self, $run, $event) = @_;
 	my $task = task_of($run, $event->{task_no}, $event->{item_no});
-	my $known = known_of($run, $event);
 	my $name = $event->{name};
 	my $signal = $event->{more}{signal};
 	my $no = $signal // $event->{more}{no};
@@ -216,9 +237,7 @@ sub apply_answer
 	$task->{answer}{ $event->{attempt_no} } = { no => $no, approved => $event->{more}{approved} };
 	return unless defined $signal;
 	my $sent = $self->{facts}{sent}{$signal};
-	my $outer = $run->{definition}{tasks}[ $event->{task_no} - 1 ]{name};
-	my $task_name = $event->{item_no} ? "$outer\[$event->{item_no}]" : $outer;
-	my $expected = $known->{spec}{signal} =~ s/\{\{run\.id\}\}/$run->{id}/r =~ s/\{\{task\.name\}\}/$task_name/r;
+	my $expected = signal_of($run, $event);
 	if (!$sent) { $self->wrong("$name: nobody sent signal $signal"); return; }
 	$self->wrong("$name: waits for \"$expected\" and got \"$sent->[0]\"") if $sent->[0] ne $expected;
 	$self->wrong("$name: got a signal of run $sent->[1]") if defined $sent->[1] && $sent->[1] != $run->{id};

@@ -203,6 +203,14 @@ END$$;
 CREATE TRIGGER note_update AFTER UPDATE ON weir.pipeline_state REFERENCING NEW TABLE AS new_rows
 	FOR EACH STATEMENT EXECUTE FUNCTION public.note_states();
 
+CREATE FUNCTION public.note_signals() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO public.journal (statement_no, what, run_id, more)
+	VALUES (nextval('public.statement_no'), 'signal', NEW.run_id, jsonb_build_object('name', NEW.name));
+	RETURN NULL;
+END$$;
+CREATE TRIGGER note_insert AFTER INSERT ON weir.run_signal FOR EACH ROW EXECUTE FUNCTION public.note_signals();
+
 CREATE FUNCTION public.note_pools() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO public.journal (statement_no, what, more)

@@ -204,6 +204,10 @@ $run = runs('fail_fast', 'failed', 'fail_fast');
 is(items($run), 'blocked: 3; failed: 1; succeeded: 1', 'no further item starts');
 is(task_value($run, 't', 'error_message'), '1 of 5 items failed; 3 of 5 items were not started; item 2: division by zero', 'and the task says so');
 
+define('handler', [ { name => 'bad', kind => 'sql', spec => { sql => 'SELECT 1 / 0' } },
+		for_each('t', [ 1, 0, 1 ], sql('SELECT 1 / {{item}}'), concurrency => 1, depends_on => [ { task => 'bad', condition => 'failed' } ]) ], on_failure => 'fail_fast');
+$run = runs('handler', 'failed', 'a list that is there for failures');
+is(items($run), 'failed: 1; succeeded: 2', 'is not stopped by one, nor by those of its items');
 define('mended', [ for_each('t', [ 1, 2 ], sql('SELECT {{item}}')), { name => 'bad', kind => 'sql', spec => { sql => 'SELECT 1 / 0' }, depends_on => ['t'] } ],
 	on_failure => 'fail_fast');
 $run = runs('mended', 'failed', 'a run fails after its list');
