@@ -155,9 +155,8 @@ CREATE TABLE weir.task_run (
 	ended_at		timestamptz,
 	UNIQUE (run_id, task_no, item_no)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
--- What could start, if its lane has room: however many wait in a lane without, they are not looked at.
-CREATE INDEX task_run_ready ON weir.task_run (lane, priority DESC, run_id, ready_at) WHERE status = 'ready' AND not_before IS NULL;
-CREATE INDEX task_run_retry ON weir.task_run (not_before) WHERE status = 'ready' AND not_before IS NOT NULL;
+-- Read whole when a conductor begins; from then on it knows what is ready.
+CREATE INDEX task_run_ready ON weir.task_run (task_run_id) WHERE status = 'ready';
 CREATE INDEX task_run_in_pool ON weir.task_run (pool) WHERE status = 'running' AND pool IS NOT NULL;
 CREATE INDEX task_run_deadline ON weir.task_run (deadline) WHERE status = 'ready' AND deadline IS NOT NULL;
 CREATE INDEX task_run_live ON weir.task_run (run_id) WHERE status IN ('waiting', 'ready', 'running');
