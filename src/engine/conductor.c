@@ -204,7 +204,7 @@ conductor_is_idle(Conductor *c)
 		return false;
 	hash_seq_init(&seq, c->flights);
 	while ((flight = hash_seq_search(&seq)) != NULL)
-		if (!waiting_is_open(flight))
+		if (!waiting_is_open(flight) && !uncertain_waits(flight))
 		{
 			hash_seq_term(&seq);
 			return false;

@@ -59,6 +59,7 @@ typedef struct Flight
 	int			step_tries;
 	bool		after_crash;
 	bool		starts_work;	/* the exchange under way may begin work */
+	char		on_uncertain;	/* uncertain_policy() */
 	bool		cancel_sent;
 	bool		signin_wait;	/* for a token that is being fetched */
 	int			signin_failures;
@@ -178,6 +179,14 @@ extern void flight_drop_verdict(Flight *flight);
 /* delay_ms -1: the polling pace */
 extern void flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_tries);
 extern void flights_act(Conductor *c);	/* outside; opens a short one if needed */
+
+/* uncertain.c: nobody knows whether the engine began an attempt */
+extern char uncertain_policy(const char *word); /* of on_uncertain, as a flight has it */
+extern void uncertain_consider(Flight *flight); /* its verdict is new */
+extern bool uncertain_waits(const Flight *flight);	/* until somebody says what happened */
+extern void uncertain_conclude(Conductor *c, Flight *flight);	/* if somebody has */
+extern void uncertain_end(Conductor *c, Flight *flight);
+extern bool uncertain_request(Conductor *c, int64 request_id, const char *action);	/* false: not its action */
 
 /* flightwrite.c: verdicts into the log, inside a transaction */
 extern void flights_write(Conductor *c);

@@ -126,6 +126,33 @@ find_connection(Conductor *c, const char *name)
 	return copy;
 }
 
+/*
+ * A run that somebody started in the engine by hand (weir.adopt): this
+ * attempt follows it.  Should it fail, the next attempt may resume it.
+ */
+static bool
+adopt(Flight *flight)
+{
+	static const Oid types[] = {INT8OID, INT4OID, TEXTOID};
+	const char *id = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(flight->reference, "adopt"));
+	Datum		values[3];
+
+	if (id == NULL)
+		return false;
+	flight->external_run_id = pstrdup(id);
+	flight->reference = NULL;
+	values[0] = Int64GetDatum(flight->task_run_id);
+	values[1] = Int32GetDatum(flight->attempt_no);
+	values[2] = CStringGetTextDatum(id);
+	weir_spi("UPDATE weir.attempt SET external_run_id = $3, status = 'started', started_at = clock_timestamp() "
+			 "WHERE task_run_id = $1 AND attempt_no = $2",
+			 3, types, values, NULL);
+	weir_spi("UPDATE weir.task_run SET external_run_id = $3, external_url = NULL, reference = jsonb_build_object('external_run_id', $3) "
+			 "WHERE task_run_id = $1 AND attempt_no = $2",
+			 3, types, values, NULL);
+	return true;
+}
+
 /* Spec rendered, connection read, first step chosen; all before the commit. */
 static void
 prepare_http(Conductor *c, Flight *flight)
@@ -163,8 +190,13 @@ prepare_http(Conductor *c, Flight *flight)
 			return;
 		}
 	}
-	flight_fill_call(flight, &call);
-	flight->step = flight->kind->first_step(&call);
+	if (adopt(flight))
+		flight->step = KIND_STEP_POLL;
+	else
+	{
+		flight_fill_call(flight, &call);
+		flight->step = flight->kind->first_step(&call);
+	}
 	flight->due_ms = now_ms();
 	MemoryContextSwitchTo(old);
 }
@@ -253,8 +285,9 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 				 "weir.installation i RETURNING task_run_id, attempt_no, run_id, token, deadline, task_deadline) "
 				 "SELECT a.task_run_id, a.attempt_no::bigint, a.run_id, t.kind, r.owner::oid::bigint, a.token, "
 				 "ceil(extract(epoch FROM a.deadline) * 1000)::bigint, ceil(extract(epoch FROM a.task_deadline) * 1000)::bigint, "
-				 "t.pool, t.pool_slots::bigint "
-				 "FROM a JOIN u t ON t.task_run_id = a.task_run_id JOIN weir.run r ON r.run_id = a.run_id ORDER BY a.task_run_id",
+				 "t.pool, t.pool_slots::bigint, d.on_uncertain "
+				 "FROM a JOIN u t ON t.task_run_id = a.task_run_id JOIN weir.run r ON r.run_id = a.run_id "
+				 "JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no ORDER BY a.task_run_id",
 				 2, types, values, NULL);
 	table = SPI_tuptable;
 	http = palloc(sizeof(Flight *) * Max(n, 1));
@@ -273,6 +306,7 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 		flight->deadline_ms = int64_column(table, i, 7, NEVER);
 		flight->task_deadline_ms = int64_column(table, i, 8, NEVER);
 		set_pool(flight, table, i, 9);
+		flight->on_uncertain = uncertain_policy(SPI_getvalue(table->vals[i], table->tupdesc, 11));
 		flight->intended_at_ms = flight->started_ms = now_ms();
 		flight->runs_sql = runs_sql(flight);
 		if (flight->kind == NULL)
@@ -379,7 +413,7 @@ dispatch_recover(Conductor *c)
 							 "ceil(extract(epoch FROM a.deadline) * 1000)::bigint, (extract(epoch FROM a.intended_at) * 1000)::bigint, "
 							 "a.request, a.kind_state, a.external_run_id, t.reference, d.connection_name, r.status, a.step, "
 							 "coalesce(r.cancel_reason = '" RUN_TIMEOUT_REASON "', false), ceil(extract(epoch FROM a.task_deadline) * 1000)::bigint, "
-							 "t.pool, t.pool_slots::bigint "
+							 "t.pool, t.pool_slots::bigint, d.on_uncertain "
 							 "FROM weir.attempt a JOIN weir.task_run t USING (task_run_id) JOIN weir.run r ON r.run_id = a.run_id "
 							 "JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no "
 							 "WHERE a.status IN ('intended', 'started') ORDER BY a.task_run_id",
@@ -400,6 +434,7 @@ dispatch_recover(Conductor *c)
 		flight->deadline_ms = int64_column(table, i, 7, NEVER);
 		flight->task_deadline_ms = int64_column(table, i, 17, NEVER);
 		set_pool(flight, table, i, 18);
+		flight->on_uncertain = uncertain_policy(SPI_getvalue(table->vals[i], table->tupdesc, 20));
 		flight->intended_at_ms = int64_column(table, i, 8, 0);
 		flight->started_ms = now_ms();
 		flight->slot = WEIR_MAX_SQL_SLOTS;	/* sqlpool_check() finds out */
@@ -436,8 +471,12 @@ dispatch_recover(Conductor *c)
 				if (!kind_step_parse(SPI_getvalue(table->vals[i], table->tupdesc, 15), &flight->step))
 					flight->step = KIND_STEP_START;
 				flight_fill_call(flight, &call);
-				flight->step = flight->kind->resume_step(&call);
-				flight->due_ms = now_ms();
+				if (!uncertain_waits(flight))
+				{
+					flight->step = flight->kind->resume_step(&call);
+					flight->due_ms = now_ms();
+				}
+				uncertain_conclude(c, flight);
 			}
 		}
 		MemoryContextSwitchTo(old);

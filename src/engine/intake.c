@@ -93,6 +93,8 @@ intake_requests(Conductor *c)
 
 		if (waiting_request(c, DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull)), action))
 			 ;					/* concerns attempts that wait, not the run */
+		else if (uncertain_request(c, DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull)), action))
+			 ;
 		else if (!outcome_lock_run(run_id, false) && pipeline_exists(run_id))
 		{
 			defer(c);

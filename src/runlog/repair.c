@@ -67,6 +67,12 @@ check_repairable(const RunFacts *run, bool any_end)
 					   "Enable it with weir.set_pipeline_enabled.");
 }
 
+void
+run_check_repairable(const RunFacts *run)
+{
+	check_repairable(run, false);
+}
+
 /* What landed in an earlier run cannot land again with the same row audit id. */
 static void
 refuse_reused(int64 run_id, Datum tasks)

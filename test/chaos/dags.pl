@@ -173,13 +173,19 @@ sub pids_of
 	return split /\n/, value("SELECT pid FROM pg_stat_activity WHERE backend_type = '$type' AND pid <> pg_backend_pid() ORDER BY pid");
 }
 
+# A process that had ended by itself, and was only not yet buried, is no crash:
+# the postmaster buries before it takes the next connection.
 sub crash
 {
 	my ($type) = @_;
 	my @pids = pids_of($type) or return 0;
+	my $pid = one_of(@pids);
 	my $log = log_now();
 
-	return 0 unless kill('KILL', one_of(@pids)) == 1;
+	return 0 unless kill('KILL', $pid) == 1;
+	while (kill(0, $pid)) { sleep(0.005); }
+	waitpid(client([ 'SELECT 1' ]), 0);
+	return 0 unless substr(PostgreSQL::Test::Utils::slurp_file($node->logfile), $log) =~ /\(PID $pid\) was terminated by signal 9/;
 	wait_for_restart($node, $log);
 	return 1;
 }
