@@ -39,6 +39,7 @@ extern void weir_require_operator_or_owner(Oid role, Oid owner, const char *what
 extern void weir_require_owner(Oid role, Oid owner, const char *what);	/* member of owner and weir_admin, or superuser */
 extern bool weir_is_admin(Oid role);
 extern bool weir_is_operator(Oid role);
+extern bool weir_is_reader(Oid role);	/* or more */
 
 /*
  * SPI in one line.  Arguments by type letter: see spi.c.  A plan is prepared

@@ -15,6 +15,11 @@
  * connected as the extension owner.
  */
 extern char *secret_value(const char *name, const char **error);
+/*
+ * The same, but a secret that is kept in a key vault is NULL and *reference
+ * (palloc'd), which only who can sign in there can follow.
+ */
+extern char *secret_lookup(const char *name, const char **reference, const char **error);
 extern void secret_define_gucs(void);
 
 typedef struct Connection

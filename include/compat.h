@@ -105,4 +105,36 @@
 	index_beginscan(heap, index, snapshot, nkeys, norderbys)
 #endif
 
+/* 16: what a statement updates left the range table; 18: and says what pruning left.  One table; include parser/parse_relation.h. */
+#if PG_VERSION_NUM >= 180000
+#define init_range_table_compat(estate, rte, updated) \
+	do { \
+		List	   *perms_ = NIL; \
+		addRTEPermissionInfo(&perms_, (rte))->updatedCols = (updated); \
+		ExecInitRangeTable((estate), list_make1(rte), perms_, bms_make_singleton(1)); \
+	} while (0)
+#elif PG_VERSION_NUM >= 160000
+#define init_range_table_compat(estate, rte, updated) \
+	do { \
+		List	   *perms_ = NIL; \
+		addRTEPermissionInfo(&perms_, (rte))->updatedCols = (updated); \
+		ExecInitRangeTable((estate), list_make1(rte), perms_); \
+	} while (0)
+#else
+#define init_range_table_compat(estate, rte, updated) \
+	do { \
+		(rte)->updatedCols = (updated); \
+		ExecInitRangeTable((estate), list_make1(rte)); \
+	} while (0)
+#endif
+
+/* 16: result relations are named.  Include executor/executor.h. */
+#if PG_VERSION_NUM >= 160000
+#define evalplanqual_init_compat(epq, estate, plan, marks, param, relations) \
+	EvalPlanQualInit(epq, estate, plan, marks, param, relations)
+#else
+#define evalplanqual_init_compat(epq, estate, plan, marks, param, relations) \
+	EvalPlanQualInit(epq, estate, plan, marks, param)
+#endif
+
 #endif							/* WEIR_COMPAT_H */

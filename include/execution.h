@@ -12,6 +12,8 @@
 #ifndef WEIR_EXECUTION_H
 #define WEIR_EXECUTION_H
 
+#include "storage/itemptr.h"
+
 #include "compat.h"
 
 #define EXECUTION_MAX_NAME		260		/* bytes: names of pipelines, triggers, activities, ... */
@@ -41,6 +43,8 @@ typedef struct Execution
 	char		state_next_load;	/* of the pipeline */
 	int64		state_last_run_id;	/* 0: none */
 	int64		state_last_success_id;	/* 0: none */
+	ItemPointerData place;		/* of its row and that of the state; invalid if not known */
+	ItemPointerData state_place;
 } Execution;
 
 /*
@@ -101,33 +105,6 @@ extern void execution_batch_close_stale(const Execution *batch, bool has_limit, 
 extern void execution_batch_children(const Execution *batch, RestartBatchEnd *end);
 extern bool execution_in_failed_batch(const Execution *child);
 extern void execution_batch_ended(const Execution *batch, bool succeeded);
-
-/*
- * A row of one of weir's tables by its index, without the executor: as of
- * now, or locked FOR UPDATE at its newest version until the transaction ends.
- * Close what was found.  Active snapshot not needed; ereports like a statement.
- */
-typedef struct ExecutionRow
-{
-	struct RelationData *rel;
-	struct TupleTableSlot *slot;
-} ExecutionRow;
-
-extern bool execution_row_find(const char *table, const char *index, int64 key, bool lock, ExecutionRow *row);
-extern bool execution_row_find_name(const char *table, const char *index, const char *name, ExecutionRow *row);
-extern void execution_row_close(ExecutionRow *row);
-/* All rows with the key, until visit() returns false. */
-extern void execution_rows_visit(const char *table, const char *index, int64 key,
-								 bool (*visit) (struct TupleTableSlot *slot, void *arg), void *arg);
-/* Columns by name; null is 0 or false.  _column: valid until the row is closed. */
-extern Datum execution_column(struct TupleTableSlot *slot, const char *column, bool *isnull);
-extern int64 execution_column_id(struct TupleTableSlot *slot, const char *column);
-extern Oid	execution_column_oid(struct TupleTableSlot *slot, const char *column);
-extern int32 execution_column_int4(struct TupleTableSlot *slot, const char *column);
-extern bool execution_column_bool(struct TupleTableSlot *slot, const char *column);
-extern char execution_column_letter(struct TupleTableSlot *slot, const char *column);
-extern RunStatus execution_column_status(struct TupleTableSlot *slot);	/* of a run */
-extern Oid	execution_relation(const char *name);	/* in schema weir */
 
 /* ereports unless it is land, transform or publish */
 extern void activity_check_phase(const char *phase);

@@ -28,6 +28,7 @@ typedef struct HttpOptions
 	int			connect_timeout_ms;
 	int			total_timeout_ms;	/* from the moment the request is started */
 	const char *ca_file;		/* NULL: system's */
+	bool		to_metadata_service;	/* the one address of urlpolicy_is_metadata_service() is allowed, and no other */
 } HttpOptions;
 
 typedef struct HttpResult
@@ -37,6 +38,7 @@ typedef struct HttpResult
 	size_t		body_len;
 	int64		retry_after_ms; /* -1: absent */
 	const char *content_type;	/* or NULL */
+	const char *headers;		/* of the final answer, lines "Name: value\n"; never NULL */
 	const char *error;			/* NULL: complete answer received; printable, no secrets */
 	bool		request_sent;	/* with error: the server may have seen the request */
 	bool		refused_by_policy;	/* never sent: address or URL not allowed */

@@ -40,6 +40,13 @@ typedef enum KindStep
 	KIND_STEP_CANCEL			/* ask the engine to stop */
 } KindStep;
 
+/* Another attempt that waits at the same place, see TaskKind.place */
+typedef struct KindOther
+{
+	const struct KindCall *call;
+	bool		can_take;		/* a delivery can reach it now */
+} KindOther;
+
 /* What a kind sees of an attempt. */
 typedef struct KindCall
 {
@@ -48,10 +55,15 @@ typedef struct KindCall
 	const cJSON *spec;			/* rendered */
 	const char *base_url;		/* of the connection, no trailing slash */
 	const cJSON *options;		/* of the connection */
+	const char *other_base_url; /* of the second connection, if the kind has one */
+	const cJSON *other_options;
+	const KindOther *others;	/* in response() of kinds with a place */
+	int			n_others;
 	const cJSON *reference;		/* earlier external run to resume, or NULL:
 								 * {"external_run_id": "...", "kind_state": {...}} */
 	const char *external_run_id;	/* NULL until the engine named one */
 	cJSON	   *kind_state;		/* never NULL, an object; as last committed */
+	cJSON	   *scratch;		/* the same, but in memory only: what can be fetched again after a crash */
 	int64		intended_at_ms; /* epoch, for look-ups by time */
 	int64		now_ms;			/* epoch */
 	int			step_tries;		/* exchanges already made in this step, 0 first */
@@ -69,6 +81,8 @@ typedef struct KindRequest
 	bool		starts_work;	/* not to be repeated when the answer is lost, unless is_repeatable */
 	bool		is_repeatable;	/* the engine recognises a repetition, or it changes nothing */
 	bool		without_auth;	/* send no credentials */
+	const char *scope;			/* audience of the token, if not the one of the connection's kind; or NULL */
+	bool		via_other;		/* through the second connection */
 } KindRequest;
 
 typedef struct KindResponse
@@ -78,6 +92,7 @@ typedef struct KindResponse
 	size_t		body_len;
 	int64		retry_after_ms; /* from Retry-After, -1 if absent */
 	const char *content_type;	/* or NULL */
+	const char *headers;		/* lines "Name: value\n"; see kind_header() */
 	const char *transport_error;	/* set when http_status is 0 or the body broke off */
 	bool		request_sent;	/* transport error: bytes of the request may have arrived */
 } KindResponse;
@@ -112,6 +127,8 @@ typedef struct KindVerdict
 	bool		is_user_error;	/* else system error */
 	bool		is_retryable;	/* another attempt may help */
 	bool		may_go_on;		/* what was started may still be under way, or have taken effect: never tried again */
+	cJSON	   *deliveries;		/* array of {other, callback}: for call->others[other], see deliver(); or NULL */
+	const char *once_key;		/* what happened may serve one attempt only: this says what, and kind_state.callback.key too */
 	bool		forget_token;	/* 401: drop the cached token, try once more */
 } KindVerdict;
 
@@ -130,10 +147,14 @@ typedef struct TaskKind
 {
 	const char *name;			/* sql, http, ... */
 	const char *connection_kind;	/* kind of connection it needs, NULL for none */
+	const char *also_connection_kind;	/* another kind that will do, or NULL */
+	const char *other_connection_kind;	/* of the second connection, see other_connection */
 	bool		is_http;		/* exchanges with an engine */
 	bool		is_inline;		/* the conductor decides it itself, see decide (a for_each: unless a statement
 								 * lists its items); neither: sql and noop */
+	bool		has_runs;		/* its work has ids that can be followed, although it has abandon() */
 	bool		is_waiting;		/* the conductor keeps the attempt open until something happens in the database */
+	bool		uses_worker;	/* a SQL worker runs the attempt: sql, redis_publish (and a for_each whose items a statement lists) */
 	/* Check a spec when it is defined; references are not rendered yet.  First problem wins. */
 	void		(*validate) (const cJSON *spec, KindProblem *problem);
 	/* Kinds that choose a branch: is there one of this name?  Else NULL. */
@@ -158,6 +179,17 @@ typedef struct TaskKind
 	 * has an id that CANCEL is sent for; see above.
 	 */
 	void		(*abandon) (const KindCall *call, bool is_sent, KindVerdict *verdict);
+	/* Of kinds with abandon(): is this attempt one that CANCEL is sent for instead?  NULL: none is. */
+	bool		(*can_cancel) (const KindCall *call);
+	/* Name of a second connection that a spec names, or NULL.  Most kinds have none. */
+	const char *(*other_connection) (const cJSON *spec);
+	/*
+	 * Kinds whose attempts wait for what arrives at a place they share: its
+	 * address, and how often to ask there.  In POLL one attempt asks for all: the others' calls are in
+	 * call->others, and what it got for them goes out as deliveries.
+	 */
+	char	   *(*place) (const KindCall *call, int64 *every_ms);
+	void		(*deliver) (KindCall *call, const cJSON *callback, KindVerdict *verdict);
 } TaskKind;
 
 extern const TaskKind *kind_find(const char *name);	/* NULL if unknown */
@@ -183,6 +215,22 @@ extern bool kind_common_response(const KindCall *call, const KindResponse *respo
 extern void kind_fail(KindVerdict *verdict, bool is_user_error, bool is_retryable,
 					  const char *code, const char *message);
 
+/*
+ * probe.c: a request that tells whether a connection is of use, without
+ * changing anything; false if the kind has none.  What the answer says: texts
+ * without secrets, as long as the response has none.
+ */
+typedef struct KindProbe
+{
+	bool		is_signed_in;
+	bool		is_permitted;
+	const char *detail;			/* or NULL */
+	const char *hint;			/* or NULL */
+} KindProbe;
+
+extern bool kind_probe_request(const char *connection_kind, const char *base_url, const cJSON *options, KindRequest *request);
+extern void kind_probe_response(const char *connection_kind, const KindResponse *response, KindProbe *probe);
+
 /* wait.c: the one member of a wait's spec that says for what; NULL if there is not exactly one */
 extern const char *kind_wait_what(const cJSON *spec);
 
@@ -204,6 +252,16 @@ extern const TaskKind kind_wait;
 extern const TaskKind kind_pipeline;
 extern const TaskKind kind_http;
 extern const TaskKind kind_adf_pipeline;
+extern const TaskKind kind_databricks_jar;
 extern const TaskKind kind_databricks_job;
+extern const TaskKind kind_databricks_notebook;
+extern const TaskKind kind_databricks_pipeline;
+extern const TaskKind kind_databricks_python;
+extern const TaskKind kind_databricks_serving;
+extern const TaskKind kind_databricks_sql;
+extern const TaskKind kind_databricks_sql_file;
+extern const TaskKind kind_redis_publish;
+extern const TaskKind kind_fabric_item;
+extern const TaskKind kind_webhook;
 
 #endif							/* WEIR_KIND_H */

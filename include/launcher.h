@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * launcher.h
- *	  The launcher, and what a conductor owes it.
+ *	  The launcher, and what a conductor owes it (attach.c).
  *
  * A conductor calls launcher_attach() first of all and only then connects to
  * its database.  Attaching registers an exit callback (before_shmem_exit), so

@@ -10,6 +10,7 @@
 #include "status.h"
 
 #include "forecast.h"
+#include "foresee.h"
 
 typedef struct PlanTask
 {
@@ -28,6 +29,12 @@ typedef struct PlanTask
 	char	   *resumes;		/* earlier run of the engine, or NULL */
 	char	   *problem;		/* why it is known to fail, or NULL */
 	int			concurrency;	/* of a for_each, else 0 */
+	int			priority;		/* with that of the run */
+	TaskNeeds	needs;			/* of a for_each: to list its items */
+	TaskNeeds	item_needs;		/* of each of its items */
+	char	   *limits;			/* what it will have to share, in words; NULL nothing */
+	double		starts_after;	/* seconds from the start of the run; PACE_UNKNOWN */
+	double		ends_after;
 	Datum		retry;			/* jsonb */
 	Datum		timeout;		/* interval */
 	bool		no_timeout;
@@ -46,5 +53,12 @@ typedef struct PlanTasks
  * what is known to fail.  Reads no table.
  */
 extern void plan_render(PlanTasks *plan, int t);
+
+/*
+ * Limits the tasks will meet, and when they will start and end if they take
+ * as long as before; forecast() has said which of them run.  Returns when the
+ * last one ends, in seconds from the start of the run; PACE_UNKNOWN.
+ */
+extern double plan_foresee(PlanTasks *plan, const ForecastEdge *edges, int nedges);
 
 #endif							/* WEIR_PLAN_H */

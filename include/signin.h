@@ -24,27 +24,61 @@ typedef struct SignInConnection
 {
 	const char *name;
 	const char *kind;
-	const cJSON *auth;			/* {"type": "none" | "pat" | "bearer" | "basic" | "entra_client_secret", ...} */
+	const char *base_url;		/* may be NULL where the kind has none */
+	const cJSON *auth;			/* {"type": "none" | "pat" | ..., ...}, see doc/connections.md */
 	int64		changed_at;		/* TimestampTz; a changed connection invalidates cached tokens */
+	const char *scope;			/* audience of the token, "https://host/.default"; NULL: the connection's own */
 } SignInConnection;
 
-/* Returns the plain value of a secret in malloc'd memory (wipe and free with signin_free_secret), or NULL and *error (palloc'd). */
-typedef char *(*SignInSecret) (const char *name, const char **error);
+/* Where sign-in finds what it needs; both are called inside the caller's transaction. */
+typedef struct SignInCatalog
+{
+	/*
+	 * Plain value of a secret in malloc'd memory (wipe and free with
+	 * signin_free_secret); or NULL and *reference (palloc'd) if it is kept in a
+	 * key vault, "keyvault:CONNECTION/NAME[/VERSION]"; or NULL and *error (palloc'd).
+	 */
+	char	   *(*secret) (const char *name, const char **reference, const char **error);
+	/* A connection by name, name and all; false if there is none.  Strings live as long as the caller's call. */
+	bool		(*connection) (const char *name, SignInConnection *connection, void *arg);
+	void	   *arg;
+} SignInCatalog;
 
 typedef enum SignInResult
 {
 	SIGNIN_READY,				/* *header is "Authorization: ...", malloc'd; free with signin_free_secret */
 	SIGNIN_NONE,				/* no credentials needed */
 	SIGNIN_PENDING,				/* a token is being fetched: ask again after signin_handle() returned true */
-	SIGNIN_FAILED				/* *error (palloc'd), *is_user_error; next try allowed after *retry_ms */
+	SIGNIN_FAILED				/* see SignInFailure */
 } SignInResult;
 
-extern SignIn *signin_create(HttpMux *mux, SignInSecret get_secret);
+typedef struct SignInFailure
+{
+	const char *text;			/* palloc'd; says what is wrong and what to do, never a secret */
+	bool		is_user_error;
+	int64		retry_ms;		/* asking earlier brings the same answer */
+} SignInFailure;
+
+extern void signin_define_gucs(void);	/* from _PG_init */
+extern SignIn *signin_create(HttpMux *mux, const SignInCatalog *catalog);
 extern void signin_destroy(SignIn *signin);	/* wipes tokens */
-/* Needs a transaction if a secret has to be read (get_secret runs SPI). */
+
+/*
+ * *ticket: number of the credentials in the header, for signin_forget(); 0 if
+ * there is nothing to forget.  Needs a transaction for the catalog.
+ */
 extern SignInResult signin_header(SignIn *signin, const SignInConnection *connection, int64 now_ms,
-								  char **header, const char **error, bool *is_user_error, int64 *retry_ms);
-extern void signin_forget(SignIn *signin, const char *connection_name);	/* after 401 */
+								  char **header, uint64 *ticket, SignInFailure *failure);
+/* The same for the value of a secret, which may be in a key vault: for services that know no header. */
+extern SignInResult signin_secret(SignIn *signin, const char *name, int64 now_ms,
+								  char **value, uint64 *ticket, SignInFailure *failure);
+
+/*
+ * After a 401.  The ticket tells which credentials were refused: those that
+ * have been fetched since then are kept, however many requests come back
+ * with the old ones.
+ */
+extern void signin_forget(SignIn *signin, uint64 ticket);
 /* True if the finished transfer was one of ours; it is then freed. */
 extern bool signin_handle(SignIn *signin, HttpTransfer *transfer, int64 now_ms);
 extern void signin_free_secret(char *secret);
@@ -52,10 +86,20 @@ extern void signin_free_secret(char *secret);
 /*
  * Check auth at definition time; problem texts palloc'd or static, path like
  * "$.client_id", hint may be NULL.  secret_names gets the names it refers to
- * appended (List of palloc'd char *), also when only the authority's URL is
- * not allowed.  NULL and {} are the same as {"type": "none"}.
+ * appended (List of palloc'd char *, references to key vaults among them),
+ * also when only a URL is not allowed.  NULL and {} are the same as
+ * {"type": "none"}.  base_url may be NULL while it is not known.
  */
-extern bool signin_validate(const char *connection_kind, const cJSON *auth, const char **path,
-							const char **message, const char **hint, struct List **secret_names);
+extern bool signin_validate(const char *connection_kind, const char *base_url, const cJSON *auth,
+							const char **path, const char **message, const char **hint,
+							struct List **secret_names);
+
+/*
+ * Take "keyvault:CONNECTION/NAME[/VERSION]" apart (palloc'd; *version NULL for
+ * the newest).  False if it does not begin with "keyvault:", or with *error
+ * (static) if the rest is wrong.
+ */
+extern bool signin_vault_reference(const char *reference, char **connection, char **name, char **version,
+								   const char **error);
 
 #endif							/* WEIR_SIGNIN_H */

@@ -66,11 +66,18 @@ typedef struct StartFacts
 	bool		disabled;
 	bool		skip_once;
 	NextLoadStatus next_load;
-	int64		last_run_id;	/* 0 none */
+	bool		lands_beside;	/* there are landings to resume, and none is for this run */
+	int64		last_run_id;	/* 0 none; with D the run that left what is resumed */
 	int64		origin;			/* row audit id that D carries on, 0 none */
 } StartFacts;
 
-/* Reads the first row of a START_FACTS query that was just executed. */
-extern RestartDecision start_decide_row(StartFacts *facts);
+struct LandingWish;
+
+/*
+ * Reads the first row of a START_FACTS query that was just executed.  Where
+ * the state says D, it is one only if there is a landing this run may resume:
+ * see landing.h.
+ */
+extern RestartDecision start_decide_row(StartFacts *facts, const struct LandingWish *wish);
 
 #endif							/* WEIR_STARTING_H */

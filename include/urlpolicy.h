@@ -30,6 +30,16 @@ extern void urlpolicy_define_gucs(void);	/* from _PG_init */
  * host, never path or query.
  */
 extern bool urlpolicy_check_url(const char *url, const char **why, const char **hint);
+/*
+ * The metadata service of Azure's machines, which issues tokens for their
+ * managed identity: at this address, which is link-local, plain http, and in
+ * neither list.  Only sign-in asks for it, and only for that path; what users
+ * define goes through urlpolicy_check_url().
+ */
+#define URLPOLICY_METADATA_SERVICE	"http://169.254.169.254"
+extern bool urlpolicy_is_metadata_service(const char *url);
+extern bool urlpolicy_is_metadata_address(const struct sockaddr *address);	/* like urlpolicy_check_address() */
+
 /* Address about to be connected to; plain: scheme is http.  No allocation, no error: called inside libcurl. */
 extern bool urlpolicy_check_address(const struct sockaddr *address, bool plain);
 

@@ -26,7 +26,7 @@ CREATE TABLE weir.secret (
 );
 COMMENT ON TABLE weir.secret IS 'A value stored encrypted, or a reference resolved when used';
 COMMENT ON COLUMN weir.secret.name IS 'Name by which connections refer to the secret';
-COMMENT ON COLUMN weir.secret.reference IS 'env:NAME or file:PATH; null when the value itself is stored';
+COMMENT ON COLUMN weir.secret.reference IS 'env:NAME, file:PATH or keyvault:CONNECTION/NAME; null when the value itself is stored';
 COMMENT ON COLUMN weir.secret.ciphertext IS 'AES-256-GCM: format byte, key id, nonce, tag, encrypted value; the name is authenticated with it';
 COMMENT ON COLUMN weir.secret.description IS 'What the secret is for';
 COMMENT ON COLUMN weir.secret.owner IS 'Who may change or drop it';
@@ -46,7 +46,7 @@ CREATE TABLE weir.connection (
 );
 COMMENT ON TABLE weir.connection IS 'Where something is and how to sign in; never holds a secret itself';
 COMMENT ON COLUMN weir.connection.name IS 'Name by which tasks refer to the connection';
-COMMENT ON COLUMN weir.connection.kind IS 'adf, databricks or http';
+COMMENT ON COLUMN weir.connection.kind IS 'adf, databricks, fabric, http, keyvault or redis';
 COMMENT ON COLUMN weir.connection.base_url IS 'Address including a path prefix, without a trailing slash';
 COMMENT ON COLUMN weir.connection.auth IS 'How to sign in: type and, for values that must stay secret, names of secrets';
 COMMENT ON COLUMN weir.connection.options IS 'Settings of the kind, such as subscription_id, resource_group and factory';
@@ -54,6 +54,21 @@ COMMENT ON COLUMN weir.connection.description IS 'What the connection is for';
 COMMENT ON COLUMN weir.connection.owner IS 'Who may change or drop it';
 COMMENT ON COLUMN weir.connection.created_at IS 'When it was created';
 COMMENT ON COLUMN weir.connection.changed_at IS 'When it last changed';
+
+-- Written by the conductor while a service cannot be reached.
+CREATE TABLE weir.circuit (
+	connection_name	text PRIMARY KEY,
+	opened_at		timestamptz NOT NULL,
+	retry_at		timestamptz NOT NULL,
+	failures		integer NOT NULL,
+	last_error		text NOT NULL
+);
+COMMENT ON TABLE weir.circuit IS 'Connections whose service cannot be reached: nothing is sent but one exchange now and then';
+COMMENT ON COLUMN weir.circuit.connection_name IS 'The connection';
+COMMENT ON COLUMN weir.circuit.opened_at IS 'Since when';
+COMMENT ON COLUMN weir.circuit.retry_at IS 'When the next exchange is tried';
+COMMENT ON COLUMN weir.circuit.failures IS 'Failures in a row';
+COMMENT ON COLUMN weir.circuit.last_error IS 'The latest of them';
 
 CREATE TABLE weir.pool (
 	name			text PRIMARY KEY CHECK (name ~ '^[A-Za-z_][A-Za-z0-9_.-]{0,62}$'),
@@ -191,7 +206,7 @@ COMMENT ON COLUMN weir.task.pipeline_id IS 'The pipeline';
 COMMENT ON COLUMN weir.task.version IS 'The version';
 COMMENT ON COLUMN weir.task.task_no IS '1, 2, 3, ... in the order of the definition';
 COMMENT ON COLUMN weir.task.name IS 'Name, unique in the version; with parent_no: that of the for_each followed by []';
-COMMENT ON COLUMN weir.task.kind IS 'sql, http, adf_pipeline, databricks_job, for_each, if, switch, wait, pipeline, noop';
+COMMENT ON COLUMN weir.task.kind IS 'sql, http, adf_pipeline, databricks_jar, databricks_job, databricks_notebook, databricks_pipeline, databricks_python, databricks_serving, databricks_sql, databricks_sql_file, fabric_item, redis_publish, for_each, if, switch, wait, webhook, pipeline, noop';
 COMMENT ON COLUMN weir.task.connection_name IS 'Connection it uses, for kinds that need one';
 COMMENT ON COLUMN weir.task.phase IS 'land, transform or publish; decides between R and D';
 COMMENT ON COLUMN weir.task.spec IS 'What to do, in the terms of the kind; strings may hold {{references}}';
@@ -246,6 +261,7 @@ CREATE TABLE weir.stage_mapping (
 	connection_name	text,
 	phase			text NOT NULL CHECK (phase IN ('land', 'transform', 'publish')),
 	spec			jsonb NOT NULL,
+	settings		jsonb NOT NULL DEFAULT '{}',
 	UNIQUE NULLS NOT DISTINCT (stage_type, source, destination)
 );
 COMMENT ON TABLE weir.stage_mapping IS 'How stages of the job format become tasks';
@@ -256,6 +272,7 @@ COMMENT ON COLUMN weir.stage_mapping.kind IS 'Kind of the task';
 COMMENT ON COLUMN weir.stage_mapping.connection_name IS 'Connection of the task';
 COMMENT ON COLUMN weir.stage_mapping.phase IS 'Phase of the task';
 COMMENT ON COLUMN weir.stage_mapping.spec IS 'Spec of the task; {{stage.KEY}} is replaced by the stage''s own value when the pipeline is created';
+COMMENT ON COLUMN weir.stage_mapping.settings IS 'Further members of the task: pool, pool_slots, priority, retry, timeout, task_timeout, on_uncertain, as in a definition';
 
 -- What the next start of a pipeline must do.  Kept apart from the definition:
 -- definitions are read-shared by triggers, this row is locked by whoever
@@ -276,3 +293,27 @@ COMMENT ON COLUMN weir.pipeline_state.skip_once IS 'The next start is answered C
 COMMENT ON COLUMN weir.pipeline_state.origin_row_audit_id IS 'With D: the run that landed the data, however often D repeated';
 COMMENT ON COLUMN weir.pipeline_state.last_run_id IS 'The run that started last';
 COMMENT ON COLUMN weir.pipeline_state.last_success_run_id IS 'The run that last succeeded';
+
+-- Runs that go on side by side may each leave a landing behind.  Which of
+-- them somebody is resuming is not noted: a run that is live and has its row
+-- audit id is.  Dumped like the state.
+CREATE TABLE weir.landing (
+	row_audit_id	bigint PRIMARY KEY,
+	pipeline_id		bigint NOT NULL REFERENCES weir.pipeline ON DELETE CASCADE,
+	run_id			bigint NOT NULL,
+	params			jsonb NOT NULL,
+	nominal_time	timestamptz,
+	window_start	timestamptz,
+	window_end		timestamptz,
+	left_at			timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX landing_by_pipeline ON weir.landing (pipeline_id, row_audit_id);
+COMMENT ON TABLE weir.landing IS 'Landings that are to be resumed (D), one for each run that left one';
+COMMENT ON COLUMN weir.landing.row_audit_id IS 'The run that landed, however often D repeated';
+COMMENT ON COLUMN weir.landing.pipeline_id IS 'The pipeline';
+COMMENT ON COLUMN weir.landing.run_id IS 'The run that last left it: its tasks of phase land are taken over';
+COMMENT ON COLUMN weir.landing.params IS 'Parameters of that run';
+COMMENT ON COLUMN weir.landing.nominal_time IS 'The moment it was for';
+COMMENT ON COLUMN weir.landing.window_start IS 'Start of its window';
+COMMENT ON COLUMN weir.landing.window_end IS 'End of its window, exclusive';
+COMMENT ON COLUMN weir.landing.left_at IS 'When that run ended';

@@ -61,6 +61,7 @@ CREATE TABLE weir.run (
 	cancel_reason	text,
 	error_message	text,
 	repair_no		integer NOT NULL DEFAULT 0,
+	restart_of		bigint,
 	CONSTRAINT run_status_check CHECK (weir._is_run(status, start_status, next_load_status))
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX run_queued ON weir.run (pipeline_id, priority DESC, run_id) WHERE status = 'queued';
@@ -87,7 +88,7 @@ COMMENT ON COLUMN weir.run.status IS 'queued, running, cancelling, succeeded, fa
 COMMENT ON COLUMN weir.run.start_status IS 'Decision at start: E run, R run from the start, D resume after landing, C skip, A another is running';
 COMMENT ON COLUMN weir.run.next_load_status IS 'What the next start must do, decided when this run ended';
 COMMENT ON COLUMN weir.run.row_audit_id IS 'Id stamped on landed rows: this run, or after D the origin';
-COMMENT ON COLUMN weir.run.last_run_id IS 'The run of the pipeline before this one';
+COMMENT ON COLUMN weir.run.last_run_id IS 'The run of the pipeline before this one; with D the one that left what it resumes';
 COMMENT ON COLUMN weir.run.params IS 'Parameters, defaults filled in';
 COMMENT ON COLUMN weir.run.selected_tasks IS 'A partial run: only these tasks run; null for all';
 COMMENT ON COLUMN weir.run.backfill_id IS 'The backfill it belongs to';
@@ -112,6 +113,7 @@ COMMENT ON COLUMN weir.run.deadline IS 'When the run timeout strikes';
 COMMENT ON COLUMN weir.run.cancel_reason IS 'Who cancelled it and why';
 COMMENT ON COLUMN weir.run.error_message IS 'First error of the run, in one line';
 COMMENT ON COLUMN weir.run.repair_no IS 'How often it was repaired';
+COMMENT ON COLUMN weir.run.restart_of IS 'The run it repeats, if weir.restart made it';
 
 CREATE TABLE weir.task_run (
 	task_run_id		bigint PRIMARY KEY DEFAULT nextval('weir.task_run_id_seq'),
@@ -148,7 +150,7 @@ CREATE TABLE weir.task_run (
 	uses_worker		boolean,
 	lane			text COLLATE "C" GENERATED ALWAYS AS (
 		CASE WHEN kind = 'noop' THEN 'noop'
-		ELSE CASE WHEN coalesce(uses_worker, kind = 'sql') THEN 'sql' ELSE 'call' END
+		ELSE CASE WHEN coalesce(uses_worker, kind IN ('sql', 'redis_publish')) THEN 'sql' ELSE 'call' END
 		|| coalesce(':' || pool || ':' || pool_slots::text, '') || coalesce('@' || connection_name, '') END) STORED,
 	ready_at		timestamptz,
 	started_at		timestamptz,
@@ -230,6 +232,8 @@ CREATE INDEX attempt_by_connection ON weir.attempt (rated_connection, intended_a
 CREATE INDEX attempt_by_run ON weir.attempt (run_id);
 CREATE INDEX attempt_by_signal ON weir.attempt ((kind_state->>'signal'), run_id)
 	WHERE status IN ('intended', 'started') AND kind_state->>'signal' IS NOT NULL;
+CREATE INDEX attempt_by_callback ON weir.attempt ((kind_state #>> '{callback,key}'))
+	WHERE kind_state #>> '{callback,key}' IS NOT NULL;
 CREATE INDEX attempt_by_time ON weir.attempt (intended_at);
 COMMENT ON TABLE weir.attempt IS 'One try of a task run; written and committed before anything is sent';
 COMMENT ON COLUMN weir.attempt.task_run_id IS 'The task run';

@@ -3,7 +3,7 @@
 
 CREATE FUNCTION weir.create_secret(name text, value text DEFAULT NULL, reference text DEFAULT NULL, description text DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'weir_create_secret' LANGUAGE C;
-COMMENT ON FUNCTION weir.create_secret(text, text, text, text) IS 'Define a secret: a value, stored encrypted, or a reference env:NAME or file:/path';
+COMMENT ON FUNCTION weir.create_secret(text, text, text, text) IS 'Define a secret: a value, stored encrypted, or a reference env:NAME, file:/path or keyvault:CONNECTION/NAME';
 CREATE FUNCTION weir.alter_secret(name text, value text DEFAULT NULL, reference text DEFAULT NULL, description text DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'weir_alter_secret' LANGUAGE C;
 COMMENT ON FUNCTION weir.alter_secret(text, text, text, text) IS 'Change a secret; null leaves as it is';
@@ -13,7 +13,7 @@ COMMENT ON FUNCTION weir.drop_secret(text) IS 'Drop a secret that no connection 
 
 CREATE FUNCTION weir.create_connection(name text, kind text, base_url text DEFAULT NULL, auth jsonb DEFAULT '{}', options jsonb DEFAULT '{}', description text DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'weir_create_connection' LANGUAGE C;
-COMMENT ON FUNCTION weir.create_connection(text, text, text, jsonb, jsonb, text) IS 'Define a connection of kind adf, databricks or http';
+COMMENT ON FUNCTION weir.create_connection(text, text, text, jsonb, jsonb, text) IS 'Define a connection of kind adf, databricks, fabric, http, keyvault or redis';
 CREATE FUNCTION weir.alter_connection(name text, base_url text DEFAULT NULL, auth jsonb DEFAULT NULL, options jsonb DEFAULT NULL, description text DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'weir_alter_connection' LANGUAGE C;
 COMMENT ON FUNCTION weir.alter_connection(text, text, jsonb, jsonb, text) IS 'Change a connection; null leaves as it is';
@@ -53,9 +53,9 @@ CREATE FUNCTION weir.describe_pipeline(name text, version integer DEFAULT NULL) 
 	AS 'MODULE_PATHNAME', 'weir_describe_pipeline' LANGUAGE C STABLE;
 COMMENT ON FUNCTION weir.describe_pipeline(text, integer) IS 'The definition as it was given; of the current version unless one is named';
 
-CREATE FUNCTION weir.set_stage_mapping(stage_type text, source text, destination text, kind text, connection text DEFAULT NULL, phase text DEFAULT 'transform', spec jsonb DEFAULT '{}') RETURNS void
+CREATE FUNCTION weir.set_stage_mapping(stage_type text, source text, destination text, kind text, connection text DEFAULT NULL, phase text DEFAULT 'transform', spec jsonb DEFAULT '{}', settings jsonb DEFAULT '{}') RETURNS void
 	AS 'MODULE_PATHNAME', 'weir_set_stage_mapping' LANGUAGE C;
-COMMENT ON FUNCTION weir.set_stage_mapping(text, text, text, text, text, text, jsonb) IS 'Say what a stage of the job format does; a null source or destination matches any, the most specific mapping wins';
+COMMENT ON FUNCTION weir.set_stage_mapping(text, text, text, text, text, text, jsonb, jsonb) IS 'Say what a stage of the job format does; a null source or destination matches any, the most specific mapping wins; settings are further members of the task: pool, pool_slots, priority, retry, timeout, task_timeout, on_uncertain';
 CREATE FUNCTION weir.drop_stage_mapping(stage_type text, source text DEFAULT NULL, destination text DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'weir_drop_stage_mapping' LANGUAGE C;
 COMMENT ON FUNCTION weir.drop_stage_mapping(text, text, text) IS 'Drop a stage mapping; pipelines made with it stay as they are';
@@ -77,7 +77,7 @@ REVOKE ALL ON FUNCTION
 	weir.pause_pipeline(text),
 	weir.resume_pipeline(text),
 	weir.describe_pipeline(text, integer),
-	weir.set_stage_mapping(text, text, text, text, text, text, jsonb),
+	weir.set_stage_mapping(text, text, text, text, text, text, jsonb, jsonb),
 	weir.drop_stage_mapping(text, text, text)
 	FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
@@ -97,7 +97,7 @@ GRANT EXECUTE ON FUNCTION
 	weir.pause_pipeline(text),
 	weir.resume_pipeline(text),
 	weir.describe_pipeline(text, integer),
-	weir.set_stage_mapping(text, text, text, text, text, text, jsonb),
+	weir.set_stage_mapping(text, text, text, text, text, text, jsonb, jsonb),
 	weir.drop_stage_mapping(text, text, text)
 	TO weir_admin;
 GRANT EXECUTE ON FUNCTION weir.pause_pipeline(text), weir.resume_pipeline(text) TO weir_operator;

@@ -100,7 +100,7 @@ COMMENT ON FUNCTION weir._expected(bigint[]) IS 'When runs (task_no 0) and what 
 -- The tables' own story.  Runs given in $1; with $2, the pipeline itself.
 -- Names of columns are those of weir.why.
 CREATE FUNCTION weir._why(run_ids bigint[], pipeline_id bigint)
-	RETURNS TABLE (run_id bigint, task text, waiting_for text, detail text, since timestamptz, hint text, expected_start timestamptz)
+	RETURNS TABLE (run_id bigint, task text, waiting_for text, detail text, since timestamptz, hint text, expected_start timestamptz, deadline timestamptz)
 	LANGUAGE SQL VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $why$
@@ -194,6 +194,7 @@ WITH given AS MATERIALIZED (
 		concat_ws('; ', coalesce('no run is queued or running; the latest ended as ' || l.status, 'it has never run'),
 			CASE WHEN s.skip_once THEN 'the next start is skipped (C), once'
 				 WHEN s.next_load_status = 'R' THEN 'the next start reruns from the start (R)'
+				 WHEN s.next_load_status = 'D' AND v.max_concurrent_runs > 1 THEN 'landings are to be resumed (D), see weir.landings'
 				 WHEN s.next_load_status = 'D' THEN format('the next start resumes after landing (D), with row_audit_id %s', s.origin_row_audit_id)
 				 WHEN s.next_load_status = 'C' THEN 'the next start is skipped (C)'
 				 ELSE 'the next start processes (P)' END),
@@ -202,6 +203,7 @@ WITH given AS MATERIALIZED (
 			ELSE format('SELECT weir.trigger(%L);', p.name) END
 	FROM weir.pipeline p
 		LEFT JOIN weir.pipeline_state s ON s.pipeline_id = p.pipeline_id
+		LEFT JOIN weir.pipeline_version v ON v.pipeline_id = p.pipeline_id AND v.version = p.current_version
 		LEFT JOIN weir.run l ON l.run_id = s.last_run_id
 	WHERE p.pipeline_id = $2 AND cardinality($1) = 0
 	UNION ALL
@@ -310,17 +312,19 @@ WITH given AS MATERIALIZED (
 		JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
 	WHERE r.is_live AND t.status = 'running' AND a.status IN ('intended', 'started') AND a.kind_state ? 'uncertain'
 	UNION ALL
-	SELECT 6, r.run_id, t.task_no, t.task_name, CASE t.kind WHEN 'sql' THEN 'statement' ELSE 'engine' END,
+	SELECT 6, r.run_id, t.task_no, t.task_name, CASE WHEN t.kind IN ('sql', 'redis_publish') THEN 'statement' ELSE 'engine' END,
 		format('attempt %s of kind %s %s%s%s', t.attempt_no, t.kind,
 			CASE a.status WHEN 'intended' THEN 'is being started' ELSE 'is running' END,
 			' in process ' || a.worker_pid,
 			' as ' || coalesce(a.external_run_id, t.external_run_id))
+			|| coalesce(', and the service cannot be reached since ' || o.opened_at || ': ' || o.last_error || '; next try at ' || o.retry_at, '')
 			|| coalesce(', blocked by process ' ||
 				nullif(array_to_string(CASE WHEN a.worker_pid IS NOT NULL THEN pg_blocking_pids(a.worker_pid) END, ', '), ''), ''),
 		coalesce(a.started_at, a.intended_at, t.started_at),
 		coalesce('See ' || t.external_url || '.', 'See pg_stat_activity for process ' || a.worker_pid || '.')
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
 		LEFT JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
+		LEFT JOIN weir.circuit o ON o.connection_name = t.connection_name
 		CROSS JOIN conductor c
 	WHERE r.is_live AND t.status = 'running' AND t.kind NOT IN ('wait', 'pipeline') AND t.item_no = 0
 		AND NOT (t.kind = 'for_each' AND a.status = 'succeeded')
@@ -371,7 +375,7 @@ WITH given AS MATERIALIZED (
 				nullif(count(*) FILTER (WHERE i.status IN ('failed', 'timed_out')), 0) AS failed,
 				nullif(count(*) FILTER (WHERE i.status = 'running'), 0) AS running,
 				nullif(count(*) FILTER (WHERE i.status = 'ready' AND i.not_before > clock_timestamp()), 0) AS retrying,
-				bool_or(i.status = 'ready' AND i.kind = 'sql') AS wants_worker
+				bool_or(i.status = 'ready' AND i.kind IN ('sql', 'redis_publish')) AS wants_worker
 			FROM weir.task_run i WHERE i.run_id = t.run_id AND i.task_no = d.task_no) n
 	WHERE r.is_live AND t.status = 'running' AND t.item_no = 0 AND n.items > 0
 	UNION ALL
@@ -381,6 +385,7 @@ WITH given AS MATERIALIZED (
 			CASE WHEN r.latest_run_id <> r.run_id THEN format('run %s started last', r.latest_run_id) END,
 			CASE WHEN r.skip_once THEN 'the next start is skipped (C), once'
 				 WHEN r.next_start = 'R' THEN 'the next start reruns from the start (R)'
+				 WHEN r.next_start = 'D' AND r.max_concurrent_runs > 1 THEN 'landings are to be resumed (D), see weir.landings'
 				 WHEN r.next_start = 'D' THEN format('the next start resumes after landing (D), with row_audit_id %s', r.origin_row_audit_id)
 				 WHEN r.next_start = 'C' THEN 'the next start is skipped (C)'
 				 WHEN r.next_start = 'P' THEN 'the next start processes (P)'
@@ -391,8 +396,17 @@ WITH given AS MATERIALIZED (
 			THEN format('SELECT weir.repair(%s); repeats what did not succeed, weir.trigger starts a new run.', r.run_id) END
 	FROM given r WHERE NOT r.is_live
 )
-SELECT a.run_id, a.task, a.waiting_for, a.detail, a.since, a.hint, e.expected_start
+SELECT a.run_id, a.task, a.waiting_for, a.detail || coalesce('; the ' || d.what || ' timeout strikes at ' || d.at, ''),
+	a.since, a.hint, e.expected_start, d.at
 FROM answer a
+	-- what strikes first, for a run and for a task that is running or ready to
+	LEFT JOIN LATERAL (SELECT k.what, k.at
+		FROM given g
+			LEFT JOIN weir.task_run t ON t.run_id = g.run_id AND t.task_no = a.task_no AND t.item_no = 0 AND t.status IN ('ready', 'running')
+			LEFT JOIN weir.attempt x ON x.task_run_id = t.task_run_id AND x.attempt_no = t.attempt_no AND x.status IN ('intended', 'started')
+			CROSS JOIN LATERAL (VALUES ('run', g.deadline, 1), ('task', coalesce(x.task_deadline, t.deadline), 2), ('attempt', x.deadline, 3)) k (what, at, n)
+		WHERE g.run_id = a.run_id AND g.status = 'running' AND (a.task_no = 0 OR t.task_run_id IS NOT NULL) AND k.at IS NOT NULL
+		ORDER BY k.at, k.n LIMIT 1) d ON true
 	LEFT JOIN weir._expected(ARRAY(SELECT g.run_id FROM given g WHERE g.is_live AND NOT g.is_external)) e
 		ON e.run_id = a.run_id AND e.task_no = a.task_no
 ORDER BY a.run_id NULLS FIRST, a.rank, a.task_no
@@ -400,13 +414,13 @@ $why$;
 COMMENT ON FUNCTION weir._why(bigint[], bigint) IS 'What runs, and with an id a pipeline, wait for; asks nobody who he is';
 
 CREATE FUNCTION weir.why(run_id bigint,
-	OUT run_id bigint, OUT task text, OUT waiting_for text, OUT detail text, OUT since timestamptz, OUT hint text, OUT expected_start timestamptz)
+	OUT run_id bigint, OUT task text, OUT waiting_for text, OUT detail text, OUT since timestamptz, OUT hint text, OUT expected_start timestamptz, OUT deadline timestamptz)
 	RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'weir_why_run' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION weir.why(bigint) IS 'What a run waits for, one row for each thing, and when that is expected to be over, if it can be known';
+COMMENT ON FUNCTION weir.why(bigint) IS 'What a run waits for, one row for each thing; when that is expected to be over, if it can be known, and when a timeout strikes, if there is one';
 
 CREATE FUNCTION weir.why(pipeline text,
-	OUT run_id bigint, OUT task text, OUT waiting_for text, OUT detail text, OUT since timestamptz, OUT hint text, OUT expected_start timestamptz)
+	OUT run_id bigint, OUT task text, OUT waiting_for text, OUT detail text, OUT since timestamptz, OUT hint text, OUT expected_start timestamptz, OUT deadline timestamptz)
 	RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'weir_why_pipeline' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION weir.why(text) IS 'What a pipeline and its unfinished runs (at most the oldest hundred) wait for, one row for each thing';

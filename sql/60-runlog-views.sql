@@ -9,17 +9,28 @@
 -- A security barrier also hides the caller's ORDER BY ... LIMIT from the
 -- planner.  Views that are mostly asked for the latest rows are therefore in
 -- that order already: the latest 50 runs of a million are 50 steps backwards
--- in an index (OFFSET 0 keeps the run of an error from being joined first).
+-- in an index.  For the same reason the run of a row is looked up, row by row
+-- (OFFSET 0 keeps it from being joined first), and the pipeline of a run by a
+-- function: for a day's rows, and for a page, that is always little, where
+-- hashing or merging a million runs or thousands of pipelines is not.
 --
 -- A report asks for a period by the column that has an index for it:
 -- runs.queued_at, task_runs.started_at, attempts.intended_at,
 -- errors.occurred_at, activities.logged_at, row_counts.logged_at.
 
+CREATE FUNCTION weir._may_see(pipeline_id bigint, run_owner regrole) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'weir_may_see' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION weir._may_see(bigint, regrole) IS 'Is the caller a member of the owner of the pipeline, or of the run''s owner if the pipeline was dropped?';
+CREATE FUNCTION weir._project(pipeline_id bigint) RETURNS text
+	AS 'MODULE_PATHNAME', 'weir_project' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION weir._project(bigint) IS 'Project of a pipeline that the caller may see';
+GRANT EXECUTE ON FUNCTION weir._may_see(bigint, regrole), weir._project(bigint) TO PUBLIC;
+
 CREATE VIEW weir.runs WITH (security_barrier) AS
 SELECT r.run_id,
 	r.pipeline_id,
 	r.pipeline_name,
-	p.project,
+	weir._project(r.pipeline_id) AS project,
 	r.version,
 	r.status,
 	CASE r.status WHEN 'queued' THEN 'Q' WHEN 'running' THEN 'E' WHEN 'cancelling' THEN 'E'
@@ -55,11 +66,11 @@ SELECT r.run_id,
 	extract(epoch FROM coalesce(r.ended_at, clock_timestamp()) - r.started_at)::double precision AS run_seconds,
 	r.cancel_reason,
 	r.error_message,
-	r.repair_no
+	r.repair_no,
+	r.restart_of
 FROM weir.run r
-	LEFT JOIN weir.pipeline p ON p.pipeline_id = r.pipeline_id
 WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
-	OR pg_has_role(coalesce(p.owner, r.owner), 'USAGE')
+	OR weir._may_see(r.pipeline_id, r.owner)
 ORDER BY r.run_id DESC;
 COMMENT ON VIEW weir.runs IS 'Runs: what weir runs itself and what outside orchestrators log';
 COMMENT ON COLUMN weir.runs.run_id IS 'Id of the run, the execution id';
@@ -101,6 +112,7 @@ COMMENT ON COLUMN weir.runs.run_seconds IS 'Seconds from start to end, so far if
 COMMENT ON COLUMN weir.runs.cancel_reason IS 'Who cancelled it and why';
 COMMENT ON COLUMN weir.runs.error_message IS 'First error of the run, in one line';
 COMMENT ON COLUMN weir.runs.repair_no IS 'How often it was repaired';
+COMMENT ON COLUMN weir.runs.restart_of IS 'The run it repeats, if weir.restart made it';
 
 CREATE VIEW weir.task_runs WITH (security_barrier) AS
 SELECT t.task_run_id,
@@ -121,6 +133,8 @@ SELECT t.task_run_id,
 	t.attempt_no,
 	t.lost_count,
 	t.not_before,
+	CASE WHEN t.status = 'running' THEN (SELECT a.task_deadline FROM weir.attempt a
+		WHERE a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no) ELSE t.deadline END AS deadline,
 	t.output,
 	t.rows_read,
 	t.rows_written,
@@ -133,10 +147,10 @@ SELECT t.task_run_id,
 	extract(epoch FROM coalesce(t.started_at, t.ended_at, clock_timestamp()) - t.ready_at)::double precision AS wait_seconds,
 	extract(epoch FROM coalesce(t.ended_at, clock_timestamp()) - t.started_at)::double precision AS run_seconds
 FROM weir.task_run t
-	JOIN weir.run r ON r.run_id = t.run_id
-	LEFT JOIN weir.pipeline p ON p.pipeline_id = r.pipeline_id
+	JOIN LATERAL (SELECT n.pipeline_id, n.pipeline_name, n.status, n.owner
+		FROM weir.run n WHERE n.run_id = t.run_id OFFSET 0) r ON true
 WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
-	OR pg_has_role(coalesce(p.owner, r.owner), 'USAGE')
+	OR weir._may_see(r.pipeline_id, r.owner)
 ORDER BY t.run_id DESC, t.task_no DESC;
 COMMENT ON VIEW weir.task_runs IS 'Task runs';
 COMMENT ON COLUMN weir.task_runs.task_run_id IS 'Id of the task run';
@@ -157,6 +171,7 @@ COMMENT ON COLUMN weir.task_runs.parent_task_run_id IS 'With an item: the task r
 COMMENT ON COLUMN weir.task_runs.attempt_no IS 'Number of the latest attempt, 0 before the first';
 COMMENT ON COLUMN weir.task_runs.lost_count IS 'Attempts in a row that were lost to a crash';
 COMMENT ON COLUMN weir.task_runs.not_before IS 'A retry waits until then';
+COMMENT ON COLUMN weir.task_runs.deadline IS 'When the task timeout strikes, known from the first attempt on';
 COMMENT ON COLUMN weir.task_runs.output IS 'What the task returned';
 COMMENT ON COLUMN weir.task_runs.rows_read IS 'Rows read, as the engine says';
 COMMENT ON COLUMN weir.task_runs.rows_written IS 'Rows written, as the engine says';
@@ -187,6 +202,7 @@ SELECT a.task_run_id,
 	a.started_at,
 	a.ended_at,
 	a.deadline,
+	a.task_deadline,
 	extract(epoch FROM coalesce(a.ended_at, clock_timestamp()) - a.intended_at)::double precision AS run_seconds,
 	a.http_status,
 	a.sqlstate,
@@ -194,11 +210,12 @@ SELECT a.task_run_id,
 	a.error_message,
 	a.failure_type
 FROM weir.attempt a
-	JOIN weir.run r ON r.run_id = a.run_id
-	LEFT JOIN weir.task_run t ON t.task_run_id = a.task_run_id
-	LEFT JOIN weir.pipeline p ON p.pipeline_id = r.pipeline_id
+	JOIN LATERAL (SELECT n.pipeline_id, n.pipeline_name, n.owner
+		FROM weir.run n WHERE n.run_id = a.run_id OFFSET 0) r ON true
+	LEFT JOIN LATERAL (SELECT n.task_name, n.kind
+		FROM weir.task_run n WHERE n.task_run_id = a.task_run_id OFFSET 0) t ON true
 WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
-	OR pg_has_role(coalesce(p.owner, r.owner), 'USAGE');
+	OR weir._may_see(r.pipeline_id, r.owner);
 COMMENT ON VIEW weir.attempts IS 'Attempts of task runs';
 COMMENT ON COLUMN weir.attempts.task_run_id IS 'The task run';
 COMMENT ON COLUMN weir.attempts.attempt_no IS '1, 2, 3, ...';
@@ -217,6 +234,7 @@ COMMENT ON COLUMN weir.attempts.intended_at IS 'When the intent was written; rep
 COMMENT ON COLUMN weir.attempts.started_at IS 'When the engine or a worker took it';
 COMMENT ON COLUMN weir.attempts.ended_at IS 'When its outcome was written';
 COMMENT ON COLUMN weir.attempts.deadline IS 'When the attempt timeout or the task timeout strikes, whichever comes first';
+COMMENT ON COLUMN weir.attempts.task_deadline IS 'When the task timeout strikes, which is of all attempts';
 COMMENT ON COLUMN weir.attempts.run_seconds IS 'Seconds from intent to outcome, so far if there is none';
 COMMENT ON COLUMN weir.attempts.http_status IS 'Status of the response that decided';
 COMMENT ON COLUMN weir.attempts.sqlstate IS 'SQLSTATE of a SQL task''s error';
@@ -240,12 +258,11 @@ SELECT e.error_id,
 	e.failure_type,
 	e.occurred_at
 FROM weir.error e
-	JOIN LATERAL (SELECT n.pipeline_id, n.pipeline_name, n.parent_run_id, coalesce(p.owner, n.owner) AS owner
-		FROM weir.run n LEFT JOIN weir.pipeline p ON p.pipeline_id = n.pipeline_id
-		WHERE n.run_id = e.run_id OFFSET 0) r ON true
+	JOIN LATERAL (SELECT n.pipeline_id, n.pipeline_name, n.parent_run_id, n.owner
+		FROM weir.run n WHERE n.run_id = e.run_id OFFSET 0) r ON true
 WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
-	OR pg_has_role(r.owner, 'USAGE')
-ORDER BY e.error_id DESC;
+	OR weir._may_see(r.pipeline_id, r.owner)
+ORDER BY e.occurred_at DESC, e.error_id DESC;
 COMMENT ON VIEW weir.errors IS 'Errors of runs';
 COMMENT ON COLUMN weir.errors.error_id IS 'Id of the error';
 COMMENT ON COLUMN weir.errors.run_id IS 'The run';
@@ -285,10 +302,10 @@ SELECT a.run_id,
 	a.error_message,
 	a.logged_at
 FROM weir.activity a
-	JOIN weir.run r ON r.run_id = a.run_id
-	LEFT JOIN weir.pipeline p ON p.pipeline_id = r.pipeline_id
+	JOIN LATERAL (SELECT n.pipeline_id, n.pipeline_name, n.row_audit_id, n.owner
+		FROM weir.run n WHERE n.run_id = a.run_id OFFSET 0) r ON true
 WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
-	OR pg_has_role(coalesce(p.owner, r.owner), 'USAGE');
+	OR weir._may_see(r.pipeline_id, r.owner);
 COMMENT ON VIEW weir.activities IS 'Activities inside runs: those an outside orchestrator logged, and those of an engine''s run';
 COMMENT ON COLUMN weir.activities.run_id IS 'The run';
 COMMENT ON COLUMN weir.activities.pipeline_id IS 'The pipeline';
@@ -324,10 +341,10 @@ SELECT c.run_id,
 	c.column_sum,
 	c.logged_at
 FROM weir.row_count c
-	JOIN weir.run r ON r.run_id = c.run_id
-	LEFT JOIN weir.pipeline p ON p.pipeline_id = r.pipeline_id
+	JOIN LATERAL (SELECT n.pipeline_id, n.pipeline_name, n.owner
+		FROM weir.run n WHERE n.run_id = c.run_id OFFSET 0) r ON true
 WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
-	OR pg_has_role(coalesce(p.owner, r.owner), 'USAGE');
+	OR weir._may_see(r.pipeline_id, r.owner);
 COMMENT ON VIEW weir.row_counts IS 'Row counts of runs';
 COMMENT ON COLUMN weir.row_counts.run_id IS 'The run';
 COMMENT ON COLUMN weir.row_counts.pipeline_id IS 'The pipeline';
@@ -413,7 +430,7 @@ COMMENT ON COLUMN weir.pipelines.is_enabled IS 'A start of a disabled pipeline i
 COMMENT ON COLUMN weir.pipelines.is_paused IS 'Runs of a paused pipeline stay queued';
 COMMENT ON COLUMN weir.pipelines.is_batch IS 'Its children are pipelines';
 COMMENT ON COLUMN weir.pipelines.stale_after IS 'An outside execution silent for this time counts as crashed; null: weir.stale_execution_after';
-COMMENT ON COLUMN weir.pipelines.next_load_status IS 'What the next start does: P process, R rerun from the start, D resume after landing, C skip';
+COMMENT ON COLUMN weir.pipelines.next_load_status IS 'What the next start does: P process, R rerun from the start, D resume after landing (with max_concurrent_runs above 1: one for the same, see weir.landings), C skip';
 COMMENT ON COLUMN weir.pipelines.skip_once IS 'The next start is answered C, once';
 COMMENT ON COLUMN weir.pipelines.origin_row_audit_id IS 'With D: the run that landed the data';
 COMMENT ON COLUMN weir.pipelines.last_run_id IS 'The run that started last';
@@ -466,8 +483,38 @@ COMMENT ON COLUMN weir.backfills.not_succeeded IS 'Runs that failed, timed out, 
 COMMENT ON COLUMN weir.backfills.created_by IS 'Role that asked for it';
 COMMENT ON COLUMN weir.backfills.created_at IS 'When';
 
+CREATE VIEW weir.landings WITH (security_barrier) AS
+SELECT l.pipeline_id,
+	p.name AS pipeline_name,
+	l.row_audit_id,
+	l.run_id,
+	l.params,
+	l.nominal_time,
+	l.window_start,
+	l.window_end,
+	l.left_at,
+	(SELECT max(r.run_id) FROM weir.run r WHERE r.pipeline_id = l.pipeline_id
+		AND r.status IN ('running', 'cancelling') AND r.row_audit_id = l.row_audit_id) AS resumed_by_run_id
+FROM weir.landing l
+	JOIN weir.pipeline p ON p.pipeline_id = l.pipeline_id
+WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
+	OR pg_has_role(p.owner, 'USAGE')
+ORDER BY l.row_audit_id;
+COMMENT ON VIEW weir.landings IS 'What landed in runs that failed after it, and is still to be resumed (D)';
+COMMENT ON COLUMN weir.landings.pipeline_id IS 'The pipeline';
+COMMENT ON COLUMN weir.landings.pipeline_name IS 'Its name';
+COMMENT ON COLUMN weir.landings.row_audit_id IS 'The run that landed: the id stamped on the rows';
+COMMENT ON COLUMN weir.landings.run_id IS 'The run that failed last with it; weir.restart of it resumes the landing';
+COMMENT ON COLUMN weir.landings.params IS 'Parameters of that run';
+COMMENT ON COLUMN weir.landings.nominal_time IS 'The moment it was for';
+COMMENT ON COLUMN weir.landings.window_start IS 'Start of its window';
+COMMENT ON COLUMN weir.landings.window_end IS 'End of its window, exclusive';
+COMMENT ON COLUMN weir.landings.left_at IS 'When that run ended';
+COMMENT ON COLUMN weir.landings.resumed_by_run_id IS 'The run that is resuming it now';
+
 GRANT SELECT ON weir.runs,
 	weir.backfills,
+	weir.landings,
 	weir.task_runs,
 	weir.attempts,
 	weir.errors,
@@ -500,3 +547,14 @@ COMMENT ON COLUMN weir.pools.owner IS 'Who may change or drop it';
 COMMENT ON COLUMN weir.pools.created_at IS 'When it was created';
 COMMENT ON COLUMN weir.pools.changed_at IS 'When it last changed';
 GRANT SELECT ON weir.pools TO PUBLIC;
+
+CREATE VIEW weir.circuits WITH (security_barrier) AS
+SELECT connection_name, opened_at, retry_at, failures, last_error
+FROM weir.circuit;
+COMMENT ON VIEW weir.circuits IS 'Connections whose service cannot be reached: nothing is sent but one exchange now and then';
+COMMENT ON COLUMN weir.circuits.connection_name IS 'The connection';
+COMMENT ON COLUMN weir.circuits.opened_at IS 'Since when';
+COMMENT ON COLUMN weir.circuits.retry_at IS 'When the next exchange is tried';
+COMMENT ON COLUMN weir.circuits.failures IS 'Failures in a row';
+COMMENT ON COLUMN weir.circuits.last_error IS 'The latest of them';
+GRANT SELECT ON weir.circuits TO weir_reader, weir_operator, weir_admin;

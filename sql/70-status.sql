@@ -40,6 +40,12 @@ SELECT 'requests', CASE WHEN count(*) = 0 THEN 'none' ELSE 'waiting' END,
 	count(*) || ' not taken in yet', NULL, min(requested_at), NULL
 FROM weir.request
 UNION ALL
+SELECT 'connections', CASE WHEN count(*) = 0 THEN 'reachable' ELSE 'circuit open' END,
+	CASE WHEN count(*) > 0 THEN string_agg(format('%s: next try at %s', connection_name, retry_at), '; ' ORDER BY connection_name)
+		ELSE 'as far as they were tried' END,
+	NULL, min(opened_at), (array_agg(last_error ORDER BY opened_at DESC))[1]
+FROM weir.circuit
+UNION ALL
 SELECT 'paused_pipelines', CASE WHEN count(*) = 0 THEN 'none' ELSE 'paused' END,
 	count(*) || ' paused', NULL, NULL, NULL
 FROM weir.pipeline
@@ -50,7 +56,7 @@ SELECT 'retention', CASE WHEN o.old > 0 THEN 'waiting' WHEN n.pruned_at IS NULL 
 		|| n.removed_runs || ' were removed so far', NULL, n.pruned_at, NULL
 FROM weir.retention n, weir._prunable() AS o (old);
 COMMENT ON VIEW weir.status IS 'Is everything alive? Processes of weir in this database and what waits for them';
-COMMENT ON COLUMN weir.status.component IS 'launcher, conductor, sql_workers, queued_runs, active_runs, ready_task_runs, requests, paused_pipelines or retention';
+COMMENT ON COLUMN weir.status.component IS 'launcher, conductor, sql_workers, queued_runs, active_runs, ready_task_runs, requests, connections, paused_pipelines or retention';
 COMMENT ON COLUMN weir.status.state IS 'State of the component in a word or two';
 COMMENT ON COLUMN weir.status.detail IS 'Counts, and what to do if something is missing';
 COMMENT ON COLUMN weir.status.pid IS 'Process id';

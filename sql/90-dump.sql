@@ -11,6 +11,7 @@ SELECT pg_catalog.pg_extension_config_dump('weir.task', '');
 SELECT pg_catalog.pg_extension_config_dump('weir.task_dependency', '');
 SELECT pg_catalog.pg_extension_config_dump('weir.stage_mapping', '');
 SELECT pg_catalog.pg_extension_config_dump('weir.pipeline_state', '');
+SELECT pg_catalog.pg_extension_config_dump('weir.landing', '');
 SELECT pg_catalog.pg_extension_config_dump('weir.run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('weir.task_run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('weir.error_id_seq', '');

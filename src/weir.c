@@ -22,6 +22,7 @@
 #include "restart.h"
 #include "execution.h"
 #include "retention.h"
+#include "signin.h"
 #include "urlpolicy.h"
 
 MODULE_MAGIC_COMPAT;
@@ -52,6 +53,7 @@ _PG_init(void)
 
 	secret_define_gucs();
 	urlpolicy_define_gucs();
+	signin_define_gucs();
 	execution_define_gucs();
 	retention_define_gucs();
 	engine_init();

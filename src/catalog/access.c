@@ -176,6 +176,12 @@ weir_is_operator(Oid role)
 	return has_weir_role(role, "weir_operator") || weir_is_admin(role);
 }
 
+bool
+weir_is_reader(Oid role)
+{
+	return has_weir_role(role, "weir_reader") || weir_is_operator(role);
+}
+
 static void
 refuse(Oid role, const char *what, const char *hint)
 {

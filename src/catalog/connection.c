@@ -20,12 +20,16 @@
 #include "access.h"
 #include "catalog.h"
 #include "catalogutil.h"
+#include "compat.h"
 #include "connection.h"
 #include "engine.h"
 #include "json.h"
+#include "named.h"
 #include "options.h"
+#include "redisclient.h"
 #include "signin.h"
 #include "urlpolicy.h"
+#include "vaultref.h"
 
 PG_FUNCTION_INFO_V1(weir_create_connection);
 PG_FUNCTION_INFO_V1(weir_alter_connection);
@@ -36,10 +40,27 @@ PG_FUNCTION_INFO_V1(weir_drop_connection);
 #define MAX_URL		8192
 
 #define ADF_BASE_URL "https://management.azure.com"
+#define FABRIC_BASE_URL "https://api.fabric.microsoft.com/v1"
+
+/* Whoever alters one keeps definitions from using it meanwhile. */
+static const NamedKind connection_kind = {
+	.what = "connection",
+	.owner_for_alter = "SELECT owner FROM weir.connection WHERE name = $1 FOR UPDATE",
+	.owner_for_drop = "SELECT owner FROM weir.connection WHERE name = $1 FOR UPDATE",
+	.users = "SELECT string_agg(DISTINCT u.what, ', ' ORDER BY u.what) FROM ("
+	NAMED_TASK_USERS("$1 IN (t.connection_name, t.spec #>> '{request,connection}')")
+	"UNION ALL SELECT 'connection ' || quote_ident(c.name) FROM weir.connection c "
+	"WHERE jsonb_path_exists(c.auth, '$.* ? (@ starts with $vault)', jsonb_build_object('vault', 'keyvault:' || $1 || '/')) "
+	"UNION ALL SELECT 'secret ' || quote_ident(s.name) FROM weir.secret s "
+	"WHERE starts_with(s.reference, 'keyvault:' || $1 || '/') "
+	"UNION ALL SELECT 'stage mapping ' || quote_ident(m.stage_type) FROM weir.stage_mapping m "
+	"WHERE m.connection_name = $1) AS u (what)",
+	.drop = "DELETE FROM weir.connection WHERE name = $1",
+};
 
 /* Keys of auth under which people paste the secret itself. */
 static const char *const secret_keys[] = {
-	"token", "password", "client_secret", "secret", "access_token", "api_key", "access_key"
+	"token", "password", "client_secret", "certificate", "private_key", "secret", "access_token", "api_key", "access_key", "key"
 };
 
 /* Locks the secret FOR KEY SHARE if it is there. */
@@ -65,12 +86,40 @@ no_such_secret(const char *key)
 			 errhidestmt(true)));
 }
 
+/* Key of auth whose value this is. */
+static const char *
+key_of_value(const cJSON *auth, const char *value)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach(item, auth)
+		if (cJSON_IsString(item) && strcmp(item->valuestring, value) == 0 && strcmp(item->string, "type") != 0)
+		return item->string;
+	return "type";
+}
+
+/* One that is there, or that a key vault is said to hold */
 static void
-check_auth(const char *kind, const cJSON *auth)
+check_secret(const char *connection, const cJSON *auth, const char *secret)
+{
+	const char *key = key_of_value(auth, secret);
+	const char *reference = vaultref_is(secret) ? secret : NULL;
+
+	if (reference == NULL && !secret_exists(secret))
+		no_such_secret(key);
+	if (reference == NULL)
+		reference = vaultref_of_secret(secret);
+	if (reference != NULL)
+		vaultref_check(reference, connection, NULL, psprintf("$.%s", key));
+}
+
+static void
+check_auth(const char *name, const char *kind, const char *base_url, const cJSON *auth)
 {
 	const char *path = NULL;
 	const char *message = NULL;
 	const char *hint = NULL;
+	const char *type;
 	List	   *secrets = NIL;
 	ListCell   *lc;
 
@@ -84,11 +133,20 @@ check_auth(const char *kind, const cJSON *auth)
 	{
 		const cJSON *item = cJSON_GetObjectItemCaseSensitive(auth, secret_keys[i]);
 
-		if (item != NULL && (!cJSON_IsString(item) || !secret_exists(item->valuestring)))
+		if (item != NULL &&
+			(!cJSON_IsString(item) || (!vaultref_is(item->valuestring) && !secret_exists(item->valuestring))))
 			no_such_secret(secret_keys[i]);
 	}
 
-	if (!signin_validate(kind, auth, &path, &message, &hint, &secrets))
+	type = json_string(cJSON_GetObjectItemCaseSensitive(auth, "type"));
+	if (strcmp(kind, "redis") == 0 && type != NULL && strcmp(type, "none") != 0 && strcmp(type, "basic") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid auth: a connection of kind redis signs in with a user name and a password"),
+				 errdetail("JSON path: $.type"),
+				 errhint("Use type basic, with the username \"default\" for a server that has a password alone, or none."),
+				 errhidestmt(true)));
+	if (!signin_validate(kind, base_url, auth, &path, &message, &hint, &secrets))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid auth: %s", message ? message : "not understood"),
@@ -96,17 +154,7 @@ check_auth(const char *kind, const cJSON *auth)
 				 hint ? errhint("%s", hint) : 0,
 				 errhidestmt(true)));
 	foreach(lc, secrets)
-	{
-		const cJSON *item;
-		const char *key = "type";
-
-		if (secret_exists(lfirst(lc)))
-			continue;
-		cJSON_ArrayForEach(item, auth)
-			if (cJSON_IsString(item) && strcmp(item->valuestring, lfirst(lc)) == 0)
-			key = item->string;
-		no_such_secret(key);
-	}
+		check_secret(name, auth, lfirst(lc));
 }
 
 /* Checked, and without trailing slashes; the default of the kind for NULL. */
@@ -115,11 +163,14 @@ check_base_url(const char *kind, const char *base_url)
 {
 	char	   *url;
 	size_t		len;
+	const char *policy_url;
 	const char *why = NULL;
 	const char *hint = NULL;
 
 	if (base_url == NULL && strcmp(kind, "adf") == 0)
 		base_url = ADF_BASE_URL;
+	if (base_url == NULL && strcmp(kind, "fabric") == 0)
+		base_url = FABRIC_BASE_URL;
 	if (base_url == NULL || base_url[0] == '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -128,11 +179,14 @@ check_base_url(const char *kind, const char *base_url)
 	len = strlen(url);
 	while (len > 0 && url[len - 1] == '/')
 		url[--len] = '\0';
+	policy_url = url;
 	if (len > MAX_URL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("base_url is longer than %d bytes", MAX_URL)));
-	if (!urlpolicy_check_url(url, &why, &hint))
+	if (strcmp(kind, "redis") == 0)
+		policy_url = redis_policy_url(url, &why);
+	if (policy_url == NULL || !urlpolicy_check_url(policy_url, &why, &hint))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("base_url is refused: %s", why),
@@ -146,11 +200,11 @@ check_base_url(const char *kind, const char *base_url)
 }
 
 static void
-check_connection(const char *kind, char **base_url, const cJSON *auth, const cJSON *options)
+check_connection(const char *name, const char *kind, char **base_url, const cJSON *auth, const cJSON *options)
 {
 	options_check(kind, options);
 	*base_url = check_base_url(kind, *base_url);
-	check_auth(kind, auth);
+	check_auth(name, kind, *base_url, auth);
 }
 
 /* create_connection(name, kind, base_url, auth, options, description) */
@@ -176,7 +230,7 @@ weir_create_connection(PG_FUNCTION_ARGS)
 
 	weir_enter(&scope);
 	weir_require_admin(scope.caller, "create connections");
-	check_connection(kind, &base_url, auth, options);
+	check_connection(name, kind, &base_url, auth, options);
 
 	values[0] = catalog_text(name);
 	values[1] = catalog_text(kind);
@@ -190,28 +244,9 @@ weir_create_connection(PG_FUNCTION_ARGS)
 	if (weir_spi("INSERT INTO weir.connection (name, kind, base_url, auth, options, description, owner) "
 				 "VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (name) DO NOTHING",
 				 7, types, values, nulls) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("connection \"%s\" already exists", name),
-				 errhint("Use weir.alter_connection to change it.")));
+		named_exists_already(&connection_kind, name);
 	weir_leave(&scope);
 	PG_RETURN_VOID();
-}
-
-static void
-lock_connection(const char *name, Oid caller, const char *verb)
-{
-	static const Oid types[] = {TEXTOID};
-	Datum		values[1];
-
-	values[0] = catalog_text(name);
-	if (weir_spi("SELECT owner FROM weir.connection WHERE name = $1 FOR UPDATE",
-				 1, types, values, NULL) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("connection \"%s\" does not exist", name)));
-	weir_require_owner(caller, (Oid) weir_spi_int64(0, 1, NULL),
-					   psprintf("%s connection \"%s\"", verb, name));
 }
 
 /* alter_connection(name, base_url, auth, options, description): null leaves as it is */
@@ -231,7 +266,7 @@ weir_alter_connection(PG_FUNCTION_ARGS)
 
 	weir_enter(&scope);
 	weir_require_admin(scope.caller, "alter connections");
-	lock_connection(name, scope.caller, "alter");
+	named_lock(&connection_kind, name, scope.caller);
 	current = connection_read(name);
 
 	/* The whole is checked again: a setting may have changed meanwhile. */
@@ -241,7 +276,7 @@ weir_alter_connection(PG_FUNCTION_ARGS)
 		auth = current->auth;
 	if (options == NULL)
 		options = current->options;
-	check_connection(current->kind, &base_url, auth, options);
+	check_connection(name, current->kind, &base_url, auth, options);
 
 	values[0] = catalog_text(name);
 	values[1] = catalog_text(base_url);
@@ -258,49 +293,16 @@ weir_alter_connection(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* Pipelines and stage mappings that would miss the connection. */
-static char *
-connection_users(const char *name)
-{
-	static const Oid types[] = {TEXTOID};
-	Datum		values[1];
-
-	values[0] = catalog_text(name);
-	weir_spi("SELECT string_agg(DISTINCT u.what, ', ' ORDER BY u.what) FROM ("
-			 "SELECT 'pipeline ' || quote_ident(p.name) FROM weir.pipeline p "
-			 "JOIN weir.task t ON t.pipeline_id = p.pipeline_id AND t.version = p.current_version "
-			 "WHERE t.connection_name = $1 "
-			 "UNION ALL SELECT 'run ' || r.run_id FROM weir.run r "
-			 "JOIN weir.task t ON t.pipeline_id = r.pipeline_id AND t.version = r.version "
-			 "WHERE r.status IN ('queued', 'running', 'cancelling') AND t.connection_name = $1 "
-			 "UNION ALL SELECT 'stage mapping ' || quote_ident(m.stage_type) FROM weir.stage_mapping m "
-			 "WHERE m.connection_name = $1) AS u (what)",
-			 1, types, values, NULL);
-	return weir_spi_text(0, 1);
-}
-
 /* drop_connection(name): not while something current uses it */
 Datum
 weir_drop_connection(PG_FUNCTION_ARGS)
 {
 	WeirScope	scope;
 	char	   *name = catalog_arg_required(fcinfo, 0, "name", 1000);
-	static const Oid types[] = {TEXTOID};
-	Datum		values[1];
-	char	   *users;
 
 	weir_enter(&scope);
 	weir_require_admin(scope.caller, "drop connections");
-	lock_connection(name, scope.caller, "drop");
-	users = connection_users(name);
-	if (users != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("connection \"%s\" cannot be dropped because it is in use", name),
-				 errdetail("Used by: %s.", users),
-				 errhint("Alter or drop those first.")));
-	values[0] = catalog_text(name);
-	weir_spi("DELETE FROM weir.connection WHERE name = $1", 1, types, values, NULL);
+	named_drop(&connection_kind, name, scope.caller);
 	weir_leave(&scope);
 	PG_RETURN_VOID();
 }
@@ -361,7 +363,7 @@ connection_using_secret(const char *secret)
 	uint64		rows;
 
 	values[0] = catalog_text(secret);
-	rows = weir_spi("SELECT name, kind, auth FROM weir.connection "
+	rows = weir_spi("SELECT name, kind, auth, base_url FROM weir.connection "
 					"WHERE jsonb_path_exists(auth, '$.** ? (@ == $secret)', jsonb_build_object('secret', $1)) "
 					"ORDER BY name", 1, types, values, NULL);
 
@@ -374,7 +376,7 @@ connection_using_secret(const char *secret)
 		const char *hint;
 		List	   *named = NIL;
 		ListCell   *lc;
-		bool		uses = !signin_validate(weir_spi_text(i, 2), stored_json(i, 3),
+		bool		uses = !signin_validate(weir_spi_text(i, 2), weir_spi_text(i, 4), stored_json(i, 3),
 											&path, &message, &hint, &named);
 
 		foreach(lc, named)

@@ -114,12 +114,35 @@ check_connection(CheckState *state)
 		definition_error(path,
 						 psprintf("connection \"%s\" of task \"%s\" does not exist", catalog_clip(task->connection), task->name),
 						 "Create it with weir.create_connection.");
-	if (strcmp(known->kind, needed) != 0)
+	if (strcmp(known->kind, needed) != 0 &&
+		(task->kind->also_connection_kind == NULL || strcmp(known->kind, task->kind->also_connection_kind) != 0))
 		definition_error(path,
 						 psprintf("connection \"%s\" of task \"%s\" is of kind %s", task->connection, task->name, known->kind),
 						 psprintf("A task of kind %s needs a connection of kind %s.", task->kind->name, needed));
 	retry_policy_inherit(&task->retry, &known->retry);
 	def_check_retry(&task->retry, place(state, ".retry"));
+}
+
+/* The second connection, which the spec names.  The spec was validated. */
+static void
+check_other_connection(CheckState *state)
+{
+	const DefTask *task = state->at;
+	const char *name = task->kind->other_connection ? task->kind->other_connection(task->spec) : NULL;
+	char	   *path = place(state, ".spec.request.connection");
+	const KnownConnection *known;
+
+	if (name == NULL)
+		return;
+	known = find_connection(state, name);
+	if (known == NULL)
+		definition_error(path,
+						 psprintf("connection \"%s\" of task \"%s\" does not exist", catalog_clip(name), task->name),
+						 "Create it with weir.create_connection.");
+	if (strcmp(known->kind, task->kind->other_connection_kind) != 0)
+		definition_error(path,
+						 psprintf("connection \"%s\" of task \"%s\" is of kind %s", name, task->name, known->kind),
+						 psprintf("The request needs a connection of kind %s.", task->kind->other_connection_kind));
 }
 
 /* Read anew for each task: a look at one row, and only for tasks with a pool. */
@@ -295,7 +318,7 @@ check_member(CheckState *state, const cJSON *item, char *sub)
 {
 	const cJSON *sql = NULL;
 
-	if ((state->at->kind == &kind_sql || state->at->kind == &kind_wait) && strcmp(item->string, "sql") == 0)
+	if ((state->at->kind->uses_worker || state->at->kind == &kind_wait) && strcmp(item->string, "sql") == 0)
 		sql = item;
 	else if (state->at->kind == &kind_for_each && strcmp(item->string, "items") == 0)
 	{
@@ -326,8 +349,11 @@ check_spec(CheckState *state)
 		definition_error(place(state, psprintf(".spec%s", path)),
 						 psprintf("task \"%s\": %s", task->name, problem.message), problem.hint);
 	}
+	check_other_connection(state);
 	if (task->kind == &kind_sql)
 		def_check_sql_spec(task, place(state, ".spec"), state->owner);
+	if (task->kind == &kind_redis_publish)
+		def_check_publish_spec(task, place(state, ".spec"));
 	if (task->kind == &kind_wait)
 		definition_check_wait(task->spec, place(state, ".spec"));
 	cJSON_ArrayForEach(item, task->spec)

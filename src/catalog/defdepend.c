@@ -91,6 +91,31 @@ read_dependency(Definition *def, const cJSON *item, int no, HTAB *index, int fir
 	def->tasks[no].upstream_count++;
 }
 
+/*
+ * A task that is there for failures hears of the failure of whatever it
+ * depends on: asking for it a second time, by the condition "failed", must
+ * not turn it into a success.  And it must be able to hear of any.
+ */
+static void
+react_to_failures(Definition *def, int no, int first)
+{
+	DefTask    *task = &def->tasks[no];
+	int			deaf = 0;
+
+	for (int e = first; e < def->nedges; e++)
+	{
+		if (def->conditions[e].condition == EDGE_FAILED)
+			def->conditions[e].condition = EDGE_SUCCESS;
+		else if (def->conditions[e].condition == EDGE_DONE)
+			deaf++;
+	}
+	if (deaf > 0 && (task->run_if == RUN_IF_ALL_FAILED || deaf == def->nedges - first))
+		definition_error(definition_task_path(def, no, ".run_if"),
+						 psprintf("task \"%s\" could never run: run_if is %s, and a dependency with condition \"done\" is met whatever happens",
+								  task->name, run_if_name(task->run_if)),
+						 "Leave out the condition \"done\", or choose another run_if.");
+}
+
 void
 def_read_dependencies(Definition *def, const cJSON *item, int no, HTAB *index)
 {
@@ -107,6 +132,8 @@ def_read_dependencies(Definition *def, const cJSON *item, int no, HTAB *index)
 	cJSON_ArrayForEach(dependency, list)
 		read_dependency(def, dependency, no, index, first,
 						definition_task_path(def, no, psprintf(".depends_on[%d]", i++)));
+	if (run_if_handles_failure(def->tasks[no].run_if))
+		react_to_failures(def, no, first);
 }
 
 /* Waves, and the error that names a cycle. */

@@ -143,6 +143,28 @@ read_run_if(const Definition *def, const cJSON *item, int no)
 						 psprintf("Known values are %s.", run_if_names()));
 }
 
+/* The members "pool" and "pool_slots" of object; who: in errors. */
+int
+def_check_pool(const cJSON *object, const char *path, const TaskKind *kind, const char *who)
+{
+	const char *pool = def_string(object, path, "pool", false);
+	int			slots = def_integer(object, path, "pool_slots", 1, POOL_MAX_SLOTS, 1);
+
+	if (pool == NULL && def_member(object, "pool_slots") != NULL)
+		definition_error(definition_member(path, "pool_slots"),
+						 psprintf("%s has \"pool_slots\" without a pool", who),
+						 "Add \"pool\" with the name of a pool, or remove \"pool_slots\".");
+	/* What is over at once would hold its slots for no time. */
+	if (pool != NULL && kind != &kind_for_each && (kind == &kind_noop || kind->is_inline))
+		definition_error(definition_member(path, "pool"), psprintf("%s takes no pool", who),
+						 "It only decides and runs nothing: remove \"pool\".");
+	/* The tasks of the other pipeline may need these very slots, and would wait for each other for ever. */
+	if (pool != NULL && kind == &kind_pipeline)
+		definition_error(definition_member(path, "pool"), psprintf("%s takes no pool", who),
+						 "Tasks of the other pipeline take slots themselves: name the pool there.");
+	return slots;
+}
+
 /* What it shares with tasks of other pipelines, and its place among them. */
 static void
 read_limits(const Definition *def, const cJSON *item, int no)
@@ -150,23 +172,9 @@ read_limits(const Definition *def, const cJSON *item, int no)
 	DefTask    *task = &def->tasks[no];
 	char	   *path = definition_task_path(def, no, "");
 
-	task->priority = def_integer(item, path, "priority", -1000, 1000, 0);
+	task->priority = def_integer(item, path, "priority", -DEF_MAX_PRIORITY, DEF_MAX_PRIORITY, 0);
 	task->pool = def_string(item, path, "pool", false);
-	task->pool_slots = def_integer(item, path, "pool_slots", 1, POOL_MAX_SLOTS, 1);
-	if (task->pool == NULL && def_member(item, "pool_slots") != NULL)
-		definition_error(definition_task_path(def, no, ".pool_slots"),
-						 psprintf("task \"%s\" has \"pool_slots\" without a pool", task->name),
-						 "Add \"pool\" with the name of a pool, or remove \"pool_slots\".");
-	/* What is over at once would hold its slots for no time. */
-	if (task->pool != NULL && task->kind != &kind_for_each && (task->kind == &kind_noop || task->kind->is_inline))
-		definition_error(definition_task_path(def, no, ".pool"),
-						 psprintf("task \"%s\" of kind %s takes no pool", task->name, task->kind->name),
-						 "It only decides and runs nothing: remove \"pool\".");
-	/* The tasks of the other pipeline may need these very slots, and would wait for each other for ever. */
-	if (task->pool != NULL && task->kind == &kind_pipeline)
-		definition_error(definition_task_path(def, no, ".pool"),
-						 psprintf("task \"%s\" of kind pipeline takes no pool", task->name),
-						 "Tasks of the other pipeline take slots themselves: name the pool there.");
+	task->pool_slots = def_check_pool(item, path, task->kind, psprintf("task \"%s\" of kind %s", task->name, task->kind->name));
 }
 
 static void
@@ -305,7 +313,7 @@ definition_parse(const cJSON *root, bool from_stages)
 	def->timeout_ms = def_duration(root, "$", "timeout", 1, 0);
 	def->on_failure = def_word(root, "$", "on_failure", failure_modes, lengthof(failure_modes), "continue");
 	def->on_overlap = def_word(root, "$", "on_overlap", overlap_modes, lengthof(overlap_modes), "queue");
-	def->priority = def_integer(root, "$", "priority", -1000, 1000, 0);
+	def->priority = def_integer(root, "$", "priority", -DEF_MAX_PRIORITY, DEF_MAX_PRIORITY, 0);
 	read_retention(def, root);
 	def_read_retry(root, "$", &retry);
 	read_parameters(def, root);

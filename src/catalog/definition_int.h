@@ -11,6 +11,7 @@
 #define WEIR_DEFINITION_INT_H
 
 #include "definition.h"
+#include "fmgr.h"
 #include "nodes/pg_list.h"
 #include "utils/hsearch.h"
 
@@ -20,6 +21,8 @@ typedef struct TaskIndex
 	char		name[NAMEDATALEN];	/* key */
 	int			no;
 } TaskIndex;
+
+#define DEF_MAX_PRIORITY	1000
 
 /* ten years, in milliseconds */
 #define MAX_DURATION_MS		((int64) 3650 * 24 * 60 * 60 * 1000)
@@ -35,6 +38,8 @@ extern int64 def_duration(const cJSON *object, const char *path, const char *key
 /* One of a list of words; the result is the list's. */
 extern const char *def_word(const cJSON *object, const char *path, const char *key,
 							const char *const *words, int nwords, const char *absent);
+/* What the input function of a type without a modifier makes of a text; false if that is none. */
+extern bool def_parse_text(PGFunction input, const char *text, Datum *value);
 /* The text of an interval in milliseconds, a month counted as 30 days; -1 if it is none. */
 extern int64 def_interval_ms(const char *text);
 extern void def_identifier(const char *name, const char *path, const char *what);
@@ -43,6 +48,8 @@ extern char *def_list_hint(const char *what, const char *const *known, int nknow
 
 /* definition.c */
 extern const TaskKind *def_read_kind(const char *path, const char *kind, const char *name);
+/* "pool" and "pool_slots" of a task or a stage mapping of that kind: the slots, 1 if it does not say.  who: "task \"a\" of kind sql" */
+extern int	def_check_pool(const cJSON *object, const char *path, const TaskKind *kind, const char *who);
 /* What to do when nobody knows whether the engine was reached; only of kinds that call one. */
 extern const char *def_read_on_uncertain(const cJSON *item, const char *path, const TaskKind *kind);
 
@@ -51,6 +58,8 @@ extern void def_read_item_task(const Definition *def, int no, const RetryPolicy 
 
 /* defsql.c: what the spec of a SQL task says beside "sql"; path is the spec's, owner the pipeline's */
 extern void def_check_sql_spec(const DefTask *task, const char *path, Oid owner);
+/* The same of a redis_publish task: its durations */
+extern void def_check_publish_spec(const DefTask *task, const char *path);
 /* Its parsed statements; path is that of "sql" */
 extern void def_check_statements(const DefTask *task, const char *path, List *statements);
 

@@ -127,18 +127,16 @@ def_number(const cJSON *object, const char *path, const char *key, double absent
 	return value;
 }
 
-/* The text of an interval in milliseconds, a month counted as 30 days; -1 if it is none. */
-int64
-def_interval_ms(const char *text)
+bool
+def_parse_text(PGFunction input, const char *text, Datum *value)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Interval   *volatile interval = NULL;
+	volatile bool is_one = true;
 
-	/* Nothing is swallowed: the caller raises its own error for -1. */
+	/* Nothing is swallowed: the caller has an error of its own for what is none. */
 	PG_TRY();
 	{
-		interval = DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(text),
-														 ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+		*value = DirectFunctionCall3(input, CStringGetDatum(text), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
 	}
 	PG_CATCH();
 	{
@@ -146,9 +144,21 @@ def_interval_ms(const char *text)
 		if (ERRCODE_TO_CATEGORY(geterrcode()) != ERRCODE_DATA_EXCEPTION)
 			PG_RE_THROW();
 		FlushErrorState();
-		return -1;
+		is_one = false;
 	}
 	PG_END_TRY();
+	return is_one;
+}
+
+int64
+def_interval_ms(const char *text)
+{
+	Interval   *interval;
+	Datum		value;
+
+	if (!def_parse_text(interval_in, text, &value))
+		return -1;
+	interval = DatumGetIntervalP(value);
 
 	/* A product of large fields must not overflow. */
 	if (abs(interval->month) > 1200 || interval->day > 36500 || interval->day < -36500)

@@ -82,10 +82,28 @@ def_check_sql_spec(const DefTask *task, const char *path, Oid owner)
 }
 
 void
+def_check_publish_spec(const DefTask *task, const char *path)
+{
+	static const char *const durations[] = {"ttl", "keep_old", "statement_timeout"};
+
+	for (int i = 0; i < lengthof(durations); i++)
+	{
+		const cJSON *item = def_member(task->spec, durations[i]);
+
+		if (item != NULL && !(cJSON_IsString(item) && strstr(item->valuestring, "{{") != NULL))
+			(void) def_duration(task->spec, path, durations[i], strcmp(durations[i], "keep_old") == 0 ? 0 : 1, 0);
+	}
+}
+
+void
 def_check_statements(const DefTask *task, const char *path, List *statements)
 {
 	const char *transaction = json_string(def_member(task->spec, "transaction"));
 
+	if (task->kind == &kind_redis_publish &&
+		(list_length(statements) != 1 || !IsA(linitial_node(RawStmt, statements)->stmt, SelectStmt)))
+		definition_error(path, psprintf("SQL of task \"%s\" must be one query", task->name),
+						 "Write a SELECT; each of its rows is published.");
 	if (transaction == NULL || strcmp(transaction, "own") != 0)
 		return;
 	if (list_length(statements) != 1 || !IsA(linitial_node(RawStmt, statements)->stmt, CallStmt))

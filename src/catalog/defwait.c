@@ -38,27 +38,12 @@ definition_duration_ms(const cJSON *item)
 int64
 definition_moment_ms(const char *text)
 {
-	MemoryContext context = CurrentMemoryContext;
-	volatile TimestampTz moment = 0;
+	TimestampTz moment;
+	Datum		value;
 
-	if (text == NULL || strlen(text) > MAX_TEXT)
+	if (text == NULL || strlen(text) > MAX_TEXT || !def_parse_text(timestamptz_in, text, &value))
 		return -1;
-	/* Nothing is swallowed: the caller has an error of its own for -1. */
-	PG_TRY();
-	{
-		moment = DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(text),
-														 ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		if (ERRCODE_TO_CATEGORY(geterrcode()) != ERRCODE_DATA_EXCEPTION)
-			PG_RE_THROW();
-		FlushErrorState();
-		return -1;
-	}
-	PG_END_TRY();
-
+	moment = DatumGetTimestampTz(value);
 	if (TIMESTAMP_NOT_FINITE(moment))
 		return -1;
 	/* Rounded up, so that no wait ends before its moment; what is long past is just past. */

@@ -220,7 +220,7 @@ fill_template(const cJSON *stage, int no, const char *kind, const cJSON *templat
 
 	cJSON_ArrayForEach(item, template)
 	{
-		fill.is_sql = strcmp(kind, "sql") == 0 && strcmp(item->string, "sql") == 0 && cJSON_IsString(item);
+		fill.is_sql = (strcmp(kind, "sql") == 0 || strcmp(kind, "redis_publish") == 0) && strcmp(item->string, "sql") == 0 && cJSON_IsString(item);
 		if (fill.is_sql)
 		{
 			char	   *error = NULL;
@@ -320,7 +320,7 @@ find_mappings(const char **types, const char **sources, const char **destination
 	values[0] = text_array(types, n);
 	values[1] = text_array(sources, n);
 	values[2] = text_array(destinations, n);
-	weir_spi("SELECT m.kind, m.connection_name, m.phase, m.spec "
+	weir_spi("SELECT m.kind, m.connection_name, m.phase, m.spec, m.settings "
 			 "FROM unnest($1, $2, $3) WITH ORDINALITY AS s (type, source, destination, no) "
 			 "LEFT JOIN LATERAL (SELECT * FROM weir.stage_mapping AS m WHERE m.stage_type = s.type "
 			 "AND (m.source IS NULL OR m.source = s.source) "
@@ -350,8 +350,11 @@ make_task(const cJSON *stage, int no, const char *name, const char *previous)
 	char	   *spec = weir_spi_text(no, 4);
 	char	   *error = NULL;
 	cJSON	   *template = json_parse(spec, strlen(spec), DEFINITION_MAX_BYTES, &error);
+	char	   *more = weir_spi_text(no, 5);
+	cJSON	   *settings = json_parse(more, strlen(more), DEFINITION_MAX_BYTES, &error);
+	cJSON	   *setting;
 
-	if (template == NULL)
+	if (template == NULL || settings == NULL)
 		elog(ERROR, "stored stage mapping cannot be read: %s", error);
 	cJSON_AddStringToObject(task, "name", name);
 	cJSON_AddStringToObject(task, "kind", kind);
@@ -361,6 +364,8 @@ make_task(const cJSON *stage, int no, const char *name, const char *previous)
 	if (previous)
 		cJSON_AddItemToArray(cJSON_AddArrayToObject(task, "depends_on"), cJSON_CreateString(previous));
 	cJSON_AddItemToObject(task, "spec", fill_template(stage, no, kind, template));
+	while ((setting = cJSON_DetachItemFromArray(settings, 0)) != NULL)
+		cJSON_AddItemToObject(task, setting->string, setting);
 	return task;
 }
 

@@ -17,6 +17,7 @@
 
 #define MAX_SETTLE_SECONDS	3600
 #define MAX_LIMIT			1000000
+#define MAX_DATABASE		65535
 #define MAX_HEADERS			50
 #define MAX_HEADER_VALUE	8192
 
@@ -29,7 +30,10 @@ typedef enum OptionType
 	OPTION_BOOLEAN,
 	OPTION_LIMIT,
 	OPTION_HEADERS,
-	OPTION_RETRY
+	OPTION_RETRY,
+	OPTION_DATABASE,
+	OPTION_TIMEOUT,
+	OPTION_CERTIFICATE
 } OptionType;
 
 typedef struct OptionRule
@@ -54,14 +58,30 @@ static const OptionRule rules[] = {
 	{"databricks", "retry", OPTION_RETRY, false},
 	{"databricks", "max_concurrency", OPTION_LIMIT, false},
 	{"databricks", "max_starts_per_minute", OPTION_LIMIT, false},
+	{"keyvault", "api_version", OPTION_API_VERSION, false},
+	{"keyvault", "retry", OPTION_RETRY, false},
+	{"keyvault", "max_concurrency", OPTION_LIMIT, false},
+	{"keyvault", "max_starts_per_minute", OPTION_LIMIT, false},
+	{"fabric", "workspace_id", OPTION_SEGMENT, false},
+	{"fabric", "settle_seconds", OPTION_SECONDS, false},
+	{"fabric", "retry", OPTION_RETRY, false},
+	{"fabric", "max_concurrency", OPTION_LIMIT, false},
+	{"fabric", "max_starts_per_minute", OPTION_LIMIT, false},
 	{"http", "default_headers", OPTION_HEADERS, false},
 	{"http", "idempotent", OPTION_BOOLEAN, false},
 	{"http", "retry", OPTION_RETRY, false},
 	{"http", "max_concurrency", OPTION_LIMIT, false},
 	{"http", "max_starts_per_minute", OPTION_LIMIT, false},
+	{"redis", "database", OPTION_DATABASE, false},
+	{"redis", "ca_certificate", OPTION_CERTIFICATE, false},
+	{"redis", "connect_timeout", OPTION_TIMEOUT, false},
+	{"redis", "command_timeout", OPTION_TIMEOUT, false},
+	{"redis", "retry", OPTION_RETRY, false},
+	{"redis", "max_concurrency", OPTION_LIMIT, false},
+	{"redis", "max_starts_per_minute", OPTION_LIMIT, false},
 };
 
-static const char *const kinds[] = {"adf", "databricks", "http"};
+static const char *const kinds[] = {"adf", "databricks", "fabric", "http", "keyvault", "redis"};
 
 noreturn_compat static void
 option_error(const char *key, const char *message, const char *hint)
@@ -174,6 +194,19 @@ check_option(const OptionRule *rule, const cJSON *item)
 		case OPTION_RETRY:
 			check_retry(item);
 			break;
+		case OPTION_DATABASE:
+			if (text != NULL || !json_int64(item, &limit) || limit < 0 || limit > MAX_DATABASE)
+				option_error(rule->key, psprintf("%s must be an integer from 0 to %d", rule->key, MAX_DATABASE), NULL);
+			break;
+		case OPTION_TIMEOUT:
+			if (text != NULL || !json_double(item, &number) || number < 0.001 || number > MAX_SETTLE_SECONDS)
+				option_error(rule->key, psprintf("%s must be a number of seconds above 0, up to %d", rule->key, MAX_SETTLE_SECONDS), NULL);
+			break;
+		case OPTION_CERTIFICATE:
+			if (text == NULL || strstr(text, "-----BEGIN CERTIFICATE-----") == NULL || strstr(text, "PRIVATE KEY") != NULL)
+				option_error(rule->key, psprintf("%s must be certificates in PEM", rule->key),
+							 "Give the text of the authority's certificate, without its private key.");
+			break;
 	}
 }
 
@@ -194,7 +227,7 @@ options_check(const char *kind, const cJSON *options)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown kind of connection \"%s\"", catalog_clip(kind)),
-				 errhint("Kinds are adf, databricks and http.%s%s", near ? " " : "", near ? near : "")));
+				 errhint("Kinds are adf, databricks, fabric, http, keyvault and redis.%s%s", near ? " " : "", near ? near : "")));
 	}
 	if (!cJSON_IsObject(options))
 		option_error(NULL, "they must be a JSON object", NULL);

@@ -20,11 +20,23 @@
 #include "catalogutil.h"
 #include "compat.h"
 #include "engine.h"
+#include "named.h"
 #include "pool.h"
 
 PG_FUNCTION_INFO_V1(weir_create_pool);
 PG_FUNCTION_INFO_V1(weir_alter_pool);
 PG_FUNCTION_INFO_V1(weir_drop_pool);
+
+static const NamedKind pool_kind = {
+	.what = "pool",
+	.owner_for_alter = "SELECT owner FROM weir.pool WHERE name = $1 FOR NO KEY UPDATE",
+	.owner_for_drop = "SELECT owner FROM weir.pool WHERE name = $1 FOR UPDATE",
+	.users = "SELECT string_agg(DISTINCT u.what, ', ' ORDER BY u.what) FROM ("
+	NAMED_TASK_USERS("t.pool = $1")
+	"UNION ALL SELECT 'stage mapping ' || quote_ident(m.stage_type) FROM weir.stage_mapping m "
+	"WHERE m.settings->>'pool' = $1) AS u (what)",
+	.drop = "DELETE FROM weir.pool WHERE name = $1",
+};
 
 static int
 slots_argument(FunctionCallInfo fcinfo, int n)
@@ -67,34 +79,11 @@ weir_create_pool(PG_FUNCTION_ARGS)
 	values[3] = ObjectIdGetDatum(scope.caller);
 	if (weir_spi("INSERT INTO weir.pool (name, slots, description, owner) VALUES ($1, $2, $3, $4) "
 				 "ON CONFLICT (name) DO NOTHING", 4, types, values, nulls) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("pool \"%s\" already exists", name),
-				 errhint("Use weir.alter_pool to change it.")));
+		named_exists_already(&pool_kind, name);
 	/* Tasks of a pool that was dropped may wait for it. */
 	engine_wake_at_commit(ENGINE_WAKE_DEFINITION);
 	weir_leave(&scope);
 	PG_RETURN_VOID();
-}
-
-/* lock: how the row is locked, FOR UPDATE only to drop it */
-static void
-lock_pool(const char *name, Oid caller, const char *verb, bool drop)
-{
-	static const Oid types[] = {TEXTOID};
-	Datum		values[1];
-	uint64		found;
-
-	values[0] = catalog_text(name);
-	if (drop)
-		found = weir_spi("SELECT owner FROM weir.pool WHERE name = $1 FOR UPDATE", 1, types, values, NULL);
-	else
-		found = weir_spi("SELECT owner FROM weir.pool WHERE name = $1 FOR NO KEY UPDATE", 1, types, values, NULL);
-	if (found == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("pool \"%s\" does not exist", catalog_clip((char *) name))));
-	weir_require_owner(caller, (Oid) weir_spi_int64(0, 1, NULL), psprintf("%s pool \"%s\"", verb, name));
 }
 
 /* alter_pool(name, slots, description, new_owner): null leaves as it is */
@@ -125,7 +114,7 @@ weir_alter_pool(PG_FUNCTION_ARGS)
 	}
 	weir_enter(&scope);
 	weir_require_admin(scope.caller, "alter pools");
-	lock_pool(name, scope.caller, "alter", false);
+	named_lock(&pool_kind, name, scope.caller);
 	/* The same rule as ALTER ... OWNER TO. */
 	if (nulls[3] == ' ' && !member_can_set_role_compat(scope.caller, DatumGetObjectId(values[3])))
 		ereport(ERROR,
@@ -142,46 +131,16 @@ weir_alter_pool(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* Pipelines and runs whose tasks would miss the pool. */
-static char *
-pool_users(const char *name)
-{
-	static const Oid types[] = {TEXTOID};
-	Datum		values[1];
-
-	values[0] = catalog_text(name);
-	weir_spi("SELECT string_agg(DISTINCT u.what, ', ' ORDER BY u.what) FROM ("
-			 "SELECT 'pipeline ' || quote_ident(p.name) FROM weir.pipeline p "
-			 "JOIN weir.task t ON t.pipeline_id = p.pipeline_id AND t.version = p.current_version WHERE t.pool = $1 "
-			 "UNION ALL SELECT 'run ' || r.run_id FROM weir.run r "
-			 "JOIN weir.task t ON t.pipeline_id = r.pipeline_id AND t.version = r.version "
-			 "WHERE r.status IN ('queued', 'running', 'cancelling') AND t.pool = $1) AS u (what)",
-			 1, types, values, NULL);
-	return weir_spi_text(0, 1);
-}
-
 /* drop_pool(name): not while something current uses it */
 Datum
 weir_drop_pool(PG_FUNCTION_ARGS)
 {
-	static const Oid types[] = {TEXTOID};
 	WeirScope	scope;
 	char	   *name = catalog_arg_required(fcinfo, 0, "name", 1000);
-	Datum		values[1];
-	char	   *users;
 
 	weir_enter(&scope);
 	weir_require_admin(scope.caller, "drop pools");
-	lock_pool(name, scope.caller, "drop", true);
-	users = pool_users(name);
-	if (users != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("pool \"%s\" cannot be dropped because it is in use", name),
-				 errdetail("Used by: %s.", users),
-				 errhint("Alter or drop those first.")));
-	values[0] = catalog_text(name);
-	weir_spi("DELETE FROM weir.pool WHERE name = $1", 1, types, values, NULL);
+	named_drop(&pool_kind, name, scope.caller);
 	weir_leave(&scope);
 	PG_RETURN_VOID();
 }

@@ -28,6 +28,7 @@
 #include "redact.h"
 #include "secretbox.h"
 #include "secretref.h"
+#include "vaultref.h"
 
 PG_FUNCTION_INFO_V1(weir_create_secret);
 PG_FUNCTION_INFO_V1(weir_alter_secret);
@@ -98,14 +99,16 @@ seal_argument(FunctionCallInfo fcinfo, int n, const char *name)
 }
 
 static void
-check_reference(const char *reference)
+check_reference(const char *name, const char *reference)
 {
 	const char *error;
 	const char *hint;
 
 	if (strlen(reference) > MAX_REFERENCE)
 		refuse_secret(ERRCODE_INVALID_PARAMETER_VALUE, "reference of a secret is longer than 4096 bytes", NULL);
-	if (!secretref_check(reference, &error, &hint))
+	if (vaultref_is(reference))
+		vaultref_check(reference, NULL, name, NULL);
+	else if (!secretref_check(reference, &error, &hint))
 		refuse_secret(ERRCODE_INVALID_PARAMETER_VALUE, error, hint);
 }
 
@@ -128,12 +131,12 @@ weir_create_secret(PG_FUNCTION_ARGS)
 	catalog_check_name("secret", name);
 	if (PG_ARGISNULL(1) == (reference == NULL))
 		refuse_secret(ERRCODE_INVALID_PARAMETER_VALUE, "a secret needs either a value or a reference",
-					  "Give value to store it encrypted, or reference such as env:NAME or file:/path.");
+					  "Give value to store it encrypted, or reference such as env:NAME, file:/path or keyvault:CONNECTION/NAME.");
 
 	weir_enter(&scope);
 	weir_require_admin(scope.caller, "create secrets");
 	if (reference)
-		check_reference(reference);
+		check_reference(name, reference);
 
 	values[0] = catalog_text(name);
 	values[4] = ObjectIdGetDatum(scope.caller);
@@ -196,7 +199,7 @@ weir_alter_secret(PG_FUNCTION_ARGS)
 	weir_require_admin(scope.caller, "alter secrets");
 	lock_secret(name, scope.caller, "alter");
 	if (reference)
-		check_reference(reference);
+		check_reference(name, reference);
 
 	values[0] = catalog_text(name);
 	nulls[1] = reference ? ' ' : 'n';
@@ -264,6 +267,17 @@ weir_drop_secret(PG_FUNCTION_ARGS)
 char *
 secret_value(const char *name, const char **error)
 {
+	const char *reference = NULL;
+	char	   *value = secret_lookup(name, &reference, error);
+
+	if (value == NULL && reference != NULL)
+		*error = psprintf("secret \"%s\" is kept in a key vault, which cannot be asked here", name);
+	return value;
+}
+
+char *
+secret_lookup(const char *name, const char **kept_at, const char **error)
+{
 	static const Oid types[] = {TEXTOID};
 	unsigned char key[SECRETBOX_KEY_BYTES];
 	Datum		values[1];
@@ -273,6 +287,7 @@ secret_value(const char *name, const char **error)
 	char	   *value;
 
 	*error = NULL;
+	*kept_at = NULL;
 	values[0] = catalog_text(name);
 	if (weir_spi("SELECT reference, ciphertext FROM weir.secret WHERE name = $1",
 				 1, types, values, NULL) == 0)
@@ -281,6 +296,11 @@ secret_value(const char *name, const char **error)
 		return NULL;
 	}
 	reference = weir_spi_text(0, 1);
+	if (reference != NULL && strncmp(reference, "keyvault:", 9) == 0)
+	{
+		*kept_at = reference;
+		return NULL;
+	}
 	if (reference != NULL)
 	{
 		value = secretref_value(reference, error);

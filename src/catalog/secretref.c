@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * secretref.c
- *	  References to secrets kept elsewhere: env:NAME and file:/path.
+ *	  References to secrets kept on this machine: env:NAME and file:/path.
  *
  * Runs in the session that defines a reference and in the process that uses
  * it.  Both settings are checked at both times: what was allowed yesterday is
@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <openssl/crypto.h>
+#include <openssl/evp.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -178,7 +179,7 @@ secretref_check(const char *reference, const char **error, const char **hint)
 
 	/* Not quoted: somebody may have taken it for the place of the value. */
 	*error = "reference of a secret has no known scheme";
-	*hint = "Write env:NAME or file:/path.";
+	*hint = "Write env:NAME, file:/path or keyvault:CONNECTION/NAME.";
 	return false;
 }
 
@@ -191,6 +192,27 @@ strip_line_end(char *value, size_t *len)
 	if (*len > 0 && value[*len - 1] == '\r')
 		(*len)--;
 	value[*len] = '\0';
+}
+
+/* PKCS#12 is binary: such a file is handed out in base64, as key vaults do. */
+static bool
+is_binary(const char *path)
+{
+	size_t		len = strlen(path);
+
+	return len > 4 && (strcmp(path + len - 4, ".pfx") == 0 || strcmp(path + len - 4, ".p12") == 0);
+}
+
+static char *
+to_base64(char *value, size_t len)
+{
+	char	   *text = malloc((len + 2) / 3 * 4 + 1);
+
+	if (text != NULL)
+		EVP_EncodeBlock((unsigned char *) text, (unsigned char *) value, (int) len);
+	OPENSSL_cleanse(value, len);
+	free(value);
+	return text;
 }
 
 static char *
@@ -231,6 +253,12 @@ file_value(const char *path, const char **error)
 		*error = psprintf("could not read secret file \"%s\": %m", path);
 	else if (len > SECRETBOX_MAX_VALUE)
 		*error = psprintf("secret file \"%s\" is longer than %d bytes", path, SECRETBOX_MAX_VALUE);
+	else if (is_binary(path) && len > 0)
+	{
+		value = to_base64(value, len);
+		if (value == NULL)
+			*error = "out of memory";
+	}
 	else if (memchr(value, '\0', len) != NULL)
 		*error = psprintf("secret file \"%s\" holds a zero byte", path);
 	else

@@ -15,6 +15,7 @@
 #include "catalogutil.h"
 #include "connection.h"
 #include "definition.h"
+#include "definition_int.h"
 #include "json.h"
 #include "kind.h"
 #include "reference.h"
@@ -91,7 +92,7 @@ check_template(const char *kind, const cJSON *spec)
 		char	   *error = NULL;
 		char	   *hint = NULL;
 
-		if (strcmp(kind, "sql") == 0 && strcmp(item->string, "sql") == 0 && cJSON_IsString(item))
+		if ((strcmp(kind, "sql") == 0 || strcmp(kind, "redis_publish") == 0) && strcmp(item->string, "sql") == 0 && cJSON_IsString(item))
 			(void) sqltext_compile(item->valuestring, &error, &hint);
 		else
 			(void) ref_scan_json(item, accept_piece, NULL, &error);
@@ -104,6 +105,27 @@ check_template(const char *kind, const cJSON *spec)
 	}
 }
 
+/*
+ * Checked as a task's are, but that a pool must exist, which is asked when a
+ * pipeline is made: mappings may come first.
+ */
+static void
+check_settings(const TaskKind *kind, const cJSON *settings)
+{
+	static const char *const keys[] = {"pool", "pool_slots", "priority", "retry", "timeout", "task_timeout", "on_uncertain"};
+	RetryPolicy retry = retry_policy_default();
+
+	if (!cJSON_IsObject(settings))
+		mapping_error("settings must be a JSON object", NULL);
+	definition_check_keys(settings, "$", keys, lengthof(keys));
+	def_read_retry(settings, "$", &retry);
+	(void) def_duration(settings, "$", "timeout", 1, 0);
+	(void) def_duration(settings, "$", "task_timeout", 1, 0);
+	(void) def_integer(settings, "$", "priority", -DEF_MAX_PRIORITY, DEF_MAX_PRIORITY, 0);
+	(void) def_read_on_uncertain(settings, "$", kind);
+	(void) def_check_pool(settings, "$", kind, psprintf("a stage of kind %s", kind->name));
+}
+
 /* A text argument that may be null */
 static Datum
 nullable(const char *value, char *null)
@@ -112,11 +134,11 @@ nullable(const char *value, char *null)
 	return value ? catalog_text(value) : (Datum) 0;
 }
 
-/* set_stage_mapping(stage_type, source, destination, kind, connection, phase, spec) */
+/* set_stage_mapping(stage_type, source, destination, kind, connection, phase, spec, settings) */
 Datum
 weir_set_stage_mapping(PG_FUNCTION_ARGS)
 {
-	static const Oid types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID};
+	static const Oid types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID};
 	WeirScope	scope;
 	char	   *stage_type = catalog_arg_required(fcinfo, 0, "stage_type", MAX_MAPPING_TEXT);
 	char	   *source = PG_ARGISNULL(1) ? NULL : catalog_arg_required(fcinfo, 1, "source", MAX_MAPPING_TEXT);
@@ -125,17 +147,21 @@ weir_set_stage_mapping(PG_FUNCTION_ARGS)
 	char	   *connection = catalog_arg(fcinfo, 4);
 	char	   *phase = PG_ARGISNULL(5) ? pstrdup("transform") : catalog_arg(fcinfo, 5);
 	cJSON	   *spec = catalog_arg_json(fcinfo, 6, "spec", MAX_TEMPLATE);
-	Datum		values[7];
-	char		nulls[] = "       ";
+	cJSON	   *settings = catalog_arg_json(fcinfo, 7, "settings", MAX_TEMPLATE);
+	Datum		values[8];
+	char		nulls[] = "        ";
 
 	if (stage_type[0] == '\0')
 		mapping_error("stage_type must not be empty", NULL);
 	if (spec == NULL)
 		spec = cJSON_CreateObject();
+	if (settings == NULL)
+		settings = cJSON_CreateObject();
 	weir_enter(&scope);
 	weir_require_admin(scope.caller, "set stage mappings");
 	check_mapping(kind, connection, phase, spec);
 	check_template(kind, spec);
+	check_settings(kind_find(kind), settings);
 
 	values[0] = catalog_text(stage_type);
 	values[1] = nullable(source, &nulls[1]);
@@ -144,10 +170,11 @@ weir_set_stage_mapping(PG_FUNCTION_ARGS)
 	values[4] = nullable(connection, &nulls[4]);
 	values[5] = catalog_text(phase);
 	values[6] = catalog_jsonb(json_text(spec));
-	weir_spi("INSERT INTO weir.stage_mapping (stage_type, source, destination, kind, connection_name, phase, spec) "
-			 "VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (stage_type, source, destination) DO UPDATE "
+	values[7] = catalog_jsonb(json_text(settings));
+	weir_spi("INSERT INTO weir.stage_mapping (stage_type, source, destination, kind, connection_name, phase, spec, settings) "
+			 "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (stage_type, source, destination) DO UPDATE "
 			 "SET kind = excluded.kind, connection_name = excluded.connection_name, "
-			 "phase = excluded.phase, spec = excluded.spec", 7, types, values, nulls);
+			 "phase = excluded.phase, spec = excluded.spec, settings = excluded.settings", 8, types, values, nulls);
 	weir_leave(&scope);
 	PG_RETURN_VOID();
 }

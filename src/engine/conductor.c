@@ -85,11 +85,20 @@ conductor_commit_soon(Conductor *c)
 	synchronous_commit = save_commit;
 }
 
-/* signin reads secrets through this; the caller has a transaction open. */
-static char *
-get_secret(const char *name, const char **error)
+/* signin reads connections of key vaults through this; the caller has a transaction open. */
+static bool
+find_signin_connection(const char *name, SignInConnection *connection, void *arg)
 {
-	return secret_value(name, error);
+	const Connection *known = dispatch_connection(arg, name);
+
+	if (known == NULL)
+		return false;
+	connection->name = known->name;
+	connection->kind = known->kind;
+	connection->base_url = known->base_url;
+	connection->auth = known->auth;
+	connection->changed_at = known->changed_at;
+	return true;
 }
 
 Conductor *
@@ -116,7 +125,7 @@ conductor_create(bool in_session)
 	upkeep_start(c);
 	running = c;
 	c->mux = httpmux_create();
-	c->signin = signin_create(c->mux, get_secret);
+	c->signin = signin_create(c->mux, &(SignInCatalog) {secret_lookup, find_signin_connection, c});
 	MemoryContextSwitchTo(old);
 	return c;
 }
@@ -150,6 +159,7 @@ void
 conductor_recover(Conductor *c)
 {
 	conductor_begin(c);
+	breakers_reset();
 	dispatch_recover(c);
 	conductor_commit(c);
 }
@@ -261,6 +271,7 @@ conductor_cycle(Conductor *c)
 		if (wake & ENGINE_WAKE_RUN)
 			subrun_take_in(c);
 		flights_write(c);
+		breakers_write(c);
 		if (wake & ENGINE_WAKE_REQUEST)
 			intake_requests(c);
 		if (wake & ENGINE_WAKE_TASK)

@@ -50,11 +50,16 @@ typedef struct Flight
 
 	/* HTTP kinds only; spec, kind_state and due_ms also those that wait */
 	Connection *connection;		/* NULL for none */
+	Connection *other;			/* the second one, of kinds that have two */
+	bool		via_other;		/* the exchange under way goes through it */
+	char	   *place;			/* listening.c: where it listens, once that is known */
+	int64		every_ms;
 	cJSON	   *spec;			/* rendered */
 	cJSON	   *reference;
 	char	   *token;
 	char	   *external_run_id;
 	cJSON	   *kind_state;
+	cJSON	   *scratch;		/* HTTP kinds: not committed */
 	KindStep	step;
 	int			step_tries;
 	bool		after_crash;
@@ -63,6 +68,7 @@ typedef struct Flight
 	bool		cancel_sent;
 	bool		signin_wait;	/* for a token that is being fetched */
 	int			signin_failures;
+	uint64		signin_ticket;	/* of the credentials sent with the latest exchange */
 	int			start_failures; /* SQL: workers that never took it */
 	int64		intended_at_ms;
 	int64		started_ms;		/* for the polling pace */
@@ -100,6 +106,7 @@ typedef struct Conductor
 	int			worker_failures;	/* in a row */
 	int64		limit_due_ms;	/* a connection may be used again then */
 	struct ReadySet *ready;		/* ready.c */
+	HTAB	   *breakers;		/* breaker.c; NULL before the first exchange */
 	int64		starts;			/* so many, to tell who was served last */
 	int64		clock_offset_ms;	/* of the wall clock to one that nobody sets */
 	BackgroundWorkerHandle *handles[WEIR_MAX_SQL_SLOTS];
@@ -178,7 +185,21 @@ extern void flight_succeed(Conductor *c, Flight *flight, const cJSON *output);
 extern void flight_drop_verdict(Flight *flight);
 /* delay_ms -1: the polling pace */
 extern void flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_tries);
+/* A verdict of the kind's deliver() */
+extern void flight_deliver(Conductor *c, Flight *flight, const cJSON *callback);
 extern void flights_act(Conductor *c);	/* outside; opens a short one if needed */
+
+/* breaker.c: connections that ask for patience, or are down */
+extern bool breaker_allows(Conductor *c, Flight *flight);	/* else its due_ms says when to ask again */
+extern void breaker_note(Conductor *c, Flight *flight, const KindResponse *response);
+extern void breakers_write(Conductor *c);	/* inside a transaction */
+extern void breakers_reset(void);	/* inside a transaction */
+
+/* listening.c: attempts that wait at a place they share */
+extern void listening_share(Conductor *c, Flight *flight);
+extern void listening_fill(Conductor *c, Flight *flight, KindCall *call, Flight ***flights);
+extern void listening_deliver(Conductor *c, KindVerdict *verdict, Flight *const *flights, int n);
+extern void listening_once(Flight *flight, const KindVerdict *verdict);	/* inside a transaction */
 
 /* uncertain.c: nobody knows whether the engine began an attempt */
 extern char uncertain_policy(const char *word); /* of on_uncertain, as a flight has it */

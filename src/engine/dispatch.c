@@ -126,6 +126,20 @@ find_connection(Conductor *c, const char *name)
 	return copy;
 }
 
+/* The second connection of kinds that have two; false: a verdict was made. */
+static bool
+find_other(Conductor *c, Flight *flight)
+{
+	const char *name = flight->kind->other_connection ? flight->kind->other_connection(flight->spec) : NULL;
+
+	if (name == NULL)
+		return true;
+	flight->other = find_connection(c, name);
+	if (flight->other == NULL)
+		fail_attempt(c, flight, "connection_missing", psprintf("connection \"%s\" does not exist", name));
+	return flight->other != NULL;
+}
+
 /*
  * A run that somebody started in the engine by hand (weir.adopt): this
  * attempt follows it.  Should it fail, the next attempt may resume it.
@@ -166,6 +180,7 @@ prepare_http(Conductor *c, Flight *flight)
 	ForceSyncCommit();
 
 	flight->kind_state = cJSON_CreateObject();
+	flight->scratch = cJSON_CreateObject();
 	if (context == NULL)
 	{
 		fail_attempt(c, flight, "definition_missing", "the task's definition no longer exists");
@@ -190,6 +205,11 @@ prepare_http(Conductor *c, Flight *flight)
 			return;
 		}
 	}
+	if (!find_other(c, flight))
+	{
+		MemoryContextSwitchTo(old);
+		return;
+	}
 	if (adopt(flight))
 		flight->step = KIND_STEP_POLL;
 	else
@@ -201,11 +221,11 @@ prepare_http(Conductor *c, Flight *flight)
 	MemoryContextSwitchTo(old);
 }
 
-/* Kinds whose statement a SQL worker runs: sql, and a for_each whose items a statement lists. */
+/* Kinds whose statement a SQL worker runs, and a for_each whose items a statement lists. */
 static bool
 runs_sql(const Flight *flight)
 {
-	return flight->kind == &kind_sql ||
+	return (flight->kind != NULL && flight->kind->uses_worker) ||
 		(flight->kind == &kind_for_each && foreach_uses_sql(flight->task_run_id));
 }
 
@@ -455,6 +475,7 @@ dispatch_recover(Conductor *c)
 			flight->kind_state = json_column(table, i, 10);
 			if (flight->kind_state == NULL)
 				flight->kind_state = cJSON_CreateObject();
+			flight->scratch = cJSON_CreateObject();
 			flight->external_run_id = SPI_getvalue(table->vals[i], table->tupdesc, 11);
 			flight->reference = json_column(table, i, 12);
 			flight->connection = connection ? find_connection(c, connection) : NULL;
@@ -466,6 +487,8 @@ dispatch_recover(Conductor *c)
 			}
 			else if (flight->spec == NULL)
 				fail_attempt(c, flight, "invalid_reference", "the attempt was never prepared");
+			else if (!find_other(c, flight))
+				flight->verdict->may_go_on = true;
 			else
 			{
 				if (!kind_step_parse(SPI_getvalue(table->vals[i], table->tupdesc, 15), &flight->step))

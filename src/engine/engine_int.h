@@ -19,4 +19,12 @@ extern int64 *notes_take(int *n);
 /* From the launcher: warn if there are more SQL workers than processes. */
 extern void engine_check_workers(void);
 
+/*
+ * A conductor is gone, or could not be started: when may the next one start?
+ * error: for weir.status, NULL keeps the last one.  Caller holds weir_shmem_lock.
+ */
+struct DatabaseSlot;
+extern void attach_note_failure(struct DatabaseSlot *slot, const char *error);
+#define ATTACH_BACKOFF_MAX_MS 60000
+
 #endif							/* WEIR_ENGINE_INT_H */

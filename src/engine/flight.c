@@ -113,6 +113,22 @@ flight_decide(Conductor *c, Flight *flight)
 }
 
 void
+flight_deliver(Conductor *c, Flight *flight, const cJSON *callback)
+{
+	MemoryContext old;
+	KindCall	call;
+
+	fresh_verdict(flight);
+	old = MemoryContextSwitchTo(flight->cxt);
+	flight_fill_call(flight, &call);
+	flight->kind->deliver(&call, callback, flight->verdict);
+	flight->http_status = 0;
+	flight->due_ms = NEVER;
+	c->has_verdicts = true;
+	MemoryContextSwitchTo(old);
+}
+
+void
 flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_tries)
 {
 	int64		now = now_ms();
@@ -139,6 +155,17 @@ static bool
 may_go_on(const Flight *flight)
 {
 	return flight->external_run_id != NULL || may_have_started(flight) || flight->step == KIND_STEP_LOOKUP;
+}
+
+static bool
+can_cancel(const Flight *flight)
+{
+	KindCall	call;
+
+	if (flight->kind->can_cancel == NULL)
+		return false;
+	flight_fill_call(flight, &call);
+	return flight->kind->can_cancel(&call);
 }
 
 /* The kind cannot cancel anything: whatever is under way is left to itself. */
@@ -193,7 +220,7 @@ flight_end(Conductor *c, Flight *flight, int why)
 		uncertain_end(c, flight);
 		return;
 	}
-	if (flight->kind->abandon != NULL)
+	if (flight->kind->abandon != NULL && !can_cancel(flight))
 	{
 		abandon(c, flight);
 		return;
@@ -231,9 +258,12 @@ flight_fill_call(const Flight *flight, KindCall *call)
 	call->spec = flight->spec;
 	call->base_url = flight->connection ? flight->connection->base_url : NULL;
 	call->options = flight->connection ? flight->connection->options : NULL;
+	call->other_base_url = flight->other ? flight->other->base_url : NULL;
+	call->other_options = flight->other ? flight->other->options : NULL;
 	call->reference = flight->reference;
 	call->external_run_id = flight->external_run_id;
 	call->kind_state = flight->kind_state;
+	call->scratch = flight->scratch;
 	call->intended_at_ms = flight->intended_at_ms;
 	call->now_ms = now_ms();
 	call->step_tries = flight->step_tries;
@@ -248,7 +278,7 @@ follow_verdict(Conductor *c, Flight *flight)
 	bool		known = flight->external_run_id != NULL || verdict->external_run_id != NULL;
 
 	if (verdict->forget_token && flight->connection)
-		signin_forget(c->signin, flight->connection->name);
+		signin_forget(c->signin, flight->signin_ticket);
 	if (flight->ending != SQL_CANCEL_NONE && !flight->cancel_sent)
 	{
 		if (known && verdict->next_step != KIND_STEP_DETAIL)
@@ -284,17 +314,22 @@ read_response(Conductor *c, Flight *flight)
 	MemoryContext old = MemoryContextSwitchTo(fresh_verdict(flight));
 	KindCall	call;
 	KindResponse response = {0};
+	Flight	  **others;
 
 	flight_fill_call(flight, &call);
+	listening_fill(c, flight, &call, &others);
 	response.http_status = result->http_status;
 	response.body = result->body ? pnstrdup(result->body, result->body_len) : "";
 	response.body_len = result->body ? result->body_len : 0;
 	response.retry_after_ms = result->retry_after_ms;
 	response.content_type = result->content_type ? pstrdup(result->content_type) : NULL;
+	response.headers = pstrdup(result->headers);
 	response.transport_error = result->error ? pstrdup(result->error) : NULL;
 	response.request_sent = result->request_sent;
 	flight->http_status = result->http_status;
 	flight->retry_after_ms = Max(result->retry_after_ms, 0);
+	if (!result->refused_by_policy && !flight->via_other)
+		breaker_note(c, flight, &response);
 
 	if (result->refused_by_policy)
 	{
@@ -306,6 +341,7 @@ read_response(Conductor *c, Flight *flight)
 		/* kind_state must outlive the verdict's context. */
 		MemoryContextSwitchTo(flight->cxt);
 		flight->kind->response(&call, &response, flight->verdict);
+		listening_deliver(c, flight->verdict, others, call.n_others);
 	}
 	httpmux_free(c->mux, flight->transfer);
 	flight->transfer = NULL;
@@ -366,21 +402,21 @@ header_lines(const KindRequest *request, const char *credentials)
 
 /* Credentials; false: not now (pending, failed, or a verdict was made). */
 static bool
-sign_in(Conductor *c, Flight *flight, char **credentials)
+sign_in(Conductor *c, Flight *flight, const Connection *through, const char *scope, char **credentials)
 {
 	SignInConnection connection;
-	const char *error = NULL;
-	bool		is_user_error = false;
-	int64		retry_ms = 0;
+	SignInFailure failure = {0};
 
 	*credentials = NULL;
-	if (flight->connection == NULL)
+	if (through == NULL)
 		return true;
-	connection.name = flight->connection->name;
-	connection.kind = flight->connection->kind;
-	connection.auth = flight->connection->auth;
-	connection.changed_at = flight->connection->changed_at;
-	switch (signin_header(c->signin, &connection, now_ms(), credentials, &error, &is_user_error, &retry_ms))
+	connection.name = through->name;
+	connection.kind = through->kind;
+	connection.base_url = through->base_url;
+	connection.auth = through->auth;
+	connection.changed_at = through->changed_at;
+	connection.scope = scope;
+	switch (signin_header(c->signin, &connection, now_ms(), credentials, &flight->signin_ticket, &failure))
 	{
 		case SIGNIN_READY:
 		case SIGNIN_NONE:
@@ -393,13 +429,14 @@ sign_in(Conductor *c, Flight *flight, char **credentials)
 		case SIGNIN_FAILED:
 			break;
 	}
-	if (is_user_error || ++flight->signin_failures >= SIGNIN_TRIES)
+	if (failure.is_user_error || ++flight->signin_failures >= SIGNIN_TRIES)
 	{
-		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", error, is_user_error, !is_user_error);
+		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", failure.text, failure.is_user_error,
+					   !failure.is_user_error);
 		flight->verdict->may_go_on = may_go_on(flight);
 	}
 	else
-		flight->due_ms = now_ms() + Max(retry_ms, 100);
+		flight->due_ms = now_ms() + Max(failure.retry_ms, 100);
 	return false;
 }
 
@@ -415,6 +452,8 @@ exchange(Conductor *c, Flight *flight)
 			   *hint = NULL;
 	char	   *credentials = NULL;
 
+	if (!breaker_allows(c, flight))
+		return;
 	flight_fill_call(flight, &call);
 	if (!flight->kind->request(&call, &request, &problem))
 	{
@@ -430,8 +469,11 @@ exchange(Conductor *c, Flight *flight)
 		flight->verdict->may_go_on = may_go_on(flight);
 		return;
 	}
-	if (!request.without_auth && !sign_in(c, flight, &credentials))
+	flight->via_other = request.via_other;
+	if (!request.without_auth &&
+		!sign_in(c, flight, request.via_other ? flight->other : flight->connection, request.scope, &credentials))
 		return;
+	listening_share(c, flight);
 
 	options.max_body = (size_t) weir_http_max_body * 1024;
 	options.total_timeout_ms = weir_http_timeout;

@@ -16,6 +16,7 @@
 #include "utils/hsearch.h"
 #include "utils/jsonb.h"
 
+#include "compare.h"
 #include "conductor_int.h"
 #include "json.h"
 #include "outcome.h"
@@ -49,7 +50,7 @@ write_progress(Flight *flight)
 			 "started_at = CASE WHEN $3 IS NOT NULL AND started_at IS NULL THEN clock_timestamp() ELSE started_at END "
 			 "WHERE task_run_id = $1 AND attempt_no = $2",
 			 6, types, values, nulls);
-	if (flight->external_run_id)
+	if (flight->external_run_id || verdict->external_url)
 		weir_spi("UPDATE weir.task_run SET external_run_id = $3, external_url = coalesce($4, external_url) "
 				 "WHERE task_run_id = $1 AND attempt_no = $2",
 				 4, types, values, nulls);
@@ -114,20 +115,12 @@ write_continue(Flight *flight)
 {
 	KindVerdict *verdict = flight->verdict;
 
+	listening_once(flight, verdict);
 	write_progress(flight);
 	if (verdict->next_step == flight->step)
 		flight->step_tries++;
 	flight_go_to_step(flight, verdict->next_step, verdict->delay_ms, verdict->reset_tries);
 	flight_drop_verdict(flight);
-}
-
-static int
-compare_int64(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return (x > y) - (x < y);
 }
 
 static int

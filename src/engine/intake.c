@@ -17,6 +17,7 @@
 #include "conductor_int.h"
 #include "engine.h"
 #include "foreach.h"
+#include "landing.h"
 #include "outcome.h"
 #include "starting.h"
 
@@ -220,7 +221,7 @@ intake_start_run(int64 run_id)
 							 "JOIN weir.pipeline_state s USING (pipeline_id) WHERE r.run_id = $1 AND r.status = 'queued'"),
 				 1, types, values, NULL) != 1)
 		return;
-	decision = start_decide_row(&facts);
+	decision = start_decide_row(&facts, &(LandingWish){.run_id = run_id});
 
 	values[1] = CStringGetTextDatum(start_code_runs(decision.code) ? "running" : "skipped");
 	values[2] = CharGetDatum((char) decision.code);

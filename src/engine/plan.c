@@ -17,12 +17,14 @@
 #include "funcapi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
 #include "access.h"
 #include "catalog.h"
 #include "catalogutil.h"
 #include "json.h"
+#include "landing.h"
 #include "mem.h"
 #include "plan.h"
 #include "runapi.h"
@@ -37,7 +39,7 @@ PG_FUNCTION_INFO_V1(weir_plan);
 enum
 {
 	COL_WAVE, COL_TASK, COL_KIND, COL_PHASE, COL_ACTION, COL_REASON, COL_WAITS_FOR, COL_LIMITS,
-	COL_CONNECTION, COL_RETRY, COL_TIMEOUT, COL_SPEC, N_COLS
+	COL_CONNECTION, COL_RETRY, COL_TIMEOUT, COL_SPEC, COL_STARTS_AFTER, COL_ENDS_AFTER, N_COLS
 };
 
 typedef struct PlanRow
@@ -89,6 +91,18 @@ row_text(PlanRow *row, int column, const char *value)
 		row_set(row, column, catalog_text(value));
 }
 
+/* Whole milliseconds as an interval; nothing if not known */
+static void
+row_seconds(PlanRow *row, int column, double seconds)
+{
+	Interval   *interval = palloc0(sizeof(Interval));
+
+	if (seconds < 0)
+		return;
+	interval->time = (TimeOffset) (seconds * 1000 + 0.5) * 1000;
+	row_set(row, column, IntervalPGetDatum(interval));
+}
+
 static cJSON *
 json_of(const char *text)
 {
@@ -103,7 +117,7 @@ json_of(const char *text)
 /* ---- the start ---- */
 
 static void
-read_start(PlanStart *start)
+read_start(PlanStart *start, const LandingWish *wish)
 {
 	static const Oid types[] = {INT8OID, INT4OID};
 	Datum		values[] = {Int64GetDatum(start->pipeline_id), Int32GetDatum(start->version)};
@@ -112,7 +126,7 @@ read_start(PlanStart *start)
 	if (weir_spi(START_FACTS("true", "weir.pipeline p JOIN weir.pipeline_state s USING (pipeline_id) WHERE p.pipeline_id = $1"),
 				 1, types, values, NULL) != 1)
 		elog(ERROR, "pipeline has no state");
-	start->decision = start_decide_row(&start->facts);
+	start->decision = start_decide_row(&start->facts, wish);
 	start->resumes = start->decision.code == START_RESUME;
 
 	(void) weir_spi("SELECT v.max_concurrent_runs, v.on_overlap, v.priority, p.is_paused, coalesce(cardinality(a.ids), 0), "
@@ -151,6 +165,8 @@ decision_reason(const PlanStart *start)
 						start->active, start->max_concurrent_runs);
 	if (start->facts.skip_once)
 		return "it is skipped, once, as was asked for";
+	if (start->facts.lands_beside)
+		return "what failed runs landed is for other parameters, or is being resumed: this run lands its own";
 	switch (start->facts.next_load)
 	{
 		case NEXT_LOAD_SKIP:
@@ -158,7 +174,8 @@ decision_reason(const PlanStart *start)
 		case NEXT_LOAD_RERUN:
 			return "the run before did not succeed and had not landed everything: all runs again";
 		case NEXT_LOAD_RESUME:
-			return psprintf("the run before failed after landing: landing is reused, with row_audit_id " INT64_FORMAT, start->facts.origin);
+			return psprintf("run " INT64_FORMAT " failed after landing: landing is reused, with row_audit_id " INT64_FORMAT,
+							start->facts.last_run_id, start->facts.origin);
 		case NEXT_LOAD_PROCESS:
 			break;
 	}
@@ -181,8 +198,9 @@ queue_reason(const PlanStart *start)
 					start->active == NULL ? "" : psprintf(": run %s has not ended", start->active), start->max_concurrent_runs);
 }
 
+/* ends_after: the last of its tasks, in seconds */
 static void
-put_start(ReturnSetInfo *rsinfo, const PlanStart *start, const TaskContext *run)
+put_start(ReturnSetInfo *rsinfo, const PlanStart *start, const TaskContext *run, double ends_after)
 {
 	const char *queue = queue_reason(start);
 	cJSON	   *spec = cJSON_CreateObject();
@@ -196,6 +214,8 @@ put_start(ReturnSetInfo *rsinfo, const PlanStart *start, const TaskContext *run)
 										start->max_concurrent_runs, start->on_overlap, start->priority));
 	if (!start->no_timeout)
 		row_set(&row, COL_TIMEOUT, start->timeout);
+	if (!start->is_skipped)
+		row_seconds(&row, COL_ENDS_AFTER, ends_after);
 	cJSON_AddItemToObject(spec, "version", json_from_int64(start->version));
 	cJSON_AddItemToObject(spec, "params", cJSON_Duplicate(run->params, true));
 	if (start->resumes)
@@ -231,6 +251,15 @@ read_task(uint64 row, PlanTask *task, ForecastTask *forecast)
 	task->concurrency = (int) weir_spi_int64(row, 16, NULL);
 	if (task->concurrency > 0)
 		cJSON_AddItemToObject(task->spec, "task", json_of(weir_spi_text(row, 17)));
+	task->priority = (int) weir_spi_int64(row, 18, NULL);
+	task->needs.pool = weir_spi_text(row, 19);
+	task->needs.pool_slots = (int) weir_spi_int64(row, 20, NULL);
+	task->needs.connection = task->connection;
+	task->needs.needs_worker = weir_spi_bool(row, 21, NULL);
+	task->item_needs.pool = weir_spi_text(row, 22);
+	task->item_needs.pool_slots = (int) weir_spi_int64(row, 23, NULL);
+	task->item_needs.connection = weir_spi_text(row, 24);
+	task->item_needs.needs_worker = weir_spi_bool(row, 25, NULL);
 	if (!run_if_parse(task->run_if, &forecast->run_if))
 		elog(ERROR, "unknown value \"%s\" of run_if", task->run_if);
 	forecast->has_ended = task->reused || task->skip_reason != NULL;
@@ -250,14 +279,20 @@ read_tasks(const PlanStart *start, Datum selected, bool all_selected, PlanTasks 
 				 "x.spec, jsonb_build_object('max_attempts', x.max_attempts, 'initial_delay', trim_scale(x.retry_initial_ms / 1000.0), "
 				 "'max_delay', trim_scale(x.retry_max_ms / 1000.0), 'multiplier', x.retry_multiplier, 'jitter', x.retry_jitter), x.attempt_timeout, "
 				 "x.resume->>'external_run_id', CASE WHEN x.keeps_old THEN x.old_output END, "
-				 "i.concurrency, jsonb_strip_nulls(jsonb_build_object('kind', i.kind, 'connection', i.connection_name)) || jsonb_build_object('spec', i.spec) "
+				 "i.concurrency, jsonb_strip_nulls(jsonb_build_object('kind', i.kind, 'connection', i.connection_name)) || jsonb_build_object('spec', i.spec), "
+				 "x.priority, CASE WHEN x.kind <> 'for_each' THEN x.pool END, x.pool_slots, "
+				 "x.kind IN ('sql', 'redis_publish') OR (x.kind = 'for_each' AND jsonb_typeof(x.spec->'items') = 'object'), "
+				 "i.pool, i.pool_slots, i.connection_name, coalesce(i.kind IN ('sql', 'redis_publish'), false) "
 				 "FROM x LEFT JOIN weir.connection c ON c.name = x.connection_name "
 				 "LEFT JOIN weir.task i ON i.pipeline_id = $1 AND i.version = $4 AND i.parent_no = x.task_no ORDER BY x.wave, x.task_no",
 				 5, types, values, nulls);
 	plan->tasks = palloc0(sizeof(PlanTask) * Max(plan->ntasks, 1));
 	plan->forecast = palloc0(sizeof(ForecastTask) * Max(plan->ntasks, 1));
 	for (int i = 0; i < plan->ntasks; i++)
+	{
 		read_task(i, &plan->tasks[i], &plan->forecast[i]);
+		plan->tasks[i].priority += start->priority;
+	}
 }
 
 /* Dependencies in the order of the tasks; they name indices of theirs. */
@@ -386,10 +421,12 @@ put_task(ReturnSetInfo *rsinfo, const PlanStart *start, const PlanTasks *plan, i
 		if (!plan->forecast[edges[e].from].has_ended)
 			waits[n_waits++] = catalog_text(plan->tasks[edges[e].from].name);
 	row_set(&row, COL_WAITS_FOR, weir_array(TEXTOID, waits, n_waits));
-	if (strcmp(task->kind, "sql") == 0)
-		row_text(&row, COL_LIMITS, psprintf("weir.max_sql_workers %d", weir_max_sql_workers));
-	if (task->concurrency > 0)
-		row_text(&row, COL_LIMITS, psprintf("%d items at a time", task->concurrency));
+	row_text(&row, COL_LIMITS, task->limits);
+	if (runs)
+	{
+		row_seconds(&row, COL_STARTS_AFTER, task->starts_after);
+		row_seconds(&row, COL_ENDS_AFTER, task->ends_after);
+	}
 	row_text(&row, COL_CONNECTION, task->connection);
 	row_set(&row, COL_RETRY, task->retry);
 	if (!task->no_timeout)
@@ -426,11 +463,13 @@ weir_plan(PG_FUNCTION_ARGS)
 	char	   *pipeline = catalog_arg_required(fcinfo, 0, "pipeline", RUN_MAX_PIPELINE_NAME);
 	PlanStart	start = {0};
 	PlanTasks	plan = {0};
+	LandingWish wish = {0};
 	ForecastEdge *edges;
 	Datum		params;
 	Datum		selected = (Datum) 0;
 	Oid			owner;
 	int			nedges;
+	double		ends_after;
 
 	InitMaterializedSRF(fcinfo, 0);
 	weir_enter(&scope);
@@ -439,8 +478,11 @@ weir_plan(PG_FUNCTION_ARGS)
 								  PG_ARGISNULL(1) ? catalog_jsonb("{}") : PG_GETARG_DATUM(1));
 	if (!PG_ARGISNULL(2))
 		selected = run_select_tasks(start.pipeline_id, start.version, PG_GETARG_ARRAYTYPE_P(2));
+	wish.pipeline_id = start.pipeline_id;
+	wish.version = start.version;
+	wish.params = params;
 
-	read_start(&start);
+	read_start(&start, &wish);
 	describe_run(pipeline, &start, params, &plan.run);
 	read_tasks(&start, selected, PG_ARGISNULL(2), &plan);
 	edges = read_edges(&start, &plan, &nedges);
@@ -448,7 +490,8 @@ weir_plan(PG_FUNCTION_ARGS)
 		plan_render(&plan, t);
 	forecast(plan.forecast, plan.ntasks, edges, nedges);
 
-	put_start(rsinfo, &start, &plan.run);
+	ends_after = plan_foresee(&plan, edges, nedges);
+	put_start(rsinfo, &start, &plan.run, ends_after);
 	for (int t = 0, e = 0; t < plan.ntasks; t++)
 	{
 		put_task(rsinfo, &start, &plan, t, edges, e, nedges);

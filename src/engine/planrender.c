@@ -177,7 +177,7 @@ plan_render(PlanTasks *plan, int t)
 	plan->run.task_name = task->name;
 	forecast->is_choice = kind != NULL && kind->has_branch != NULL;
 	rendered = kind == &kind_sql ? render_sql(task, &resolver, &error) :
-		kind == &kind_for_each ? render_items(task, &resolver, &error) :
+		kind == &kind_for_each || kind == &kind_redis_publish ? render_items(task, &resolver, &error) :
 		ref_render_known(task->spec, resolve, &resolver, &error);
 	if (rendered != NULL)
 		task->spec = rendered;

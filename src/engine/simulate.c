@@ -279,7 +279,7 @@ answer_step(const Simulation *simulation, const Step *step)
 	TaskContext *context = context_read(step->task_run_id, step->attempt_no);
 	TaskOutcome outcome = {0};
 	char	   *error = NULL;
-	cJSON	   *spec = strcmp(step->kind, kind_sql.name) == 0 ? context->spec :
+	cJSON	   *spec = strcmp(step->kind, kind_sql.name) == 0 || strcmp(step->kind, kind_redis_publish.name) == 0 ? context->spec :
 		strcmp(step->kind, kind_for_each.name) == 0 ? foreach_render(context, &error) :
 		ref_render_json(context->spec, context_resolve, context, &error);
 

@@ -22,6 +22,7 @@
 #include "json.h"
 #include "kind.h"
 #include "mem.h"
+#include "redispublish.h"
 #include "reference.h"
 #include "sqltask_int.h"
 #include "sqltext.h"
@@ -87,6 +88,13 @@ sqlspec_read(TaskContext *context, BoundSql *bound, SqlSpec *spec, char **error)
 	spec->is_own = transaction != NULL && strcmp(transaction, "own") == 0;
 
 	*error = NULL;
+	if (strcmp(context->kind, kind_redis_publish.name) == 0)
+	{
+		spec->is_read_only = true;
+		spec->publish = redistask_read(context, error);
+		if (*error != NULL)
+			return false;
+	}
 	spec->set = rendered(context, "set", error);
 	if (*error == NULL)
 		spec->statement_timeout = rendered(context, "statement_timeout", error);

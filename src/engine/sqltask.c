@@ -31,6 +31,7 @@
 #include "engine.h"
 #include "foreach.h"
 #include "kind.h"
+#include "redispublish.h"
 #include "retryon.h"
 #include "shmem.h"
 #include "sqltask_int.h"
@@ -140,7 +141,10 @@ run_as_owner(TaskContext *context, const BoundSql *bound, const SqlSpec *spec, b
 			PushActiveSnapshot(GetTransactionSnapshot());
 		if (SPI_connect() != SPI_OK_CONNECT)
 			elog(ERROR, "could not connect to SPI");
-		sqlrun_statements(bound, spec, &timer, &result, caller);
+		if (spec->publish != NULL)
+			rowspool_fill(spec->publish->spool, bound, &timer);
+		else
+			sqlrun_statements(bound, spec, &timer, &result, caller);
 		SPI_finish();
 		if (pushed)
 			PopActiveSnapshot();
@@ -179,171 +183,101 @@ run_as_owner(TaskContext *context, const BoundSql *bound, const SqlSpec *spec, b
 	PG_END_TRY();
 }
 
-bool
-sqltask_execute(int64 task_run_id, int attempt_no, bool restricted, SqlCancelCause cause)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	WeirScope	scope;
-	TaskContext *context;
-	BoundSql	bound = {0};
-	SqlSpec		spec;
-	TaskOutcome outcome = {0};
-	char	   *error = NULL;
-	bool		is_listed;
-	bool		ready;
-	bool		written;
+/* ---- one try ---- */
 
-	outcome.task_run_id = task_run_id;
-	outcome.attempt_no = attempt_no;
-	outcome.rows_read = outcome.rows_written = -1;
+bool
+sqltask_begin(SqlTry *try, int64 task_run_id, int attempt_no, bool restricted, SqlCancelCause cause)
+{
+	WeirScope	scope;
+
+	memset(try, 0, sizeof(*try));
+	try->caller = CurrentMemoryContext;
+	try->restricted = restricted;
+	try->cause = cause;
+	try->outcome.task_run_id = task_run_id;
+	try->outcome.attempt_no = attempt_no;
+	try->outcome.rows_read = try->outcome.rows_written = -1;
 
 	/* What is read must outlive the SPI connection. */
 	weir_enter(&scope);
-	MemoryContextSwitchTo(caller);
-	context = context_read(task_run_id, attempt_no);
-	if (context == NULL)
+	MemoryContextSwitchTo(try->caller);
+	try->context = context_read(task_run_id, attempt_no);
+	if (try->context != NULL)
 	{
-		weir_leave(&scope);
-		return false;
+		try->is_listed = strcmp(try->context->kind, kind_for_each.name) == 0 && foreach_has_items(task_run_id);
+		try->is_ready = sqlspec_read(try->context, &try->bound, &try->spec, &try->error);
 	}
-	is_listed = strcmp(context->kind, kind_for_each.name) == 0 && foreach_has_items(task_run_id);
-	ready = sqlspec_read(context, &bound, &spec, &error);
 	weir_leave(&scope);
-	MemoryContextSwitchTo(caller);
+	MemoryContextSwitchTo(try->caller);
+	return try->context != NULL;
+}
 
-	if (is_listed)
+void
+sqltask_run(SqlTry *try)
+{
+	TaskOutcome *outcome = &try->outcome;
+
+	if (try->is_ready)
 	{
-		/* It is repaired: the items are those that were listed then. */
-		outcome.status = ATTEMPT_SUCCEEDED;
-		outcome.items = "[]";
+		run_as_owner(try->context, &try->bound, &try->spec, try->restricted, try->cause, outcome);
+		if (try->spec.publish != NULL && outcome->status == ATTEMPT_SUCCEEDED)
+			redistask_run(try->spec.publish, try->cause, outcome);
+		return;
 	}
-	else if (ready && spec.is_own && restricted)
-	{
-		outcome.status = ATTEMPT_FAILED;
-		outcome.error_code = "needs_worker";
-		outcome.error_message = "a task whose \"transaction\" is \"own\" needs a SQL worker, which weir.conduct() has not";
-		outcome.is_user_error = true;
-	}
-	else if (ready && spec.is_own)
-		sqlcall_execute(&bound, &spec, cause, &outcome);
-	else if (ready)
-		run_as_owner(context, &bound, &spec, restricted, cause, &outcome);
-	else
-	{
-		outcome.status = ATTEMPT_FAILED;
-		outcome.error_code = "invalid_reference";
-		outcome.error_message = error;
-		outcome.is_user_error = true;
-	}
+	outcome->status = ATTEMPT_FAILED;
+	outcome->error_code = "invalid_reference";
+	outcome->error_message = try->error;
+	outcome->is_user_error = true;
+}
+
+bool
+sqltask_write(SqlTry *try)
+{
+	return outcome_lock_run(try->context->run_id, true) && outcome_apply(&try->outcome);
+}
+
+bool
+sqltask_end(SqlTry *try, bool (*write) (SqlTry *try))
+{
+	WeirScope	scope;
+	bool		written;
 
 	/* A cancel that comes now comes too late: the outcome is decided. */
 	HOLD_CANCEL_INTERRUPTS();
 	weir_enter(&scope);
-	written = outcome_lock_run(context->run_id, true) && outcome_apply(&outcome);
+	written = write(try);
 	engine_wake_at_commit(ENGINE_WAKE_TASK);
 	weir_leave(&scope);
-	MemoryContextSwitchTo(caller);
+	MemoryContextSwitchTo(try->caller);
 	RESUME_CANCEL_INTERRUPTS();
 	return written;
-}
-
-/* What the condition said; false: not yet.  Fills in the outcome of anything else. */
-static bool
-read_condition(TaskOutcome *outcome)
-{
-	const cJSON *rows = cJSON_GetObjectItemCaseSensitive(outcome->output, "rows");
-	const cJSON *row = cJSON_GetArrayItem(rows, 0);
-	const cJSON *value = row ? row->child : NULL;
-	const char *problem = NULL;
-
-	if (outcome->status != ATTEMPT_SUCCEEDED)
-		return true;
-	if (outcome->rows_read < 0)
-		problem = "the condition is not a query";
-	else if (outcome->rows_read == 0)
-		problem = "the condition returned no row";
-	else if (outcome->rows_read > 1)
-		problem = "the condition returned more than one row";
-	else if (value == NULL || value->next != NULL)
-		problem = "the condition must return one column";
-	else if (!cJSON_IsBool(value) && !cJSON_IsNull(value))
-		problem = "the condition did not return a boolean";
-	if (problem == NULL)
-	{
-		outcome->rows_read = -1;
-		return cJSON_IsTrue(value);
-	}
-	outcome->status = ATTEMPT_FAILED;
-	outcome->error_code = "invalid_condition";
-	outcome->error_message = problem;
-	outcome->error_detail = "Write a query that returns one row with one boolean; null counts as false.";
-	outcome->is_user_error = true;
-	outcome->is_retryable = false;
-	outcome->output = NULL;
-	outcome->rows_read = -1;
-	return true;
-}
-
-/* Not yet: the attempt stays as it is, but for the count and the next moment. */
-static bool
-write_look(int64 task_run_id, int attempt_no)
-{
-	Oid			types[2] = {INT8OID, INT4OID};
-	Datum		values[2] = {Int64GetDatum(task_run_id), Int32GetDatum(attempt_no)};
-
-	return weir_spi("UPDATE weir.attempt SET kind_state = kind_state || jsonb_build_object('looks', (kind_state->>'looks')::bigint + 1, "
-					"'next_ms', (extract(epoch FROM clock_timestamp()) * 1000)::bigint + (kind_state->>'every_ms')::bigint) "
-					"WHERE task_run_id = $1 AND attempt_no = $2 AND status IN ('intended', 'started')",
-					2, types, values, NULL) == 1;
 }
 
 bool
-sqltask_look(int64 task_run_id, int attempt_no, bool restricted, SqlCancelCause cause)
+sqltask_execute(int64 task_run_id, int attempt_no, bool restricted, SqlCancelCause cause)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	WeirScope	scope;
-	TaskContext *context;
-	BoundSql	bound = {0};
-	SqlSpec		spec;
-	TaskOutcome outcome = {0};
-	char	   *error = NULL;
-	bool		ready;
-	bool		written;
+	SqlTry		try;
 
-	outcome.task_run_id = task_run_id;
-	outcome.attempt_no = attempt_no;
-	outcome.rows_read = outcome.rows_written = -1;
-	weir_enter(&scope);
-	MemoryContextSwitchTo(caller);
-	context = context_read(task_run_id, attempt_no);
-	ready = context != NULL && sqlspec_read(context, &bound, &spec, &error);
-	weir_leave(&scope);
-	MemoryContextSwitchTo(caller);
-	if (context == NULL)
+	if (!sqltask_begin(&try, task_run_id, attempt_no, restricted, cause))
 		return false;
-
-	if (ready)
+	if (try.is_listed)
 	{
-		spec.is_read_only = true;
-		run_as_owner(context, &bound, &spec, restricted, cause, &outcome);
+		/* It is repaired: the items are those that were listed then. */
+		try.outcome.status = ATTEMPT_SUCCEEDED;
+		try.outcome.items = "[]";
 	}
-	else
+	else if (try.is_ready && (try.spec.is_own || try.spec.publish != NULL) && restricted)
 	{
-		outcome.status = ATTEMPT_FAILED;
-		outcome.error_code = "invalid_reference";
-		outcome.error_message = error;
-		outcome.is_user_error = true;
+		try.outcome.status = ATTEMPT_FAILED;
+		try.outcome.error_code = "needs_worker";
+		try.outcome.error_message = try.spec.publish != NULL ?
+			"a task of kind redis_publish needs a SQL worker, which weir.conduct() has not" :
+			"a task whose \"transaction\" is \"own\" needs a SQL worker, which weir.conduct() has not";
+		try.outcome.is_user_error = true;
 	}
-
-	HOLD_CANCEL_INTERRUPTS();
-	weir_enter(&scope);
-	if (read_condition(&outcome))
-		written = outcome_lock_run(context->run_id, true) && outcome_apply(&outcome);
+	else if (try.is_ready && try.spec.is_own)
+		sqlcall_execute(&try.bound, &try.spec, cause, &try.outcome);
 	else
-		written = write_look(task_run_id, attempt_no);
-	engine_wake_at_commit(ENGINE_WAKE_TASK);
-	weir_leave(&scope);
-	MemoryContextSwitchTo(caller);
-	RESUME_CANCEL_INTERRUPTS();
-	return written;
+		sqltask_run(&try);
+	return sqltask_end(&try, sqltask_write);
 }

@@ -37,7 +37,8 @@ typedef struct SqlSpec
 	int			max_rows;
 	bool		is_own;			/* the procedure commits by itself */
 	bool		lists_items;	/* of a for_each */
-	bool		is_read_only;	/* the condition of a wait: writes nothing */
+	bool		is_read_only;	/* the condition of a wait, or a query that is published: writes nothing */
+	struct RedisPublish *publish;	/* of a redis_publish task: where its rows go; else NULL */
 } SqlSpec;
 
 /* What they did. */
@@ -53,7 +54,28 @@ typedef struct SqlResult
 	const cJSON *notices;		/* or NULL */
 } SqlResult;
 
-/* sqltask.c: an error of the user's SQL becomes the outcome */
+/* One try of an attempt: what it needs, and what came of it. */
+typedef struct SqlTry
+{
+	MemoryContext caller;
+	bool		restricted;
+	SqlCancelCause cause;
+	TaskContext *context;
+	BoundSql	bound;
+	SqlSpec		spec;
+	bool		is_ready;		/* else error says which reference has no value */
+	char	   *error;
+	bool		is_listed;		/* a for_each whose items are there already */
+	TaskOutcome outcome;
+} SqlTry;
+
+/* sqltask.c: begin, run and end, with a transaction open and no SPI connection */
+extern bool sqltask_begin(SqlTry *try, int64 task_run_id, int attempt_no, bool restricted, SqlCancelCause cause);	/* false: there is no such attempt */
+extern void sqltask_run(SqlTry *try);
+/* write is called with SPI connected and cancels held off; what it returns is returned. */
+extern bool sqltask_end(SqlTry *try, bool (*write) (SqlTry *try));
+extern bool sqltask_write(SqlTry *try); /* the outcome and what follows */
+/* An error of the user's SQL becomes the outcome. */
 extern void sqltask_outcome_of_error(TaskOutcome *outcome, const ErrorData *edata, SqlCancelCause cause);
 
 /* sqlspec.c */

@@ -375,7 +375,7 @@ take_in_ended(Conductor *c, Datum run_ids)
 {
 	static const Oid types[] = {INT8ARRAYOID};
 	uint64		n = weir_spi("SELECT r.parent_task_run_id, r.status, r.pipeline_name, r.error_message, r.repair_no::bigint, coalesce("
-							 "(SELECT e.failure_type FROM weir.error e WHERE e.run_id = r.run_id ORDER BY e.error_id DESC LIMIT 1) = 'user', false) "
+							 "(SELECT e.failure_type FROM weir.error e WHERE e.run_id = r.run_id ORDER BY e.occurred_at DESC, e.error_id DESC LIMIT 1) = 'user', false) "
 							 "FROM weir.run r WHERE r.run_id = ANY ($1) AND r.status NOT IN ('queued', 'running', 'cancelling') "
 							 "AND NOT EXISTS (SELECT FROM weir.request q WHERE q.run_id = r.run_id AND q.action = 'repair')",
 							 1, types, &run_ids, NULL);

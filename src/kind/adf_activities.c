@@ -232,6 +232,8 @@ fail_run(const KindCall *call, const cJSON *activities, const char *message, Kin
 			mem_printf("pipeline run %s failed", call->external_run_id);
 	else
 		verdict->error_detail = own;
+	if (code == NULL)
+		code = kind_string(kind_state_get(call, "final"), "code");
 	kind_fail(verdict, is_user_error, !is_user_error, code ? code : "pipeline_failed", message);
 }
 
@@ -287,6 +289,7 @@ adf_activities_response(KindCall *call, const KindResponse *response, KindVerdic
 	const cJSON *runs;
 	const cJSON *run;
 	const char *token;
+	char	   *error;
 	cJSON	   *activities;
 	cJSON	   *body;
 
@@ -296,8 +299,9 @@ adf_activities_response(KindCall *call, const KindResponse *response, KindVerdic
 			finish(call, verdict);
 		return;
 	}
-	body = response->http_status == 200 ? kind_parse_object(response) : NULL;
-	runs = kind_member(body, "value");
+	/* Fabric's answer may be the list itself */
+	body = response->http_status == 200 ? kind_parse_body(response, &error) : NULL;
+	runs = cJSON_IsArray(body) ? body : kind_member(body, "value");
 	if (response->http_status == 200 && !cJSON_IsArray(runs))
 	{
 		kind_bad_answer(call, response, "lists no activity runs", false, true, KIND_EXTRA_TRIES, verdict);

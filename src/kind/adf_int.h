@@ -11,6 +11,9 @@
 /* A terminal status, case ignored; the list is closed, anything else is still running */
 extern bool adf_is_terminal(const char *status);
 
+/* DETAIL: asks for a page of activity runs; the URL is the caller's */
+extern void adf_activities_request(const KindCall *call, KindRequest *request);
+
 /*
  * DETAIL: reads one page of activity runs into kind_state, then either asks
  * for the next page or gives the outcome that kind_state.final holds.

@@ -19,7 +19,9 @@
  *
  * With "on_restart": "recover" a restart continues the earlier run from the
  * activity that failed (a recovery run).  It takes the earlier run's
- * parameters, token included, so it is looked for in the run group instead.
+ * parameters, token included, so it is looked for in the run group instead;
+ * and so it is only done when they are those of the task: otherwise, and when
+ * the earlier run is gone or cannot be recovered, a new run is started.
  *
  * kind_state: mode, group_id, reference_start_ms (recovery); start_due_ms,
  * starts; lookup_token, lookup_pages, settle_from_ms, settled; started_ms;
@@ -279,8 +281,8 @@ lookup_request(const KindCall *call, KindRequest *request)
 	request_json(request, body);
 }
 
-static void
-detail_request(const KindCall *call, KindRequest *request)
+void
+adf_activities_request(const KindCall *call, KindRequest *request)
 {
 	const cJSON *final = kind_state_get(call, "final");
 	cJSON	   *body = cJSON_CreateObject();
@@ -288,7 +290,6 @@ detail_request(const KindCall *call, KindRequest *request)
 	add_window(body, kind_int64(final, "run_start_ms", call->intended_at_ms) - DAY_MS,
 			   kind_int64(final, "seen_ms", call->now_ms) + DAY_MS);
 	add_order(body, "ActivityRunStart", kind_state_string(call, "activity_token"));
-	request->url = build_url(call, "pipelineruns", call->external_run_id, "/queryActivityruns");
 	request->is_repeatable = true;
 	request_json(request, body);
 }
@@ -318,7 +319,10 @@ adf_request(const KindCall *call, KindRequest *request, KindProblem *problem)
 	if (run_id == NULL)
 		return kind_problem(problem, "$", mem_printf("there is no pipeline run for step \"%s\"", kind_step_name(call->step)), NULL);
 	if (call->step == KIND_STEP_DETAIL)
-		detail_request(call, request);
+	{
+		adf_activities_request(call, request);
+		request->url = build_url(call, "pipelineruns", call->external_run_id, "/queryActivityruns");
+	}
 	else if (call->step == KIND_STEP_CANCEL)
 	{
 		request->method = "POST";
@@ -365,6 +369,50 @@ follow(KindCall *call, const char *run_id, KindVerdict *verdict)
 	kind_continue(verdict, KIND_STEP_POLL, -1);
 }
 
+/* Is the text the service shows of a parameter that of our value? */
+static bool
+same_value(const cJSON *ours, const char *theirs)
+{
+	const char *text = json_string(ours);
+	char	   *error;
+	cJSON	   *parsed;
+	bool		same;
+
+	if (text != NULL)
+		return strcmp(text, theirs) == 0;
+	if (cJSON_IsBool(ours))
+		return strcasecmp(theirs, cJSON_IsTrue(ours) ? "true" : "false") == 0;
+	parsed = json_parse(theirs, strlen(theirs), KIND_MAX_BODY, &error);
+	same = parsed != NULL && strcmp(json_text(parsed), json_text(ours)) == 0;
+	if (parsed != NULL && !same)
+		same = cJSON_Compare(parsed, ours, true);
+	cJSON_Delete(parsed);
+	return same;
+}
+
+/*
+ * A recovery runs with the parameters of the run it recovers.  If they are no
+ * longer those of the task (another day, a repair with corrected ones), only
+ * a new run does what is asked.
+ */
+static bool
+same_parameters(const KindCall *call, const cJSON *run)
+{
+	const cJSON *theirs = kind_member(run, "parameters");
+	const cJSON *item;
+
+	if (!cJSON_IsObject(theirs))
+		return true;
+	cJSON_ArrayForEach(item, kind_member(call->spec, "parameters"))
+	{
+		const char *text = json_string(kind_member(theirs, item->string));
+
+		if (text == NULL || !same_value(item, text))
+			return false;
+	}
+	return true;
+}
+
 static void
 prepare_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
@@ -383,7 +431,8 @@ prepare_response(KindCall *call, const KindResponse *response, KindVerdict *verd
 		return;
 	}
 	if (status == NULL || kind_string(run, "pipelineName") == NULL ||
-		strcasecmp(kind_string(run, "pipelineName"), kind_string(call->spec, "pipeline")) != 0)
+		strcasecmp(kind_string(run, "pipelineName"), kind_string(call->spec, "pipeline")) != 0 ||
+		!same_parameters(call, run))
 		kind_state_set_string(call, verdict, "mode", "rerun");
 	else if (!adf_is_terminal(status) || strcasecmp(status, "Succeeded") == 0)
 	{

@@ -4,8 +4,9 @@
  *
  * Runs in the conductor.  When a run has ended, its tasks are read (a page
  * of 100 comes with the run, the others are asked for), and if it failed the
- * error text of the task that failed first.  How it ended is known by then,
- * so whatever goes wrong here costs details, never the outcome.
+ * error text of the task that failed first.  Of a one-time run, which has one
+ * task, the task's output is read however it ended.  How it ended is known by
+ * then, so whatever goes wrong here costs details, never the outcome.
  *
  * kind_state: final {end, code, type, message, number_in_job}, tasks,
  * task_token, task_pages, output_run_id.
@@ -242,6 +243,13 @@ first_failed(const KindCall *call)
 	return found;
 }
 
+/* The one task of a one-time run is the task itself: it needs no name and no row of its own */
+static bool
+is_one_time(const KindCall *call)
+{
+	return kind_member(call->spec, "job_id") == NULL;
+}
+
 static cJSON *
 build_output(const KindCall *call)
 {
@@ -262,6 +270,8 @@ build_output(const KindCall *call)
 		cJSON_AddItemToObject(output, "number_in_job", cJSON_Duplicate(number, true));
 	if (code != NULL)
 		cJSON_AddStringToObject(output, "result", code);
+	if (is_one_time(call))
+		return output;
 	states = cJSON_AddObjectToObject(output, "tasks");
 	cJSON_ArrayForEach(task, tasks)
 	{
@@ -316,13 +326,15 @@ is_user_error(const char *type, const char *code)
 	return type != NULL && strcmp(type, "CLIENT_ERROR") == 0 && !IS_ONE_OF(code, passing);
 }
 
+/* result: of get-output, or NULL */
 static void
-fail_run(const KindCall *call, const cJSON *failed, const char *error, const char *trace, KindVerdict *verdict)
+fail_run(const KindCall *call, const cJSON *failed, const cJSON *result, KindVerdict *verdict)
 {
+	const char *trace = kind_string(result, "error_trace");
 	const cJSON *final = kind_state_get(call, "final");
 	const char *code = kind_string(final, "code");
 	const char *type = kind_string(failed, "type");
-	const char *message = error;
+	const char *message = kind_string(result, "error");
 	bool		is_user;
 
 	if (type == NULL || strcmp(type, "SUCCESS") == 0)
@@ -334,7 +346,7 @@ fail_run(const KindCall *call, const cJSON *failed, const char *error, const cha
 		message = kind_string(final, "message");
 	if (message == NULL)
 		message = mem_printf("job run %s ended with %s", call->external_run_id, code ? code : "no result");
-	if (failed != NULL)
+	if (failed != NULL && !is_one_time(call))
 		message = mem_printf("task %s: %s", kind_string(failed, "key"), message);
 	if (trace != NULL)
 		verdict->error_detail = kind_clean_text(trace, strlen(trace), KIND_MAX_MESSAGE);
@@ -342,7 +354,7 @@ fail_run(const KindCall *call, const cJSON *failed, const char *error, const cha
 }
 
 static void
-finish(KindCall *call, const char *error, const char *trace, KindVerdict *verdict)
+finish(KindCall *call, const cJSON *result, KindVerdict *verdict)
 {
 	const cJSON *final = kind_state_get(call, "final");
 	const cJSON *failed = first_failed(call);
@@ -358,7 +370,10 @@ finish(KindCall *call, const char *error, const char *trace, KindVerdict *verdic
 		return;
 	}
 	verdict->output = build_output(call);
-	verdict->activities = build_activities(call, failed, error);
+	if (is_one_time(call))
+		databricks_add_result(result, verdict->output, verdict);
+	else
+		verdict->activities = build_activities(call, failed, kind_string(result, "error"));
 	if (strcmp(end, "succeeded") == 0)
 		verdict->outcome = KIND_SUCCEEDED;
 	else if (strcmp(end, "cancelled") == 0)
@@ -370,17 +385,31 @@ finish(KindCall *call, const char *error, const char *trace, KindVerdict *verdic
 		verdict->outcome = KIND_CANCELLED;
 	}
 	else
-		fail_run(call, failed, error, trace, verdict);
+		fail_run(call, failed, result, verdict);
 }
 
-/* A page of tasks is kept: the next one, then the error of the task that failed, then the outcome */
+/* The task run whose output is wanted, or NULL */
+static const char *
+output_run(const KindCall *call)
+{
+	const char *end = kind_string(kind_state_get(call, "final"), "end");
+	const cJSON *tasks = kind_state_get(call, "tasks");
+	const cJSON *task = NULL;
+
+	if (end != NULL && strcmp(end, "failed") == 0)
+		task = first_failed(call);
+	if (task == NULL && is_one_time(call))
+		task = tasks ? tasks->child : NULL;
+	return kind_string(task, "run_id");
+}
+
+/* A page of tasks is kept: the next one, then the output of the task that matters, then the outcome */
 static void
 after_page(KindCall *call, const cJSON *run, KindVerdict *verdict)
 {
 	const char *token = kind_string(run, "next_page_token");
 	int64		pages = kind_state_int64(call, "task_pages", 0);
-	const cJSON *failed;
-	const char *end;
+	const char *wanted;
 
 	if (token != NULL && pages < MAX_PAGES)
 	{
@@ -391,14 +420,13 @@ after_page(KindCall *call, const cJSON *run, KindVerdict *verdict)
 		return;
 	}
 	kind_state_drop(call, verdict, "task_token");
-	end = kind_string(kind_state_get(call, "final"), "end");
-	failed = end != NULL && strcmp(end, "failed") == 0 ? first_failed(call) : NULL;
-	if (failed == NULL || kind_string(failed, "run_id") == NULL)
+	wanted = output_run(call);
+	if (wanted == NULL)
 	{
-		finish(call, NULL, NULL, verdict);
+		finish(call, NULL, verdict);
 		return;
 	}
-	kind_state_set_string(call, verdict, "output_run_id", kind_string(failed, "run_id"));
+	kind_state_set_string(call, verdict, "output_run_id", wanted);
 	verdict->reset_tries = true;
 	kind_continue(verdict, KIND_STEP_DETAIL, 0);
 }
@@ -450,15 +478,17 @@ void
 databricks_detail_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
 	bool		is_page = kind_state_string(call, "task_token") != NULL;
+	/* what a one-time run returns is what later tasks work on */
+	int			tries = is_one_time(call) ? KIND_LOOK_TRIES : KIND_EXTRA_TRIES;
 	cJSON	   *body;
 
-	if (kind_common_response(call, response, false, true, KIND_EXTRA_TRIES, verdict) &&
+	if (kind_common_response(call, response, false, true, tries, verdict) &&
 		verdict->outcome == KIND_CONTINUE)
 		return;
 	body = response->http_status == 200 && response->transport_error == NULL ? kind_parse_object(response) : NULL;
 	if (body == NULL && response->http_status == 200 && response->transport_error == NULL)
 	{
-		kind_bad_answer(call, response, "is no object", false, true, KIND_EXTRA_TRIES, verdict);
+		kind_bad_answer(call, response, "is no object", false, true, tries, verdict);
 		if (verdict->outcome == KIND_CONTINUE)
 			return;
 	}
@@ -469,5 +499,5 @@ databricks_detail_response(KindCall *call, const KindResponse *response, KindVer
 		after_page(call, body, verdict);
 	}
 	else
-		finish(call, kind_string(body, "error"), kind_string(body, "error_trace"), verdict);
+		finish(call, body, verdict);
 }

@@ -1,24 +1,27 @@
 /*-------------------------------------------------------------------------
  * http.c
- *	  Kind http: one exchange with any HTTP service
+ *	  Kind http: an exchange with any HTTP service, and what follows from it
  *
- * Runs in the conductor.  GET, HEAD, PUT, DELETE and OPTIONS may be repeated
+ * Runs in the conductor.  This file has the first request and its answer; a
+ * spec may say that the work goes on behind it (http_poll.c), that the answer
+ * comes in pages (http_pages.c), and what of it to keep (http_output.c).
+ *
+ * GET, HEAD, PUT, DELETE and OPTIONS may be repeated
  * by the definition of HTTP, POST and PATCH only when the spec (or the
  * connection) says "idempotent": true; Idempotency-Key is sent in every case.
  * There is no way to ask a service we know nothing about whether a request
- * arrived: after a crash or a lost answer a request that must not be repeated
- * ends as outcome_unknown, and a person decides.
+ * arrived, unless the spec says one ("lookup"): after a crash or a lost answer
+ * a request that must not be repeated ends as outcome_unknown, and a person
+ * decides.
  *-------------------------------------------------------------------------
  */
 #include "mem.h"
 
 #include <strings.h>
 
-#include "kind_int.h"
+#include "http_int.h"
 #include "retry.h"
 
-#define HTTP_TRIES		5		/* of one attempt; the task's retry policy is for more */
-#define MAX_URL			8192
 #define MAX_HEADERS		50
 
 static const KindMember members[] = {
@@ -31,6 +34,18 @@ static const KindMember members[] = {
 	{"content_type", KIND_TYPE_STRING, false},
 	{"expect_status", KIND_TYPE_ARRAY, false},
 	{"idempotent", KIND_TYPE_BOOLEAN, false},
+	{"idempotency_header", KIND_TYPE_STRING, false},
+	{"id", KIND_TYPE_STRING, false},
+	{"poll", KIND_TYPE_OBJECT, false},
+	{"result", KIND_TYPE_OBJECT, false},
+	{"cancel", KIND_TYPE_OBJECT, false},
+	{"lookup", KIND_TYPE_OBJECT, false},
+	{"pages", KIND_TYPE_OBJECT, false},
+	{"outputs", KIND_TYPE_OBJECT, false},
+	{"rows_read", KIND_TYPE_STRING, false},
+	{"rows_written", KIND_TYPE_STRING, false},
+	{"error", KIND_TYPE_OBJECT, false},
+	{"allow_hosts", KIND_TYPE_ARRAY, false},
 };
 
 static const struct
@@ -64,8 +79,8 @@ method_of(const cJSON *spec)
 	return -1;
 }
 
-static bool
-is_repeatable(const KindCall *call)
+bool
+http_is_repeatable(const KindCall *call)
 {
 	int			method = method_of(call->spec);
 	const cJSON *said = kind_member(call->spec, "idempotent");
@@ -90,14 +105,33 @@ has_control(const char *text)
 	return false;
 }
 
+/* Headers a spec cannot set; the first three hold credentials */
+static const char *const reserved[] = {
+	"Authorization", "Proxy-Authorization", "Cookie", "Host", "Content-Length",
+	"Content-Type", "Transfer-Encoding", "Connection", "Idempotency-Key", "Expect",
+	"TE", "Trailer", "Upgrade", "Keep-Alive", "Proxy-Connection", "Metadata",
+};
+
+static const char token_chars[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~";
+
+/* The header that carries the attempt's token, if it is not Idempotency-Key */
+static bool
+check_key_header(const char *name, KindProblem *problem)
+{
+	if (name == NULL || strstr(name, "{{") != NULL || strcasecmp(name, "Idempotency-Key") == 0)
+		return true;
+	for (size_t i = 0; i < lengthof(reserved); i++)
+	{
+		if (strcasecmp(reserved[i], name) == 0)
+			return kind_problem(problem, "$.idempotency_header", mem_printf("header \"%s\" cannot be set by a spec", reserved[i]), NULL);
+	}
+	return (strlen(name) <= 64 && strspn(name, token_chars) == strlen(name)) ||
+		kind_problem(problem, "$.idempotency_header", "invalid name of a header", NULL);
+}
+
 static bool
 check_headers(const cJSON *headers, KindProblem *problem)
 {
-	static const char *const reserved[] = {
-		"Authorization", "Proxy-Authorization", "Cookie", "Host", "Content-Length",
-		"Content-Type", "Transfer-Encoding", "Connection", "Idempotency-Key", "Expect",
-	};
-	static const char token_chars[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~";
 	const cJSON *item;
 
 	if (cJSON_GetArraySize(headers) > MAX_HEADERS)
@@ -162,16 +196,14 @@ check_query(const cJSON *query, KindProblem *problem)
 	return true;
 }
 
-static bool
-check_spec(const cJSON *spec, KindProblem *problem)
+bool
+http_check_request(const cJSON *spec, KindProblem *problem)
 {
 	const cJSON *method = kind_member(spec, "method");
 	const char *type = kind_string(spec, "content_type");
 	const cJSON *headers;
 	const cJSON *statuses;
 
-	if (!kind_check_members(spec, members, lengthof(members), problem))
-		return false;
 	if (!kind_has_reference(method) && method_of(spec) < 0)
 		return kind_problem(problem, "$.method", "unknown method",
 							"Methods are GET, HEAD, OPTIONS, PUT, DELETE, POST and PATCH.");
@@ -183,10 +215,18 @@ check_spec(const cJSON *spec, KindProblem *problem)
 	headers = kind_member(spec, "headers");
 	if (cJSON_IsObject(headers) && !check_headers(headers, problem))
 		return false;
-	if (!check_query(kind_member(spec, "query"), problem))
+	if (!check_query(kind_member(spec, "query"), problem) ||
+		!check_key_header(kind_string(spec, "idempotency_header"), problem))
 		return false;
 	statuses = kind_member(spec, "expect_status");
 	return !cJSON_IsArray(statuses) || check_statuses(statuses, problem);
+}
+
+static bool
+check_spec(const cJSON *spec, KindProblem *problem)
+{
+	return kind_check_members(spec, members, lengthof(members), problem) &&
+		http_check_request(spec, problem) && http_check_rest(spec, problem);
 }
 
 static void
@@ -196,8 +236,8 @@ http_validate(const cJSON *spec, KindProblem *problem)
 }
 
 /* Does "text" hold a segment "..", also in disguise?  The rest of the path is the service's. */
-static bool
-climbs(const char *text)
+bool
+http_climbs(const char *text)
 {
 	size_t		dots = 0;
 	size_t		others = 0;
@@ -223,8 +263,8 @@ climbs(const char *text)
 	return dots == 2 && others == 0;
 }
 
-static void
-add_query(StrBuf *url, const cJSON *query)
+void
+http_add_query(StrBuf *url, const cJSON *query)
 {
 	char		separator = strchr(url->data, '?') ? '&' : '?';
 	const cJSON *item;
@@ -253,11 +293,11 @@ is_below(const char *url, const char *base)
 	size_t		len = base ? strlen(base) : 0;
 
 	return len > 0 && strncmp(url, base, len) == 0 &&
-		(url[len] == '\0' || strchr("/?#", url[len]) != NULL) && !climbs(url + len);
+		(url[len] == '\0' || strchr("/?#", url[len]) != NULL) && !http_climbs(url + len);
 }
 
-static bool
-build_url(const KindCall *call, KindRequest *request, KindProblem *problem)
+bool
+http_build_url(const KindCall *call, KindRequest *request, KindProblem *problem)
 {
 	const char *path = kind_string(call->spec, "path");
 	const char *given = kind_string(call->spec, "url");
@@ -268,7 +308,7 @@ build_url(const KindCall *call, KindRequest *request, KindProblem *problem)
 	{
 		if (call->base_url == NULL || *call->base_url == '\0')
 			return kind_problem(problem, "$.path", "\"path\" needs a connection with a base URL", NULL);
-		if (strchr(path, '#') != NULL || climbs(path))
+		if (strchr(path, '#') != NULL || http_climbs(path))
 			return kind_problem(problem, "$.path", "\"path\" must not contain \"#\" or segments \"..\"", NULL);
 		strbuf_addstr(&url, call->base_url);
 		if (*path != '/' && *path != '?')
@@ -284,8 +324,8 @@ build_url(const KindCall *call, KindRequest *request, KindProblem *problem)
 		strbuf_addstr(&url, given);
 		request->without_auth = !is_below(given, call->base_url);
 	}
-	add_query(&url, kind_member(call->spec, "query"));
-	if (url.len > MAX_URL)
+	http_add_query(&url, kind_member(call->spec, "query"));
+	if (url.len > HTTP_MAX_URL)
 		return kind_problem(problem, "$", "the URL is longer than 8192 bytes", NULL);
 	for (size_t i = 0; i < url.len; i++)
 	{
@@ -298,8 +338,8 @@ build_url(const KindCall *call, KindRequest *request, KindProblem *problem)
 	return true;
 }
 
-static void
-build_body(const cJSON *spec, KindRequest *request)
+void
+http_build_body(const cJSON *spec, KindRequest *request)
 {
 	const cJSON *body = kind_member(spec, "body");
 	const char *type = kind_string(spec, "content_type");
@@ -317,9 +357,10 @@ build_body(const cJSON *spec, KindRequest *request)
 }
 
 /* The connection's default headers, then the spec's, which win */
-static const cJSON *
-build_headers(const KindCall *call)
+const cJSON *
+http_build_headers(const KindCall *call)
 {
+	const char *key = kind_string(call->spec, "idempotency_header");
 	const cJSON *sources[2];
 	cJSON	   *headers = cJSON_CreateObject();
 
@@ -340,11 +381,16 @@ build_headers(const KindCall *call)
 			cJSON_AddItemToObject(headers, item->string, value);
 		}
 	}
+	if (key != NULL && call->step == KIND_STEP_START)
+	{
+		cJSON_DeleteItemFromObject(headers, key);
+		cJSON_AddStringToObject(headers, key, call->token ? call->token : "");
+	}
 	return headers->child != NULL ? headers : NULL;
 }
 
-static char *
-unknown_message(const KindCall *call, const char *reason)
+char *
+http_unknown_message(const KindCall *call, const char *reason)
 {
 	const char *where = kind_string(call->spec, "path");
 
@@ -367,37 +413,53 @@ http_first_step(const KindCall *call)
 static KindStep
 http_resume_step(const KindCall *call)
 {
-	return is_repeatable(call) ? KIND_STEP_START : KIND_STEP_LOOKUP;
+	if (call->external_run_id != NULL && kind_member(call->spec, "poll") != NULL)
+		return KIND_STEP_POLL;
+	return http_is_repeatable(call) ? KIND_STEP_START : KIND_STEP_LOOKUP;
+}
+
+bool
+http_method(const cJSON *spec, KindRequest *request)
+{
+	int			method = method_of(spec);
+
+	if (method < 0)
+		return false;
+	request->method = methods[method].name;
+	request->starts_work = methods[method].changes;
+	return true;
 }
 
 static bool
 http_request(const KindCall *call, KindRequest *request, KindProblem *problem)
 {
-	int			method;
+	bool		has_lookup = kind_member(call->spec, "lookup") != NULL;
 
-	if (call->step != KIND_STEP_START)
+	if (call->step == KIND_STEP_LOOKUP && !has_lookup)
 	{
-		/* LOOKUP after a crash: there is nobody to ask */
+		/* after a crash: there is nobody to ask */
 		problem->code = "outcome_unknown";
 		problem->is_system_error = true;
-		return kind_problem(problem, "$", unknown_message(call, "the conductor was interrupted"), NULL);
+		return kind_problem(problem, "$", http_unknown_message(call, "the conductor was interrupted"), NULL);
 	}
-	if (!check_spec(call->spec, problem) || !build_url(call, request, problem))
+	if (!check_spec(call->spec, problem))
 		return false;
-	method = method_of(call->spec);
-	if (method < 0)
+	if (call->step != KIND_STEP_START)
+		return http_poll_request(call, request, problem);
+	if (!http_build_url(call, request, problem))
+		return false;
+	if (!http_method(call->spec, request))
 		return kind_problem(problem, "$.method", "unknown method", NULL);
-	request->method = methods[method].name;
-	request->starts_work = methods[method].changes;
-	request->is_repeatable = is_repeatable(call);
-	request->idempotency_key = call->token;
-	request->headers = build_headers(call);
-	build_body(call->spec, request);
+	request->is_repeatable = http_is_repeatable(call);
+	if (kind_string(call->spec, "idempotency_header") == NULL)
+		request->idempotency_key = call->token;
+	request->headers = http_build_headers(call);
+	http_build_body(call->spec, request);
 	return true;
 }
 
-static bool
-is_expected(const cJSON *spec, int status)
+bool
+http_is_expected(const cJSON *spec, int status)
 {
 	const cJSON *statuses = kind_member(spec, "expect_status");
 	const cJSON *item;
@@ -412,30 +474,6 @@ is_expected(const cJSON *spec, int status)
 			return true;
 	}
 	return false;
-}
-
-static cJSON *
-build_output(const KindResponse *response)
-{
-	cJSON	   *output = cJSON_CreateObject();
-	size_t		len = response->body ? response->body_len : 0;
-	cJSON	   *body = NULL;
-	char	   *error;
-
-	cJSON_AddNumberToObject(output, "status", response->http_status);
-	if (response->content_type != NULL)
-		cJSON_AddStringToObject(output, "content_type",
-								kind_clean_text(response->content_type, strlen(response->content_type), 200));
-	if (len == 0)
-		body = cJSON_CreateNull();
-	else if (len <= KIND_MAX_OUTPUT)
-		body = kind_parse_body(response, &error);
-	if (body == NULL)
-		body = cJSON_CreateString(kind_clean_text(response->body, len, KIND_MAX_OUTPUT));
-	cJSON_AddItemToObject(output, "body", body);
-	if (len > KIND_MAX_OUTPUT)
-		cJSON_AddTrueToObject(output, "truncated");
-	return output;
 }
 
 /* The last answer to a request that must not be sent twice, other than what was expected */
@@ -458,31 +496,38 @@ fail_unrepeatable(const KindCall *call, const KindResponse *response, KindVerdic
 	verdict->may_go_on = response->http_status != 429;
 }
 
+/* Not sent, or refused before anything was done, if the request may not be repeated */
 static void
-http_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
+unrepeatable_response(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	int			status = response->http_status;
+	bool		answered = status > 0 && response->transport_error == NULL;
+	bool		arrived = response->request_sent || status > 0;
+	bool		refused = answered ? status == 401 || status == 429 || status == 503 : !arrived;
+	bool		transient = answered && retry_http_status_is_transient(status) && !refused;
+
+	/* what may have been started can be looked for */
+	if (((!answered && arrived) || transient) && kind_member(call->spec, "lookup") != NULL)
+	{
+		kind_state_set(call, verdict, "maybe_started", cJSON_CreateTrue());
+		kind_continue(verdict, KIND_STEP_LOOKUP, kind_retry_delay(call, response->retry_after_ms));
+	}
+	else if (!answered && arrived)
+		kind_fail_unknown(verdict, http_unknown_message(call, response->transport_error ?
+														response->transport_error : "no answer"));
+	else if (!refused || !kind_common_response(call, response, false, true, HTTP_TRIES, verdict))
+		fail_unrepeatable(call, response, verdict);
+}
+
+void
+http_not_expected(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
 	int			method = method_of(call->spec);
 	int			status = response->http_status;
 	bool		answered = status > 0 && response->transport_error == NULL;
-	bool		arrived = response->request_sent || status > 0;
 
-	if (answered && is_expected(call->spec, status))
-	{
-		verdict->outcome = KIND_SUCCEEDED;
-		verdict->output = build_output(response);
-		return;
-	}
-	if (!is_repeatable(call))
-	{
-		/* Not sent, or refused before anything was done: may go on as if it were repeatable */
-		bool		refused = answered ? status == 401 || status == 429 || status == 503 : !arrived;
-
-		if (!answered && arrived)
-			kind_fail_unknown(verdict, unknown_message(call, response->transport_error ?
-													   response->transport_error : "no answer"));
-		else if (!refused || !kind_common_response(call, response, false, true, HTTP_TRIES, verdict))
-			fail_unrepeatable(call, response, verdict);
-	}
+	if (!http_is_repeatable(call))
+		unrepeatable_response(call, response, verdict);
 	else
 	{
 		/*
@@ -496,7 +541,30 @@ http_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 			kind_fail_status(call, response, verdict);
 	}
 	if (answered && verdict->outcome == KIND_FAILED)
-		verdict->output = build_output(response);
+	{
+		http_say_error(call, response, verdict);
+		verdict->output = http_output(response);
+	}
+}
+
+static void
+http_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	bool		answered = response->http_status > 0 && response->transport_error == NULL;
+
+	if (call->step != KIND_STEP_START)
+		http_poll_response(call, response, verdict);
+	else if (answered && http_is_expected(call->spec, response->http_status))
+		http_started(call, response, verdict);
+	else
+		http_not_expected(call, response, verdict);
+}
+
+/* Only a spec that says how can have its work stopped. */
+static bool
+http_can_cancel(const KindCall *call)
+{
+	return kind_member(call->spec, "cancel") != NULL;
 }
 
 /* A service we know nothing about cannot be told to stop; what was sent may take effect. */
@@ -506,9 +574,11 @@ http_abandon(const KindCall *call, bool is_sent, KindVerdict *verdict)
 	static const char reason[] = "given up before it was answered";
 	int			method = method_of(call->spec);
 
-	if ((is_sent || kind_state_bool(call, "maybe_started")) &&
+	if (call->external_run_id != NULL)
+		kind_fail_unknown(verdict, mem_printf("given up; %s may still be going on, as the task has no \"cancel\"", call->external_run_id));
+	else if ((is_sent || kind_state_bool(call, "maybe_started")) &&
 		(method < 0 || !methods[method].is_repeatable))
-		kind_fail_unknown(verdict, unknown_message(call, reason));
+		kind_fail_unknown(verdict, http_unknown_message(call, reason));
 	else
 	{
 		kind_fail(verdict, false, true, "cancelled", reason);
@@ -526,4 +596,5 @@ const TaskKind kind_http = {
 	.request = http_request,
 	.response = http_response,
 	.abandon = http_abandon,
+	.can_cancel = http_can_cancel,
 };

@@ -23,15 +23,25 @@
 
 static const TaskKind *const kinds[] = {
 	&kind_adf_pipeline,
+	&kind_databricks_jar,
 	&kind_databricks_job,
+	&kind_databricks_notebook,
+	&kind_databricks_pipeline,
+	&kind_databricks_python,
+	&kind_databricks_serving,
+	&kind_databricks_sql,
+	&kind_databricks_sql_file,
+	&kind_fabric_item,
 	&kind_for_each,
 	&kind_http,
 	&kind_if,
 	&kind_noop,
 	&kind_pipeline,
+	&kind_redis_publish,
 	&kind_sql,
 	&kind_switch,
 	&kind_wait,
+	&kind_webhook,
 };
 
 static const char *const step_names[] = {
@@ -57,7 +67,9 @@ kind_find(const char *name)
 const char *
 kind_names(void)
 {
-	return "adf_pipeline, databricks_job, for_each, http, if, noop, pipeline, sql, switch, wait";
+	return "adf_pipeline, databricks_jar, databricks_job, databricks_notebook, databricks_pipeline, databricks_python, "
+		"databricks_serving, databricks_sql, databricks_sql_file, fabric_item, for_each, http, if, noop, pipeline, redis_publish, sql, "
+		"switch, wait, webhook";
 }
 
 const char *
@@ -230,6 +242,8 @@ unauthorized(const KindCall *call, const KindResponse *response, KindVerdict *ve
 	else if (may_run(call))
 		message = mem_printf("%s; whether the work was started is not known", message);
 	kind_fail(verdict, true, false, code, message);
+	verdict->error_detail = mem_strdup("The credentials were refused again after they had been read or fetched anew: they are wrong, expired or revoked, or meant for something else. "
+									   "Give the present ones to weir.alter_secret, or correct auth of the connection.");
 	verdict->may_go_on = call->external_run_id != NULL || may_run(call);
 }
 

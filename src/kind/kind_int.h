@@ -53,6 +53,8 @@ extern const char *kind_state_string(const KindCall *call, const char *name);
 extern bool kind_state_bool(const KindCall *call, const char *name);
 
 /* text.c: bytes from outside */
+/* Value of a header of the answer, trimmed, or NULL */
+extern char *kind_header(const KindResponse *response, const char *name);
 /* Valid UTF-8 without control characters (other than tab and newline), at most limit bytes */
 extern char *kind_clean_text(const char *text, size_t len, size_t limit);
 /* NULL and *error if it is not JSON */
@@ -66,6 +68,17 @@ extern cJSON *kind_limited_copy(const cJSON *item, size_t limit);
 extern void kind_url_encode(StrBuf *buf, const char *text);
 /* An http(s) address fit to be shown, or NULL */
 extern const char *kind_link(const cJSON *item);
+
+/* link.c: where answers lead */
+extern char *kind_link_header(const KindResponse *response);	/* target of rel="next", or NULL */
+/* Scheme, host and port alike; false for what is no URL */
+extern bool kind_same_origin(const char *one, const char *other);
+/* A link of an answer as an absolute URL that parses strictly, or NULL */
+extern char *kind_resolve_link(const char *base, const char *link);
+/* Hosts as in weir.allowed_hosts: "api.example.com", "*.example.com", "host:8443" */
+extern bool kind_host_is_listed(const cJSON *hosts, const char *url);
+/* "30 seconds", "5 minutes" or a number of seconds, at most 31 days; -1 if it is none */
+extern int64 kind_duration_ms(const cJSON *item);
 
 /* ISO 8601 in UTC with milliseconds; NULL outside of years 1970 .. 9999 */
 extern char *kind_time_text(int64 epoch_ms);

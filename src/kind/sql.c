@@ -160,5 +160,6 @@ sql_validate(const cJSON *spec, KindProblem *problem)
 
 const TaskKind kind_sql = {
 	.name = "sql",
+	.uses_worker = true,
 	.validate = sql_validate,
 };

@@ -56,6 +56,7 @@ struct HttpTransfer
 	int			total_timeout_ms;
 	bool		is_plain;		/* http */
 	bool		is_repeatable;	/* GET, HEAD, OPTIONS */
+	bool		to_metadata;	/* to the metadata service, and only there */
 
 	/* set by callbacks */
 	TransferStop stop;
@@ -67,6 +68,8 @@ struct HttpTransfer
 	size_t		body_len;
 	size_t		body_size;		/* allocated, >= body_len + 1 */
 	char		retry_after[64];
+	char	   *header_text;	/* of the final answer, lines "Name: value\n"; NULL none */
+	size_t		header_len;
 
 	char	   *content_type;
 	char		curl_error[CURL_ERROR_SIZE];

@@ -114,6 +114,27 @@ body_callback(char *data, size_t size, size_t count, void *userp)
 	return n;
 }
 
+/* Keep a header line for whoever reads the answer; false: out of memory. */
+static bool
+keep_header(HttpTransfer *transfer, const char *line, size_t len)
+{
+	char	   *grown;
+
+	while (len > 0 && strchr("\r\n", line[len - 1]))
+		len--;
+	if (len == 0)
+		return true;
+	grown = wiping_realloc(transfer->header_text, transfer->header_len + len + 2);
+	if (grown == NULL)
+		return false;
+	transfer->header_text = grown;
+	for (size_t i = 0; i < len; i++)
+		grown[transfer->header_len++] = line[i] == '\0' ? '?' : line[i];
+	grown[transfer->header_len++] = '\n';
+	grown[transfer->header_len] = '\0';
+	return true;
+}
+
 /*
  * CURLOPT_HEADERFUNCTION: one line at a time, not terminated, of every
  * response on the way (100 Continue, 103 Early Hints, the final one, trailers).
@@ -132,8 +153,19 @@ header_callback(char *data, size_t size, size_t count, void *userp)
 		return 0;
 	}
 	if (n > 5 && memcmp(data, "HTTP/", 5) == 0)
+	{
 		transfer->retry_after[0] = '\0';
-	else if (n > sizeof(name) - 1 && pg_strncasecmp(data, name, sizeof(name) - 1) == 0)
+		transfer->header_len = 0;
+		if (transfer->header_text)
+			transfer->header_text[0] = '\0';
+		return n;
+	}
+	if (!keep_header(transfer, data, n))
+	{
+		transfer->stop = STOP_OUT_OF_MEMORY;
+		return 0;
+	}
+	if (n > sizeof(name) - 1 && pg_strncasecmp(data, name, sizeof(name) - 1) == 0)
 	{
 		const char *value = data + sizeof(name) - 1;
 		const char *end = data + n;
@@ -159,6 +191,15 @@ note_refused(HttpTransfer *transfer, const void *address, int family)
 		strlcpy(transfer->refused_address, "?", sizeof(transfer->refused_address));
 }
 
+/* What the metadata service is asked goes to its address and nowhere else; the reverse is the policy's. */
+static bool
+address_is_allowed(const HttpTransfer *transfer, const struct sockaddr *address)
+{
+	if (transfer->to_metadata)
+		return urlpolicy_is_metadata_address(address);
+	return urlpolicy_check_address(address, transfer->is_plain);
+}
+
 /*
  * CURLOPT_OPENSOCKETFUNCTION: the one place through which every connection
  * has to go, with the address that is really used, whatever the name resolved
@@ -171,7 +212,7 @@ open_socket_callback(void *userp, curlsocktype purpose, struct curl_sockaddr *ad
 	int			fd;
 
 	if (purpose != CURLSOCKTYPE_IPCXN ||
-		!urlpolicy_check_address(&address->addr, transfer->is_plain))
+		!address_is_allowed(transfer, &address->addr))
 	{
 		const struct sockaddr *addr = &address->addr;
 		const void *raw = addr->sa_family == AF_INET6 ?
@@ -202,13 +243,13 @@ before_request_callback(void *userp, char *primary_ip, char *local_ip,
 						int primary_port, int local_port)
 {
 	HttpTransfer *transfer = userp;
-	struct sockaddr_in in = {.sin_family = AF_INET};
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons((uint16) primary_port)};
 	struct sockaddr_in6 in6 = {.sin6_family = AF_INET6};
 	bool		is_ipv4 = inet_pton(AF_INET, primary_ip, &in.sin_addr) == 1;
 	bool		is_ipv6 = !is_ipv4 && inet_pton(AF_INET6, primary_ip, &in6.sin6_addr) == 1;
 
-	if (!(is_ipv4 && urlpolicy_check_address((struct sockaddr *) &in, transfer->is_plain)) &&
-		!(is_ipv6 && urlpolicy_check_address((struct sockaddr *) &in6, transfer->is_plain)))
+	if (!(is_ipv4 && address_is_allowed(transfer, (struct sockaddr *) &in)) &&
+		!(is_ipv6 && address_is_allowed(transfer, (struct sockaddr *) &in6)))
 	{
 		transfer->socket_opened = false;
 		transfer->stop = STOP_REFUSED_ADDRESS;
@@ -245,6 +286,8 @@ mask_credentials(HttpTransfer *transfer)
 			(void) echo_mask_header(transfer->body, transfer->body_len, line->data);
 		if (transfer->content_type)
 			(void) echo_mask_header(transfer->content_type, strlen(transfer->content_type), line->data);
+		if (transfer->header_text)
+			(void) echo_mask_header(transfer->header_text, transfer->header_len, line->data);
 	}
 }
 
@@ -259,6 +302,7 @@ finish(HttpTransfer *transfer)
 	result->body = transfer->body ? transfer->body : empty;
 	result->body_len = transfer->body_len;
 	result->content_type = transfer->content_type;
+	result->headers = transfer->header_text ? transfer->header_text : empty;
 	result->retry_after_ms = -1;
 	if (result->http_status != 0 && transfer->retry_after[0] != '\0')
 		result->retry_after_ms = retry_after_parse(transfer->retry_after, (int64) time(NULL));
@@ -360,6 +404,7 @@ transfer_destroy(HttpTransfer *transfer)
 	curl_slist_free_all(transfer->headers);
 	wiping_free(transfer->request_body);
 	wiping_free(transfer->body);
+	wiping_free(transfer->header_text);
 	free(transfer->content_type);
 	wiping_free(transfer);
 }
@@ -420,12 +465,14 @@ transfer_create(const char *method, const char *url, const char *const *headers,
 	HttpTransfer *transfer;
 	const char *why;
 	const char *problem = NULL;
-	bool		allowed = urlpolicy_check_url(url, &why, NULL);
+	bool		to_metadata = options->to_metadata_service && urlpolicy_is_metadata_service(url);
+	bool		allowed = to_metadata || urlpolicy_check_url(url, &why, NULL);
 
 	transfer = calloc(1, sizeof(HttpTransfer));
 	if (transfer == NULL)
 		return NULL;
 	transfer->arg = arg;
+	transfer->to_metadata = to_metadata;
 	transfer->started_us = transfer_clock_us();
 	transfer->state = TRANSFER_QUEUED;
 	if (!allowed)

@@ -1,130 +1,45 @@
 /*-------------------------------------------------------------------------
  * signin.c
- *	  Credentials for requests: read from secrets, or fetched from Microsoft
- *	  Entra ID, cached and refreshed.
+ *	  Credentials for requests: read from secrets, or fetched from whoever
+ *	  issues tokens, cached and refreshed.
  *
- * Runs where httpmux.c runs, single-threaded, no locks.  Tokens live in
- * malloc'd memory of this process and nowhere else: not in tables, shared
- * memory, messages or memory contexts.  If the process dies they are gone and
- * the next one fetches its own.
+ * Runs where httpmux.c runs, single-threaded, no locks.  What is kept, and for
+ * how long, is in signin_cache.c; where secrets come from in signin_secret.c;
+ * how one signs in, in a file for each way.
  *
- * A token, seen from outside:
- *
- *	absent ──signin_header──▶ fetching ──answer──▶ ready ──time──▶ to be refreshed
- *	   ▲                         │                   │               │ (still used
- *	   │                         ▼                   ▼ forget        ▼  meanwhile)
- *	   └────── hold is over ── failed              absent         fetching
- *
- * Whoever needs a token while it is being fetched gets SIGNIN_PENDING and
- * asks again; there is never more than one fetch per (connection, scope).
+ * A token may need several exchanges in a row: the token of a key vault, a
+ * secret out of it, then the token itself.  Nobody keeps a stack of that.
+ * Whoever needs a token asks, gets SIGNIN_PENDING, and asks again whenever an
+ * exchange of ours has ended; each time what is there already is found in the
+ * cache and the next exchange begins.  However many ask, there is never more
+ * than one exchange per credential.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
-
-#include "lib/ilist.h"
 
 #include "echo.h"
 #include "json.h"
 #include "signin_int.h"
 
-#define FETCH_CONNECT_MS		10000
-#define FETCH_TOTAL_MS			30000
-#define FETCH_MAX_BODY			65536
-#define MAX_LIFETIME_S			(7 * 86400)
-#define REFRESH_EARLY_MS		INT64CONST(300000)	/* or a fifth of the lifetime, if that is less */
-#define EXPIRY_MARGIN_MS		INT64CONST(30000)	/* or a tenth */
-#define FIRST_HOLD_MS			INT64CONST(1000)	/* doubling */
-#define MAX_HOLD_MS				INT64CONST(60000)
-#define MAX_HOLD_USER_MS		INT64CONST(10000)	/* somebody is going to correct it */
-#define MAX_RETRY_AFTER_MS		INT64CONST(3600000)
-#define MAX_ERROR_TEXT			500
-
 #define REPEATED	"the sign-in service repeated the secret in its answer"
-
-typedef struct Token
-{
-	dlist_node	node;
-	char	   *connection;
-	char	   *scope;
-	int64		changed_at;		/* of the connection */
-
-	char	   *header;			/* NULL: none to be used */
-	int64		refresh_at_ms;
-	int64		expires_at_ms;
-
-	HttpTransfer *fetch;		/* NULL: none under way */
-	char	   *secret;			/* while fetching, to keep it out of messages */
-
-	int			failures;		/* in a row */
-	int64		next_try_ms;
-	char	   *error;			/* of the last failure */
-	bool		is_user_error;
-} Token;
-
-struct SignIn
-{
-	HttpMux    *mux;
-	SignInSecret get_secret;
-	dlist_head	tokens;
-};
 
 void
 signin_free_secret(char *secret)
 {
-	if (secret == NULL)
-		return;
-	explicit_bzero(secret, strlen(secret));
-	free(secret);
-}
-
-static void
-out_of_memory(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OUT_OF_MEMORY),
-			 errmsg("out of memory")));
+	secret_wipe(secret);
 }
 
 SignIn *
-signin_create(HttpMux *mux, SignInSecret get_secret)
+signin_create(HttpMux *mux, const SignInCatalog *catalog)
 {
 	SignIn	   *signin = calloc(1, sizeof(SignIn));
 
 	if (signin == NULL)
-		out_of_memory();
+		signin_out_of_memory();
 	signin->mux = mux;
-	signin->get_secret = get_secret;
-	dlist_init(&signin->tokens);
+	signin->catalog = *catalog;
+	dlist_init(&signin->credentials);
 	return signin;
-}
-
-static void
-drop_header(Token *token)
-{
-	signin_free_secret(token->header);
-	token->header = NULL;
-}
-
-static void
-stop_fetch(SignIn *signin, Token *token)
-{
-	if (token->fetch)
-		httpmux_abort(signin->mux, token->fetch);
-	token->fetch = NULL;
-	signin_free_secret(token->secret);
-	token->secret = NULL;
-}
-
-static void
-drop_token(SignIn *signin, Token *token)
-{
-	dlist_delete(&token->node);
-	stop_fetch(signin, token);
-	drop_header(token);
-	free(token->connection);
-	free(token->scope);
-	free(token->error);
-	free(token);
 }
 
 void
@@ -132,178 +47,209 @@ signin_destroy(SignIn *signin)
 {
 	if (signin == NULL)
 		return;
-	while (!dlist_is_empty(&signin->tokens))
-		drop_token(signin, dlist_container(Token, node, dlist_head_node(&signin->tokens)));
+	while (!dlist_is_empty(&signin->credentials))
+		credential_drop(signin, dlist_container(Credential, node, dlist_head_node(&signin->credentials)));
 	free(signin);
 }
 
 void
-signin_forget(SignIn *signin, const char *connection_name)
+signin_forget(SignIn *signin, uint64 ticket)
 {
-	dlist_iter	iter;
-
-	dlist_foreach(iter, &signin->tokens)
-	{
-		Token	   *token = dlist_container(Token, node, iter.cur);
-
-		if (strcmp(token->connection, connection_name) == 0)
-			drop_header(token);
-	}
+	credential_forget(signin, ticket);
 }
 
-/* Forget tokens of connections nobody asks for any more. */
-static void
-drop_stale(SignIn *signin, int64 now_ms)
+static SignInResult
+failed(SignInFailure *failure, bool is_user_error, const char *text)
 {
-	dlist_mutable_iter iter;
-
-	dlist_foreach_modify(iter, &signin->tokens)
-	{
-		Token	   *token = dlist_container(Token, node, iter.cur);
-
-		if (token->fetch == NULL && token->expires_at_ms < now_ms && token->next_try_ms < now_ms)
-			drop_token(signin, token);
-	}
+	failure->text = text;
+	failure->is_user_error = is_user_error;
+	failure->retry_ms = 1000;
+	return SIGNIN_FAILED;
 }
 
-static Token *
-find_token(SignIn *signin, const SignInConnection *connection, const char *scope, int64 now_ms)
+/* Values of all secrets that auth names; READY only if all are there. */
+static SignInResult
+obtain_secrets(SignIn *signin, const Auth *auth, int64 now_ms, int depth,
+			   char **secrets, uint64 *tickets, SignInFailure *failure)
 {
-	Token	   *token;
-	dlist_iter	iter;
+	SignInResult result = SIGNIN_READY;
 
-	dlist_foreach(iter, &signin->tokens)
+	for (int i = 0; i < AUTH_MAX_KEYS && auth->method->keys[i].name; i++)
 	{
-		token = dlist_container(Token, node, iter.cur);
-		if (strcmp(token->connection, connection->name) != 0 || strcmp(token->scope, scope) != 0)
+		const char *name = auth_text(auth, auth->method->keys[i].name);
+		SignInResult one;
+
+		tickets[i] = 0;
+		if (auth->method->keys[i].type != AUTH_KEY_SECRET || name == NULL)
 			continue;
-		if (token->changed_at == connection->changed_at)
-			return token;
-
-		/* it was fetched for what the connection used to be */
-		drop_token(signin, token);
-		break;
+		one = signin_secret_at(signin, name, now_ms, depth, &secrets[i], &tickets[i], failure);
+		if (one == SIGNIN_FAILED)
+			return one;
+		if (one == SIGNIN_PENDING)
+			result = one;		/* the others may be asked for meanwhile */
 	}
-
-	drop_stale(signin, now_ms);
-	token = calloc(1, sizeof(Token));
-	if (token == NULL)
-		out_of_memory();
-	token->changed_at = connection->changed_at;
-	token->connection = strdup(connection->name);
-	token->scope = strdup(scope);
-	if (token->connection == NULL || token->scope == NULL)
-	{
-		free(token->connection);
-		free(token->scope);
-		free(token);
-		out_of_memory();
-	}
-	dlist_push_tail(&signin->tokens, &token->node);
-	return token;
+	return result;
 }
 
-/* Replace control and non-ASCII characters, which some encodings could not store. */
-static void
-make_printable(char *text)
+/* What a fetch, or a header, is made of; what is secret in it is wiped in any case. */
+typedef struct Ingredients
 {
-	for (; *text; text++)
-	{
-		if (*text == '\r' || *text == '\n' || *text == '\t')
-			*text = ' ';
-		else if (*text < ' ' || *text > '~')
-			*text = '?';
-	}
-}
+	char	   *secrets[AUTH_MAX_KEYS];
+	SignInRequest request;
+} Ingredients;
 
-/*
- * Note a failure and when to try again.  text must be free of secrets; as a
- * second line of defence against a server that echoes what it was sent, a
- * text containing the secret is replaced.
- */
 static void
-note_failure(Token *token, const char *text, bool is_user_error, int64 retry_after_ms, int64 now_ms)
+wipe_ingredients(Ingredients *all)
 {
-	int64		most = is_user_error ? MAX_HOLD_USER_MS : MAX_HOLD_MS;
-	int64		hold = FIRST_HOLD_MS << Min(token->failures, 10);
-
-	if (strstr(text, "client_secret=") != NULL ||
-		(token->secret && token->secret[0] && strstr(text, token->secret) != NULL))
-		text = REPEATED;
-	token->failures++;
-	hold = Min(hold, most);
-	hold = Max(hold, Min(retry_after_ms, MAX_RETRY_AFTER_MS));
-	token->next_try_ms = now_ms + hold;
-	token->is_user_error = is_user_error;
-	free(token->error);
-	token->error = strndup(text, MAX_ERROR_TEXT);
-	if (token->error)
-		make_printable(token->error);
+	for (int i = 0; i < AUTH_MAX_KEYS; i++)
+		secret_wipe(all->secrets[i]);
+	secret_wipe(all->request.secret_header);
+	secret_wipe(all->request.form);
+	secret_wipe(all->request.sent);
+	memset(all, 0, sizeof(*all));
 }
 
-/* True and the lifetime if the answer is what RFC 6749 section 5.1 asks for. */
+static SignInResult
+send_fetch(SignIn *signin, Credential *credential, const Auth *auth, int64 now_ms, int depth, Ingredients *all)
+{
+	SignInCall	call = {.auth = auth, .secrets = all->secrets, .challenge = credential->challenge, .now_ms = now_ms};
+	SignInRefusal refusal = {0};
+	SignInFailure failure = {0};
+	SignInResult result = obtain_secrets(signin, auth, now_ms, depth, all->secrets, credential->secret_tickets, &failure);
+
+	if (result == SIGNIN_FAILED)
+	{
+		refusal.text = failure.text;
+		refusal.is_user_error = failure.is_user_error;
+		credential_failed_here(credential, &refusal, now_ms);
+	}
+	else if (result == SIGNIN_READY && credential->fetch == NULL)
+	{
+		if (auth->method->request(&call, &all->request, &refusal))
+			credential_send(signin, credential, &all->request, auth->method->response);
+		else
+		{
+			/* what a vault holds may have been replaced by the next time */
+			for (int i = 0; refusal.about_secret && i < AUTH_MAX_KEYS; i++)
+				credential_forget(signin, credential->secret_tickets[i]);
+			credential_failed_here(credential, &refusal, now_ms);
+		}
+	}
+	return result;
+}
+
+/* Start a fetch, or note why not; false: a secret for it is not there yet. */
 static bool
-read_token(const cJSON *answer, const char **access_token, int64 *lifetime_s)
+start_fetch(SignIn *signin, Credential *credential, const Auth *auth, int64 now_ms, int depth)
 {
-	const char *type = json_string(json_get(answer, "token_type"));
+	Ingredients all = {0};
+	volatile SignInResult result = SIGNIN_PENDING;
 
-	*access_token = json_string(json_get(answer, "access_token"));
-	return *access_token != NULL && (*access_token)[0] != '\0' &&
-		type != NULL && pg_strcasecmp(type, "Bearer") == 0 &&
-		json_int64(json_get(answer, "expires_in"), lifetime_s) && *lifetime_s > 0;
-}
-
-static void
-take_token(Token *token, const cJSON *answer, int64 now_ms)
-{
-	const char *access_token;
-	const char *error;
-	int64		lifetime_ms;
-	char	   *header = NULL;
-
-	if (read_token(answer, &access_token, &lifetime_ms))
-		header = auth_bearer_header(access_token, &error);
-	if (header == NULL)
+	PG_TRY();
 	{
-		note_failure(token, "the answer of the sign-in service is not a token", false, 0, now_ms);
-		return;
+		result = send_fetch(signin, credential, auth, now_ms, depth, &all);
 	}
-	lifetime_ms = Min(lifetime_ms, MAX_LIFETIME_S) * 1000;
-	drop_header(token);
-	token->header = header;
-	token->refresh_at_ms = now_ms + lifetime_ms - Min(REFRESH_EARLY_MS, lifetime_ms / 5);
-	token->expires_at_ms = now_ms + lifetime_ms - Min(EXPIRY_MARGIN_MS, lifetime_ms / 10);
-	token->failures = 0;
-	token->next_try_ms = 0;
-	free(token->error);
-	token->error = NULL;
+	PG_CATCH();
+	{
+		wipe_ingredients(&all);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	wipe_ingredients(&all);
+	return result != SIGNIN_PENDING;
 }
 
-/* Is it up to a person to correct something? */
-static bool
-refusal_is_final(const HttpResult *result)
+/* Of ways that fetch a token */
+static SignInResult
+token_header(SignIn *signin, const SignInConnection *connection, const Auth *auth, int64 now_ms, int depth,
+			 char **header, uint64 *ticket, SignInFailure *failure)
 {
-	return result->http_status < 500 && result->http_status != 408 && result->http_status != 429;
+	Credential *credential = credential_find(signin, connection, auth->scope ? auth->scope : "");
+
+	if (credential_due(credential, now_ms) &&
+		!start_fetch(signin, credential, auth, now_ms, depth) &&
+		!credential_usable(credential, now_ms))
+		return SIGNIN_PENDING;
+	return credential_result(credential, now_ms, header, ticket, failure);
 }
 
-/* A status other than 200: what the service says about it, else the number. */
-static void
-take_refusal(Token *token, const HttpResult *result, const cJSON *answer, int64 now_ms)
+static SignInResult
+make_header(SignIn *signin, const Auth *auth, int64 now_ms, int depth, Ingredients *all,
+			char **header, uint64 *ticket, SignInFailure *failure)
 {
-	int			status = result->http_status;
-	const char *description = json_string(json_get(answer, "error_description"));
-	const char *code = json_string(json_get(answer, "error"));
-	char		text[MAX_ERROR_TEXT + 1];
+	uint64		tickets[AUTH_MAX_KEYS] = {0};
+	SignInCall	call = {.auth = auth, .secrets = all->secrets, .now_ms = now_ms};
+	const char *error = "out of memory";
+	SignInResult result = obtain_secrets(signin, auth, now_ms, depth, all->secrets, tickets, failure);
 
-	if (description && description[0] != '\0')
-		strlcpy(text, description, sizeof(text));
+	if (result != SIGNIN_READY)
+		return result;
+	*header = auth->method->header(&call, &error);
+	for (int i = 0; i < AUTH_MAX_KEYS; i++)
+		*ticket = Max(*ticket, tickets[i]);
+	return *header ? SIGNIN_READY : failed(failure, true, error);
+}
+
+/* Of ways whose secret is all there is; not cached here, so a changed secret takes effect with the next request. */
+static SignInResult
+static_header(SignIn *signin, const Auth *auth, int64 now_ms, int depth,
+			  char **header, uint64 *ticket, SignInFailure *failure)
+{
+	Ingredients all = {0};
+	volatile SignInResult result = SIGNIN_PENDING;
+
+	PG_TRY();
+	{
+		result = make_header(signin, auth, now_ms, depth, &all, header, ticket, failure);
+	}
+	PG_CATCH();
+	{
+		wipe_ingredients(&all);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	wipe_ingredients(&all);
+	return result;
+}
+
+SignInResult
+signin_header_at(SignIn *signin, const SignInConnection *connection, int64 now_ms, int depth,
+				 char **header, uint64 *ticket, SignInFailure *failure)
+{
+	Auth		auth;
+	AuthProblem problem;
+	SignInResult result;
+
+	*header = NULL;
+	*ticket = 0;
+	memset(failure, 0, sizeof(*failure));
+	if (!auth_read(connection, &auth, &problem))
+		result = failed(failure, true, problem.message);
+	else if (auth.method->request != NULL)
+		result = token_header(signin, connection, &auth, now_ms, depth, header, ticket, failure);
+	else if (auth.method->header != NULL)
+		result = static_header(signin, &auth, now_ms, depth, header, ticket, failure);
 	else
-		snprintf(text, sizeof(text), "HTTP status %d%s%s%s", status,
-				 code ? " (" : "", code ? code : "", code ? ")" : "");
-	text[strcspn(text, "\r\n")] = '\0';	/* identifiers for support follow, line by line */
-	for (size_t n = strlen(text); n > 0 && text[n - 1] == ' '; n--)
-		text[n - 1] = '\0';
-	note_failure(token, text, refusal_is_final(result), result->retry_after_ms, now_ms);
+		result = SIGNIN_NONE;
+	if (result == SIGNIN_FAILED)
+		failure->text = psprintf("sign-in for connection \"%s\" failed: %s", connection->name, failure->text);
+	return result;
+}
+
+SignInResult
+signin_header(SignIn *signin, const SignInConnection *connection, int64 now_ms,
+			  char **header, uint64 *ticket, SignInFailure *failure)
+{
+	credentials_drop_stale(signin, now_ms);
+	return signin_header_at(signin, connection, now_ms, 0, header, ticket, failure);
+}
+
+SignInResult
+signin_secret(SignIn *signin, const char *name, int64 now_ms, char **value, uint64 *ticket,
+			  SignInFailure *failure)
+{
+	credentials_drop_stale(signin, now_ms);
+	return signin_secret_at(signin, name, now_ms, 0, value, ticket, failure);
 }
 
 /* cJSON frees without wiping */
@@ -318,182 +264,110 @@ wipe_strings(cJSON *item)
 	}
 }
 
+/* A value of the answer is the new value of the credential. */
+static bool
+take_value(SignIn *signin, Credential *credential, const SignInAnswer *answer, int64 now_ms)
+{
+	const char *error;
+	char	   *value = answer->is_header ? signin_bearer_line(answer->value, &error) : strdup(answer->value);
+
+	if (value == NULL)
+		return false;
+	credential_take(signin, credential, value, answer->lifetime_s, answer->refresh_in_s, now_ms);
+	return true;
+}
+
+/*
+ * Refused.  If what was sent came out of a key vault, or with a vault's token,
+ * it may have been replaced there: look again, once, before this counts.
+ */
+static void
+take_refusal(SignIn *signin, Credential *credential, const SignInRefusal *refusal,
+			 int64 retry_after_ms, int64 now_ms)
+{
+	bool		may_help = false;
+
+	for (int i = 0; refusal->about_secret && i < AUTH_MAX_KEYS; i++)
+	{
+		may_help |= credential->secret_tickets[i] != 0;
+		credential_forget(signin, credential->secret_tickets[i]);
+	}
+	if (refusal->about_secret && credential->vault_ticket != 0)
+	{
+		may_help = true;
+		credential_forget(signin, credential->vault_ticket);
+	}
+	if (may_help && !credential->renewed)
+	{
+		credential->renewed = true;
+		return;
+	}
+	/* A vault that says no is believed, also about a value that it gave us before. */
+	if (credential->vault_ticket != 0 && refusal->is_user_error)
+		credential_forget(signin, credential->ticket);
+	credential_failed(credential, refusal, retry_after_ms, now_ms);
+}
+
+static void
+read_answer(SignIn *signin, Credential *credential, const HttpResult *result, int64 now_ms)
+{
+	/*
+	 * Before anything is cut off: a part of the secret is no longer found.  A
+	 * token is left as it is, whatever it looks like.
+	 */
+	bool		repeated = credential->sent && result->http_status != 200 &&
+		echo_mask(result->body, result->body_len, credential->sent);
+	SignInAnswer answer = {0};
+
+	/*
+	 * cJSON's parser and not json_parse, because it puts strings straight into
+	 * the tree, where they can be wiped; the other one has a buffer in a memory
+	 * context.  What matters of the tree is checked by hand.
+	 */
+	cJSON	   *json = cJSON_ParseWithLengthOpts(result->body, result->body_len + 1, NULL, true);
+
+	credential->response(result, json, now_ms, &answer);
+	if (answer.challenge != NULL && credential->challenge == NULL)
+		credential->challenge = strdup(answer.challenge);
+	else if (answer.value == NULL || !take_value(signin, credential, &answer, now_ms))
+	{
+		if (answer.value != NULL)
+			auth_refuse(&answer.refusal, false, "the answer of the sign-in service is not a token");
+		if (repeated)
+			answer.refusal.text = psprintf(REPEATED ", HTTP status %d", result->http_status);
+		take_refusal(signin, credential, &answer.refusal, result->retry_after_ms, now_ms);
+	}
+	wipe_strings(json);
+	cJSON_Delete(json);
+}
+
 bool
 signin_handle(SignIn *signin, HttpTransfer *transfer, int64 now_ms)
 {
 	const HttpResult *result;
-	Token	   *token = NULL;
+	Credential *credential = NULL;
+	SignInRefusal refusal = {0};
 	dlist_iter	iter;
 
-	dlist_foreach(iter, &signin->tokens)
+	dlist_foreach(iter, &signin->credentials)
 	{
-		Token	   *candidate = dlist_container(Token, node, iter.cur);
+		Credential *candidate = dlist_container(Credential, node, iter.cur);
 
 		if (candidate->fetch == transfer)
-			token = candidate;
+			credential = candidate;
 	}
-	if (token == NULL)
+	if (credential == NULL)
 		return false;
 
 	result = httpmux_result(transfer);
 	if (result->error)
-		note_failure(token, result->error, result->refused_by_policy, 0, now_ms);
-	else
 	{
-		/*
-		 * Before anything is cut off: a part of the secret is no longer found.
-		 * A token is left as it is, whatever it looks like.
-		 */
-		bool		repeated = token->secret && result->http_status != 200 &&
-			echo_mask(result->body, result->body_len, token->secret);
-
-		/*
-		 * cJSON's parser and not json_parse, because it puts strings straight
-		 * into the tree, where they can be wiped; the other one has a buffer
-		 * in a memory context.  What matters of the tree is checked by hand.
-		 */
-		cJSON	   *answer = cJSON_ParseWithLengthOpts(result->body, result->body_len + 1, NULL, true);
-
-		if (result->http_status == 200)
-			take_token(token, answer, now_ms);
-		else if (repeated)
-			note_failure(token, REPEATED, refusal_is_final(result), result->retry_after_ms, now_ms);
-		else
-			take_refusal(token, result, answer, now_ms);
-		wipe_strings(answer);
-		cJSON_Delete(answer);
+		auth_refuse(&refusal, result->refused_by_policy, result->error);
+		credential_failed(credential, &refusal, 0, now_ms);
 	}
-	token->fetch = NULL;
-	signin_free_secret(token->secret);
-	token->secret = NULL;
+	else
+		read_answer(signin, credential, result, now_ms);
+	credential_end_fetch(credential);
 	httpmux_free(signin->mux, transfer);
 	return true;
-}
-
-/* token->secret has been set.  The form is wiped whatever happens. */
-static void
-send_fetch(SignIn *signin, Token *token, const Auth *auth)
-{
-	static const char *const headers[] = {
-		"Content-Type: application/x-www-form-urlencoded",
-		"Accept: application/json",
-		NULL
-	};
-	static const HttpOptions options = {
-		.max_body = FETCH_MAX_BODY,
-		.connect_timeout_ms = FETCH_CONNECT_MS,
-		.total_timeout_ms = FETCH_TOTAL_MS
-	};
-	size_t		len = strlen(auth->authority);
-	char	   *url;
-	char	   *form;
-
-	while (len > 0 && auth->authority[len - 1] == '/')
-		len--;
-	url = psprintf("%.*s/%s/oauth2/v2.0/token", (int) len, auth->authority, auth->tenant_id);
-	form = auth_entra_form(auth, token->secret);
-	if (form == NULL)
-		out_of_memory();
-	PG_TRY();
-	{
-		token->fetch = httpmux_start(signin->mux, "POST", url, headers, form, strlen(form),
-									 &options, NULL);
-	}
-	PG_FINALLY();
-	{
-		signin_free_secret(form);
-	}
-	PG_END_TRY();
-	pfree(url);
-}
-
-static void
-start_fetch(SignIn *signin, Token *token, const Auth *auth, int64 now_ms)
-{
-	const char *error = NULL;
-	char	   *secret = signin->get_secret(auth->secret, &error);
-
-	if (secret == NULL)
-	{
-		note_failure(token, error ? error : "the secret cannot be read", true, 0, now_ms);
-		return;
-	}
-	if (secret[0] == '\0')
-	{
-		signin_free_secret(secret);
-		note_failure(token, "the secret is empty", true, 0, now_ms);
-		return;
-	}
-	token->secret = secret;
-	send_fetch(signin, token, auth);
-}
-
-static SignInResult
-failed(const SignInConnection *connection, const char *text, const char **error)
-{
-	*error = psprintf("sign-in for connection \"%s\" failed: %s", connection->name, text);
-	return SIGNIN_FAILED;
-}
-
-static SignInResult
-entra_header(SignIn *signin, const SignInConnection *connection, const Auth *auth, int64 now_ms,
-			 char **header, const char **error, bool *is_user_error, int64 *retry_ms)
-{
-	Token	   *token = find_token(signin, connection, auth->scope, now_ms);
-	bool		usable = token->header != NULL && now_ms < token->expires_at_ms;
-	int64		hold = token->next_try_ms - now_ms;
-
-	/* a hold longer than any we set means that the clock was set back */
-	if (hold > MAX_RETRY_AFTER_MS)
-		hold = 0;
-	if (token->fetch == NULL && hold <= 0 && (!usable || now_ms >= token->refresh_at_ms))
-	{
-		start_fetch(signin, token, auth, now_ms);
-		hold = token->next_try_ms - now_ms;
-	}
-
-	if (usable)
-	{
-		*header = strdup(token->header);
-		if (*header == NULL)
-			out_of_memory();
-		return SIGNIN_READY;
-	}
-	if (token->fetch != NULL)
-		return SIGNIN_PENDING;
-	*is_user_error = token->is_user_error;
-	*retry_ms = Max(hold, 0);
-	return failed(connection, token->error ? token->error : "out of memory", error);
-}
-
-SignInResult
-signin_header(SignIn *signin, const SignInConnection *connection, int64 now_ms,
-			  char **header, const char **error, bool *is_user_error, int64 *retry_ms)
-{
-	Auth		auth;
-	AuthProblem problem;
-	const char *why = NULL;
-	char	   *secret;
-
-	*header = NULL;
-	*error = NULL;
-	*is_user_error = true;
-	*retry_ms = FIRST_HOLD_MS;
-	if (!auth_read(connection->kind, connection->auth, &auth, &problem))
-		return failed(connection, problem.message, error);
-	if (auth.type == AUTH_NONE)
-		return SIGNIN_NONE;
-	if (auth.type == AUTH_ENTRA_CLIENT_SECRET)
-		return entra_header(signin, connection, &auth, now_ms, header, error, is_user_error, retry_ms);
-
-	/* not cached: a changed secret takes effect with the next request */
-	secret = signin->get_secret(auth.secret, &why);
-	if (secret == NULL)
-		return failed(connection, why ? why : "the secret cannot be read", error);
-	if (auth.type == AUTH_BASIC)
-		*header = auth_basic_header(auth.username, secret, &why);
-	else
-		*header = auth_bearer_header(secret, &why);
-	signin_free_secret(secret);
-	return *header ? SIGNIN_READY : failed(connection, why, error);
 }

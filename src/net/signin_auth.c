@@ -1,13 +1,11 @@
 /*-------------------------------------------------------------------------
  * signin_auth.c
- *	  The "auth" object of a connection: checking it, and building headers
- *	  and forms from it.
+ *	  The "auth" object of a connection: reading and checking it.
  *
  * Runs in sessions that define connections and where httpmux.c runs.  Pure
- * apart from the URL policy: no tables, no locks, no sockets.  Values of
- * secrets are passed in and come out only in malloc'd buffers that the caller
- * wipes (signin_free_secret); they never go through palloc, whose freed chunks
- * would keep them, and never into a message.
+ * apart from the URL policy: no tables, no locks, no sockets.  What every way
+ * to sign in has in common is here; what is its own is in its file, and its
+ * keys are data.  Values of secrets never come here.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -18,30 +16,41 @@
 #include "signin_int.h"
 #include "urlpolicy.h"
 
-#define DEFAULT_AUTHORITY	"https://login.microsoftonline.com"
 #define MAX_VALUE			1024	/* bytes of a value in auth */
-#define MAX_SECRET			16384	/* bytes of a secret that becomes a header */
-#define MAX_KEYS			6
+#define MAX_VAULT_NAME		127
+#define VAULT_PREFIX		"keyvault:"
 
-typedef struct AuthTypeKeys
-{
-	const char *name;
-	AuthType	type;
-	const char *keys[MAX_KEYS]; /* besides "type" */
-	const char *secret_key;
-} AuthTypeKeys;
-
-static const AuthTypeKeys auth_types[] = {
-	{"none", AUTH_NONE, {NULL}, NULL},
-	{"pat", AUTH_TOKEN, {"token"}, "token"},
-	{"bearer", AUTH_TOKEN, {"token"}, "token"},
-	{"basic", AUTH_BASIC, {"username", "password"}, "password"},
-	{"entra_client_secret", AUTH_ENTRA_CLIENT_SECRET,
-	{"tenant_id", "client_id", "client_secret", "authority", "scope"}, "client_secret"},
+static const SignInMethod *const methods[] = {
+	&signin_none,
+	&signin_pat,
+	&signin_bearer,
+	&signin_basic,
+	&signin_shared_key,
+	&signin_sas,
+	&signin_oauth_client_secret,
+	&signin_databricks_oauth,
+	&signin_entra_client_secret,
+	&signin_entra_certificate,
+	&signin_entra_federated,
+	&signin_managed_identity,
 };
 
-static bool
-fail(AuthProblem *problem, const char *key, const char *message, const char *hint)
+/* What a token has to be good for, unless auth says so itself. */
+static const struct
+{
+	const char *kind;
+	const char *scope;
+}			default_scopes[] = {
+	{"adf", "https://management.azure.com/.default"},
+	{"databricks", "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d/.default"},
+	{"fabric", "https://api.fabric.microsoft.com/.default"},
+	{"keyvault", "https://vault.azure.net/.default"},
+	{"redis", "https://redis.azure.com/.default"},
+	{"storage", "https://storage.azure.com/.default"},
+};
+
+bool
+auth_fail(AuthProblem *problem, const char *key, const char *message, const char *hint)
 {
 	problem->path = key ? psprintf("$.%s", key) : "$";
 	problem->message = message;
@@ -49,82 +58,57 @@ fail(AuthProblem *problem, const char *key, const char *message, const char *hin
 	return false;
 }
 
-static const AuthTypeKeys *
-find_type(const char *name)
+bool
+auth_refuse(SignInRefusal *refusal, bool is_user_error, const char *text)
 {
-	for (int i = 0; i < lengthof(auth_types); i++)
+	memset(refusal, 0, sizeof(*refusal));
+	refusal->text = text;
+	refusal->is_user_error = is_user_error;
+	return false;
+}
+
+static const SignInMethod *
+find_method(const char *name)
+{
+	for (int i = 0; i < lengthof(methods); i++)
 	{
-		if (strcmp(auth_types[i].name, name) == 0)
-			return &auth_types[i];
+		if (strcmp(methods[i]->name, name) == 0)
+			return methods[i];
 	}
 	return NULL;
 }
 
-static bool
-has_key(const AuthTypeKeys *type, const char *key)
-{
-	for (int i = 0; i < MAX_KEYS && type->keys[i]; i++)
-	{
-		if (strcmp(type->keys[i], key) == 0)
-			return true;
-	}
-	return strcmp(key, "type") == 0;
-}
-
 static const char *
-keys_hint(const AuthTypeKeys *type)
+methods_hint(void)
 {
-	char	   *text = psprintf("Type %s takes", type->name);
+	char	   *text = psprintf("Types are %s", methods[0]->name);
 
-	if (type->keys[0] == NULL)
-		return psprintf("%s no other keys.", text);
-	for (int i = 0; i < MAX_KEYS && type->keys[i]; i++)
-		text = psprintf("%s%s %s", text, i ? "," : "", type->keys[i]);
+	for (int i = 1; i < lengthof(methods); i++)
+		text = psprintf("%s%s %s", text, i == lengthof(methods) - 1 ? " and" : ",", methods[i]->name);
 	return psprintf("%s.", text);
 }
 
-/* Every member known, once, and a string of sensible length without control characters. */
-static bool
-check_members(const cJSON *auth, const AuthTypeKeys *type, AuthProblem *problem)
+static int
+key_index(const SignInMethod *method, const char *name)
 {
-	const cJSON *item;
-
-	cJSON_ArrayForEach(item, auth)
+	for (int i = 0; i < AUTH_MAX_KEYS && method->keys[i].name; i++)
 	{
-		const char *value = item->valuestring;
-
-		if (!has_key(type, item->string))
-			return fail(problem, NULL, psprintf("auth has an unknown key \"%.*s\"",
-												pg_mbcliplen(item->string, strlen(item->string), 64), item->string),
-						keys_hint(type));
-		if (cJSON_GetObjectItemCaseSensitive(auth, item->string) != item)
-			return fail(problem, item->string, psprintf("\"%s\" is given twice", item->string), NULL);
-		if (!cJSON_IsString(item) || value[0] == '\0')
-			return fail(problem, item->string, psprintf("\"%s\" must be a string that is not empty", item->string), NULL);
-		if (strlen(value) > MAX_VALUE)
-			return fail(problem, item->string, psprintf("\"%s\" is longer than %d bytes", item->string, MAX_VALUE), NULL);
-		for (const unsigned char *p = (const unsigned char *) value; *p; p++)
-		{
-			if (*p < ' ' || *p == 0x7f)
-				return fail(problem, item->string, psprintf("\"%s\" contains a control character", item->string), NULL);
-		}
+		if (strcmp(method->keys[i].name, name) == 0)
+			return i;
 	}
-	return true;
+	return -1;
 }
 
 static const char *
-get_string(const cJSON *auth, const char *key)
+keys_hint(const SignInMethod *method)
 {
-	return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(auth, key));
-}
+	char	   *text = psprintf("Type %s takes", method->name);
 
-static bool
-require(const cJSON *auth, const AuthTypeKeys *type, const char *key, const char **value, AuthProblem *problem)
-{
-	*value = get_string(auth, key);
-	if (*value == NULL)
-		return fail(problem, key, psprintf("\"%s\" is missing", key), keys_hint(type));
-	return true;
+	if (method->keys[0].name == NULL)
+		return psprintf("%s no other keys.", text);
+	for (int i = 0; i < AUTH_MAX_KEYS && method->keys[i].name; i++)
+		text = psprintf("%s%s %s", text, i ? "," : "", method->keys[i].name);
+	return psprintf("%s.", text);
 }
 
 static bool
@@ -138,228 +122,282 @@ made_of(const char *value, const char *more)
 	return true;
 }
 
-static const char *
-default_scope(const char *connection_kind)
+static bool
+invalid(AuthProblem *problem, const AuthKey *key, const char *hint)
 {
-	if (connection_kind && strcmp(connection_kind, "adf") == 0)
-		return "https://management.azure.com/.default";
-	if (connection_kind && strcmp(connection_kind, "databricks") == 0)
-		return "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d/.default";
-	return NULL;
+	return auth_fail(problem, key->name, psprintf("\"%s\" is not valid", key->name), hint);
 }
 
 static bool
-read_entra(const char *connection_kind, const cJSON *auth, const AuthTypeKeys *type,
-		   Auth *parsed, AuthProblem *problem)
+check_choice(const AuthKey *key, const char *value, AuthProblem *problem)
 {
-	if (!require(auth, type, "tenant_id", &parsed->tenant_id, problem) ||
-		!require(auth, type, "client_id", &parsed->client_id, problem))
-		return false;
-	if (!made_of(parsed->tenant_id, ".-") || strstr(parsed->tenant_id, ".."))
-		return fail(problem, "tenant_id", "\"tenant_id\" is not valid",
-					"Give the directory (tenant) ID or one of its domain names.");
-	if (!made_of(parsed->client_id, "-"))
-		return fail(problem, "client_id", "\"client_id\" is not valid",
-					"Give the application (client) ID of the app registration.");
-	parsed->authority = get_string(auth, "authority");
-	if (parsed->authority == NULL)
-		parsed->authority = DEFAULT_AUTHORITY;
-	if (strpbrk(parsed->authority, "?#"))
-		return fail(problem, "authority", "\"authority\" must not have a query or a fragment", NULL);
-	parsed->scope = get_string(auth, "scope");
-	if (parsed->scope == NULL)
-		parsed->scope = default_scope(connection_kind);
-	if (parsed->scope == NULL)
-		return fail(problem, "scope", psprintf("\"scope\" is missing and connections of kind %s have no default", connection_kind),
-					"Give exactly one, such as \"api://application/.default\".");
-	if (!made_of(parsed->scope, "-._~:/?#[]@!$&'()*+,;=%"))
-		return fail(problem, "scope", "\"scope\" is not valid",
-					"Give exactly one, without spaces, such as \"api://application/.default\".");
-	return true;
+	char	   *hint;
+
+	for (int i = 0; key->choices[i]; i++)
+	{
+		if (strcmp(key->choices[i], value) == 0)
+			return true;
+	}
+	hint = pstrdup("Give one of:");
+	for (int i = 0; key->choices[i]; i++)
+		hint = psprintf("%s%s %s", hint, i ? "," : "", key->choices[i]);
+	return invalid(problem, key, psprintf("%s.", hint));
 }
 
-bool
-auth_read(const char *connection_kind, const cJSON *auth, Auth *parsed, AuthProblem *problem)
+static bool
+check_secret_name(const AuthKey *key, const char *value, AuthProblem *problem)
 {
-	const AuthTypeKeys *type;
-	const char *name;
+	const char *error = NULL;
+	char	   *connection;
+	char	   *name;
+	char	   *version;
 
-	memset(parsed, 0, sizeof(*parsed));
-	memset(problem, 0, sizeof(*problem));
-	if (auth == NULL || (cJSON_IsObject(auth) && auth->child == NULL))
-		return true;			/* none */
-	if (!cJSON_IsObject(auth))
-		return fail(problem, NULL, "auth must be a JSON object", NULL);
-	name = get_string(auth, "type");
-	type = name ? find_type(name) : NULL;
-	if (type == NULL)
-		return fail(problem, "type", name ? "type of auth is not known" : "auth has no \"type\"",
-					"Types are none, pat, bearer, basic and entra_client_secret.");
-	parsed->type = type->type;
-	if (!check_members(auth, type, problem))
-		return false;
-	if (type->secret_key && !require(auth, type, type->secret_key, &parsed->secret, problem))
-		return false;
+	if (signin_vault_reference(value, &connection, &name, &version, &error) || error == NULL)
+		return true;
+	return auth_fail(problem, key->name, psprintf("\"%s\" is not valid: %s", key->name, error),
+					 "Write keyvault:CONNECTION/NAME or keyvault:CONNECTION/NAME/VERSION.");
+}
 
-	switch (parsed->type)
+/* The value of a key by its type */
+static bool
+check_value(const AuthKey *key, const char *value, AuthProblem *problem)
+{
+	switch (key->type)
 	{
-		case AUTH_NONE:
-		case AUTH_TOKEN:
+		case AUTH_KEY_TEXT:
+		case AUTH_KEY_BOOLEAN:
 			return true;
-		case AUTH_BASIC:
-			if (!require(auth, type, "username", &parsed->username, problem))
-				return false;
-			if (strchr(parsed->username, ':'))
-				return fail(problem, "username", "\"username\" must not contain a colon", NULL);
-			return true;
-		case AUTH_ENTRA_CLIENT_SECRET:
-			return read_entra(connection_kind, auth, type, parsed, problem);
+		case AUTH_KEY_SECRET:
+			return check_secret_name(key, value, problem);
+		case AUTH_KEY_URL:
+			return strpbrk(value, "?#") == NULL ||
+				auth_fail(problem, key->name, psprintf("\"%s\" must not have a query or a fragment", key->name), NULL);
+		case AUTH_KEY_TENANT:
+			return (made_of(value, ".-") && strstr(value, "..") == NULL) ||
+				invalid(problem, key, "Give the directory (tenant) ID or one of its domain names.");
+		case AUTH_KEY_ID:
+			return made_of(value, "-") ||
+				invalid(problem, key, "Give an ID such as 00000000-0000-0000-0000-000000000000.");
+		case AUTH_KEY_SCOPE:
+			return made_of(value, "-._~:/?#[]@!$&'()*+,;=%") ||
+				invalid(problem, key, "Give exactly one, without spaces, such as \"api://application/.default\".");
+		case AUTH_KEY_CHOICE:
+			return check_choice(key, value, problem);
 	}
 	return false;
 }
 
-bool
-signin_validate(const char *connection_kind, const cJSON *auth, const char **path,
-				const char **message, const char **hint, List **secret_names)
+/* A string of sensible length without control characters, and what its type asks for */
+static bool
+check_member(const cJSON *item, const AuthKey *key, AuthProblem *problem)
 {
-	Auth		parsed;
-	AuthProblem problem;
-	const char *why;
-	const char *why_hint;
+	const char *value = item->valuestring;
 
-	if (!auth_read(connection_kind, auth, &parsed, &problem))
+	if (key != NULL && key->type == AUTH_KEY_BOOLEAN)
+		return cJSON_IsBool(item) ||
+			auth_fail(problem, item->string, psprintf("\"%s\" must be true or false", item->string), NULL);
+	if (!cJSON_IsString(item) || value[0] == '\0')
+		return auth_fail(problem, item->string, psprintf("\"%s\" must be a string that is not empty", item->string), NULL);
+	if (strlen(value) > MAX_VALUE)
+		return auth_fail(problem, item->string, psprintf("\"%s\" is longer than %d bytes", item->string, MAX_VALUE), NULL);
+	for (const unsigned char *p = (const unsigned char *) value; *p; p++)
 	{
-		*path = problem.path;
-		*message = problem.message;
-		*hint = problem.hint;
-		return false;
+		if (*p < ' ' || *p == 0x7f)
+			return auth_fail(problem, item->string, psprintf("\"%s\" contains a control character", item->string), NULL);
 	}
-	if (parsed.secret)
-		*secret_names = lappend(*secret_names, pstrdup(parsed.secret));
-	if (parsed.authority && !urlpolicy_check_url(parsed.authority, &why, &why_hint))
+	return key == NULL || check_value(key, value, problem);
+}
+
+/* Every member known and once, every required key there */
+static bool
+check_members(const cJSON *json, const SignInMethod *method, AuthProblem *problem)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach(item, json)
 	{
-		*path = "$.authority";
-		*message = psprintf("authority \"%s\" is not allowed: %s", parsed.authority, why);
-		*hint = why_hint;
-		return false;
+		int			i = key_index(method, item->string);
+
+		if (i < 0 && strcmp(item->string, "type") != 0)
+			return auth_fail(problem, NULL, psprintf("auth has an unknown key \"%.*s\"",
+													 pg_mbcliplen(item->string, strlen(item->string), 64), item->string),
+							 keys_hint(method));
+		if (cJSON_GetObjectItemCaseSensitive(json, item->string) != item)
+			return auth_fail(problem, item->string, psprintf("\"%s\" is given twice", item->string), NULL);
+		if (!check_member(item, i < 0 ? NULL : &method->keys[i], problem))
+			return false;
+	}
+	for (int i = 0; i < AUTH_MAX_KEYS && method->keys[i].name; i++)
+	{
+		const char *name = method->keys[i].name;
+
+		if (method->keys[i].is_required && cJSON_GetObjectItemCaseSensitive(json, name) == NULL)
+			return auth_fail(problem, name, psprintf("\"%s\" is missing", name), keys_hint(method));
 	}
 	return true;
 }
 
-/* NULL, or why this value cannot go into a header. */
-static const char *
-secret_problem(const char *value, bool ascii_only)
+const char *
+auth_text(const Auth *auth, const char *key)
 {
-	if (value[0] == '\0')
-		return "the secret is empty";
-	if (strlen(value) > MAX_SECRET)
-		return "the secret is too long";
-	for (const unsigned char *p = (const unsigned char *) value; *p; p++)
-	{
-		if (*p < ' ' || *p == 0x7f)
-			return "the secret contains a line break or another control character";
-		if (ascii_only && (*p > 0x7f || *p == ' '))
-			return "the secret is not a token: it contains a space or a character outside ASCII";
-	}
-	return NULL;
+	return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(auth->json, key));
 }
 
-char *
-auth_bearer_header(const char *token, const char **error)
+bool
+auth_flag(const Auth *auth, const char *key)
 {
-	size_t		size = strlen(token) + 32;
-	char	   *header;
-
-	*error = secret_problem(token, true);
-	if (*error)
-		return NULL;
-	header = malloc(size);
-	if (header == NULL)
-		*error = "out of memory";
-	else
-		snprintf(header, size, "Authorization: Bearer %s", token);
-	return header;
+	return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(auth->json, key));
 }
 
-char *
-auth_basic_header(const char *username, const char *password, const char **error)
+const char *
+auth_secret(const SignInCall *call, const char *key)
 {
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	static const char prefix[] = "Authorization: Basic ";
-	size_t		user_len = strlen(username);
-	size_t		len = user_len + 1 + strlen(password);
-	unsigned char *plain;
-	char	   *header;
-	char	   *out;
+	int			i = key_index(call->auth->method, key);
 
-	*error = secret_problem(password, false);
-	if (*error)
-		return NULL;
-	plain = calloc(1, len + 3); /* two zero bytes of padding and the terminator */
-	header = malloc(sizeof(prefix) + (len + 2) / 3 * 4);
-	if (plain == NULL || header == NULL)
-	{
-		free(plain);
-		free(header);
-		*error = "out of memory";
-		return NULL;
-	}
-	memcpy(plain, username, user_len);
-	plain[user_len] = ':';
-	memcpy(plain + user_len + 1, password, len - user_len - 1);
-	memcpy(header, prefix, sizeof(prefix) - 1);
-	out = header + sizeof(prefix) - 1;
-	for (size_t i = 0; i < len; i += 3)
-	{
-		uint32		bits = plain[i] << 16 | plain[i + 1] << 8 | plain[i + 2];
-
-		*out++ = digits[bits >> 18];
-		*out++ = digits[bits >> 12 & 63];
-		*out++ = i + 1 < len ? digits[bits >> 6 & 63] : '=';
-		*out++ = i + 2 < len ? digits[bits & 63] : '=';
-	}
-	*out = '\0';
-	explicit_bzero(plain, len);
-	free(plain);
-	return header;
+	return i < 0 ? NULL : call->secrets[i];
 }
 
-static char *
-add_form_value(char *out, const char *key, const char *value)
+const char *
+auth_url_join(const char *base, const char *path)
 {
-	static const char hex[] = "0123456789ABCDEF";
+	size_t		len = strlen(base);
 
-	out = stpcpy(out, key);
-	*out++ = '=';
-	for (const unsigned char *p = (const unsigned char *) value; *p; p++)
-	{
-		if ((*p < 0x80 && isalnum(*p)) || strchr("-._~", *p) != NULL)
-			*out++ = *p;
-		else
-		{
-			*out++ = '%';
-			*out++ = hex[*p >> 4];
-			*out++ = hex[*p & 15];
-		}
-	}
-	*out = '\0';
-	return out;
+	while (len > 0 && base[len - 1] == '/')
+		len--;
+	return psprintf("%.*s%s", (int) len, base, path);
 }
 
-char *
-auth_entra_form(const Auth *auth, const char *client_secret)
+/* The one asked for, else auth's own, else the kind's; false if there is none and one is needed. */
+static bool
+choose_scope(const SignInConnection *connection, Auth *auth, AuthProblem *problem)
 {
-	size_t		size = 128 + 3 * (strlen(auth->client_id) + strlen(auth->scope) + strlen(client_secret));
-	char	   *form = malloc(size);
-	char	   *out;
+	int			i = key_index(auth->method, "scope");
 
-	if (form == NULL)
-		return NULL;
-	out = stpcpy(form, "grant_type=client_credentials&");
-	out = add_form_value(out, "client_id", auth->client_id);
-	*out++ = '&';
-	out = add_form_value(out, "scope", auth->scope);
-	*out++ = '&';
-	add_form_value(out, "client_secret", client_secret);
-	return form;
+	if (i < 0)
+		return true;
+	auth->scope = connection->scope ? connection->scope : auth_text(auth, "scope");
+	if (auth->scope != NULL || auth->method == &signin_oauth_client_secret ||
+		auth->method == &signin_databricks_oauth)
+		return true;
+	for (int k = 0; k < lengthof(default_scopes); k++)
+	{
+		if (connection->kind && strcmp(default_scopes[k].kind, connection->kind) == 0)
+			auth->scope = default_scopes[k].scope;
+	}
+	return auth->scope != NULL ||
+		auth_fail(problem, "scope", psprintf("\"scope\" is missing and connections of kind %s have no default", connection->kind),
+				  "Give exactly one, such as \"api://application/.default\".");
+}
+
+bool
+auth_read(const SignInConnection *connection, Auth *auth, AuthProblem *problem)
+{
+	const cJSON *json = connection->auth;
+	const char *name;
+
+	memset(auth, 0, sizeof(*auth));
+	memset(problem, 0, sizeof(*problem));
+	auth->json = json;
+	auth->kind = connection->kind;
+	auth->base_url = connection->base_url;
+	auth->method = &signin_none;
+	if (json == NULL || (cJSON_IsObject(json) && json->child == NULL))
+		return true;
+	if (!cJSON_IsObject(json))
+		return auth_fail(problem, NULL, "auth must be a JSON object", NULL);
+	name = auth_text(auth, "type");
+	auth->method = name ? find_method(name) : NULL;
+	if (auth->method == NULL)
+		return auth_fail(problem, "type", name ? "type of auth is not known" : "auth has no \"type\"",
+						 methods_hint());
+	return check_members(json, auth->method, problem) &&
+		(auth->method->check == NULL || auth->method->check(auth, problem)) &&
+		choose_scope(connection, auth, problem);
+}
+
+/* Is every URL that sign-in is going to use allowed? */
+static bool
+check_urls(const Auth *auth, AuthProblem *problem)
+{
+	const char *path = NULL;
+	const char *url;
+	const char *why;
+	const char *hint;
+
+	for (int i = 0; i < AUTH_MAX_KEYS && auth->method->keys[i].name; i++)
+	{
+		const AuthKey *key = &auth->method->keys[i];
+
+		url = auth_text(auth, key->name);
+		if (url == NULL && strcmp(key->name, "authority") == 0)
+			url = AUTH_DEFAULT_AUTHORITY;
+		if (key->type == AUTH_KEY_URL && url != NULL && !urlpolicy_check_url(url, &why, &hint))
+			return auth_fail(problem, key->name, psprintf("%s \"%s\" is not allowed: %s", key->name, url, why), hint);
+	}
+	url = auth->method->url ? auth->method->url(auth, &path) : NULL;
+	if (url != NULL && !urlpolicy_check_url(url, &why, &hint))
+		return auth_fail(problem, path, psprintf("the address to sign in at is not allowed: %s", why), hint);
+	return true;
+}
+
+bool
+signin_validate(const char *connection_kind, const char *base_url, const cJSON *auth,
+				const char **path, const char **message, const char **hint, List **secret_names)
+{
+	SignInConnection connection = {.kind = connection_kind, .base_url = base_url, .auth = auth};
+	AuthProblem problem;
+	Auth		parsed;
+	bool		ok = auth_read(&connection, &parsed, &problem);
+
+	for (int i = 0; ok && i < AUTH_MAX_KEYS && parsed.method->keys[i].name; i++)
+	{
+		const AuthKey *key = &parsed.method->keys[i];
+
+		if (key->type == AUTH_KEY_SECRET && auth_text(&parsed, key->name) != NULL)
+			*secret_names = lappend(*secret_names, pstrdup(auth_text(&parsed, key->name)));
+	}
+	if (ok && check_urls(&parsed, &problem))
+		return true;
+	*path = problem.path;
+	*message = problem.message;
+	*hint = problem.hint;
+	return false;
+}
+
+/* A name in a vault, or a version: 1 to 127 letters, digits and hyphens */
+static bool
+is_vault_name(const char *text)
+{
+	return text[0] != '\0' && strlen(text) <= MAX_VAULT_NAME && made_of(text, "-");
+}
+
+bool
+signin_vault_reference(const char *reference, char **connection, char **name, char **version,
+					   const char **error)
+{
+	char	   *slash;
+
+	*error = NULL;
+	if (strncmp(reference, VAULT_PREFIX, strlen(VAULT_PREFIX)) != 0)
+		return false;
+	*connection = pstrdup(reference + strlen(VAULT_PREFIX));
+	*version = NULL;
+	slash = strchr(*connection, '/');
+	if (slash == NULL || slash == *connection)
+	{
+		*error = "a reference to a key vault names a connection and a secret";
+		return false;
+	}
+	*slash = '\0';
+	*name = slash + 1;
+	slash = strchr(*name, '/');
+	if (slash != NULL)
+	{
+		*slash = '\0';
+		*version = slash + 1;
+	}
+	if (is_vault_name(*name) && (*version == NULL || is_vault_name(*version)))
+		return true;
+	*error = "names and versions of secrets in a key vault are letters, digits and hyphens";
+	return false;
 }

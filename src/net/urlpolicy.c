@@ -209,6 +209,24 @@ urlpolicy_check_address(const struct sockaddr *address, bool plain)
 	return net_address_from_sockaddr(address, &parsed) && address_is_allowed(&parsed, plain);
 }
 
+bool
+urlpolicy_is_metadata_service(const char *url)
+{
+	static const char path[] = URLPOLICY_METADATA_SERVICE "/metadata/identity/oauth2/token";
+	size_t		len = sizeof(path) - 1;
+
+	return strncmp(url, path, len) == 0 && (url[len] == '\0' || url[len] == '?');
+}
+
+bool
+urlpolicy_is_metadata_address(const struct sockaddr *address)
+{
+	const struct sockaddr_in *in = (const struct sockaddr_in *) address;
+
+	return address->sa_family == AF_INET && in->sin_addr.s_addr == htonl(0xA9FEA9FE) &&
+		in->sin_port == htons(80);
+}
+
 static bool
 host_is_allowed(const UrlParts *parts)
 {

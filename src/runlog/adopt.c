@@ -99,7 +99,7 @@ check_kind(const Adoptee *task)
 {
 	const TaskKind *kind = kind_find(task->kind);
 
-	if (kind == NULL || !kind->is_http || kind->abandon != NULL)
+	if (kind == NULL || !kind->is_http || (kind->abandon != NULL && !kind->has_runs))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("task run " INT64_FORMAT " of kind %s cannot adopt a run", task->task_run_id, task->kind),

@@ -21,6 +21,7 @@
 #include "access.h"
 #include "engine.h"
 #include "foreach.h"
+#include "landing.h"
 #include "outcome.h"
 #include "restart.h"
 
@@ -304,7 +305,7 @@ advance_finish_run(int64 run_id)
 	weir_spi("UPDATE weir.run SET status = $2, next_load_status = $3, ended_at = clock_timestamp(), "
 			 "error_message = CASE WHEN $2 = 'succeeded' THEN NULL ELSE coalesce((SELECT e.activity || ': ' || left(e.message, 500) "
 			 "FROM weir.error e JOIN weir.task_run t ON t.task_run_id = e.task_run_id AND t.status IN ('failed', 'timed_out') "
-			 "WHERE e.run_id = $1 ORDER BY e.error_id DESC LIMIT 1), cancel_reason) END "
+			 "WHERE e.run_id = $1 ORDER BY e.occurred_at DESC, e.error_id DESC LIMIT 1), cancel_reason) END "
 			 "WHERE run_id = $1",
 			 4, types, values, nulls);
 	engine_note_queue(tally.pipeline_id);
@@ -312,11 +313,5 @@ advance_finish_run(int64 run_id)
 	if (tally.is_apart)
 		return;					/* it says nothing of the pipeline as a whole */
 
-	/* Only the latest run says what comes next; an older one that ends later cannot take back a success. */
-	weir_spi("UPDATE weir.pipeline_state s SET next_load_status = $3, "
-			 "origin_row_audit_id = CASE WHEN $3 = 'D' THEN $4 END, "
-			 "last_success_run_id = CASE WHEN $2 = 'succeeded' THEN $1 ELSE s.last_success_run_id END "
-			 "FROM weir.run r WHERE r.run_id = $1 AND s.pipeline_id = r.pipeline_id "
-			 "AND (s.last_run_id = $1 OR ($2 <> 'succeeded' AND s.next_load_status = 'P'))",
-			 4, types, values, NULL);
+	landing_run_ended(run_id, status == RUN_SUCCEEDED, (char) next, tally.row_audit_id);
 }

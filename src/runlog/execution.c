@@ -29,6 +29,7 @@
 #include "status.h"
 #include "restart.h"
 #include "execution.h"
+#include "execution_row.h"
 
 bool		execution_register_unknown = true;
 int			execution_stale_after_s = 86400;
@@ -151,14 +152,16 @@ static const char kinship_sql[] =
 
 /*
  * The pipelines of a batch: itself and everything that was its child since
- * its last success.
+ * its last success, and so on below children that are batches: a crashed one
+ * is closed with all of them, and by then it is too late to lock in order.
  */
 static const char lock_family_sql[] =
 	"SELECT s.pipeline_id FROM weir.pipeline_state s WHERE s.pipeline_id = ANY (ARRAY("
-	"SELECT c.pipeline_id FROM weir.run b JOIN weir.run c ON c.parent_run_id = b.run_id "
-	"WHERE b.pipeline_id = $1 AND b.run_id >= coalesce("
-	"(SELECT last_success_run_id FROM weir.pipeline_state WHERE pipeline_id = $1), 0) "
-	"UNION SELECT $1)) ORDER BY s.pipeline_id FOR UPDATE OF s";
+	"WITH RECURSIVE f (pipeline_id) AS (SELECT $1 UNION "
+	"SELECT c.pipeline_id FROM f JOIN weir.run b ON b.pipeline_id = f.pipeline_id AND b.run_id >= coalesce("
+	"(SELECT last_success_run_id FROM weir.pipeline_state WHERE pipeline_id = f.pipeline_id), 0) "
+	"AND (b.is_batch OR f.pipeline_id = $1) JOIN weir.run c ON c.parent_run_id = b.run_id) "
+	"SELECT f.pipeline_id FROM f)) ORDER BY s.pipeline_id FOR UPDATE OF s";
 
 static char
 spi_letter(int column)
@@ -189,32 +192,40 @@ lock_alone(int64 execution_id, bool with_batch, bool parent_lost, Execution *exe
 {
 	ExecutionRow state;
 	ExecutionRow run;
-	bool		wanted;
 
-	if (!execution_row_find("run", "run_pkey", execution_id, false, &run))
+	if (!execution_row_find(EXECUTION_RUN_BY_ID, execution_id, &run))
 		return false;
 	memset(execution, 0, sizeof(*execution));
-	execution->pipeline_id = execution_column_id(run.slot, "pipeline_id");
-	wanted = (with_batch || !execution_column_bool(run.slot, "is_batch")) &&
-		(parent_lost || execution_column_id(run.slot, "parent_run_id") == 0);
-	execution_row_close(&run);
-
-	if (!wanted || !execution_row_find("pipeline_state", "pipeline_state_pkey", execution->pipeline_id, true, &state))
+	execution->id = execution_id;
+	execution->pipeline_id = execution_row_id(&run, RUN_COL_PIPELINE);
+	if ((!with_batch && execution_row_bool(&run, RUN_COL_IS_BATCH)) ||
+		(!parent_lost && execution_row_id(&run, RUN_COL_PARENT) != 0) ||
+		!execution_row_find(EXECUTION_STATE_BY_ID, execution->pipeline_id, &state))
+	{
+		execution_row_close(&run);
 		return false;
-	execution->state_next_load = execution_column_letter(state.slot, "next_load_status");
-	execution->state_last_run_id = execution_column_id(state.slot, "last_run_id");
-	execution->state_last_success_id = execution_column_id(state.slot, "last_success_run_id");
+	}
+
+	if (!execution_row_lock(&state))
+	{
+		execution_row_close(&run);
+		return false;
+	}
+	execution->state_next_load = execution_row_letter(&state, STATE_COL_NEXT_LOAD);
+	execution->state_last_run_id = execution_row_id(&state, STATE_COL_LAST_RUN);
+	execution->state_last_success_id = execution_row_id(&state, STATE_COL_LAST_SUCCESS);
+	execution->state_place = execution_row_place(&state);
 	execution_row_close(&state);
 
-	if (!execution_row_find("run", "run_pkey", execution_id, true, &run))
+	if (!execution_row_lock(&run))
 		return false;
-	execution->id = execution_id;
-	execution->status = execution_column_status(run.slot);
-	execution->is_external = execution_column_bool(run.slot, "is_external");
-	execution->is_batch = execution_column_bool(run.slot, "is_batch");
-	execution->start_status = execution_column_letter(run.slot, "start_status");
-	execution->next_load_status = execution_column_letter(run.slot, "next_load_status");
-	execution->row_audit_id = execution_column_id(run.slot, "row_audit_id");
+	execution->status = execution_row_status(&run, RUN_COL_STATUS);
+	execution->is_external = execution_row_bool(&run, RUN_COL_IS_EXTERNAL);
+	execution->is_batch = execution_row_bool(&run, RUN_COL_IS_BATCH);
+	execution->start_status = execution_row_letter(&run, RUN_COL_START_STATUS);
+	execution->next_load_status = execution_row_letter(&run, RUN_COL_NEXT_LOAD);
+	execution->row_audit_id = execution_row_id(&run, RUN_COL_ROW_AUDIT);
+	execution->place = execution_row_place(&run);
 	execution_row_close(&run);
 	return true;
 }

@@ -18,12 +18,15 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/timestamp.h"
 
 #include "access.h"
 #include "engine.h"
+#include "landing.h"
 #include "status.h"
 #include "restart.h"
 #include "execution.h"
+#include "execution_row.h"
 
 PG_FUNCTION_INFO_V1(weir_log_execution_end);
 PG_FUNCTION_INFO_V1(weir_log_execution_error);
@@ -44,14 +47,6 @@ static const char facts_sql[] =
 	"coalesce(max(a.phase) FILTER (WHERE a.activity = $2), "
 	"(SELECT l.phase FROM weir.activity l WHERE l.run_id = $4 AND l.activity = $2)) "
 	"FROM weir.activity a WHERE a.run_id = $1";
-
-static const char succeed_sql[] =
-	"UPDATE weir.run SET status = 'succeeded', next_load_status = $2, "
-	"ended_at = clock_timestamp() WHERE run_id = $1";
-
-static const char succeed_state_sql[] =
-	"UPDATE weir.pipeline_state SET next_load_status = $2, "
-	"origin_row_audit_id = NULL, last_success_run_id = $1 WHERE pipeline_id = $3";
 
 static const char fail_sql[] =
 	"WITH s AS (UPDATE weir.pipeline_state SET next_load_status = $3, "
@@ -159,9 +154,9 @@ wake_at_commit(const Execution *execution)
 	ExecutionRow pipeline;
 	bool		has_definition = true;
 
-	if (execution_row_find("pipeline", "pipeline_pkey", execution->pipeline_id, false, &pipeline))
+	if (execution_row_find(EXECUTION_PIPELINE_BY_ID, execution->pipeline_id, &pipeline))
 	{
-		has_definition = execution_column_int4(pipeline.slot, "current_version") != 0;
+		has_definition = execution_row_int4(&pipeline, PIPELINE_COL_VERSION) != 0;
 		execution_row_close(&pipeline);
 	}
 	if (has_definition)
@@ -217,6 +212,8 @@ execution_write_failure(Execution *execution, const ExecutionFailure *failure, N
 	values[3] = Int64GetDatum(execution->row_audit_id);
 	values[4] = CStringGetTextDatum(one_line(failure->message));
 	(void) weir_spi(fail_sql, 5, types, values, NULL);
+	if (next_load == NEXT_LOAD_RESUME || execution->start_status == START_RESUME)
+		landing_execution_ended(execution->id, (char) next_load, execution->row_audit_id);
 
 	execution->status = RUN_FAILED;
 	execution->next_load_status = (char) next_load;
@@ -234,6 +231,7 @@ execution_write_next_load(Execution *execution, NextLoadStatus next_load)
 	};
 
 	(void) weir_spi(mark_sql, 3, types, values, NULL);
+	landing_execution_ended(execution->id, (char) next_load, execution->row_audit_id);
 	execution->next_load_status = (char) next_load;
 	execution->state_next_load = (char) next_load;
 }
@@ -256,23 +254,36 @@ execution_decide_again(Execution *execution, ExecutionFailure *failure)
 }
 
 static void
+write_success(const Execution *execution, NextLoadStatus next_load)
+{
+	static ExecutionWrite run = {EXECUTION_RUN, 3, {RUN_COL_STATUS, RUN_COL_NEXT_LOAD, RUN_COL_ENDED_AT}};
+	static ExecutionWrite state = {EXECUTION_STATE, 3, {STATE_COL_NEXT_LOAD, STATE_COL_ORIGIN, STATE_COL_LAST_SUCCESS}};
+	Datum		run_values[3] = {
+		CStringGetTextDatum(run_status_name(RUN_SUCCEEDED)), CharGetDatum((char) next_load),
+		TimestampTzGetDatum(GetCurrentTimestamp())
+	};
+	Datum		state_values[3] = {CharGetDatum((char) next_load), (Datum) 0, Int64GetDatum(execution->id)};
+	bool		run_nulls[3] = {false, false, false};
+	bool		state_nulls[3] = {false, true, false};
+
+	execution_row_update(&run, EXECUTION_RUN_BY_ID, execution->id, &execution->place, run_values, run_nulls);
+	execution_row_update(&state, EXECUTION_STATE_BY_ID, execution->pipeline_id, &execution->state_place,
+						 state_values, state_nulls);
+}
+
+static void
 succeed(Execution *execution)
 {
-	static const Oid types[3] = {INT8OID, CHAROID, INT8OID};
 	RestartEnd	end = {0};
 	NextLoadStatus next_load;
-	Datum		values[3];
 
 	check_transition(execution, RUN_SUCCEEDED);
 	end.succeeded = true;
 	end.in_failed_batch = execution_in_failed_batch(execution);
 	next_load = restart_next_load(&end);
-
-	values[0] = Int64GetDatum(execution->id);
-	values[1] = CharGetDatum((char) next_load);
-	values[2] = Int64GetDatum(execution->pipeline_id);
-	(void) weir_spi(succeed_sql, 2, types, values, NULL);
-	(void) weir_spi(succeed_state_sql, 3, types, values, NULL);
+	write_success(execution, next_load);
+	if (execution->start_status == START_RESUME)
+		landing_execution_ended(execution->id, (char) next_load, execution->row_audit_id);
 
 	execution->status = RUN_SUCCEEDED;
 	execution->next_load_status = (char) next_load;

@@ -5,7 +5,7 @@
  * Runs in the session of an outside orchestrator, which pays for every start
  * and end that it logs.  Setting up a plan for one row costs several times
  * what fetching the row does, so what each start and each end reads and locks
- * comes from here.  Whatever is rare, and all writing, goes through SQL.
+ * comes from here; execution_write.c writes.  Whatever is rare goes through SQL.
  *
  * A call sees the world as of its own beginning, exactly as a statement of
  * its own would; a row that is locked is seen at its newest version.  Locks
@@ -20,130 +20,52 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
 #include "status.h"
-#include "restart.h"
-#include "execution.h"
-
-Oid
-execution_relation(const char *name)
-{
-	Oid			relation = get_relname_relid(name, get_namespace_oid("weir", false));
-
-	if (!OidIsValid(relation))
-		elog(ERROR, "relation weir.%s does not exist", name);
-	return relation;
-}
+#include "execution_row.h"
 
 /*
  * Every row whose first index column is the key, until "visit" says that it
- * has seen enough.
+ * has seen enough.  The lock on the index may go at once: that on the table
+ * keeps the index where it is.
  */
 static void
-scan(Relation rel, const char *index_name, Oid type, Datum key, TupleTableSlot *slot,
-	 bool (*visit) (TupleTableSlot *slot, void *arg), void *arg)
+scan(ExecutionIndex index_no, Oid type, Datum key, const ExecutionRow *row,
+	 bool (*visit) (const ExecutionRow *row, void *arg), void *arg)
 {
-	Relation	index = index_open(execution_relation(index_name), AccessShareLock);
-	IndexScanDesc desc = index_beginscan_compat(rel, index, GetActiveSnapshot(), 1, 0);
+	Relation	index = index_open(execution_index_oid(index_no), AccessShareLock);
+	IndexScanDesc desc = index_beginscan_compat(row->rel, index, GetActiveSnapshot(), 1, 0);
 	ScanKeyData scankey;
 
 	ScanKeyEntryInitialize(&scankey, 0, 1, BTEqualStrategyNumber, InvalidOid, index->rd_indcollation[0],
 						   type == TEXTOID ? F_TEXTEQ : F_INT8EQ, key);
 	index_rescan(desc, &scankey, 1, NULL, 0);
-	while (index_getnext_slot(desc, ForwardScanDirection, slot))
+	while (index_getnext_slot(desc, ForwardScanDirection, row->slot))
 	{
-		if (!visit(slot, arg))
+		if (!visit(row, arg))
 			break;
 	}
 	index_endscan(desc);
-	index_close(index, NoLock);
+	index_close(index, AccessShareLock);
 }
 
-void
-execution_rows_visit(const char *table, const char *index, int64 key,
-					 bool (*visit) (TupleTableSlot *slot, void *arg), void *arg)
+static void
+open_row(ExecutionTable table, ExecutionRow *row)
 {
-	Relation	rel = table_open(execution_relation(table), AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-
-	PushActiveSnapshot(GetTransactionSnapshot());
-	scan(rel, index, INT8OID, Int64GetDatum(key), slot, visit, arg);
-	PopActiveSnapshot();
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, NoLock);
-}
-
-static bool
-first_only(TupleTableSlot *slot, void *arg)
-{
-	ExecMaterializeSlot(slot);
-	*(bool *) arg = true;
-	return false;
-}
-
-/* The newest version of the row in the slot; false if it is gone. */
-static bool
-lock_newest(Relation rel, TupleTableSlot *slot)
-{
-	ItemPointerData tid = slot->tts_tid;
-	TM_FailureData failure;
-	TM_Result	result;
-
-	PreventCommandIfReadOnly("SELECT FOR UPDATE");
-	result = table_tuple_lock(rel, &tid, GetActiveSnapshot(), slot, GetCurrentCommandId(false),
-							  LockTupleExclusive, LockWaitBlock,
-							  IsolationUsesXactSnapshot() ? 0 : TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure);
-	if (result == TM_Ok)
-		return true;
-	if (IsolationUsesXactSnapshot() && (result == TM_Updated || result == TM_Deleted))
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not serialize access due to concurrent update")));
-	if (result != TM_Deleted)
-		elog(ERROR, "unexpected result of locking a row of %s: %u", RelationGetRelationName(rel), result);
-	return false;
-}
-
-static bool
-find(const char *table, const char *index, Oid type, Datum key, bool lock, ExecutionRow *row)
-{
-	bool		found = false;
-
-	row->rel = table_open(execution_relation(table), lock ? RowShareLock : AccessShareLock);
+	row->table = table;
+	row->rel = execution_table_open(table, AccessShareLock);
 	row->slot = table_slot_create(row->rel, NULL);
-	PushActiveSnapshot(GetTransactionSnapshot());
-	scan(row->rel, index, type, key, row->slot, first_only, &found);
-	if (found && lock)
-		found = lock_newest(row->rel, row->slot);
-	PopActiveSnapshot();
-	if (!found)
-		execution_row_close(row);
-	return found;
-}
-
-bool
-execution_row_find(const char *table, const char *index, int64 key, bool lock, ExecutionRow *row)
-{
-	return find(table, index, INT8OID, Int64GetDatum(key), lock, row);
-}
-
-bool
-execution_row_find_name(const char *table, const char *index, const char *name, ExecutionRow *row)
-{
-	return find(table, index, TEXTOID, CStringGetTextDatum(name), false, row);
 }
 
 void
@@ -153,67 +75,181 @@ execution_row_close(ExecutionRow *row)
 	table_close(row->rel, NoLock);
 }
 
-/* By name: an upgrade may have put the columns in another order than an installation. */
-Datum
-execution_column(TupleTableSlot *slot, const char *column, bool *isnull)
+void
+execution_rows_visit(ExecutionIndex index, int64 key, bool (*visit) (const ExecutionRow *row, void *arg), void *arg)
 {
-	int			n = SPI_fnumber(slot->tts_tupleDescriptor, column);
+	ExecutionRow row;
 
-	if (n <= 0)
-		elog(ERROR, "column \"%s\" does not exist", column);
-	return slot_getattr(slot, n, isnull);
+	open_row(execution_index_table(index), &row);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	scan(index, INT8OID, Int64GetDatum(key), &row, visit, arg);
+	PopActiveSnapshot();
+	execution_row_close(&row);
+}
+
+static bool
+first_only(const ExecutionRow *row, void *arg)
+{
+	*(bool *) arg = true;
+	return false;
+}
+
+static bool
+find(ExecutionIndex index, Oid type, Datum key, Snapshot snapshot, ExecutionRow *row)
+{
+	bool		found = false;
+
+	open_row(execution_index_table(index), row);
+	PushActiveSnapshot(snapshot);
+	scan(index, type, key, row, first_only, &found);
+	PopActiveSnapshot();
+	if (!found)
+		execution_row_close(row);
+	return found;
+}
+
+bool
+execution_row_find(ExecutionIndex index, int64 key, ExecutionRow *row)
+{
+	return find(index, INT8OID, Int64GetDatum(key), GetTransactionSnapshot(), row);
+}
+
+bool
+execution_row_find_seen(ExecutionIndex index, int64 key, ExecutionRow *row)
+{
+	return find(index, INT8OID, Int64GetDatum(key), GetActiveSnapshot(), row);
+}
+
+bool
+execution_row_find_name(ExecutionIndex index, const char *name, ExecutionRow *row)
+{
+	return find(index, TEXTOID, CStringGetTextDatum(name), GetTransactionSnapshot(), row);
+}
+
+/*
+ * What was found may be long outdated: its newer versions are reached from
+ * it, and it cannot be cleaned away, because the statement that called us
+ * has a snapshot as old.
+ */
+bool
+execution_row_lock(ExecutionRow *row)
+{
+	ItemPointerData tid = row->slot->tts_tid;
+	TM_FailureData failure;
+	TM_Result	result;
+
+	PreventCommandIfReadOnly("SELECT FOR UPDATE");
+	LockRelation(row->rel, RowShareLock);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	result = table_tuple_lock(row->rel, &tid, GetActiveSnapshot(), row->slot, GetCurrentCommandId(false),
+							  LockTupleExclusive, LockWaitBlock,
+							  IsolationUsesXactSnapshot() ? 0 : TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure);
+	PopActiveSnapshot();
+	if (result == TM_Ok)
+		return true;
+	if (IsolationUsesXactSnapshot() && (result == TM_Updated || result == TM_Deleted))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent update")));
+	if (result != TM_Deleted)
+		elog(ERROR, "unexpected result of locking a row of %s: %u", RelationGetRelationName(row->rel), result);
+	execution_row_close(row);
+	return false;
+}
+
+/* A row that we have locked stays where it is until we write it. */
+ItemPointerData
+execution_row_place(const ExecutionRow *row)
+{
+	return row->slot->tts_tid;
+}
+
+bool
+execution_row_find_at(const ItemPointerData *place, ExecutionIndex index, int64 key, ExecutionRow *row)
+{
+	ItemPointerData tid = *place;
+	bool		found;
+
+	if (ItemPointerIsValid(&tid))
+	{
+		open_row(execution_index_table(index), row);
+		PushActiveSnapshot(GetTransactionSnapshot());
+		found = table_tuple_fetch_row_version(row->rel, &tid, GetActiveSnapshot(), row->slot);
+		PopActiveSnapshot();
+		if (found)
+			return true;
+		execution_row_close(row);
+	}
+	return execution_row_find(index, key, row);
+}
+
+/* ---- columns ---- */
+
+static Datum
+column_value(const ExecutionRow *row, int column, bool *isnull)
+{
+	return slot_getattr(row->slot, execution_attno(row->table, column), isnull);
 }
 
 int64
-execution_column_id(TupleTableSlot *slot, const char *column)
+execution_row_id(const ExecutionRow *row, int column)
 {
 	bool		isnull;
-	Datum		value = execution_column(slot, column, &isnull);
+	Datum		value = column_value(row, column, &isnull);
 
 	return isnull ? 0 : DatumGetInt64(value);
 }
 
 int32
-execution_column_int4(TupleTableSlot *slot, const char *column)
+execution_row_int4(const ExecutionRow *row, int column)
 {
 	bool		isnull;
-	Datum		value = execution_column(slot, column, &isnull);
+	Datum		value = column_value(row, column, &isnull);
 
 	return isnull ? 0 : DatumGetInt32(value);
 }
 
 Oid
-execution_column_oid(TupleTableSlot *slot, const char *column)
+execution_row_oid(const ExecutionRow *row, int column)
 {
 	bool		isnull;
-	Datum		value = execution_column(slot, column, &isnull);
+	Datum		value = column_value(row, column, &isnull);
 
 	return isnull ? InvalidOid : DatumGetObjectId(value);
 }
 
 bool
-execution_column_bool(TupleTableSlot *slot, const char *column)
+execution_row_bool(const ExecutionRow *row, int column)
 {
 	bool		isnull;
-	Datum		value = execution_column(slot, column, &isnull);
+	Datum		value = column_value(row, column, &isnull);
 
 	return !isnull && DatumGetBool(value);
 }
 
 char
-execution_column_letter(TupleTableSlot *slot, const char *column)
+execution_row_letter(const ExecutionRow *row, int column)
 {
 	bool		isnull;
-	Datum		value = execution_column(slot, column, &isnull);
+	Datum		value = column_value(row, column, &isnull);
 
 	return isnull ? '\0' : DatumGetChar(value);
 }
 
-RunStatus
-execution_column_status(TupleTableSlot *slot)
+text *
+execution_row_text(const ExecutionRow *row, int column)
 {
 	bool		isnull;
-	Datum		value = execution_column(slot, "status", &isnull);
+	Datum		value = column_value(row, column, &isnull);
+
+	return isnull ? NULL : DatumGetTextPCopy(value);
+}
+
+RunStatus
+execution_row_status(const ExecutionRow *row, int column)
+{
+	bool		isnull;
+	Datum		value = column_value(row, column, &isnull);
 	RunStatus	status = RUN_FAILED;
 
 	if (isnull || !run_status_parse(TextDatumGetCString(value), &status))

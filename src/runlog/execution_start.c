@@ -16,9 +16,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "commands/sequence.h"
 #include "executor/spi.h"
-#include "executor/tuptable.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -31,6 +29,7 @@
 #include "status.h"
 #include "restart.h"
 #include "execution.h"
+#include "execution_row.h"
 
 PG_FUNCTION_INFO_V1(weir_log_execution_start);
 
@@ -60,6 +59,7 @@ typedef struct Start
 
 	/* read under the lock */
 	int64		pipeline_id;
+	ItemPointerData state_place;
 	Oid			owner;
 	int64		origin;			/* row_audit_id a D would reuse, or 0 */
 	int64		last_run_id;
@@ -117,28 +117,6 @@ static const char again_sql[] =
 	OUTERMOST_START("r.run_id") ", NOT EXISTS (SELECT FROM weir.run e "
 	"WHERE e.pipeline_id = r.pipeline_id AND e.run_id < r.run_id AND e.status = 'succeeded') "
 	"FROM weir.run r WHERE r.run_id = $1";
-
-/* Executions that do not run end at once, and are no one's last execution. */
-static const char write_sql[] =
-	"INSERT INTO weir.run (run_id, pipeline_id, pipeline_name, is_external, is_batch, parent_run_id, "
-	"status, start_status, next_load_status, row_audit_id, last_run_id, params, nominal_time, "
-	"window_start, window_end, trigger_type, trigger_name, triggered_by, owner, external_system, "
-	"external_run_id, source_name, target_name, queued_at, started_at, ended_at) "
-	"VALUES ($1, $2, $3, true, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, "
-	"$20, $21, $22, $23, $24, $25)";
-
-static const char write_state_sql[] =
-	"UPDATE weir.pipeline_state SET last_run_id = $2 WHERE pipeline_id = $1";
-
-static const char skip_used_sql[] =
-	"UPDATE weir.pipeline_state SET skip_once = false WHERE pipeline_id = $1";
-
-static Datum
-optional_id(int64 id, char *null)
-{
-	*null = id == 0 ? 'n' : ' ';
-	return Int64GetDatum(id);
-}
 
 static char
 letter_at(int column)
@@ -202,22 +180,23 @@ lock_state(Start *start)
 	ExecutionRow state;
 	bool		is_batch;
 
-	if (!execution_row_find_name("pipeline", "pipeline_name_key", start->pipeline_name, &pipeline))
+	if (!execution_row_find_name(EXECUTION_PIPELINE_BY_NAME, start->pipeline_name, &pipeline))
 		return false;
-	start->pipeline_id = execution_column_id(pipeline.slot, "pipeline_id");
-	is_batch = execution_column_bool(pipeline.slot, "is_batch");
+	start->pipeline_id = execution_row_id(&pipeline, PIPELINE_COL_ID);
+	is_batch = execution_row_bool(&pipeline, PIPELINE_COL_IS_BATCH);
 	execution_row_close(&pipeline);
 
 	if (start->is_batch || is_batch)
 		execution_lock_family(start->pipeline_id);
-	if (!execution_row_find("pipeline_state", "pipeline_state_pkey", start->pipeline_id, true, &state))
+	if (!execution_row_find(EXECUTION_STATE_BY_ID, start->pipeline_id, &state) || !execution_row_lock(&state))
 		return false;
-	start->input.skip_once = execution_column_bool(state.slot, "skip_once");
-	if (!next_load_status_parse(execution_column_letter(state.slot, "next_load_status"), &start->input.last_next_load))
+	start->input.skip_once = execution_row_bool(&state, STATE_COL_SKIP_ONCE);
+	if (!next_load_status_parse(execution_row_letter(&state, STATE_COL_NEXT_LOAD), &start->input.last_next_load))
 		elog(ERROR, "unknown next_load_status of pipeline %s", start->pipeline_name);
-	start->origin = execution_column_id(state.slot, "origin_row_audit_id");
-	start->last_run_id = execution_column_id(state.slot, "last_run_id");
-	start->is_initial = execution_column_id(state.slot, "last_success_run_id") == 0;
+	start->origin = execution_row_id(&state, STATE_COL_ORIGIN);
+	start->last_run_id = execution_row_id(&state, STATE_COL_LAST_RUN);
+	start->is_initial = execution_row_id(&state, STATE_COL_LAST_SUCCESS) == 0;
+	start->state_place = execution_row_place(&state);
 	execution_row_close(&state);
 	return true;
 }
@@ -305,11 +284,11 @@ typedef struct OtherRun
 
 /* A run of weir comes before an outside one: it is never stale. */
 static bool
-visit_other(TupleTableSlot *slot, void *arg)
+visit_other(const ExecutionRow *row, void *arg)
 {
 	OtherRun   *other = arg;
-	int64		id = execution_column_id(slot, "run_id");
-	bool		is_external = execution_column_bool(slot, "is_external");
+	int64		id = execution_row_id(row, RUN_COL_ID);
+	bool		is_external = execution_row_bool(row, RUN_COL_IS_EXTERNAL);
 
 	if (other->id == 0 || is_external < other->is_external ||
 		(is_external == other->is_external && id < other->id))
@@ -321,26 +300,51 @@ visit_other(TupleTableSlot *slot, void *arg)
 }
 
 /*
+ * The run of the pipeline that is going on.  Of a pipeline that only outside
+ * orchestrators run it can only be the last one: a start that finds it going
+ * on does not run, or closes it first.  The index of what is running holds
+ * nothing else, but until they are cleaned up also the remains of all that
+ * ended, and under a transaction held open these are many.
+ */
+static void
+find_other(const Start *start, bool has_definition, OtherRun *other)
+{
+	ExecutionRow last;
+	RunStatus	status;
+
+	if (has_definition)
+		execution_rows_visit(EXECUTION_RUN_ACTIVE, start->pipeline_id, visit_other, other);
+	else if (start->last_run_id != 0 && execution_row_find(EXECUTION_RUN_BY_ID, start->last_run_id, &last))
+	{
+		status = execution_row_status(&last, RUN_COL_STATUS);
+		if (status == RUN_RUNNING || status == RUN_CANCELLING)
+			(void) visit_other(&last, other);
+		execution_row_close(&last);
+	}
+}
+
+/*
  * Read after the lock was had: what was committed while we waited for it
- * counts.  The index holds nothing but runs that are running or cancelling.
- * The id is drawn here; the rare start that does not use it leaves a gap.
+ * counts.  The id is drawn here; the rare start that does not use it leaves a gap.
  */
 static void
 read_facts(FunctionCallInfo fcinfo, Start *start)
 {
 	ExecutionRow pipeline;
 	OtherRun	other = {0};
+	bool		has_definition;
 
-	if (!execution_row_find("pipeline", "pipeline_pkey", start->pipeline_id, false, &pipeline))
+	if (!execution_row_find(EXECUTION_PIPELINE_BY_ID, start->pipeline_id, &pipeline))
 		elog(ERROR, "pipeline %s vanished while it was locked", start->pipeline_name);
-	start->input.disabled = !execution_column_bool(pipeline.slot, "is_enabled");
-	start->is_batch |= execution_column_bool(pipeline.slot, "is_batch");
-	start->owner = execution_column_oid(pipeline.slot, "owner");
+	start->input.disabled = !execution_row_bool(&pipeline, PIPELINE_COL_IS_ENABLED);
+	start->is_batch |= execution_row_bool(&pipeline, PIPELINE_COL_IS_BATCH);
+	start->owner = execution_row_oid(&pipeline, PIPELINE_COL_OWNER);
+	has_definition = execution_row_int4(&pipeline, PIPELINE_COL_VERSION) != 0;
 	execution_row_close(&pipeline);
 
-	execution_rows_visit("run", "run_active", start->pipeline_id, visit_other, &other);
+	find_other(start, has_definition, &other);
 	start->other_id = other.id;
-	start->new_id = nextval_internal(execution_relation("run_id_seq"), false);
+	start->new_id = execution_next_id();
 
 	if (other.id == 0)
 		start->input.other = RESTART_OTHER_NONE;
@@ -428,56 +432,85 @@ answer_again(const Start *start, Answer *answer)
 }
 
 static void
+set_id(Datum *values, bool *nulls, int column, int64 id)
+{
+	values[column] = Int64GetDatum(id);
+	nulls[column] = id == 0;
+}
+
+static void
+set_text(Datum *values, bool *nulls, int column, const char *text)
+{
+	values[column] = text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
+	nulls[column] = text == NULL;
+}
+
+static void
+set_argument(FunctionCallInfo fcinfo, int argument, Datum *values, bool *nulls, int column)
+{
+	values[column] = PG_GETARG_DATUM(argument);
+	nulls[column] = PG_ARGISNULL(argument);
+}
+
+/* Executions that do not run end at once, and are no one's last execution. */
+static void
 write_run(FunctionCallInfo fcinfo, const Start *start, const RestartDecision *decision, const Answer *answer,
 		  TimestampTz now)
 {
-	static const Oid types[25] = {
-		INT8OID, INT8OID, TEXTOID, BOOLOID, INT8OID, TEXTOID, CHAROID, CHAROID, INT8OID, INT8OID,
-		JSONBOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID,
-		REGROLEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID
-	};
-	static const int moments[3] = {ARG_TRIGGER_TIME, ARG_WINDOW_START, ARG_WINDOW_END};
+	static ExecutionWrite insert = {EXECUTION_RUN};
 	bool		runs = start_code_runs(decision->code);
 	RunStatus	status = runs ? RUN_RUNNING : decision->code == START_ABORT ? RUN_ABORTED : RUN_SKIPPED;
-	Datum		values[25];
-	char		nulls[25];
+	Datum		values[RUN_COLS];
+	bool		nulls[RUN_COLS] = {false};
 
-	memset(nulls, ' ', sizeof(nulls));
-	values[0] = Int64GetDatum(answer->execution_id);
-	values[1] = Int64GetDatum(start->pipeline_id);
-	values[2] = CStringGetTextDatum(start->pipeline_name);
-	values[3] = BoolGetDatum(start->is_batch);
-	values[4] = optional_id(start->parent_id, &nulls[4]);
-	values[5] = CStringGetTextDatum(run_status_name(status));
-	values[6] = CharGetDatum(decision->code);
-	values[7] = CharGetDatum(answer->next_load);
-	nulls[7] = runs ? 'n' : ' ';
-	values[8] = Int64GetDatum(answer->row_audit_id);
-	values[9] = optional_id(start->last_run_id, &nulls[9]);
-	values[10] = PG_ARGISNULL(ARG_PARAMETERS) ? catalog_jsonb("{}") : PG_GETARG_DATUM(ARG_PARAMETERS);
-	for (int i = 0; i < lengthof(moments); i++)
-	{
-		values[11 + i] = PG_GETARG_DATUM(moments[i]);
-		nulls[11 + i] = PG_ARGISNULL(moments[i]) ? 'n' : ' ';
-	}
-	values[14] = CStringGetTextDatum(start->trigger_type ? start->trigger_type : "manual");
-	values[15] = execution_text(start->trigger_name, &nulls[15]);
-	values[16] = CStringGetTextDatum(GetUserNameFromId(start->caller, false));
-	values[17] = ObjectIdGetDatum(start->owner);
-	values[18] = execution_text(start->external_system, &nulls[18]);
-	values[19] = execution_text(start->external_run_id, &nulls[19]);
-	values[20] = execution_text(start->source_name, &nulls[20]);
-	values[21] = execution_text(start->target_name, &nulls[21]);
-	values[22] = values[23] = values[24] = TimestampTzGetDatum(now);
-	nulls[runs ? 24 : 23] = 'n';
-	(void) weir_spi(write_sql, 25, types, values, nulls);
+	set_id(values, nulls, RUN_COL_ID, answer->execution_id);
+	set_id(values, nulls, RUN_COL_PIPELINE, start->pipeline_id);
+	set_text(values, nulls, RUN_COL_PIPELINE_NAME, start->pipeline_name);
+	values[RUN_COL_IS_EXTERNAL] = BoolGetDatum(true);
+	values[RUN_COL_IS_BATCH] = BoolGetDatum(start->is_batch);
+	set_id(values, nulls, RUN_COL_PARENT, start->parent_id);
+	set_text(values, nulls, RUN_COL_STATUS, run_status_name(status));
+	values[RUN_COL_START_STATUS] = CharGetDatum(decision->code);
+	values[RUN_COL_NEXT_LOAD] = CharGetDatum(answer->next_load);
+	nulls[RUN_COL_NEXT_LOAD] = runs;
+	set_id(values, nulls, RUN_COL_ROW_AUDIT, answer->row_audit_id);
+	set_id(values, nulls, RUN_COL_LAST_RUN, start->last_run_id);
+	values[RUN_COL_PARAMS] = PG_ARGISNULL(ARG_PARAMETERS) ? catalog_jsonb("{}") : PG_GETARG_DATUM(ARG_PARAMETERS);
+	set_argument(fcinfo, ARG_TRIGGER_TIME, values, nulls, RUN_COL_NOMINAL_TIME);
+	set_argument(fcinfo, ARG_WINDOW_START, values, nulls, RUN_COL_WINDOW_START);
+	set_argument(fcinfo, ARG_WINDOW_END, values, nulls, RUN_COL_WINDOW_END);
+	set_text(values, nulls, RUN_COL_TRIGGER_TYPE, start->trigger_type ? start->trigger_type : "manual");
+	set_text(values, nulls, RUN_COL_TRIGGER_NAME, start->trigger_name);
+	set_text(values, nulls, RUN_COL_TRIGGERED_BY, GetUserNameFromId(start->caller, false));
+	values[RUN_COL_OWNER] = ObjectIdGetDatum(start->owner);
+	set_text(values, nulls, RUN_COL_EXTERNAL_SYSTEM, start->external_system);
+	set_text(values, nulls, RUN_COL_EXTERNAL_RUN, start->external_run_id);
+	set_text(values, nulls, RUN_COL_SOURCE, start->source_name);
+	set_text(values, nulls, RUN_COL_TARGET, start->target_name);
+	values[RUN_COL_QUEUED_AT] = values[RUN_COL_STARTED_AT] = values[RUN_COL_ENDED_AT] = TimestampTzGetDatum(now);
+	nulls[runs ? RUN_COL_ENDED_AT : RUN_COL_STARTED_AT] = true;
+	execution_row_insert(&insert, values, nulls);
+}
+
+/* The execution that runs is the pipeline's last one from now on. */
+static void
+write_state(const Start *start, const RestartDecision *decision)
+{
+	static ExecutionWrite started = {EXECUTION_STATE, 1, {STATE_COL_LAST_RUN}};
+	static ExecutionWrite skipped = {EXECUTION_STATE, 1, {STATE_COL_SKIP_ONCE}};
+	Datum		id = Int64GetDatum(start->new_id);
+	Datum		skip_once = BoolGetDatum(false);
+	bool		null = false;
+
+	if (start_code_runs(decision->code))
+		execution_row_update(&started, EXECUTION_STATE_BY_ID, start->pipeline_id, &start->state_place, &id, &null);
+	else if (decision->skip_once_used)
+		execution_row_update(&skipped, EXECUTION_STATE_BY_ID, start->pipeline_id, &start->state_place, &skip_once, &null);
 }
 
 static void
 write_execution(FunctionCallInfo fcinfo, const Start *start, const RestartDecision *decision, Answer *answer)
 {
-	static const Oid types[2] = {INT8OID, INT8OID};
-	Datum		values[2] = {Int64GetDatum(start->pipeline_id), Int64GetDatum(start->new_id)};
 	TimestampTz now = GetCurrentTimestamp();
 
 	answer->execution_id = start->new_id;
@@ -489,10 +522,7 @@ write_execution(FunctionCallInfo fcinfo, const Start *start, const RestartDecisi
 	if (start->parent_id == 0)
 		answer->batch_start = now;
 
-	if (start_code_runs(decision->code))
-		(void) weir_spi(write_state_sql, 2, types, values, NULL);
-	else if (decision->skip_once_used)
-		(void) weir_spi(skip_used_sql, 1, types, values, NULL);
+	write_state(start, decision);
 	write_run(fcinfo, start, decision, answer, now);
 }
 

@@ -5,10 +5,10 @@
  * Runs in the session of a client and only reads; locks nothing.  A task is
  * expected to take as long as it did in the median of the last successful
  * runs of its pipeline, and to start when the last task upstream of it is
- * expected to end; a queued run starts when the runs it waits for end.  What
- * is not known is null rather than guessed: a task without history makes
- * everything after it unknown.  Waiting for SQL workers and other limits that
- * runs share is not foreseen.
+ * expected to end and what it shares with others (slots of a pool, attempts
+ * through a connection, SQL workers) comes free; a queued run starts when the
+ * runs it waits for end.  What is not known is null rather than guessed: a
+ * task without history makes everything after it unknown.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -18,40 +18,27 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "utils/array.h"
-#include "utils/hsearch.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
 #include "access.h"
 #include "compat.h"
+#include "foresee.h"
+#include "landing.h"
 #include "status.h"
 
 PG_FUNCTION_INFO_V1(weir_expected);
 
 #define UNKNOWN			DT_NOEND
-#define MAX_TASK_NAME	256
-
-/* Typical seconds of the tasks of a pipeline, by name. */
-typedef struct History
-{
-	int64		pipeline_id;
-	HTAB	   *tasks;
-	struct History *next;
-} History;
-
-typedef struct Typical
-{
-	char		name[MAX_TASK_NAME];	/* key */
-	double		seconds;
-} Typical;
-
 typedef struct ExpectedTask
 {
 	int			task_no;
 	TaskStatus	status;
 	TimestampTz started_at;		/* UNKNOWN if it has not */
 	TimestampTz not_before;		/* UNKNOWN if nothing says so */
-	double		seconds;		/* -1 unknown */
+	double		seconds;		/* PACE_UNKNOWN */
+	int			priority;
+	TaskNeeds	needs;
 	TimestampTz start;			/* UNKNOWN also if it has started */
 	TimestampTz end;
 } ExpectedTask;
@@ -70,7 +57,7 @@ typedef struct Expected
 typedef struct Look
 {
 	TimestampTz now;
-	History    *histories;
+	Foresight  *foresight;
 } Look;
 
 static TimestampTz
@@ -83,156 +70,133 @@ timestamp_column(uint64 row, int column)
 }
 
 static TimestampTz
-later(TimestampTz moment, double seconds)
+moment(const Look *look, double seconds)
 {
-	if (moment == UNKNOWN || seconds < 0)
-		return UNKNOWN;
-	return moment + (TimestampTz) (seconds * 1000000);
-}
-
-/* At most the last twenty successes among the last thousand runs: old ones say little, and a long log must cost nothing. */
-static History *
-history_of(Look *look, int64 pipeline_id)
-{
-	static const Oid types[] = {INT8OID};
-	Datum		values[] = {Int64GetDatum(pipeline_id)};
-	HASHCTL		ctl = {0};
-	History    *history = look->histories;
-	uint64		n;
-
-	while (history != NULL && history->pipeline_id != pipeline_id)
-		history = history->next;
-	if (history != NULL)
-		return history;
-	history = palloc(sizeof(History));
-	history->pipeline_id = pipeline_id;
-	history->next = look->histories;
-	look->histories = history;
-	ctl.keysize = MAX_TASK_NAME;
-	ctl.entrysize = sizeof(Typical);
-	ctl.hcxt = CurrentMemoryContext;
-	history->tasks = hash_create("weir typical durations", 128, &ctl, HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
-
-	/* A task that is only there for failures takes no time in runs without any. */
-	n = weir_spi("WITH past AS MATERIALIZED (SELECT l.run_id FROM (SELECT r.run_id, r.status, r.is_external FROM weir.run r "
-				 "WHERE r.pipeline_id = $1 ORDER BY r.run_id DESC LIMIT 1000) l WHERE l.status = 'succeeded' AND NOT l.is_external "
-				 "ORDER BY l.run_id DESC LIMIT 20) "
-				 "SELECT t.task_name, CASE WHEN bool_or(t.status = 'succeeded') THEN percentile_cont(0.5) WITHIN GROUP "
-				 "(ORDER BY extract(epoch FROM t.ended_at - t.started_at)::double precision) FILTER (WHERE t.status = 'succeeded') "
-				 "WHEN bool_or(t.skip_reason = 'condition') THEN 0 END::text "
-				 "FROM past JOIN weir.task_run t USING (run_id) WHERE t.item_no = 0 GROUP BY t.task_name",
-				 1, types, values, NULL);
-	for (uint64 i = 0; i < n; i++)
-	{
-		char	   *seconds = weir_spi_text(i, 2);
-		char		name[MAX_TASK_NAME];
-		Typical    *typical;
-
-		if (seconds == NULL)
-			continue;
-		strlcpy(name, weir_spi_text(i, 1), sizeof(name));
-		typical = hash_search(history->tasks, name, HASH_ENTER, NULL);
-		typical->seconds = strtod(seconds, NULL);
-	}
-	return history;
+	return seconds < 0 ? UNKNOWN : look->now + (TimestampTz) (seconds * 1000000);
 }
 
 /* Tasks of the run, or that it will have: what of them has ended is past. */
 static void
 read_tasks(Look *look, int64 run_id, Expected *expected)
 {
-	static const Oid types[] = {INT8OID};
-	Datum		values[] = {Int64GetDatum(run_id)};
-	History    *history = history_of(look, expected->pipeline_id);
+	static const Oid types[] = {INT8OID, BOOLOID};
+	LandingWish wish = {.run_id = run_id};
+	Landing		landing;
+	bool		may_resume = expected->status == RUN_QUEUED && landing_choose(&wish, &landing) != LANDING_NOT_FOR_IT;
+	Datum		values[] = {Int64GetDatum(run_id), BoolGetDatum(may_resume)};
+	SPITupleTable *table;
 
 	expected->ntasks = (int)
 		weir_spi("SELECT d.task_no, d.name, CASE WHEN t.status IS NOT NULL THEN t.status "
 				 "WHEN NOT d.is_enabled OR NOT d.name = ANY (r.selected_tasks) THEN 'skipped' "
-				 "WHEN d.phase = 'land' AND s.next_load_status = 'D' THEN 'reused' "
-				 "WHEN d.upstream_count = 0 THEN 'ready' ELSE 'waiting' END, t.started_at, t.not_before "
+				 "WHEN d.phase = 'land' AND s.next_load_status = 'D' AND $2 AND r.backfill_id IS NULL THEN 'reused' "
+				 "WHEN d.upstream_count = 0 THEN 'ready' ELSE 'waiting' END, t.started_at, t.not_before, "
+				 "r.priority + d.priority, CASE WHEN d.kind <> 'for_each' THEN d.pool END, d.pool_slots, d.connection_name, "
+				 "coalesce(t.lane LIKE 'sql%', d.kind IN ('sql', 'redis_publish')) "
 				 "FROM weir.run r JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version "
 				 "JOIN weir.pipeline_state s ON s.pipeline_id = r.pipeline_id "
 				 "LEFT JOIN weir.task_run t ON t.run_id = r.run_id AND t.task_no = d.task_no AND t.item_no = 0 "
 				 "WHERE r.run_id = $1 AND d.parent_no IS NULL AND (t.run_id IS NOT NULL OR r.status = 'queued') ORDER BY d.wave, d.task_no",
-				 1, types, values, NULL);
+				 2, types, values, NULL);
+	table = SPI_tuptable;
 	expected->tasks = palloc0(sizeof(ExpectedTask) * Max(expected->ntasks, 1));
 	for (int i = 0; i < expected->ntasks; i++)
 	{
 		ExpectedTask *task = &expected->tasks[i];
-		char		name[MAX_TASK_NAME];
-		Typical    *typical;
+		char	   *name;
 
+		SPI_tuptable = table;
 		task->task_no = (int) weir_spi_int64(i, 1, NULL);
-		strlcpy(name, weir_spi_text(i, 2), sizeof(name));
-		typical = hash_search(history->tasks, name, HASH_FIND, NULL);
-		task->seconds = typical != NULL ? typical->seconds : -1;
+		name = weir_spi_text(i, 2);
 		if (!task_status_parse(weir_spi_text(i, 3), &task->status))
 			elog(ERROR, "unknown status of a task of run " INT64_FORMAT, run_id);
 		task->started_at = timestamp_column(i, 4);
 		task->not_before = timestamp_column(i, 5);
+		task->priority = (int) weir_spi_int64(i, 6, NULL);
+		task->needs.pool = weir_spi_text(i, 7);
+		task->needs.pool_slots = (int) weir_spi_int64(i, 8, NULL);
+		task->needs.connection = weir_spi_text(i, 9);
+		task->needs.needs_worker = weir_spi_bool(i, 10, NULL);
+		task->seconds = foresight_seconds(look->foresight, expected->pipeline_id, name);
 		task->start = task->end = UNKNOWN;
 	}
 }
 
-/* Start and end of a task; from: when what is upstream of it will have ended. */
-static void
-expect_task(Look *look, ExpectedTask *task, TimestampTz from)
+/* Seconds from now until a moment, 0 if it is past */
+static double
+seconds_until(const Look *look, TimestampTz when)
 {
-	if (task_status_is_final(task->status))
-		task->end = look->now;
-	else if (task->status == TASK_RUNNING)
-		task->end = task->started_at == UNKNOWN ? UNKNOWN : later(task->started_at, task->seconds);
-	else
-	{
-		task->start = from;
-		if (task->not_before != UNKNOWN && task->not_before > look->now)
-			task->start = task->not_before;
-		task->end = later(task->start, task->seconds);
-	}
-	if (task->end != UNKNOWN)
-		task->end = Max(task->end, look->now);
+	return when == UNKNOWN || when <= look->now ? 0 : (when - look->now) / 1000000.0;
 }
 
-/* Along the longest way through what is left.  start: of the run. */
+/* start: of the run. */
 static void
-expect_tasks(Look *look, Expected *expected, TimestampTz start)
+fill_pace(Look *look, const ExpectedTask *task, TimestampTz start, PaceTask *pace)
+{
+	memset(pace, 0, sizeof(*pace));
+	pace->seconds = task->seconds;
+	pace->priority = task->priority;
+	pace->not_before = Max(seconds_until(look, start), seconds_until(look, task->not_before));
+	pace->state = task_status_is_final(task->status) ? PACE_ENDED :
+		task->status == TASK_RUNNING ? PACE_RUNNING : PACE_WAITING;
+	foresight_room(look->foresight, &task->needs, pace);
+	if (pace->state == PACE_RUNNING && pace->seconds >= 0)
+		pace->seconds = task->started_at == UNKNOWN ? PACE_UNKNOWN :
+			Max(pace->seconds - (look->now - task->started_at) / 1000000.0, 0);
+}
+
+/* Dependencies between tasks of the run, by their indices */
+static PaceEdge *
+read_edges(const Expected *expected, int *nedges)
 {
 	static const Oid types[] = {INT8OID, INT4OID};
 	Datum		values[] = {Int64GetDatum(expected->pipeline_id), Int32GetDatum(expected->version)};
 	int			highest = 0;
 	int		   *index;
-	int		   *first;
+	PaceEdge   *edges;
 	uint64		n;
 
-	n = weir_spi("SELECT task_no, upstream_no FROM weir.task_dependency WHERE pipeline_id = $1 AND version = $2 ORDER BY task_no",
+	n = weir_spi("SELECT upstream_no, task_no FROM weir.task_dependency WHERE pipeline_id = $1 AND version = $2",
 				 2, types, values, NULL);
 	for (int i = 0; i < expected->ntasks; i++)
 		highest = Max(highest, expected->tasks[i].task_no);
-	index = palloc(sizeof(int) * (highest + 1));	/* of the task, and of its first dependency, by number */
-	first = palloc(sizeof(int) * (highest + 1));
-	for (int i = 0; i <= highest; i++)
-		index[i] = first[i] = -1;
+	index = palloc(sizeof(int) * (highest + 1));
+	memset(index, -1, sizeof(int) * (highest + 1));
 	for (int i = 0; i < expected->ntasks; i++)
 		index[expected->tasks[i].task_no] = i;
-	for (uint64 k = n; k-- > 0;)
-		if (weir_spi_int64(k, 1, NULL) <= highest)
-			first[weir_spi_int64(k, 1, NULL)] = (int) k;
+	edges = palloc(sizeof(PaceEdge) * Max(n, 1));
+	*nedges = 0;
+	for (uint64 k = 0; k < n; k++)
+	{
+		int64		from = weir_spi_int64(k, 1, NULL);
+		int64		to = weir_spi_int64(k, 2, NULL);
 
-	expected->end = look->now;
+		if (from <= highest && to <= highest && index[from] >= 0 && index[to] >= 0)
+			edges[(*nedges)++] = (PaceEdge) {index[from], index[to]};
+	}
+	return edges;
+}
+
+/* Along what is left, with what has to be shared.  start: of the run. */
+static void
+expect_tasks(Look *look, int64 run_id, Expected *expected, TimestampTz start)
+{
+	PaceTask   *pace = palloc(sizeof(PaceTask) * Max(expected->ntasks, 1));
+	PaceEdge   *edges;
+	int			nedges;
+
+	expected->end = start == UNKNOWN ? UNKNOWN : look->now;
+	if (start == UNKNOWN)
+		return;
+	edges = read_edges(expected, &nedges);
+	for (int i = 0; i < expected->ntasks; i++)
+		fill_pace(look, &expected->tasks[i], start, &pace[i]);
+	foresight_pace(look->foresight, run_id, pace, expected->ntasks, edges, nedges);
 	for (int i = 0; i < expected->ntasks; i++)
 	{
-		ExpectedTask *task = &expected->tasks[i];
-		TimestampTz from = start;
-
-		for (int64 k = first[task->task_no]; k >= 0 && k < n && weir_spi_int64(k, 1, NULL) == task->task_no; k++)
-		{
-			int64		upstream = weir_spi_int64(k, 2, NULL);
-
-			if (upstream <= highest && index[upstream] >= 0)
-				from = Max(from, expected->tasks[index[upstream]].end);
-		}
-		expect_task(look, task, from);
-		expected->end = Max(expected->end, task->end);
+		expected->tasks[i].start = moment(look, pace[i].start);
+		expected->tasks[i].end = moment(look, pace[i].end);
+		expected->end = Max(expected->end, expected->tasks[i].end);
 	}
 }
 
@@ -321,7 +285,7 @@ expect_run(Look *look, int64 run_id, Expected *expected)
 	if (expected->status == RUN_QUEUED)
 		start = expected->start = expect_start(look, run_id);
 	read_tasks(look, run_id, expected);
-	expect_tasks(look, expected, start);
+	expect_tasks(look, run_id, expected, start);
 }
 
 static void
@@ -338,7 +302,7 @@ Datum
 weir_expected(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Look		look = {GetCurrentTimestamp(), NULL};
+	Look		look = {GetCurrentTimestamp()};
 	WeirScope	scope;
 	Datum	   *ids;
 	bool	   *nulls;
@@ -347,6 +311,7 @@ weir_expected(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &ids, &nulls, &n);
 	weir_enter(&scope);
+	look.foresight = foresight_begin();
 	for (int i = 0; i < n; i++)
 	{
 		Expected	expected;

@@ -18,6 +18,7 @@
 #include "utils/timestamp.h"
 
 #include "access.h"
+#include "compare.h"
 #include "foreach.h"
 #include "json.h"
 #include "outcome.h"
@@ -244,15 +245,6 @@ decide(const TaskOutcome *outcome, const Budget *budget, DecidedOutcome *decided
 		decided->delay_ms = -1;
 		decided->status = TASK_TIMED_OUT;
 	}
-}
-
-static int
-compare_int64(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return (x > y) - (x < y);
 }
 
 /* Lists of a for_each: nobody may look at such a task before its items are there. */

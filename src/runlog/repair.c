@@ -61,7 +61,7 @@ check_repairable(const RunFacts *run, bool any_end)
 		not_repairable(run, run->last_run_id == 0 ?
 					   pstrdup("It is not the latest run of its pipeline.") :
 					   psprintf("Run " INT64_FORMAT " of the pipeline started later.", run->last_run_id),
-					   "Repair the latest run, or start a new one with weir.trigger.");
+					   "Repair the latest run, or repeat this one in a new run with weir.restart.");
 	if (!run->pipeline_enabled)
 		not_repairable(run, psprintf("Pipeline \"%s\" is disabled.", run->pipeline_name),
 					   "Enable it with weir.set_pipeline_enabled.");
@@ -206,9 +206,9 @@ weir_restart(PG_FUNCTION_ARGS)
 	values[6] = ObjectIdGetDatum(owner);
 	/* It may have been pruned since it was read. */
 	if (weir_spi("INSERT INTO weir.run (pipeline_id, pipeline_name, version, status, params, nominal_time, window_start, window_end, "
-			 "selected_tasks, backfill_id, trigger_type, trigger_name, triggered_by, owner, priority, on_overlap) "
+			 "selected_tasks, backfill_id, trigger_type, trigger_name, triggered_by, owner, priority, on_overlap, restart_of) "
 			 "SELECT $2, $3, $4, 'queued', $5, r.nominal_time, r.window_start, r.window_end, r.selected_tasks, r.backfill_id, "
-			 "'restart', 'run ' || r.run_id, $6, $7, r.priority, r.on_overlap "
+			 "'restart', 'run ' || r.run_id, $6, $7, r.priority, r.on_overlap, r.run_id "
 			 "FROM weir.run r WHERE r.run_id = $1 RETURNING run_id",
 			 7, types, values, NULL) == 0)
 		run_unknown(run_id);

@@ -57,7 +57,7 @@ static const char window_sql[] =
 
 static const char pick_sql[] =
 	"SELECT r.run_id FROM weir.run r WHERE r.pipeline_id = $1 AND r.run_id > $2 AND r.run_id <= $3 "
-	"AND " RETENTION_ENDED("r") " AND (r.run_id < $4 OR coalesce(r.ended_at, r.queued_at) < $5) AND r.run_id <> $6 "
+	"AND " RETENTION_ENDED("r") " AND (coalesce(r.ended_at, r.queued_at) < $5 OR (r.run_id < $4 AND NOT " RETENTION_TO_BE_UNDONE("r") ")) AND r.run_id <> $6 "
 	"AND NOT (" RETENTION_KEPT("r") ") ORDER BY r.run_id FOR UPDATE OF r SKIP LOCKED";
 
 /* Everything that is logged of a run, and the run. */

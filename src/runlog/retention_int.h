@@ -51,23 +51,34 @@ struct Sweep
 
 /*
  * Runs that somebody may still need, however old: those the restart state
- * names; what weir.rollback_execution() has to undo, that is executions of
- * outside orchestrators and whatever changed a config variable since the last
- * success; the run before a live one; both ends of a live family; the
- * children by which a batch knows what belongs to it; runs with a request.
+ * names, and those whose landing is to be resumed; what changed a config
+ * variable since the last success, for weir.rollback_execution(); the run
+ * before a live one; both ends of a live family; the children by which a batch
+ * knows what belongs to it, those of its last success and of its last try;
+ * runs with a request.
  */
 #define RETENTION_KEPT(r) \
 	"EXISTS (SELECT FROM weir.pipeline_state s WHERE s.pipeline_id = " r ".pipeline_id " \
 	"AND (" r ".run_id IN (s.last_run_id, s.last_success_run_id, s.origin_row_audit_id) " \
+	"OR (s.next_load_status = 'D' AND EXISTS (SELECT FROM weir.landing g WHERE g.pipeline_id = " r ".pipeline_id " \
+	"AND " r ".run_id IN (g.run_id, g.row_audit_id))) " \
 	"OR (" r ".run_id > coalesce(s.last_success_run_id, 0) AND " r ".status NOT IN ('skipped', 'aborted') " \
-	"AND (" r ".is_external OR EXISTS (SELECT FROM weir.config_variable_history h WHERE h.run_id = " r ".run_id))))) " \
+	"AND EXISTS (SELECT FROM weir.config_variable_history h WHERE h.run_id = " r ".run_id)))) " \
 	"OR EXISTS (SELECT FROM weir.run l WHERE l.pipeline_id = " r ".pipeline_id AND l.status IN ('running', 'cancelling') " \
 	"AND " r ".run_id IN (l.last_run_id, l.row_audit_id)) " \
 	"OR EXISTS (SELECT FROM weir.run k WHERE k.parent_run_id = " r ".run_id AND " RETENTION_LIVE("k") ") " \
 	"OR EXISTS (SELECT FROM weir.run b LEFT JOIN weir.pipeline_state bs ON bs.pipeline_id = b.pipeline_id " \
 	"WHERE b.run_id = " r ".parent_run_id AND (" RETENTION_LIVE("b") " " \
-	"OR (b.is_external AND b.is_batch AND b.run_id >= coalesce(bs.last_success_run_id, 0)))) " \
+	"OR (b.is_external AND b.is_batch AND b.run_id IN (bs.last_success_run_id, bs.last_run_id)))) " \
 	"OR EXISTS (SELECT FROM weir.request q WHERE q.run_id = " r ".run_id)"
+
+/*
+ * weir.rollback_execution() names the rows these have landed: they do not go
+ * because they are many, only when they are too old.
+ */
+#define RETENTION_TO_BE_UNDONE(r) \
+	"EXISTS (SELECT FROM weir.pipeline_state u WHERE u.pipeline_id = " r ".pipeline_id AND " r ".is_external " \
+	"AND " r ".run_id > coalesce(u.last_success_run_id, 0) AND " r ".status NOT IN ('skipped', 'aborted'))"
 
 /* Everything that ended before it is too old; -infinity with age 0. */
 extern TimestampTz sweep_cutoff(int64 age_ms);

@@ -45,7 +45,7 @@ static const char unfinished_sql[] =
 	"ORDER BY r.run_id LIMIT 100) u";
 
 static const char why_sql[] =
-	"SELECT w.run_id, w.task, w.waiting_for, w.detail, w.since, w.hint, w.expected_start FROM weir._why($1, $2) w";
+	"SELECT w.run_id, w.task, w.waiting_for, w.detail, w.since, w.hint, w.expected_start, w.deadline FROM weir._why($1, $2) w";
 
 /* Rows of weir._why() into the result of the calling function; SPI connected. */
 static void

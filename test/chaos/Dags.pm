@@ -268,6 +268,24 @@ sub random_dependencies
 	return;
 }
 
+# To a task that is there for failures, one that it depends on "failed" is a
+# failure; and it must be able to hear of one.
+sub hear_of_failures
+{
+	my ($task, $known) = @_;
+	my @upstream = @{ $known->{upstream} };
+	my $deaf = grep { $_->{condition} eq 'done' } @upstream;
+
+	return unless $known->{run_if} =~ /_failed$/ && $known->{run_if} ne 'none_failed';
+	if ($deaf && ($known->{run_if} eq 'all_failed' || $deaf == @upstream))
+	{
+		$task->{run_if} = $known->{run_if} = 'all_done';
+		return;
+	}
+	$_->{condition} = 'success' foreach grep { $_->{condition} eq 'failed' } @upstream;
+	return;
+}
+
 # A for_each says what its items need.
 sub random_pool
 {
@@ -311,6 +329,7 @@ sub random_task
 	$task{priority} = one_of(-5, 5) if chance(0.1);
 	random_pool(\%task, \%known);
 	random_dependencies(\%task, \%known, $before);
+	hear_of_failures(\%task, \%known);
 	return (\%task, \%known);
 }
 

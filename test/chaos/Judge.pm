@@ -14,10 +14,13 @@ package Judge;
 use strict;
 use warnings FATAL => 'all';
 
+use JSON::PP;
+
 use Dags;
 use JudgeEnd;
 use JudgeTasks;
 
+my $canonical = JSON::PP->new->canonical;
 our %is_final = map { $_ => 1 } qw(succeeded failed timed_out cancelled blocked skipped reused aborted lost);
 our %is_bad = map { $_ => 1 } qw(failed timed_out cancelled);
 
@@ -437,6 +440,23 @@ sub expected_next
 	return $landed && (@landing || $run->{start} eq 'D') ? 'D' : 'R';
 }
 
+# The landing this run resumes: one that nobody resumes, and where runs go on
+# side by side, of the run that it restarts or of one with the same parameters.
+sub landing_for
+{
+	my ($self, $run, $state) = @_;
+	my %taken = map { ($_->{audit} // 0) => 1 }
+	  grep { $_ != $run && $_->{pipeline} eq $run->{pipeline} && among($_->{status}, 'running cancelling') } values %{ $self->{runs} };
+	my $params = $canonical->encode($run->{params} // {});
+	my $landings = $state->{landings};
+	my $own = $run->{restart_of} ? $self->{runs}{ $run->{restart_of} }{audit} // 0 : 0;
+	my %fit = map { $_ => ($_ == $own ? 2 : 0) + ($landings->{$_} eq $params ? 1 : 0) } keys %$landings;
+	my @free = sort { $fit{$b} <=> $fit{$a} || $a <=> $b } grep { !$taken{$_} } keys %$landings;
+
+	@free = grep { $fit{$_} } @free if $run->{definition}{max_concurrent_runs} > 1;
+	return $free[0];
+}
+
 sub judge_run
 {
 	my ($self, $event) = @_;
@@ -447,8 +467,9 @@ sub judge_run
 
 	if ($old eq 'queued' && $new eq 'running')
 	{
-		my $start = $run->{backfill} || $state->{next} eq 'P' ? 'E' : $state->{next};
-		my $audit = $start eq 'D' ? $state->{origin} : $run->{id};
+		my $landing = $state->{next} eq 'D' && !$run->{backfill} ? $self->landing_for($run, $state) : undef;
+		my $start = $run->{backfill} || $state->{next} eq 'P' || ($state->{next} eq 'D' && !defined $landing) ? 'E' : $state->{next};
+		my $audit = $landing // $run->{id};
 
 		$self->wrong("$name as $run->{start} with $run->{audit}, expected $start with $audit")
 		  unless $run->{start} eq $start && $run->{audit} == $audit;
@@ -465,10 +486,20 @@ sub judge_run
 		  if $new ne $expected;
 		return if $run->{apart};
 		$self->wrong("$name with $event->{more}{next}, expected $next") if $event->{more}{next} ne $next;
-		return unless $state->{last} == $run->{id} || ($new ne 'succeeded' && $state->{next} eq 'P');
-		$state->{next} = $next;
-		$state->{origin} = $next eq 'D' ? $run->{audit} : undef;
-		$state->{success} = $run->{id} if $new eq 'succeeded';
+		$run->{said} = $next;
+		$state->{landings}{ $run->{audit} } = $canonical->encode($run->{params} // {}) if $next eq 'D';
+		delete $state->{landings}{ $run->{audit} } if $next ne 'D';
+		my ($oldest) = sort { $a <=> $b } keys %{ $state->{landings} };
+		my $has_the_word = $state->{last} == $run->{id} || ($new ne 'succeeded' && $state->{next} eq 'P');
+		my $latest = $self->{runs}{ $state->{last} };
+		$state->{next} =
+			defined $oldest ? 'D'
+		  : $has_the_word ? $next
+		  : $state->{next} ne 'D' ? $state->{next}
+		  : $is_final{ $latest->{status} } ? $latest->{said}
+		  :                                  'P';
+		$state->{origin} = $oldest;
+		$state->{success} = $run->{id} if $new eq 'succeeded' && $state->{last} == $run->{id};
 	}
 	return;
 }

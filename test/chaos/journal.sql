@@ -120,7 +120,8 @@ BEGIN
 	IF TG_OP = 'INSERT' THEN
 		INSERT INTO public.journal (statement_no, what, run_id, new_status, more)
 		SELECT s, 'run', n.run_id, n.status, jsonb_build_object('pipeline', n.pipeline_name, 'params', n.params,
-			'selected', n.selected_tasks, 'apart', n.selected_tasks IS NOT NULL OR n.backfill_id IS NOT NULL, 'backfill', n.backfill_id, 'parent',
+			'selected', n.selected_tasks, 'apart', n.selected_tasks IS NOT NULL OR n.backfill_id IS NOT NULL, 'backfill', n.backfill_id,
+			'restart_of', n.restart_of, 'parent',
 			(SELECT jsonb_build_array(t.run_id, public.place(t.task_no, t.parent_task_run_id), t.item_no) FROM weir.task_run t WHERE t.task_run_id = n.parent_task_run_id))
 		FROM new_rows n;
 	ELSE

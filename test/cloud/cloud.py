@@ -27,13 +27,18 @@ from adf_runs import PipelineRuns
 from control import Control
 from databricks import Databricks
 from entra import Entra
+from fabric import Fabric
 from faults import Faults
 from generic import Generic
+from identity import Identity
 from job_runs import JobRuns
 from lake import Lake
 from ledger import Ledger
+from queues import Queues
 from server import Refusal, Server, json_response
+from services import Services
 from settings import Settings
+from vault import Vault
 
 
 class Cloud:
@@ -43,20 +48,32 @@ class Cloud:
         self.faults = Faults()
         self.lake = Lake(settings)
         self.entra = Entra(settings, self.ledger)
+        self.identity = Identity(settings, self.entra)
+        self.vault = Vault(settings, self.ledger, self.entra)
         self.pipeline_runs = PipelineRuns(settings, self.lake, self.faults)
         self.job_runs = JobRuns(settings, self.lake, self.faults)
         self.adf = DataFactory(settings, self.ledger, self.entra, self.pipeline_runs)
         self.databricks = Databricks(settings, self.ledger, self.entra, self.job_runs)
         self.generic = Generic(self.ledger)
+        self.fabric = Fabric(settings, self.ledger, self.entra, self.faults)
+        self.queues = Queues(settings, self.ledger, self.entra)
+        self.services = Services(settings, self.ledger, self.queues, self.faults)
         self.control = Control(self)
         # prefix -> service; those without a prefix are found by the shape of their path
-        self.prefixes = {"/dbx": self.databricks, "/adf": self.adf, "/entra": self.entra}
+        self.prefixes = {"/dbx": self.databricks, "/adf": self.adf, "/entra": self.entra,
+                         "/identity": self.identity, "/fabric": self.fabric}
 
     def find(self, request):
         """(service name, operation, facts, handler)"""
         path = request.path
         if path.startswith("/http/"):
-            return ("http", *self.generic.route(request, path))
+            return ("http", *(self.services.route(request, path) or self.generic.route(request, path)))
+        if path.startswith("/queue/"):
+            return ("queue", *self.queues.route(request, path.removeprefix("/queue")))
+        for prefix, service in (("/vault", self.vault),):
+            found = service.route(request, path[len(prefix):]) if path.startswith(prefix + "/") else None
+            if found:
+                return (found[0].split(".")[0], *found)
         for prefix, service in self.prefixes.items():
             if path.startswith(prefix + "/"):
                 path, services = path[len(prefix):], (service,)
@@ -99,7 +116,9 @@ class Cloud:
 
     async def close(self):
         await self.pipeline_runs.stop()
-        await self.job_runs.stop()
+        await self.databricks.stop()
+        await self.fabric.stop()
+        await self.services.stop()
 
 
 async def run(arguments):

@@ -1,5 +1,6 @@
 """/_cloud: how tests steer the cloud and look into it. Nothing here is in the ledger."""
 
+import json
 import re
 
 from server import Response, json_response
@@ -54,7 +55,10 @@ class Control:
         cloud = self.cloud
         cloud.faults.clear()
         await cloud.pipeline_runs.stop()
-        await cloud.job_runs.stop()
+        await cloud.databricks.stop()
+        await cloud.fabric.stop()
+        await cloud.services.stop()
+        cloud.queues.queues.clear()
         cloud.lake.clear()
         cloud.generic.answers.clear()
         cloud.ledger.clear()
@@ -73,6 +77,19 @@ class Control:
     async def add_job(self, request, path):
         self.cloud.job_runs.define(request.json())
         return {}
+
+    async def add_notebook(self, request, path):
+        self.cloud.databricks.define_notebook(request.json())
+        return {}
+
+    async def add_declarative_pipeline(self, request, path):
+        self.cloud.databricks.pipelines.define(request.json())
+        return {}
+
+    async def updates(self, request, path):
+        """Every update of every declarative pipeline, oldest first."""
+        return {name: [one.describe() for one in pipeline.updates]
+                for name, pipeline in self.cloud.databricks.pipelines.pipelines.items()}
 
     async def add_pipeline(self, request, path):
         self.cloud.pipeline_runs.define(request.json())
@@ -94,7 +111,19 @@ class Control:
                                   "error": one.error, "output": one.output, "partial": one.partial}
                                  for one in run.task_runs]}
                       for run in self.cloud.job_runs.runs.values()]
-        return {"adf": adf, "databricks": databricks}
+        return {"adf": adf, "databricks": databricks, "fabric": self.cloud.fabric.describe()}
+
+    async def get_queues(self, request, path):
+        return self.cloud.queues.describe()
+
+    async def put_message(self, request, path):
+        """{"queue", "text" or "json", "encoded", "create"}: a message from somewhere else; create: none, the queue only."""
+        wanted = request.json()
+        if wanted.get("create"):
+            self.cloud.queues.queues.setdefault(wanted["queue"], [])
+            return {}
+        text = wanted["text"] if "text" in wanted else json.dumps(wanted["json"])
+        return {"id": self.cloud.queues.put(wanted["queue"], text, bool(wanted.get("encoded"))).id}
 
 
 HANDLERS = {("GET", "/_cloud/echo"): "echo", ("POST", "/_cloud/echo"): "echo",
@@ -104,4 +133,6 @@ HANDLERS = {("GET", "/_cloud/echo"): "echo", ("POST", "/_cloud/echo"): "echo",
             ("DELETE", "/_cloud/faults"): "clear_faults", ("DELETE", "/_cloud/faults/N"): "remove_fault",
             ("POST", "/_cloud/reset"): "reset", ("GET", "/_cloud/config"): "get_config",
             ("POST", "/_cloud/config"): "set_config", ("POST", "/_cloud/jobs"): "add_job",
-            ("POST", "/_cloud/pipelines"): "add_pipeline"}
+            ("POST", "/_cloud/pipelines"): "add_pipeline", ("POST", "/_cloud/notebooks"): "add_notebook",
+            ("POST", "/_cloud/declarative"): "add_declarative_pipeline", ("GET", "/_cloud/declarative"): "updates",
+            ("GET", "/_cloud/queues"): "get_queues", ("POST", "/_cloud/queues"): "put_message"}

@@ -1,13 +1,18 @@
-"""The HTTP face of Databricks Jobs (2.0, 2.1 and 2.2 paths, 2.2 shapes)."""
+"""The HTTP face of Databricks: Jobs here (2.0, 2.1 and 2.2 paths, 2.2 shapes), the rest in databricks_*.py."""
 
 import re
 
+from databricks_pipelines import Pipelines
+from databricks_serving import Serving
+from databricks_sql import Warehouses
 from entra import DATABRICKS, basic, bearer
-from job_runs import dependencies, notebook_result
+from job_runs import ACTIONS, dependencies, notebook_result
+from one_time import one_time_job, task_kind
 from server import Refusal, json_response
 
 API = re.compile(r"/api/2\.[0-2]/(.*)$")
 ROUTES = {("POST", "jobs/run-now"): ("databricks.run-now", "run_now"),
+          ("POST", "jobs/runs/submit"): ("databricks.submit", "submit"),
           ("GET", "jobs/get"): ("databricks.jobs-get", "get_job"),
           ("GET", "jobs/list"): ("databricks.jobs-list", "list_jobs"),
           ("GET", "jobs/runs/get"): ("databricks.get", "get_run"),
@@ -23,6 +28,26 @@ REPAIRABLE = ("FAILED", "TIMEDOUT", "CANCELED", "UPSTREAM_FAILED", "UPSTREAM_CAN
 class Databricks:
     def __init__(self, settings, ledger, entra, runs):
         self.settings, self.ledger, self.entra, self.runs = settings, ledger, entra, runs
+        self.notebooks = {}
+        self.warehouses = Warehouses(settings, ledger, runs.faults, self)
+        self.pipelines = Pipelines(settings, ledger, runs.faults, self)
+        self.parts = (self.warehouses, self.pipelines, Serving(settings, ledger, self))
+
+    async def stop(self):
+        """Forget all runs, statements and updates."""
+        await self.runs.stop()
+        await self.warehouses.stop()
+        await self.pipelines.stop()
+
+    def define_notebook(self, spec):
+        if not isinstance(spec.get("path"), str) or spec.get("action") not in ACTIONS:
+            raise ValueError("a notebook needs a path and an action")
+        self.notebooks[spec["path"]] = {name: spec[name] for name in ("action", "seconds", "message", "result", "text")
+                                        if name in spec}
+
+    @staticmethod
+    def refusal(status, code, message):
+        return refusal(status, code, message)
 
     def route(self, request, path):
         if path == "/oidc/v1/token":
@@ -32,6 +57,10 @@ class Databricks:
             return "databricks.well-known", {}, self.well_known
         if path == "/.well-known/databricks-config":
             return "databricks.well-known", {}, self.host_metadata
+        for part in self.parts:
+            found = part.route(request, path)
+            if found:
+                return found
         match = API.match(path)
         if not match:
             return None
@@ -48,9 +77,9 @@ class Databricks:
         if run is not None:
             facts = {**{name: value for name, value in run.facts().items()
                         if name != "idempotency_token"}, **facts}
-        return operation, facts, self._guarded(getattr(self, handler))
+        return operation, facts, self.guarded(getattr(self, handler))
 
-    def _guarded(self, handler):
+    def guarded(self, handler):
         async def call(request, entry):
             self._authorise(request)
             body = request.query
@@ -139,6 +168,21 @@ class Databricks:
         entry["run_id"] = str(run.run_id)
         return {"run_id": run.run_id, "number_in_job": run.run_id}
 
+    async def submit(self, request, entry, body):
+        token = body.get("idempotency_token")
+        if token is not None and (not isinstance(token, str) or len(token) > 64):
+            raise refusal(400, "INVALID_PARAMETER_VALUE", "idempotency_token must be a string of at most 64 characters.")
+        run = self.runs.tokens.get(token) if token else None
+        if run is None:
+            try:
+                job = one_time_job(body, next(self.runs.ids), self.notebooks)
+            except (ValueError, AttributeError, KeyError, TypeError) as error:
+                raise refusal(400, "INVALID_PARAMETER_VALUE", str(error)) from None
+            run = self.runs.start(job, job.given, token, None, True)
+            self.ledger.mark_started(entry)
+        entry["run_id"] = str(run.run_id)
+        return {"run_id": run.run_id}
+
     # -- runs ------------------------------------------------------------------
 
     def _run(self, body):
@@ -150,7 +194,7 @@ class Databricks:
     async def get_run(self, request, entry, body):
         one = self.runs.task_runs.get(as_int(body.get("run_id")))
         if one is not None:
-            return {**describe_task(one, request), "job_id": one.run.job.job_id, "run_type": "JOB_RUN"}
+            return {**describe_task(one, request), "job_id": one.run.job.job_id, "run_type": run_type(one.run)}
         run = self._run(body)
         answer = describe_run(run, request)
         if body.get("include_history") == "true":
@@ -169,9 +213,19 @@ class Databricks:
             raise refusal(400, "INVALID_PARAMETER_VALUE", "Retrieving the output of runs with multiple tasks is not "
                           "supported. Please retrieve the output of each individual task run instead.")
         entry["task_key"] = one.key
-        answer = {"metadata": {**describe_task(one, request), "job_id": one.run.job.job_id}, "notebook_output": {}}
-        if one.terminal and one.result == "SUCCESS":
-            answer["notebook_output"] = {"result": notebook_result(one.output), "truncated": False}
+        answer = {"metadata": {**describe_task(one, request), "job_id": one.run.job.job_id}}
+        kind = task_kind(one.task["submitted"]) if "submitted" in one.task else "notebook_task"
+        if kind == "notebook_task":
+            answer["notebook_output"] = {}
+            if one.terminal and one.result == "SUCCESS":
+                answer["notebook_output"] = {"result": notebook_result(one.output), "truncated": False}
+        elif kind == "sql_task":
+            warehouse = one.task["submitted"][kind]["warehouse_id"]
+            answer["sql_output"] = {"query_output": {
+                "warehouse_id": warehouse, "endpoint_id": warehouse, "output_link": f"{base_url(request)}/sql/queries/{one.run_id}",
+                "sql_statements": [{"lookup_key": str(one.run_id)}]}}
+        elif one.terminal:
+            answer.update(logs=f"begins\n{notebook_result(one.output) or ''}\n", logs_truncated=False)
         if one.terminal and one.error is not None:
             answer.update(error=one.error, error_trace=one.trace)
         return answer
@@ -208,6 +262,8 @@ class Databricks:
 
     async def repair(self, request, entry, body):
         run = self._run(body)
+        if run.job.one_time:
+            raise refusal(400, "INVALID_PARAMETER_VALUE", f"Run {run.run_id} is a one-time run and cannot be repaired.")
         if not run.terminal:
             raise refusal(400, "INVALID_STATE", f"Run {run.run_id} is still active and cannot be repaired.")
         last = run.history[-1].repair_id
@@ -243,11 +299,15 @@ class Databricks:
 
 # -- shapes ------------------------------------------------------------------------
 
+def run_type(run):
+    return "SUBMIT_RUN" if run.job.one_time else "JOB_RUN"
+
+
 def describe_run(run, request):
     took = (run.end - run.start) if run.end else 0
     return {"job_id": run.job.job_id, "run_id": run.run_id, "number_in_job": run.run_id,
             "original_attempt_run_id": run.run_id, "creator_user_name": "weir@example.com",
-            "run_name": run.job.name, "run_type": "JOB_RUN", "format": "MULTI_TASK", "trigger": "ONE_TIME",
+            "run_name": run.job.name, "run_type": run_type(run), "format": "MULTI_TASK", "trigger": "ONE_TIME",
             "run_page_url": page_url(run, run.run_id, request), **run.state(),
             "start_time": run.start, "end_time": run.end, "run_duration": took,
             "setup_duration": 0, "execution_duration": 0, "cleanup_duration": 0, "queue_duration": 0,
@@ -263,10 +323,17 @@ def describe_task(one, request):
     setup = min(ran, 200)
     return {"run_id": one.run_id, "task_key": one.key, "attempt_number": one.attempt,
             "depends_on": dependencies(one.task), "run_if": "ALL_SUCCESS",
-            "notebook_task": {"notebook_path": f"/Shared/{one.key}", "source": "WORKSPACE"},
+            **what_runs(one),
             "run_page_url": page_url(one.run, one.run_id, request), **one.state(),
             "start_time": one.start, "end_time": one.end, "setup_duration": setup,
             "execution_duration": ran - setup, "cleanup_duration": 0}
+
+
+def what_runs(one):
+    if "submitted" not in one.task:
+        return {"notebook_task": {"notebook_path": f"/Shared/{one.key}", "source": "WORKSPACE"}}
+    kind = task_kind(one.task["submitted"])
+    return {kind: one.task["submitted"][kind]}
 
 
 def describe_repair(item):

@@ -1,4 +1,4 @@
-"""Entra ID: client credentials for access tokens, v2.0 and v1 endpoints, and the managed identity.
+"""Entra ID: client credentials for access tokens, v2.0 and v1 endpoints: secrets, certificates, federation.
 
 A token is random text bound to one resource; the other services ask check() whether it is
 theirs.  It is as long as real ones are, so that clients with small buffers are found out.
@@ -11,6 +11,7 @@ import time
 import urllib.parse
 import uuid
 
+from assertions import BadToken, Jwt
 from server import Refusal, json_response
 from settings import ARM_SCOPE, DATABRICKS_SCOPE
 
@@ -37,12 +38,11 @@ class Entra:
         self.settings = settings
         self.ledger = ledger
         self.tokens = {}
+        self.seen = set()               # ids of assertions
 
     def route(self, request, path):
         """(operation, facts, handler) or None."""
         parts = path.strip("/").split("/")
-        if path == "/metadata/identity/oauth2/token":
-            return "entra.identity", {"scope": request.query.get("resource")}, self.managed_identity
         if len(parts) >= 3 and parts[1] == "oauth2" and parts[-1] == "token":
             form = request.form()
             facts = {"client_id": basic(request)[0] or form.get("client_id"),
@@ -67,6 +67,9 @@ class Entra:
         self.tokens[token.text] = token
         return token
 
+    def knows(self, resource):
+        return resource in RESOURCES
+
     def revoke_all(self):
         self.tokens.clear()
 
@@ -83,7 +86,10 @@ class Entra:
         if grant != "client_credentials":
             raise refusal(400, "unsupported_grant_type", 70003,
                           f"The app requested an unsupported grant type '{grant[:60]}'.")
-        client = self._client(request, form)
+        self._tenant(request)
+        if form.get("client_id") in self.settings.talkative:
+            raise refusal(401, "invalid_client", 90014, f"The request was not understood: {request.body.decode()}")
+        client = self._asserted(request, form) if "client_assertion" in form else self._client(request, form)
         resource = self._scope(form) if v2 else self._resource(form.get("resource", ""))
         token = self.issue(resource, client)
         self.ledger.mark_started(entry)
@@ -94,20 +100,6 @@ class Entra:
         else:
             answer = v1_answer(token, lifetime, form["resource"])
         return json_response(200, answer, {"Cache-Control": "no-store, no-cache", "Pragma": "no-cache"})
-
-    async def managed_identity(self, request, entry):
-        """The instance metadata service: header Metadata, a resource instead of a scope, numbers as strings."""
-        if request.headers.get("metadata", "").lower() != "true":
-            return json_response(400, {"error": "bad_request_102",
-                                       "error_description": "Required metadata header not specified"})
-        resource = request.query.get("resource", "").rstrip("/")
-        if resource not in RESOURCES:
-            return json_response(400, {"error": "invalid_resource",
-                                       "error_description": f"AADSTS500011: The resource principal named "
-                                                            f"{resource[:200]} was not found in the tenant."})
-        token = self.issue(resource, "managed-identity")
-        self.ledger.mark_started(entry)
-        return json_response(200, v1_answer(token, int(self.settings.token_lifetime), resource))
 
     def _client(self, request, form):
         client, secret = basic(request)
@@ -127,7 +119,74 @@ class Entra:
             raise refusal(401, "invalid_client", 7000215,
                           "Invalid client secret provided. Ensure the secret being sent in the request is "
                           f"the client secret value, not the client secret ID, for app '{client[:100]}'.")
+        if client in self.settings.expired_clients:
+            raise refusal(401, "invalid_client", 7000222,
+                          f"The provided client secret keys for app '{client[:100]}' are expired.")
         return client
+
+    def _tenant(self, request):
+        parts = request.path.split("/oauth2/")[0].split("/")
+        if self.settings.tenants is not None and parts[-1] not in self.settings.tenants:
+            raise refusal(400, "invalid_request", 90002,
+                          f"Tenant '{parts[-1][:100]}' not found. Check to make sure you have the correct tenant ID.")
+
+    def _asserted(self, request, form):
+        """The client of an assertion: signed with its certificate, or by an issuer it trusts."""
+        client = form.get("client_id", "")
+        if form.get("client_assertion_type") != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer":
+            raise refusal(400, "invalid_request", 900144, "client_assertion_type is not right.")
+        try:
+            jwt = Jwt(form["client_assertion"])
+        except BadToken as problem:
+            raise refusal(400, "invalid_request", 50027, f"JWT token is invalid or malformed: {problem}.") from None
+        federated = self.settings.federated.get(client)
+        if federated is not None and jwt.claims.get("iss") != client:
+            self._check_federated(jwt, federated)
+        else:
+            self._check_certificate(jwt, client)
+        self._check_time(jwt.claims)
+        if jwt.claims.get("iss") == client:
+            self._check_audience(request, jwt.claims)
+        return client
+
+    def _check_federated(self, jwt, trusted):
+        for number, claim, name in ((700211, "iss", "issuer"), (700213, "sub", "subject"), (700212, "aud", "audience")):
+            if jwt.claims.get(claim) != trusted[name]:
+                raise refusal(401, "invalid_client", number,
+                              f"No matching federated identity record found for presented assertion {name} "
+                              f"'{str(jwt.claims.get(claim))[:100]}'.")
+        if not jwt.verifies(trusted):
+            raise refusal(401, "invalid_client", 5002738, "Invalid JWT token: the signature does not verify.")
+
+    def _check_certificate(self, jwt, client):
+        known = self.settings.certificates.get(client, [])
+        if client not in self.settings.clients and not known:
+            raise refusal(400, "unauthorized_client", 700016,
+                          f"Application with identifier '{client[:100]}' was not found in the directory.")
+        if jwt.claims.get("iss") != client or jwt.claims.get("sub") != client:
+            raise refusal(401, "invalid_client", 700021, "Client assertion application identifier doesn't match 'client_id' parameter.")
+        thumbprint = jwt.header.get("x5t#S256")
+        key = next((one for one in known if one["x5t#S256"] == thumbprint), None)
+        if key is None or not jwt.verifies(key):
+            raise refusal(401, "invalid_client", 700027,
+                          "The certificate with identifier used to sign the client assertion is not registered on "
+                          f"application. [Reason - The key was not found., Thumbprint of key used by client: '{str(thumbprint)[:60]}']")
+
+    def _check_time(self, claims):
+        now = time.time() + self.settings.clock_offset
+        begin, end = claims.get("nbf", 0), claims.get("exp", 0)
+        if not begin - 300 <= now <= end + 300:
+            raise refusal(401, "invalid_client", 700024,
+                          f"Client assertion is not within its valid time range. Current time: {stamp(now)}, "
+                          f"assertion valid from {stamp(begin)}, expiry time of assertion {stamp(end)}.")
+
+    def _check_audience(self, request, claims):
+        wanted = request.path.removeprefix("/entra")
+        if not str(claims.get("aud", "")).endswith(wanted):
+            raise refusal(401, "invalid_client", 700023, "Client assertion audience claim does not match Realm issuer.")
+        if not isinstance(claims.get("jti"), str) or claims["jti"] in self.seen:
+            raise refusal(401, "invalid_client", 50013, "Assertion failed signature validation: it was used before.")
+        self.seen.add(claims["jti"])
 
     def _scope(self, form):
         scope = form.get("scope", "")
@@ -160,6 +219,10 @@ def basic(request):
     except (binascii.Error, UnicodeDecodeError):
         return None, None
     return urllib.parse.unquote(client), urllib.parse.unquote(secret)
+
+
+def stamp(seconds):
+    return time.strftime("%Y-%m-%dT%H:%M:%S.1234567Z", time.gmtime(seconds))
 
 
 def bearer(request):

@@ -141,6 +141,9 @@ def usual_body(status, operation):
         return {"error": "temporarily_unavailable",
                 "error_description": "AADSTS90033: A transient error has occurred. Please try again.",
                 "error_codes": [90033]}
+    if operation.startswith("fabric."):
+        return {"requestId": "0", "errorCode": {429: "RequestBlocked", 401: "TokenExpired"}.get(status, "UnknownError"),
+                "message": f"The request was refused with status {status}.", "isRetriable": status >= 429}
     code = {429: "SubscriptionRequestsThrottled", 503: "ServiceUnavailable", 500: "InternalServerError",
             401: "ExpiredAuthenticationToken", 403: "AuthorizationFailed"}.get(status, "Error")
     return {"error": {"code": code, "message": f"The request was refused with status {status}."}}

@@ -115,6 +115,147 @@ def databricks(address):
     check("databricks: cancel of nothing", unknown is not None)
 
 
+def one_time(address):
+    from databricks.sdk import WorkspaceClient
+    from databricks.sdk.errors import InvalidParameterValue
+    from databricks.sdk.service import compute, jobs
+    w = WorkspaceClient(host=address, token="dapi-local", auth_type="pat")
+    soon = datetime.timedelta(seconds=20)
+
+    def submit(token=None, **task):
+        environments = [jobs.JobEnvironment("e", compute.Environment(environment_version="2"))]
+        return w.jobs.submit(run_name="once", idempotency_token=token, environments=environments,
+                             tasks=[jobs.SubmitTask(task_key="t", **task)])
+
+    waiting = submit("once", notebook_task=jobs.NotebookTask("/Shared/echo", {"a": "1"}))
+    check("one-time: same token", submit("once", notebook_task=jobs.NotebookTask("/Shared/echo")).run_id == waiting.run_id)
+    run = waiting.result(timeout=soon)
+    check("one-time: a notebook", run.run_type == jobs.RunType.SUBMIT_RUN and run.tasks[0].notebook_task.notebook_path
+          and run.state.result_state == jobs.RunResultState.SUCCESS, run)
+    output = w.jobs.get_run_output(run.tasks[0].run_id)
+    check("one-time: its exit value", output.notebook_output.result == '{"a":"1"}', output)
+    run = submit(spark_python_task=jobs.SparkPythonTask("/Shared/echo.py", ["x"]), environment_key="e").result(timeout=soon)
+    check("one-time: logs", "begins" in w.jobs.get_run_output(run.tasks[0].run_id).logs)
+    run = submit(spark_jar_task=jobs.SparkJarTask(main_class_name="com.example.echo"), existing_cluster_id="c",
+                 libraries=[compute.Library(jar="/x.jar")]).result(timeout=soon)
+    check("one-time: a JAR", run.tasks[0].spark_jar_task.main_class_name == "com.example.echo", run)
+    run = submit(sql_task=jobs.SqlTask("wh1", file=jobs.SqlTaskFile("/Shared/echo.sql"))).result(timeout=soon)
+    check("one-time: a SQL file", w.jobs.get_run_output(run.tasks[0].run_id).sql_output.query_output.warehouse_id == "wh1")
+    check("one-time: no compute", refused(lambda: submit(spark_jar_task=jobs.SparkJarTask(main_class_name="a")),
+                                          InvalidParameterValue))
+
+
+def statements(address):
+    from databricks.sdk import WorkspaceClient
+    from databricks.sdk.errors import ResourceDoesNotExist
+    from databricks.sdk.service import sql
+    w = WorkspaceClient(host=address, token="dapi-local", auth_type="pat")
+    api = w.statement_execution
+    post(address, "/_cloud/config", {"chunk_rows": 2})
+    answer = api.execute_statement("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5) "
+                                   "SELECT i, i * :f AS d, NULL AS z FROM n", "wh1", wait_timeout="0s",
+                                   parameters=[sql.StatementParameterListItem("f", type="DOUBLE", value="0.5")],
+                                   query_tags=[sql.QueryTag("weir_token", "abc")], row_limit=100)
+    seen = set()
+    while answer.status.state in (sql.StatementState.PENDING, sql.StatementState.RUNNING):
+        seen.add(answer.status.state)
+        answer = api.get_statement(answer.statement_id)
+    check("sql: states", sql.StatementState.PENDING in seen and answer.status.state == sql.StatementState.SUCCEEDED, answer)
+    check("sql: manifest", [(c.name, c.type_name) for c in answer.manifest.schema.columns] ==
+          [("i", sql.ColumnInfoTypeName.LONG), ("d", sql.ColumnInfoTypeName.DOUBLE), ("z", sql.ColumnInfoTypeName.STRING)]
+          and answer.manifest.total_row_count == 5 and answer.manifest.total_chunk_count == 3, answer.manifest)
+    rows, chunk = list(answer.result.data_array), answer.result
+    while chunk.next_chunk_index is not None:
+        check("sql: link", f"/result/chunks/{chunk.next_chunk_index}" in chunk.next_chunk_internal_link)
+        chunk = api.get_statement_result_chunk_n(answer.statement_id, chunk.next_chunk_index)
+        rows += chunk.data_array
+    check("sql: rows", rows == [[str(i), str(i / 2), None] for i in range(1, 6)], rows)
+    done = api.execute_statement("CREATE TABLE t (a)", "wh1", wait_timeout="50s")
+    check("sql: waited for", done.status.state == sql.StatementState.SUCCEEDED, done)
+    done = api.execute_statement("INSERT INTO t VALUES (1), (2)", "wh1", wait_timeout="50s")
+    check("sql: changed rows", done.result.data_array[0][0] == "2" and done.manifest.schema.columns[0].name == "num_affected_rows")
+    done = api.execute_statement("SELECT * FROM nowhere", "wh1", wait_timeout="50s")
+    check("sql: failed", done.status.state == sql.StatementState.FAILED and "TABLE_OR_VIEW_NOT_FOUND" in done.status.error.message
+          and done.status.error.error_code == sql.ServiceErrorCode.BAD_REQUEST, done.status)
+    waiting = api.execute_statement("SELECT 1 /* wait 100000 */", "wh1", wait_timeout="0s")
+    api.cancel_execution(waiting.statement_id)
+    check("sql: cancelled", api.get_statement(waiting.statement_id).status.state == sql.StatementState.CANCELED)
+    check("sql: unknown statement", refused(lambda: api.get_statement("none"), ResourceDoesNotExist))
+    post(address, "/_cloud/config", {"history_delay_ms": 0})
+    wanted = sql.QueryFilter(warehouse_ids=["wh1"], query_start_time_range=sql.TimeRange(start_time_ms=1))
+    found = w.query_history.list(filter_by=wanted, max_results=2)
+    check("sql: history", len(found.res) == 2 and found.has_next_page and found.res[0].query_id == waiting.statement_id, found)
+    tagged = []
+    while True:
+        tagged += [line.query_id for line in found.res for tag in line.query_tags or [] if (tag.key, tag.value) == ("weir_token", "abc")]
+        if not found.next_page_token:
+            break
+        found = w.query_history.list(filter_by=wanted, max_results=2, page_token=found.next_page_token)
+    check("sql: found by its tag", tagged == [answer.statement_id], tagged)
+
+
+def pipelines(address):
+    from databricks.sdk import WorkspaceClient
+    from databricks.sdk.errors import ResourceConflict, ResourceDoesNotExist
+    from databricks.sdk.service.pipelines import EventLevel, PipelineState, UpdateInfoCause, UpdateInfoState
+    w = WorkspaceClient(host=address, token="dapi-local", auth_type="pat")
+
+    def end(pipeline, update):
+        seen = []
+        while True:
+            info = w.pipelines.get_update(pipeline, update).update
+            seen.append(info.state)
+            if info.state in (UpdateInfoState.COMPLETED, UpdateInfoState.FAILED, UpdateInfoState.CANCELED):
+                return info, seen
+            time.sleep(0.005)
+
+    update = w.pipelines.start_update("flights", full_refresh_selection=["flights"]).update_id
+    check("pipelines: one at a time", refused(lambda: w.pipelines.start_update("flights"), ResourceConflict))
+    info, seen = end("flights", update)
+    check("pipelines: states", info.state == UpdateInfoState.COMPLETED and UpdateInfoState.RUNNING in seen
+          and info.full_refresh_selection == ["flights"] and info.cause == UpdateInfoCause.API_CALL, info)
+    check("pipelines: idle", w.pipelines.get("flights").state == PipelineState.IDLE)
+    check("pipelines: listed", [one.update_id for one in w.pipelines.list_updates("flights").updates] == [update])
+    # the SDK sends the order again with the token of the next page, which the description forbids
+    events = list(w.pipelines.list_pipeline_events("flights", max_results=3))
+    check("pipelines: events", events[-1].event_type == "create_update" and events[0].origin.update_id == update
+          and any(event.event_type == "flow_progress" and event.level == EventLevel.METRICS for event in events), events[0])
+    oldest = next(iter(w.pipelines.list_pipeline_events("flights", order_by=["timestamp asc"])))
+    check("pipelines: events in order", oldest.id == events[-1].id, oldest)
+    info, _ = end("broken", w.pipelines.start_update("broken").update_id)
+    error = next(event for event in w.pipelines.list_pipeline_events("broken") if event.error)
+    check("pipelines: failed", info.state == UpdateInfoState.FAILED and "nowhere" in error.error.exceptions[0].message, error)
+    first = w.pipelines.start_update("shaky").update_id
+    check("pipelines: fails first", end("shaky", first)[0].state == UpdateInfoState.FAILED)
+    while True:
+        latest = w.pipelines.get("shaky").latest_updates[0]
+        if latest.update_id != first:
+            break
+        time.sleep(0.005)
+    info, _ = end("shaky", latest.update_id)
+    check("pipelines: retried", info.cause == UpdateInfoCause.RETRY_ON_FAILURE and info.state == UpdateInfoState.COMPLETED, info)
+    post(address, "/_cloud/faults", {"fault": "never_ends", "pipeline_id": "flights"})
+    update = w.pipelines.start_update("flights").update_id
+    w.pipelines.stop("flights")
+    check("pipelines: stopped", end("flights", update)[0].state == UpdateInfoState.CANCELED)
+    check("pipelines: unknown", refused(lambda: w.pipelines.get("none"), ResourceDoesNotExist))
+
+
+def serving(address):
+    from databricks.sdk import WorkspaceClient
+    from databricks.sdk.errors import BadRequest, ResourceDoesNotExist
+    from databricks.sdk.service.serving import ChatMessage, ChatMessageRole, DataframeSplitInput
+    w = WorkspaceClient(host=address, token="dapi-local", auth_type="pat")
+    for name, arguments in (("records", {"dataframe_records": [{"a": 1, "b": 2}, {"a": 3, "b": 4}]}),
+                            ("split", {"dataframe_split": DataframeSplitInput(columns=["a", "b"], data=[[1, 2], [3, 4]])}),
+                            ("instances", {"instances": [[1, 2], [3, 4]]}), ("inputs", {"inputs": {"a": [1, 3], "b": [2, 4]}})):
+        check(f"serving: {name}", w.serving_endpoints.query("adder", **arguments).predictions == [3, 7])
+    answer = w.serving_endpoints.query("chat", messages=[ChatMessage(content="hello", role=ChatMessageRole.USER)])
+    check("serving: chat", answer.choices[0].message.content == "hello" and answer.usage.total_tokens == 2, answer)
+    check("serving: refused", refused(lambda: w.serving_endpoints.query("broken", inputs=[1]), BadRequest))
+    check("serving: unknown", refused(lambda: w.serving_endpoints.query("none", inputs=[1]), ResourceDoesNotExist))
+
+
 def adf(address):
     from azure.core.exceptions import HttpResponseError
     from azure.core.pipeline.policies import SansIOHTTPPolicy
@@ -178,7 +319,8 @@ def adf(address):
 
 def main():
     groups = []
-    for group, module in ((databricks, "databricks.sdk"), (adf, "azure.mgmt.datafactory")):
+    for group, module in ((databricks, "databricks.sdk"), (one_time, "databricks.sdk"), (statements, "databricks.sdk"),
+                          (pipelines, "databricks.sdk"), (serving, "databricks.sdk"), (adf, "azure.mgmt.datafactory")):
         try:
             __import__(module)
             groups.append(group)

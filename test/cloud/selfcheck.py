@@ -22,6 +22,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.dont_write_bytecode = True
 
+import selfcheck_services
 from client import FACTORY, Client, lost, until
 
 ROWS = 4334
@@ -342,7 +343,7 @@ def ledger(c):
     check("wait gives up", c.control("GET", "wait?operation=adf.createRun&timeout_ms=50") == [])
     check("no secrets", "weir-secret" not in json.dumps(c.control("GET", "ledger")))
     c.control("POST", "reset")
-    check("reset", c.control("GET", "ledger") == [] and c.control("GET", "runs") == {"adf": [], "databricks": []}
+    check("reset", c.control("GET", "ledger") == [] and c.control("GET", "runs") == {"adf": [], "databricks": [], "fabric": []}
           and c.control("GET", "lake")["files"] == [])
 
 
@@ -362,7 +363,8 @@ async def crowd(c, number):
 
 def everything(c, query):
     for group, needs in ((entra, ()), (adf, ()), (databricks, (query,)), (faults, (query,)), (generic, ()),
-                         (ledger, ())):
+                         (ledger, ()), (selfcheck_services.fabric, (check,)), (selfcheck_services.queues, (check,)),
+                         (selfcheck_services.services, (check,))):
         c.control("POST", "reset")
         group(c, *needs)
     began = time.monotonic()

@@ -5,6 +5,9 @@ import pathlib
 
 DATABRICKS_SCOPE = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d/.default"
 ARM_SCOPE = "https://management.azure.com/.default"
+# settings that are taken as they come, and lists that become sets
+PLAIN = ("certificates", "federated", "clock_offset", "identity_header", "arc_directory", "arc_realm")
+SETS = ("pats", "tenants", "expired_clients", "talkative", "identities")
 
 
 class Settings:
@@ -15,9 +18,27 @@ class Settings:
         self.psql = psql
         self.token_lifetime = 3600          # seconds, not scaled: expires_in promises them
         self.consistency_delay_ms = 100     # scaled; how long createRun stays invisible
-        self.page_size = 100                # queryPipelineRuns, queryActivityruns
+        self.page_size = 100                # queryPipelineRuns, queryActivityruns, query history, events
+        self.chunk_rows = 100               # of the result of a SQL statement
+        self.history_delay_ms = 300         # scaled; how late the query history shows a statement
+        self.fabric_retry_after = 1         # seconds, not scaled
+        self.fabric_location = "id"         # id, none or header: how a start names its instance
+        self.queue_auth = "none"            # or bearer
+        self.job_retry_after = 0            # seconds, not scaled; 0: none is said
         self.clients = {"weir-client": "weir-secret"}
         self.pats = {"dapi-local"}
+        # Entra ID
+        self.tenants = None                 # None: any
+        self.expired_clients = set()        # their secret is right but has expired
+        self.talkative = set()              # clients that are refused with all that they sent
+        self.certificates = {}              # client -> [{"x5t#S256", "n", "e"}]
+        self.federated = {}                 # client -> {"issuer", "subject", "audience", "n", "e"}
+        self.clock_offset = 0               # seconds that Entra's clock is ahead
+        # managed identity
+        self.identities = set()             # ids of user-assigned ones
+        self.identity_header = "local-identity-header"
+        self.arc_directory = str(self.lake.parent / "arc")
+        self.arc_realm = None               # a path to name instead of a real key file
 
     def scaled(self, seconds):
         return seconds / self.speed
@@ -29,28 +50,40 @@ class Settings:
     def change(self, wanted):
         """Apply a configuration object; ValueError (and no change) when it is wrong."""
         unknown = set(wanted) - {"speed", "database", "token_lifetime", "consistency_delay_ms",
-                                 "page_size", "clients", "pats", "revoke_tokens"}
+                                 "page_size", "chunk_rows", "history_delay_ms", "clients", "revoke_tokens", "fabric_retry_after",
+                                 "fabric_location", "queue_auth", "job_retry_after", *PLAIN, *SETS}
         if unknown:
             raise ValueError(f"unknown setting {sorted(unknown)[0]!r}")
         for name, least in (("speed", 1e-6), ("token_lifetime", 0),
-                            ("consistency_delay_ms", 0), ("page_size", 1)):
+                            ("consistency_delay_ms", 0), ("page_size", 1), ("chunk_rows", 1),
+                            ("history_delay_ms", 0), ("fabric_retry_after", 0), ("job_retry_after", 0)):
             value = wanted.get(name, least)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
                 raise ValueError(f"{name} must be a number, at least {least}")
         if not isinstance(wanted.get("clients", {}), dict) or not isinstance(wanted.get("pats", []), list):
             raise ValueError("clients is an object of id and secret, pats a list")
-        for name in ("speed", "database", "token_lifetime", "consistency_delay_ms"):
+        for name, words in (("fabric_location", ("id", "none", "header")), ("queue_auth", ("none", "bearer"))):
+            if wanted.get(name, words[0]) not in words:
+                raise ValueError(f"{name} must be one of {', '.join(words)}")
+        for name in ("speed", "database", "token_lifetime", "consistency_delay_ms", "history_delay_ms", "fabric_retry_after",
+                     "fabric_location", "queue_auth", "job_retry_after"):
             if name in wanted:
                 setattr(self, name, wanted[name])
-        if "page_size" in wanted:
-            self.page_size = int(wanted["page_size"])
+        for name in ("page_size", "chunk_rows"):
+            if name in wanted:
+                setattr(self, name, int(wanted[name]))
         if "clients" in wanted:
             self.clients.update(wanted["clients"])
-        if "pats" in wanted:
-            self.pats = set(wanted["pats"])
+        for name in SETS:
+            if name in wanted:
+                setattr(self, name, wanted[name] if wanted[name] is None else set(wanted[name]))
+        for name in PLAIN:
+            if name in wanted:
+                setattr(self, name, wanted[name])
 
     def describe(self):
         return {"speed": self.speed, "token_lifetime": self.token_lifetime,
                 "consistency_delay_ms": self.consistency_delay_ms, "page_size": self.page_size,
+                "chunk_rows": self.chunk_rows, "history_delay_ms": self.history_delay_ms,
                 "clients": sorted(self.clients), "pats": len(self.pats),
                 "database": self.database is not None, "lake": str(self.lake)}

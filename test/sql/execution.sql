@@ -122,6 +122,7 @@ SELECT "ExecutionStatus" FROM weir.log_execution_end(:e6);
 SELECT "ExecutionID" AS e7, "ExecutionStatus" AS status FROM weir.log_execution_start('ex_own') \gset
 \echo :status
 SELECT "ExecutionStatus" FROM weir.log_execution_end(:e7);
+UPDATE weir.pipeline SET current_version = 1 WHERE name = 'ex_own';
 UPDATE weir.run SET status = 'running', started_at = now() - interval '10 days' WHERE run_id = :own;
 SELECT "ExecutionStatus" FROM weir.log_execution_start('ex_own', stale_after => '0 seconds');
 UPDATE weir.run SET status = 'succeeded' WHERE run_id = :own;

@@ -145,3 +145,28 @@ SELECT "ExecutionStatus", "NextLoadStatus" FROM weir.reset_execution(:c7, 'P');
 SELECT "ExecutionStatus" FROM weir.reset_execution(:c6, 'P');
 SELECT weir.reset_execution(:c7, 'D');
 SELECT "ExecutionStatus" FROM weir.log_execution_start('re_crash');
+
+-- what landed and waits is listed: the origin, and the execution that failed last with it
+SELECT "ExecutionID" AS l1 FROM weir.log_execution_start('re_landing') \gset
+SELECT "Status" FROM weir.log_activity(:l1, 'land', 'land');
+SELECT "NextLoadStatus" FROM weir.log_execution_error(:l1, 'transform', '1', 'no', phase => 'transform');
+SELECT row_audit_id = :l1 AS origin, run_id = :l1 AS first, resumed_by_run_id FROM weir.landings WHERE pipeline_name = 're_landing';
+SELECT "ExecutionID" AS l2, "ExecutionStatus" AS status FROM weir.log_execution_start('re_landing') \gset
+SELECT row_audit_id = :l1 AS origin, run_id = :l1 AS first, resumed_by_run_id = :l2 AS resumed FROM weir.landings WHERE pipeline_name = 're_landing';
+SELECT "NextLoadStatus" FROM weir.log_execution_error(:l2);
+SELECT row_audit_id = :l1 AS origin, run_id = :l2 AS second FROM weir.landings WHERE pipeline_name = 're_landing';
+SELECT "ExecutionID" AS l3, "ExecutionStatus" AS status FROM weir.log_execution_start('re_landing') \gset
+SELECT "NextLoadStatus" FROM weir.log_execution_end(:l3);
+SELECT count(*) AS landings FROM weir.landings WHERE pipeline_name = 're_landing';
+-- given up by an operator, and by a rollback
+SELECT "ExecutionID" AS l4 FROM weir.log_execution_start('re_landing') \gset
+SELECT "Status" FROM weir.log_activity(:l4, 'land', 'land');
+SELECT "NextLoadStatus" FROM weir.log_execution_error(:l4, 'transform', '1', 'no', phase => 'transform');
+SELECT "NextLoadStatus" FROM weir.reset_execution(:l4, 'R');
+SELECT count(*) AS landings FROM weir.landings WHERE pipeline_name = 're_landing';
+SELECT "ExecutionID" AS l5 FROM weir.log_execution_start('re_landing') \gset
+SELECT "Status" FROM weir.log_activity(:l5, 'land', 'land');
+SELECT "NextLoadStatus" FROM weir.log_execution_error(:l5, 'transform', '1', 'no', phase => 'transform');
+SELECT count(*) AS landings FROM weir.landings WHERE pipeline_name = 're_landing';
+SELECT count(*) AS audit_ids FROM weir.rollback_execution(:l5);
+SELECT count(*) AS landings, (SELECT next_load_status FROM weir.pipelines WHERE name = 're_landing') AS next FROM weir.landings WHERE pipeline_name = 're_landing';

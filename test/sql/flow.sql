@@ -42,3 +42,14 @@ SELECT c AS condition, s AS status, weir._edge_result(c, s, true) AS result
 FROM unnest('{success,failed,skipped,done}'::text[]) AS c, unnest('{succeeded,failed,blocked,skipped}'::text[]) AS s;
 SELECT weir._flow_decide('none_failed', 2, 0, 0, 1), weir._flow_decide('none_failed', 2, 1, 0, 0), weir._flow_decide('none_failed', 2, 0, 0, 2);
 SELECT weir._flow_decide('nonsense', 1, 0, 0, 0);
+
+-- a task that is there for failures hears of one from whatever it depends on
+SELECT weir.create_pipeline('fl_react', '{"tasks": [{"name": "a", "kind": "noop"}, {"name": "b", "kind": "noop"},
+	{"name": "h", "kind": "noop", "depends_on": [{"task": "a", "condition": "failed"}, {"task": "b", "condition": "done"}], "run_if": "at_least_one_failed"}]}') AS version;
+SELECT d.upstream_no, d.condition FROM weir.task_dependency d JOIN weir.pipeline p USING (pipeline_id) WHERE p.name = 'fl_react' ORDER BY 1;
+SELECT weir.describe_pipeline('fl_react') #> '{tasks,2,depends_on,0}' AS as_it_was_given;
+-- and one that could never hear of any is refused
+SELECT weir.create_pipeline('fl_deaf', '{"tasks": [{"name": "a", "kind": "noop"},
+	{"name": "h", "kind": "noop", "depends_on": [{"task": "a", "condition": "done"}], "run_if": "at_least_one_failed"}]}');
+SELECT weir.create_pipeline('fl_deaf', '{"tasks": [{"name": "a", "kind": "noop"}, {"name": "b", "kind": "noop"},
+	{"name": "h", "kind": "noop", "depends_on": ["a", {"task": "b", "condition": "done"}], "run_if": "all_failed"}]}');

@@ -37,6 +37,29 @@ RESET ROLE;
 SELECT t.version, t.kind FROM weir.task t JOIN weir.pipeline p USING (pipeline_id)
 WHERE p.name = 'job_churn' AND t.name = 'stage_2_inference' ORDER BY t.version;
 
+-- settings: what a task has beside its spec, checked when the mapping is set and when a pipeline is made
+SET ROLE regress_weir_admin;
+SELECT weir.set_stage_mapping('Load', NULL, NULL, 'sql', phase => 'land', spec => '{"sql": "SELECT 1"}',
+	settings => '{"pool": "job_pool", "pool_slots": 2, "priority": 7, "timeout": "10 minutes", "task_timeout": "1 hour", "retry": {"max_attempts": 3}}');
+SELECT weir.create_pipeline('job_settings', '{"stages": [{"id": 1, "type": "Load"}]}');
+SELECT weir.create_pool('job_pool', 1);
+SELECT weir.create_pipeline('job_settings', '{"stages": [{"id": 1, "type": "Load"}]}');
+SELECT weir.alter_pool('job_pool', 2);
+SELECT weir.create_pipeline('job_settings', '{"stages": [{"id": 1, "type": "Load"}]}');
+SELECT weir.set_stage_mapping('Load', NULL, NULL, 'sql', spec => '{"sql": "SELECT 1"}', settings => '{"pol": "x"}');
+SELECT weir.set_stage_mapping('Load', NULL, NULL, 'sql', spec => '{"sql": "SELECT 1"}', settings => '{"pool_slots": 2}');
+SELECT weir.set_stage_mapping('Load', NULL, NULL, 'sql', spec => '{"sql": "SELECT 1"}', settings => '{"priority": 1001}');
+SELECT weir.set_stage_mapping('Load', NULL, NULL, 'sql', spec => '{"sql": "SELECT 1"}', settings => '{"timeout": "soon"}');
+SELECT weir.set_stage_mapping('Load', NULL, NULL, 'sql', spec => '{"sql": "SELECT 1"}', settings => '{"retry": {"max_attempts": 0}}');
+SELECT weir.set_stage_mapping('Load', NULL, NULL, 'sql', spec => '{"sql": "SELECT 1"}', settings => '{"on_uncertain": "ask"}');
+SELECT weir.set_stage_mapping('Load', NULL, NULL, 'noop', settings => '{"pool": "job_pool"}');
+SELECT weir.set_stage_mapping('Load', NULL, NULL, 'sql', spec => '{"sql": "SELECT 1"}', settings => '[]');
+SELECT weir.alter_pipeline('job_settings', '{"tasks": [{"name": "a", "kind": "noop"}]}');
+SELECT weir.drop_pool('job_pool');
+RESET ROLE;
+SELECT t.name, t.pool, t.pool_slots, t.priority, t.attempt_timeout, t.task_timeout, t.max_attempts, t.phase
+FROM weir.task t JOIN weir.pipeline p USING (pipeline_id) WHERE p.name = 'job_settings' AND t.version = 1;
+
 -- the most specific mapping wins, the source before the destination
 SET ROLE regress_weir_admin;
 SELECT weir.set_stage_mapping('S', NULL, NULL, 'noop', phase => 'transform', spec => '{}');

@@ -69,6 +69,18 @@ SELECT * FROM seen;
 CREATE FUNCTION pg_temp.tell(text) RETURNS boolean COST 0.0001 LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'sees %', $1; RETURN true; END $$;
 SELECT count(*) FROM weir.runs WHERE pg_temp.tell(pipeline_name);
 RESET ROLE;
+-- what the views ask about a pipeline, asked directly: an answer about the caller, and nothing to guess by
+UPDATE weir.pipeline SET project = 'lake of ' || name;
+SELECT pipeline_id AS theirs_id FROM weir.pipeline WHERE name = 'pr_theirs' \gset
+SELECT pipeline_id AS mine_id FROM weir.pipeline WHERE name = 'pr_mine' \gset
+SET ROLE regress_priv_reader;
+SELECT pipeline_name, project FROM weir.runs ORDER BY run_id;
+SET ROLE regress_priv_team;
+SELECT pipeline_name, project FROM weir.runs ORDER BY run_id;
+SELECT weir._project(:mine_id) AS mine, weir._project(:theirs_id) AS theirs,
+	weir._may_see(:mine_id, 'regress_priv_admin') AS see_mine, weir._may_see(:theirs_id, 'regress_priv_team') AS see_theirs,
+	weir._may_see(0, 'regress_priv_owner') AS see_dropped_mine, weir._may_see(0, 'regress_priv_admin') AS see_dropped_theirs;
+RESET ROLE;
 
 -- Defining and changing
 SET ROLE regress_priv_reader;

@@ -119,8 +119,9 @@ SELECT weir.prune();
 SELECT string_agg(change_no::text, ' ' ORDER BY change_no) AS changes FROM weir.config_variable_history;
 ROLLBACK;
 
--- executions of outside orchestrators: since the last success they stay, for
--- weir.rollback_execution() names the rows they landed
+-- executions of outside orchestrators: since the last success they stay until
+-- they are too old, for weir.rollback_execution() names the rows they landed;
+-- what restart needs stays, and what changed a config variable
 BEGIN;
 SET LOCAL session_replication_role = replica;
 SELECT "ExecutionID" > 0 AS started FROM weir.log_execution_start('outside', project => 'p');
@@ -130,8 +131,25 @@ UPDATE weir.run SET status = 'succeeded' WHERE run_id = 1000050;
 UPDATE weir.run SET status = 'aborted' WHERE run_id = 1000060;
 UPDATE weir.pipeline_state SET last_success_run_id = 1000050 WHERE last_run_id = 1000200;
 DELETE FROM weir.run WHERE run_id < 1000000;
+INSERT INTO weir.config_variable_history (system_name, object_name, variable_name, change_no, value, run_id, changed_by) VALUES ('s', 'o', 'w', 1, 1, 1000070, 'test');
+INSERT INTO weir.landing (row_audit_id, pipeline_id, run_id, params) SELECT 1000071, pipeline_id, 1000072, '{}' FROM weir.pipeline WHERE name = 'outside';
+UPDATE weir.pipeline_state SET next_load_status = 'D', origin_row_audit_id = 1000071 WHERE last_run_id = 1000200;
 SELECT weir.prune();
-SELECT min(run_id), count(*), count(*) FILTER (WHERE run_id = 1000060) AS aborted FROM weir.run WHERE pipeline_name = 'outside';
+SELECT string_agg(run_id::text, ' ' ORDER BY run_id) FILTER (WHERE run_id < 1000110) AS old, min(run_id) FILTER (WHERE run_id > 1000105) AS first_young, max(run_id), count(*)
+FROM weir.run WHERE pipeline_name = 'outside';
+-- never a success: what is too old goes all the same, but for the last one
+UPDATE weir.pipeline_state SET last_success_run_id = NULL, next_load_status = 'R', origin_row_audit_id = NULL WHERE last_run_id = 1000200;
+UPDATE weir.run SET queued_at = queued_at - interval '1 year', ended_at = ended_at - interval '1 year' WHERE pipeline_name = 'outside' AND run_id > 1000110;
+UPDATE weir.run SET status = 'failed' WHERE run_id = 1000050;
+SELECT weir.prune();
+SELECT string_agg(run_id::text, ' ' ORDER BY run_id) FILTER (WHERE run_id < 1000110 OR run_id > 1000197) AS old FROM weir.run WHERE pipeline_name = 'outside';
+-- because of their number alone they do not go
+SELECT pg_temp.log_runs('number', 200, 1001000, 'failed', true) \gset
+SELECT weir.prune();
+SELECT count(*) FROM weir.run WHERE pipeline_name = 'number';
+UPDATE weir.run SET is_external = false WHERE pipeline_name = 'number';
+SELECT weir.prune();
+SELECT count(*) < 200 AS fewer FROM weir.run WHERE pipeline_name = 'number';
 UPDATE weir.run SET status = 'succeeded' WHERE run_id = 1000200;
 UPDATE weir.pipeline_state SET last_success_run_id = 1000200, last_run_id = 1000200 WHERE last_run_id = 1000200;
 SELECT weir.prune();

@@ -48,11 +48,13 @@ my %kept = (
 	versions => "SELECT v, weir.describe_pipeline('load', v) FROM generate_series(1, 2) AS v",
 	tasks => 'SELECT * FROM weir.task ORDER BY 1, 2, 3',
 	state => 'SELECT pipeline_id, next_load_status, origin_row_audit_id, last_run_id FROM weir.pipeline_state ORDER BY 1',
+	landings => 'SELECT row_audit_id, pipeline_id, run_id, params FROM weir.landing ORDER BY 1',
 	variables => 'SELECT * FROM weir.config_variable',
 	history => 'SELECT * FROM weir.config_variable_history ORDER BY change_no',
 	sequence => 'SELECT last_value FROM weir.run_id_seq');
 my %before = map { $_ => $node->safe_psql('postgres', $kept{$_}) } keys %kept;
 like($before{state}, qr/\|D\|$run\|/, 'the next start is a D of this run');
+like($before{landings}, qr/^$run\|\d+\|$run\|/, 'which left its landing');
 
 foreach my $format ('plain', 'custom')
 {

@@ -217,7 +217,8 @@ foreach my $end ("SELECT weir.log_execution_end($run)", "SELECT weir.log_executi
 	hold_row('row', run_of($run));
 	$client = start("BEGIN; $end; ROLLBACK");
 	ok(waits_for_row("%$end%"), "$name waits for the run");
-	holds(state_of($p), 'then the pipeline');
+	# Who sets a variable for the run may come to want the pipeline: a rollback waits for him first, with nothing held.
+	$name eq 'rollback_execution' ? free(state_of($p), 'and not the pipeline') : holds(state_of($p), 'then the pipeline');
 	let_go('row');
 	finish($client, $name);
 }

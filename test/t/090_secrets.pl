@@ -7,12 +7,14 @@ use strict;
 use warnings FATAL => 'all';
 
 use File::Basename qw(dirname);
+use HTTP::Tiny;
 use IPC::Run;
 use JSON::PP;
 use MIME::Base64 qw(encode_base64);
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use WeirSignIn qw(base64url certificate_key file_text make_certificate write_file);
 use WeirTest;
 
 my $libdir = readpipe('pg_config --pkglibdir');
@@ -345,7 +347,7 @@ $cloud->clear_faults;
 
 ($status, $error) = run_task('adf_wrong', 'adf_pipeline', { pipeline => 'wait' });
 is($status, 'failed', 'a wrong tenant');
-like($error, qr/sign-in for connection "adf_wrong" failed: AADSTS/, 'is told in words of the sign-in service');
+like($error, qr/sign-in for connection "adf_wrong" failed: .*AADSTS/, 'is told in words of the sign-in service');
 
 # Refusals that quote the form; one where the message is cut inside the secret
 foreach my $description (
@@ -362,6 +364,48 @@ foreach my $description (
 	is($status, 'failed', 'a sign-in service that says back the client secret');
 	like($error, qr/repeated the secret|AADSTS2/, 'is not quoted');
 	$cloud->clear_faults;
+}
+
+# --- certificates, assertions, federated tokens and what a key vault holds
+my $certificate = make_certificate('app');
+my $pem = file_text("$certificate.key");
+$core{private_key} = substr((split /\n/, $pem)[12], 0, 48);
+# Every assertion of ours begins like this.
+$core{assertion} = substr(base64url('{"alg":"PS256","typ":"JWT","x5t#S256":"'), 0, 48);
+my $federated = join('.', base64url('{"alg":"RS256"}'), base64url('{"iss":"https://cluster","sub":"weir","aud":"aud","exp":4000000000}'), canary('federated'));
+my $vault = canary('vault', 'dapi-', '/+=~');
+write_file($node->basedir . '/secrets/federated', $federated);
+alice('SELECT weir.create_secret(\'certificate\', ' . literal($pem . file_text("$certificate.crt")) . ')');
+alice(q{SELECT weir.create_secret('federated', reference => 'file:} . $node->basedir . q{/secrets/federated')});
+$cloud->config(certificates => { 'cert-app' => [ certificate_key($certificate) ] },
+	federated => { 'pod-app' => { issuer => 'https://cluster', subject => 'weir', audience => 'aud', n => 'C0', e => 3 } });
+{
+	my $http = HTTP::Tiny->new;
+	my $granted = decode_json($http->post_form("$address/local/oauth2/v2.0/token", { grant_type => 'client_credentials', client_id => 'weir-client',
+				client_secret => $entra, scope => 'https://vault.azure.net/.default' })->{content});
+	my $put = $http->request('PUT', "$address/vault/secrets/token?api-version=7.4", { content => encode_json({ value => $vault }),
+			headers => { Authorization => "Bearer $granted->{access_token}", 'Content-Type' => 'application/json' } });
+	is($put->{status}, 200, 'a key vault that holds a secret');
+}
+my @app = (tenant_id => 'local', authority => $address);
+connection('adf_certificate', 'adf', "$address/adf", { type => 'entra_certificate', client_id => 'cert-app', certificate => 'certificate', @app }, $factory);
+connection('adf_federated', 'adf', "$address/adf", { type => 'entra_federated', client_id => 'pod-app', token => 'federated', @app }, $factory);
+connection('vault', 'keyvault', "$address/vault", $entra_auth);
+connection('http_vault', 'http', "$address/http", { type => 'bearer', token => 'keyvault:vault/token' });
+($status, $error) = run_task('adf_certificate', 'adf_pipeline', { pipeline => 'wait', parameters => { seconds => 0 } });
+is($status, 'succeeded', 'a certificate') or diag($error);
+($status, $error) = run_task('adf_federated', 'adf_pipeline', { pipeline => 'wait' });
+is($status, 'failed', 'a federated token that is not signed');
+like($error, qr/the federated token is not accepted/, 'is told');
+($status, $error, $output) = run_task('http_vault', 'http', { path => '/json/echo' });
+like($output, qr/"authorization": "Bearer \*{20,}"/, 'a secret out of the key vault is masked') or diag($error);
+$cloud->config(talkative => [ 'cert-app', 'pod-app' ]);
+foreach my $connection ('adf_certificate', 'adf_federated')
+{
+	alice("SELECT weir.alter_connection('$connection', description => 'fresh')");
+	($status, $error) = run_task($connection, 'adf_pipeline', { pipeline => 'wait' });
+	is($status, 'failed', "$connection: a sign-in service that says back the assertion");
+	like($error, qr/repeated the secret/, 'is not quoted');
 }
 
 # --- other roles

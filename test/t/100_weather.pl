@@ -303,6 +303,9 @@ foreach my $case ([ 'long', http($get->('long')), path => '/http/json/long' ], [
 	is(scalar(@{ $cloud->ledger(@selector, since => $since) }), 1, "$name: nothing more was sent");
 }
 
+# Whoever changes a connection does not wait for what was said of it before.
+value("SELECT weir.alter_connection(name, description => 'as good as new') FROM weir.connection");
+
 # --- cancelled by somebody else, there
 my $client = HTTP::Tiny->new(timeout => 60);
 my %outside = (

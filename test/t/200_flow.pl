@@ -214,6 +214,15 @@ define('no_order', [ task('check', [], kind => 'if', spec => { left => 'abc', op
 my $no_order = run_ends('no_order', 'failed', 'failed: check', 'what cannot be compared');
 like(value("SELECT error_message FROM weir.run WHERE run_id = $no_order"), qr/abc and 10 cannot be put in order/, 'and it says so');
 
+# --- "failed" and at_least_one_failed on the same dependency: it hears of the failure
+value('UPDATE public.gate SET divisor = 0');
+define('reacts', [ task('a', [], %$failing), task('b', [ ]), task('h', [ [ 'a', 'failed' ], 'b' ], run_if => 'at_least_one_failed'),
+	task('g', [ [ 'a', 'failed' ] ], run_if => 'all_failed') ]);
+run_ends('reacts', 'succeeded', 'failed: a; succeeded: b h g', 'a failure that is asked for twice');
+value('UPDATE public.gate SET divisor = 1');
+run_ends('reacts', 'succeeded', 'skipped: h g; succeeded: a b', 'and none');
+value('UPDATE public.gate SET divisor = 0');
+
 # --- a killed conductor: inline decisions are made again, once
 {
 	my $run = value('SELECT weir.trigger(pipeline) FROM generate_series(1, 20), (VALUES (\'branches\')) AS p (pipeline) ORDER BY 1 DESC LIMIT 1');

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * main.c
- *	  Runs the unit tests of core/ and of the URL policy
+ *	  Runs the unit tests of core/, of the URL policy and of sign-in
  *
  * The last line is "N passed, M failed"; the exit code is 1 if any failed.
  * Arguments choose tests by name.
@@ -88,15 +88,18 @@ main(int argc, char **argv)
 		{"dag", test_dag},
 		{"flow", test_flow},
 		{"forecast", test_forecast},
+		{"pace", test_pace},
 		{"selector", test_selector},
 		{"restart", test_restart},
 		{"retry", test_retry},
 		{"retryon", test_retryon},
 		{"json", test_json},
+		{"jsonpath", test_jsonpath},
 		{"reference", test_reference},
 		{"render", test_render},
 		{"sqltext", test_sqltext},
 		{"urlpolicy", test_urlpolicy},
+		{"signin", test_signin},
 	};
 
 	for (size_t i = 0; i < lengthof(tests); i++)

@@ -50,14 +50,17 @@ extern void test_status(void);
 extern void test_dag(void);
 extern void test_flow(void);
 extern void test_forecast(void);
+extern void test_pace(void);
 extern void test_selector(void);
 extern void test_restart(void);
 extern void test_retry(void);
 extern void test_retryon(void);
 extern void test_json(void);
+extern void test_jsonpath(void);
 extern void test_reference(void);
 extern void test_render(void);
 extern void test_sqltext(void);
 extern void test_urlpolicy(void);
+extern void test_signin(void);
 
 #endif							/* WEIR_UNIT_H */

@@ -77,6 +77,22 @@ static const Scenario scenarios[] = {
 	workspace, "databricks.*", "databricks.run-now", false, KIND_FAILED, false},
 	{"repair", "databricks_job", "/dbx", "{'job_id': 9007199254740777, 'job_parameters': {'row_audit_id': 7}}", "{}",
 	workspace, "databricks.*", "databricks.repair", true, KIND_SUCCEEDED, false},
+	{"notebook", "databricks_notebook", "/dbx", "{'notebook_path': '/Shared/echo', 'base_parameters': {'row_audit_id': 7}}", "{}",
+	workspace, "databricks.*", "databricks.submit", false, KIND_SUCCEEDED, false},
+	{"python fail", "databricks_python", "/dbx", "{'python_file': '/Shared/fail.py', 'environment': {'environment_version': '2'}}", "{}",
+	workspace, "databricks.*", "databricks.submit", false, KIND_FAILED, false},
+	{"statement", "databricks_sql", "/dbx", "{'statement': 'CREATE TABLE IF NOT EXISTS t (a)', 'warehouse_id': 'wh1'}", "{'settle_seconds': 2}",
+	workspace, "databricks.*", "databricks.execute", false, KIND_SUCCEEDED, true},
+	{"idempotent statement", "databricks_sql", "/dbx", "{'statement': 'SELECT :a AS a', 'parameters': {'a': 1}, 'warehouse_id': 'wh1', 'idempotent': true}",
+	"{'settle_seconds': 2}", workspace, "databricks.*", "databricks.execute", false, KIND_SUCCEEDED, false},
+	{"update", "databricks_pipeline", "/dbx", "{'pipeline_id': 'flights'}", "{'settle_seconds': 2}",
+	workspace, "databricks.*", "databricks.pipeline-start", false, KIND_SUCCEEDED, false},
+	{"retried update", "databricks_pipeline", "/dbx", "{'pipeline_id': 'shaky'}", "{'settle_seconds': 2}",
+	workspace, "databricks.*", "databricks.pipeline-start", false, KIND_SUCCEEDED, false},
+	{"broken update", "databricks_pipeline", "/dbx", "{'pipeline_id': 'broken'}", "{'settle_seconds': 2}",
+	workspace, "databricks.*", "databricks.pipeline-start", false, KIND_FAILED, false},
+	{"model", "databricks_serving", "/dbx", "{'endpoint': 'adder', 'dataframe_records': [{'a': 1, 'b': 2}]}", "{}",
+	workspace, "databricks.*", "databricks.invoke", false, KIND_SUCCEEDED, true},
 	{"http once", "http", "/http", "{'method': 'POST', 'path': '/json/a', 'body': {'a': 1}}", "{}",
 	NULL, "http.*", "http.json", false, KIND_SUCCEEDED, true},
 	{"http keyed", "http", "/http", "{'method': 'POST', 'path': '/json/a', 'body': {'a': 1}, 'idempotent': true}", "{}",
@@ -276,7 +292,8 @@ test_references(void)
 static void
 test_cancelled(void)
 {
-	static const int which[] = {0, 2};
+	/* copy, job, notebook, update */
+	static const int which[] = {0, 2, 5, 9};
 
 	for (size_t i = 0; i < lengthof(which); i++)
 	{
@@ -328,7 +345,7 @@ main(int argc, char **argv)
 			for (size_t m = 0; m < lengthof(mishaps); m++, runs++)
 				(void) run(&scenarios[s], NULL, mishaps[m], at);
 		}
-		printf("%-10s %4d attempts, %5d checks\n", scenarios[s].name, runs, checks_passed + checks_failed - before);
+		printf("%-20s %4d attempts, %5d checks\n", scenarios[s].name, runs, checks_passed + checks_failed - before);
 		fflush(stdout);
 	}
 	printf("%d passed, %d failed\n", checks_passed, checks_failed);

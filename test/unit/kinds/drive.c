@@ -16,11 +16,13 @@
 
 #define MAX_BODY	(16 * 1024 * 1024)
 
+/* Where the made clock and the real one were the same: when the latest attempt began */
+static int64 begin_ms;
+static int64 begin_epoch_ms;
+
 int64
 drive_now_ms(void)
 {
-	static int64 begin_ms;
-	static int64 begin_epoch_ms;
 	struct timespec now;
 	int64		ms;
 
@@ -148,8 +150,10 @@ drive_attempt(Drive *drive, Attempt *attempt)
 	bool		cancelling = false;
 	bool		asked = false;
 	bool		fresh = false;
-	int64		started_ms = drive_now_ms();
+	int64		started_ms;
 
+	begin_ms = 0;
+	started_ms = drive_now_ms();
 	attempt->call.intended_at_ms = attempt->call.now_ms = started_ms;
 	attempt_begin(attempt);
 	for (drive->exchanges = 0; drive->exchanges < MAX_EXCHANGES; drive->exchanges++)

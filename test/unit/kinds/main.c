@@ -19,7 +19,12 @@ main(void)
 		{"http", test_http},
 		{"adf", test_adf},
 		{"databricks", test_databricks},
+		{"dbx kinds", test_databricks_kinds},
+		{"follow", test_follow},
+		{"fabric", test_fabric},
+		{"webhook", test_webhook},
 		{"hostile", test_hostile},
+		{"probe", test_probe},
 	};
 
 	for (size_t i = 0; i < lengthof(tests); i++)

@@ -1,0 +1,43 @@
+/*-------------------------------------------------------------------------
+ * foresee.h
+ *	  How long tasks take and what they have to share: what is known of it
+ *	  beforehand.
+ *
+ * SPI connected as the extension owner; only reads, locks nothing.  Everything
+ * lives in the memory context of the caller of foresight_begin.
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_FORESEE_H
+#define WEIR_FORESEE_H
+
+#include "pace.h"
+
+typedef struct Foresight Foresight;
+
+/* What of the things that are limited a task needs to start. */
+typedef struct TaskNeeds
+{
+	const char *pool;			/* or NULL */
+	int			pool_slots;
+	const char *connection;		/* or NULL */
+	bool		needs_worker;	/* a SQL worker */
+} TaskNeeds;
+
+extern Foresight *foresight_begin(void);
+
+/* Median seconds of the task in successful runs before; PACE_UNKNOWN without any. */
+extern double foresight_seconds(Foresight *foresight, int64 pipeline_id, const char *task);
+
+/* Fills in the rooms of the task.  What takes no time takes no room. */
+extern void foresight_room(Foresight *foresight, const TaskNeeds *needs, PaceTask *task);
+
+/* These limits in words, and what of them is taken now; NULL if there are none. */
+extern char *foresight_limits(Foresight *foresight, const TaskNeeds *needs);
+
+/*
+ * pace() among everything else that takes, or is ready to take, the same.
+ * run_id: whose tasks these are, 0 if of no run yet.  Edges in any order.
+ */
+extern void foresight_pace(Foresight *foresight, int64 run_id, PaceTask *tasks, int ntasks, PaceEdge *edges, int nedges);
+
+#endif							/* WEIR_FORESEE_H */

@@ -1,0 +1,400 @@
+/*-------------------------------------------------------------------------
+ * testconnection.c
+ *	  weir.test_connection(): what of a connection works and what does not.
+ *
+ * Runs in the session that calls it, with a multiplexer and a sign-in of its
+ * own that end with the call; nothing is written.  Name, TCP and TLS are
+ * tried apart from the request, so that the first step that fails is named.
+ * Everything has a timeout and serves interrupts.  The caller's transaction
+ * is open meanwhile, as it is while any function runs: for seconds, not for
+ * as long as a service takes.
+ *
+ * No token, password or other credential is in the answer: texts of services
+ * are shown, but what they repeat of our credentials has been masked by then.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "access.h"
+#include "catalog.h"
+#include "catalogutil.h"
+#include "compat.h"
+#include "conductor_int.h"
+#include "httpmux.h"
+#include "json.h"
+#include "kind.h"
+#include "netlink.h"
+#include "redispublish.h"
+#include "signin.h"
+#include "urlpolicy.h"
+
+PG_FUNCTION_INFO_V1(weir_test_connection);
+
+#define CONNECT_MS		10000
+#define REQUEST_MS		20000
+#define MAX_BODY		65536
+
+#define FAILED			"failed"
+#define NOT_NEEDED		"not needed"
+
+enum
+{
+	COL_CONNECTION, COL_KIND, COL_IS_OK, COL_ADDRESS, COL_NAME, COL_TCP, COL_TLS, COL_SIGN_IN, COL_PERMISSION,
+	COL_LATENCY, COL_DETAIL, COL_HINT, COL_COUNT
+};
+
+/* Texts are NULL for steps that were not reached. */
+typedef struct Report
+{
+	bool		is_ok;
+	const char *address;
+	const char *name;
+	const char *tcp;
+	const char *tls;
+	const char *sign_in;
+	const char *permission;
+	double		latency_ms;		/* of the request; -1 there was no answer */
+	const char *detail;
+	const char *hint;
+} Report;
+
+/* What must not outlive the call. */
+typedef struct Network
+{
+	NetLink    *link;
+	RedisClient *redis;			/* owns the link, once it is there */
+	char	   *password;
+	HttpMux    *mux;
+	SignIn	   *signin;
+	char	   *credentials;
+} Network;
+
+static const char *
+took(double ms)
+{
+	return psprintf("ok, %.1f ms", Max(ms, 0));
+}
+
+static void
+fail(Report *report, const char **step, const char *detail, const char *hint)
+{
+	*step = FAILED;
+	report->detail = detail;
+	report->hint = hint;
+}
+
+/* ---- reaching it ---- */
+
+/* scheme://host:port/... -> host:port */
+static const char *
+address_of(const char *url)
+{
+	const char *start = strstr(url, "://");
+
+	start = start ? start + 3 : url;
+	return pnstrdup(start, strcspn(start, "/?#"));
+}
+
+static bool
+reach(Network *network, const char *url, const char *ca_certificate, int timeout_ms, Report *report)
+{
+	const char *why;
+	const char *hint;
+	bool		is_plain = strncmp(url, "http:", 5) == 0;
+	NetStep		step;
+
+	report->address = address_of(url);
+	if (!urlpolicy_check_url(url, &why, &hint))
+	{
+		fail(report, &report->name, psprintf("the address is refused: %s", why), hint);
+		return false;
+	}
+	network->link = netlink_connect(url, ca_certificate, timeout_ms);
+	step = netlink_step(network->link);
+	if (step != NET_CONNECTED)
+		fail(report, step == NET_NAME ? &report->name : step == NET_TCP || step == NET_POLICY ? &report->tcp : &report->tls,
+			 netlink_error(network->link), netlink_hint(network->link));
+	if (step != NET_NAME)
+		report->name = took(netlink_name_ms(network->link));
+	if (step != NET_NAME && step != NET_TCP && step != NET_POLICY)
+		report->tcp = step == NET_CONNECTED ? took(netlink_tcp_ms(network->link)) : "ok";
+	if (step == NET_CONNECTED)
+		report->tls = is_plain ? NOT_NEEDED : took(netlink_tls_ms(network->link));
+	return step == NET_CONNECTED;
+}
+
+/* ---- Redis ---- */
+
+static void
+try_redis(Network *network, const Connection *connection, Report *report)
+{
+	RedisOptions options = {0};
+	RedisError	error = {0};
+	const char *why = NULL;
+	char	   *secret_error = NULL;
+	const char *url = redis_policy_url(connection->base_url, &why);
+	NetLink    *link;
+	TimestampTz start;
+
+	redistask_options(connection, &options, &network->password, &secret_error);
+	if (!reach(network, url, options.ca_certificate, Min(options.connect_timeout_ms, CONNECT_MS), report))
+		return;
+	if (secret_error != NULL)
+	{
+		fail(report, &report->sign_in, secret_error, "Correct the secret, or the connection's auth.");
+		return;
+	}
+	link = network->link;
+	network->link = NULL;
+	network->redis = redis_start(link, Min(options.command_timeout_ms, REQUEST_MS));
+	if (!redis_sign_in(network->redis, &options, &error))
+	{
+		bool		is_right = error.code != NULL && (strcmp(error.code, "redis_permission") == 0 || strcmp(error.code, "redis_database") == 0);
+
+		report->sign_in = is_right ? (options.username ? "ok" : NOT_NEEDED) : NULL;
+		fail(report, is_right ? &report->permission : &report->sign_in, error.message, error.hint);
+		return;
+	}
+	report->sign_in = options.username ? "ok" : NOT_NEEDED;
+	start = GetCurrentTimestamp();
+	redis_queue(network->redis, "PING", NULL);
+	if (!redis_skip(network->redis, 1, &error))
+	{
+		fail(report, &report->permission, error.message, error.hint);
+		return;
+	}
+	report->latency_ms = (GetCurrentTimestamp() - start) / 1000.0;
+	report->permission = "ok";
+	report->is_ok = true;
+}
+
+/* ---- everything that speaks HTTP ---- */
+
+static void
+wait_for_network(Network *network)
+{
+	(void) WaitLatchOrSocket(MyLatch, WL_LATCH_SET | WL_SOCKET_READABLE | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 httpmux_fd(network->mux), 1000, wait_event_compat("WeirTestConnection"));
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	httpmux_drive(network->mux);
+}
+
+static void
+describe(const Connection *connection, SignInConnection *asking)
+{
+	asking->name = connection->name;
+	asking->kind = connection->kind;
+	asking->base_url = connection->base_url;
+	asking->auth = connection->auth;
+	asking->changed_at = connection->changed_at;
+	asking->scope = NULL;
+}
+
+/* The key vault that a secret is in. */
+static bool
+find_connection(const char *name, SignInConnection *found, void *arg)
+{
+	const Connection *connection = connection_read(name);
+
+	if (connection == NULL)
+		return false;
+	describe(connection, found);
+	return true;
+}
+
+static bool
+sign_in(Network *network, const Connection *connection, Report *report)
+{
+	SignInConnection asking;
+	SignInFailure failure = {0};
+	uint64		ticket;
+	HttpTransfer *transfer;
+
+	describe(connection, &asking);
+	network->signin = signin_create(network->mux, &(SignInCatalog) {secret_lookup, find_connection, NULL});
+	for (;;)
+	{
+		switch (signin_header(network->signin, &asking, now_ms(), &network->credentials, &ticket, &failure))
+		{
+			case SIGNIN_READY:
+				return true;
+			case SIGNIN_NONE:
+				return true;
+			case SIGNIN_FAILED:
+				fail(report, &report->sign_in, failure.text,
+					 failure.is_user_error ? "Correct the connection's auth, or the secret it names." : "Try again later.");
+				return false;
+			case SIGNIN_PENDING:
+				break;
+		}
+		/* The fetch has a timeout of its own, so this ends. */
+		wait_for_network(network);
+		while ((transfer = httpmux_finished(network->mux)) != NULL)
+			(void) signin_handle(network->signin, transfer, now_ms());
+	}
+}
+
+static const char **
+header_lines(const KindRequest *request, const char *credentials)
+{
+	const char **lines = palloc0(sizeof(char *) * (3 + cJSON_GetArraySize(request->headers)));
+	const cJSON *header;
+	int			n = 0;
+
+	lines[n++] = "Accept: application/json";
+	if (credentials != NULL)
+		lines[n++] = credentials;
+	cJSON_ArrayForEach(header, request->headers)
+		if (cJSON_IsString(header))
+		lines[n++] = psprintf("%s: %s", header->string, header->valuestring);
+	return lines;
+}
+
+static void
+ask(Network *network, const Connection *connection, const KindRequest *request, Report *report)
+{
+	static const HttpOptions options = {.max_body = MAX_BODY, .connect_timeout_ms = CONNECT_MS, .total_timeout_ms = REQUEST_MS};
+	HttpTransfer *transfer;
+	const HttpResult *result;
+	KindResponse response = {0};
+	KindProbe	probe = {0};
+	TimestampTz start = GetCurrentTimestamp();
+
+	(void) httpmux_start(network->mux, request->method, request->url, header_lines(request, network->credentials), NULL, 0, &options, NULL);
+	while ((transfer = httpmux_finished(network->mux)) == NULL)
+		wait_for_network(network);
+	result = httpmux_result(transfer);
+	response.http_status = result->error ? 0 : result->http_status;
+	response.body = result->body;
+	response.body_len = result->body_len;
+	response.content_type = result->content_type;
+	response.transport_error = result->error;
+	response.retry_after_ms = result->retry_after_ms;
+	kind_probe_response(connection->kind, &response, &probe);
+	if (response.http_status != 0)
+		report->latency_ms = (GetCurrentTimestamp() - start) / 1000.0;
+	report->sign_in = network->credentials == NULL ? NOT_NEEDED : "ok";
+	report->detail = probe.detail;
+	report->hint = probe.hint;
+	if (probe.is_signed_in)
+		report->permission = probe.is_permitted ? "ok" : FAILED;
+	else if (response.http_status != 0)
+		report->sign_in = FAILED;
+	else
+		report->permission = FAILED;
+	report->is_ok = probe.is_signed_in && probe.is_permitted;
+	httpmux_free(network->mux, transfer);
+}
+
+static void
+try_http(Network *network, const Connection *connection, Report *report)
+{
+	KindRequest request;
+
+	if (!kind_probe_request(connection->kind, connection->base_url, connection->options, &request))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("connections of kind %s cannot be tested", connection->kind)));
+	if (!reach(network, connection->base_url, NULL, CONNECT_MS, report))
+		return;
+	netlink_close(network->link);
+	network->link = NULL;
+	network->mux = httpmux_create();
+	if (sign_in(network, connection, report))
+		ask(network, connection, &request, report);
+}
+
+/* ---- the function ---- */
+
+static void
+close_network(Network *network)
+{
+	redis_close(network->redis);
+	netlink_close(network->link);
+	signin_free_secret(network->credentials);
+	signin_free_secret(network->password);
+	if (network->signin != NULL)
+		signin_destroy(network->signin);
+	httpmux_destroy(network->mux);
+}
+
+static void
+run_test(const Connection *connection, Report *report)
+{
+	Network		network = {0};
+
+	PG_TRY();
+	{
+		if (strcmp(connection->kind, "redis") == 0)
+			try_redis(&network, connection, report);
+		else
+			try_http(&network, connection, report);
+	}
+	PG_CATCH();
+	{
+		close_network(&network);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	close_network(&network);
+}
+
+static void
+set_text(Datum *values, bool *nulls, int column, const char *text)
+{
+	nulls[column] = text == NULL;
+	if (text != NULL)
+		values[column] = CStringGetTextDatum(text);
+}
+
+/* test_connection(name) */
+Datum
+weir_test_connection(PG_FUNCTION_ARGS)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	char	   *name = catalog_arg_required(fcinfo, 0, "name", 1000);
+	Report		report = {.latency_ms = -1};
+	Connection *connection;
+	WeirScope	scope;
+	TupleDesc	desc;
+	Datum		values[COL_COUNT] = {0};
+	bool		nulls[COL_COUNT] = {0};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	weir_enter(&scope);
+	MemoryContextSwitchTo(caller);	/* what is found out outlives the SPI connection */
+	weir_require_operator(scope.caller, "test connections");
+	connection = connection_read(name);
+	if (connection == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("connection \"%s\" does not exist", name)));
+	run_test(connection, &report);
+
+	set_text(values, nulls, COL_CONNECTION, name);
+	set_text(values, nulls, COL_KIND, pstrdup(connection->kind));
+	values[COL_IS_OK] = BoolGetDatum(report.is_ok);
+	set_text(values, nulls, COL_ADDRESS, report.address);
+	set_text(values, nulls, COL_NAME, report.name);
+	set_text(values, nulls, COL_TCP, report.tcp);
+	set_text(values, nulls, COL_TLS, report.tls);
+	set_text(values, nulls, COL_SIGN_IN, report.sign_in);
+	set_text(values, nulls, COL_PERMISSION, report.permission);
+	values[COL_LATENCY] = Float8GetDatum(report.latency_ms);
+	nulls[COL_LATENCY] = report.latency_ms < 0;
+	set_text(values, nulls, COL_DETAIL, report.detail);
+	set_text(values, nulls, COL_HINT, report.hint);
+	weir_leave(&scope);
+	MemoryContextSwitchTo(caller);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+}

@@ -1,0 +1,67 @@
+/*-------------------------------------------------------------------------
+ * databricks_output.c
+ *	  What a one-time run returned: exit value, logs, link of a query
+ *
+ * Runs in the conductor.  All of it is text of the workload: it is bounded,
+ * and only a value that is JSON becomes more than text.
+ *-------------------------------------------------------------------------
+ */
+#include "mem.h"
+
+#include "databricks_int.h"
+
+#define MAX_LOGS	(64 * 1024) /* the end of them */
+
+/* The value a notebook exits with: JSON if it is JSON, else the text */
+static void
+add_exit_value(const cJSON *notebook, cJSON *output, KindVerdict *verdict)
+{
+	const char *text = json_string(kind_member(notebook, "result"));
+	size_t		len = text ? strlen(text) : 0;
+	cJSON	   *value = NULL;
+	char	   *ignored = NULL;
+
+	if (text == NULL)
+		return;
+	if (len > 0 && len <= KIND_MAX_OUTPUT)
+		value = json_parse(text, len, KIND_MAX_OUTPUT, &ignored);
+	if (value == NULL)
+		value = cJSON_CreateString(kind_clean_text(text, len, KIND_MAX_OUTPUT));
+	cJSON_AddItemToObject(output, "exit_value", value);
+	if (len > KIND_MAX_OUTPUT || cJSON_IsTrue(kind_member(notebook, "truncated")))
+		cJSON_AddTrueToObject(output, "truncated");
+	verdict->rows_read = Max(kind_int64(value, "rows_read", -1), -1);
+	verdict->rows_written = Max(kind_int64(value, "rows_written", -1), -1);
+}
+
+/* The end of what was written to the standard streams */
+static void
+add_logs(const cJSON *result, cJSON *output)
+{
+	const char *logs = kind_string(result, "logs");
+	size_t		len = logs ? strlen(logs) : 0;
+	size_t		skipped = len > MAX_LOGS ? len - MAX_LOGS : 0;
+
+	if (logs == NULL)
+		return;
+	/* not in the middle of a character */
+	while (skipped > 0 && ((unsigned char) logs[skipped] & 0xC0) == 0x80)
+		skipped++;
+	cJSON_AddStringToObject(output, "logs", kind_clean_text(logs + skipped, len - skipped, MAX_LOGS));
+	if (skipped > 0 || cJSON_IsTrue(kind_member(result, "logs_truncated")))
+		cJSON_AddTrueToObject(output, "logs_truncated");
+}
+
+void
+databricks_add_result(const cJSON *result, cJSON *output, KindVerdict *verdict)
+{
+	const cJSON *query = kind_member(kind_member(result, "sql_output"), "query_output");
+	const char *link = kind_link(kind_member(query, "output_link"));
+
+	add_exit_value(kind_member(result, "notebook_output"), output, verdict);
+	add_logs(result, output);
+	if (link != NULL)
+		cJSON_AddStringToObject(output, "output_link", link);
+	if (cJSON_IsArray(kind_member(query, "sql_statements")))
+		cJSON_AddNumberToObject(output, "statements", cJSON_GetArraySize(kind_member(query, "sql_statements")));
+}

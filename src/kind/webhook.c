@@ -1,0 +1,674 @@
+/*-------------------------------------------------------------------------
+ * webhook.c
+ *	  Kind webhook: something outside says when it is done, or that a file
+ *	  has come
+ *
+ * Runs in the conductor.  The task's connection is a queue service; what is
+ * waited for arrives as a message in one of its queues, since a database is
+ * no place to receive calls from the internet.
+ *
+ *	  [START] --> POLL ... --> DETAIL (delete the message) --> outcome
+ *
+ * START sends a request through another connection with the attempt's token
+ * in it; the message that holds the token is the answer to it.  A lost answer
+ * to START is no reason to give up: the message tells.  With "event" there is
+ * no request, and an event of a storage account that fits is taken.
+ *
+ * Attempts that wait at the same queue read it together: one asks, and what it
+ * gets for others is handed to them (verdict->deliveries).  A message is
+ * committed into kind_state before it is deleted, so a crash loses none; one
+ * that comes again, because it was not deleted or was sent twice, finds nobody
+ * waiting for its token and is thrown away.  Whose token is not of this
+ * database, or who has none, is left alone until it was received
+ * "poison_after" times; then it goes to the queue's poison queue.  Events
+ * nobody waits for stay: somebody may.
+ *
+ * kind_state: sent, callback {id, receipt, event, keep, duplicate}.
+ * scratch: discard [{id, receipt, text}], rounds.
+ *-------------------------------------------------------------------------
+ */
+#include "mem.h"
+
+#include <strings.h>
+
+#include "http_int.h"
+#include "jsonpath.h"
+#include "queue.h"
+#include "retry.h"
+
+#define DEFAULT_EVERY_MS	5000
+#define DEFAULT_HIDDEN_S	15
+#define DEFAULT_POISON		20
+#define MAX_ROUNDS			20		/* full answers in a row before we pause */
+#define BLOB_CREATED		"Microsoft.Storage.BlobCreated"
+
+static const char *
+queue_of(const KindCall *call)
+{
+	return kind_string(call->spec, "queue");
+}
+
+static bool
+is_event_wait(const cJSON *spec)
+{
+	return cJSON_IsObject(kind_member(spec, "event"));
+}
+
+/* The request as kind http would see it, with the token filled in */
+static void
+request_call(const KindCall *call, KindCall *other)
+{
+	*other = *call;
+	other->spec = http_fill_in_all(call, kind_member(call->spec, "request"));
+	cJSON_DeleteItemFromObjectCaseSensitive((cJSON *) other->spec, "connection");
+	other->base_url = call->other_base_url;
+	other->options = call->other_options;
+}
+
+static const char *
+webhook_other_connection(const cJSON *spec)
+{
+	return kind_string(kind_member(spec, "request"), "connection");
+}
+
+static int64
+every_ms(const KindCall *call)
+{
+	int64		ms = kind_duration_ms(kind_member(call->spec, "every"));
+
+	return ms >= 100 ? ms : DEFAULT_EVERY_MS;
+}
+
+static char *
+webhook_place(const KindCall *call, int64 *every)
+{
+	*every = every_ms(call);
+	return queue_of(call) != NULL && call->base_url != NULL ? queue_url(call->base_url, queue_of(call)) : NULL;
+}
+
+/* weir-KEY- of a token weir-KEY-TASKRUN-ATTEMPT: its length, or 0 */
+static size_t
+token_prefix(const char *token)
+{
+	size_t		len = strlen(token);
+
+	for (int i = 0; i < 2; i++)
+	{
+		while (len > 0 && token[len - 1] >= '0' && token[len - 1] <= '9')
+			len--;
+		if (len == 0 || token[len - 1] != '-')
+			return 0;
+		len -= i == 0;
+	}
+	return len;
+}
+
+static const char *
+token_of(const KindCall *call, const cJSON *event)
+{
+	const char *path = kind_string(call->spec, "token");
+
+	return json_string(jsonpath_find(event, path ? path : "$.token"));
+}
+
+/* /blobServices/default/containers/CONTAINER/blobs/PATH */
+static bool
+subject_parts(const cJSON *event, char **container, const char **path)
+{
+	static const char before[] = "/containers/";
+	const char *subject = kind_string(event, "subject");
+	const char *start = subject ? strstr(subject, before) : NULL;
+	const char *end = start ? strstr(start + strlen(before), "/blobs/") : NULL;
+
+	if (end == NULL)
+		return false;
+	start += strlen(before);
+	*container = mem_strndup(start, end - start);
+	*path = end + strlen("/blobs/");
+	return true;
+}
+
+/* With a hierarchical namespace a file is created empty, and whole when it is flushed */
+static bool
+is_whole(const cJSON *event)
+{
+	const char *api = kind_string(kind_member(event, "data"), "api");
+
+	return api == NULL || strcasecmp(api, "CreateFile") != 0;
+}
+
+static bool
+event_fits(const cJSON *wanted, const cJSON *event)
+{
+	const char *type = kind_string(event, "eventType") ? kind_string(event, "eventType") : kind_string(event, "type");
+	const char *wanted_type = kind_string(wanted, "type") ? kind_string(wanted, "type") : BLOB_CREATED;
+	const char *container = kind_string(wanted, "container");
+	const char *prefix = kind_string(wanted, "prefix");
+	const char *suffix = kind_string(wanted, "suffix");
+	char	   *its_container = NULL;
+	const char *path = NULL;
+	size_t		len;
+	bool		fits;
+
+	if (type == NULL || strcmp(type, wanted_type) != 0 || (strcmp(type, BLOB_CREATED) == 0 && !is_whole(event)))
+		return false;
+	if (container == NULL && prefix == NULL && suffix == NULL)
+		return true;
+	if (!subject_parts(event, &its_container, &path))
+		return false;
+	len = strlen(path);
+	fits = (container == NULL || strcmp(container, its_container) == 0) &&
+		(prefix == NULL || strncmp(path, prefix, strlen(prefix)) == 0) &&
+		(suffix == NULL || (strlen(suffix) <= len && strcmp(path + len - strlen(suffix), suffix) == 0));
+	mem_free(its_container);
+	return fits;
+}
+
+/* Is this the event the attempt waits for? */
+static bool
+awaits(const KindCall *call, const cJSON *event)
+{
+	const char *token;
+
+	if (is_event_wait(call->spec))
+		return event_fits(kind_member(call->spec, "event"), event);
+	token = token_of(call, event);
+	return token != NULL && strcmp(token, call->token) == 0;
+}
+
+/*
+ * What tells two events apart, however often they come: a blob and its
+ * version, else the event's id.  NULL for callbacks: tokens do it.
+ */
+static char *
+once_key(const KindCall *call, const cJSON *event)
+{
+	const cJSON *data = kind_member(event, "data");
+	const char *url = kind_string(data, "url");
+	const char *etag = kind_string(data, "eTag");
+	const char *id = kind_string(event, "id");
+
+	if (!is_event_wait(call->spec))
+		return NULL;
+	if (url != NULL && etag != NULL)
+		return mem_printf("%s %s", kind_clean_text(url, strlen(url), 2000), kind_clean_text(etag, strlen(etag), 200));
+	return id ? kind_clean_text(id, strlen(id), 500) : NULL;
+}
+
+static cJSON *
+make_callback(const KindCall *call, const QueueMessage *message, const cJSON *event, bool keep)
+{
+	cJSON	   *callback = cJSON_CreateObject();
+	char	   *key = once_key(call, event);
+
+	cJSON_AddStringToObject(callback, "id", kind_clean_text(message->id, strlen(message->id), 200));
+	cJSON_AddStringToObject(callback, "receipt", kind_clean_text(message->receipt, strlen(message->receipt), 1000));
+	cJSON_AddItemToObject(callback, "event", cJSON_Duplicate(event, true));
+	if (key != NULL)
+		cJSON_AddStringToObject(callback, "key", key);
+	if (keep)
+		cJSON_AddTrueToObject(callback, "keep");
+	return callback;
+}
+
+/* The callback is committed, then the message goes */
+static void
+take(KindCall *call, cJSON *callback, KindVerdict *verdict)
+{
+	const char *key = kind_string(callback, "key");
+
+	kind_state_set(call, verdict, "callback", callback);
+	verdict->once_key = key ? mem_strdup(key) : NULL;
+	kind_continue(verdict, KIND_STEP_DETAIL, 0);
+}
+
+static void
+webhook_deliver(KindCall *call, const cJSON *delivery, KindVerdict *verdict)
+{
+	take(call, cJSON_Duplicate(delivery, true), verdict);
+}
+
+/* Where an event goes */
+typedef struct Match
+{
+	int			mine;			/* index of the event this attempt takes, or -1 */
+	int			n_events;
+	int			n_awaited;		/* by anybody, also those who cannot take it now */
+	int			n_stale;		/* tokens of this database nobody waits for */
+} Match;
+
+static const cJSON *
+event_at(const cJSON *payload, int i)
+{
+	return cJSON_IsArray(payload) ? cJSON_GetArrayItem(payload, i) : i == 0 ? payload : NULL;
+}
+
+static bool
+is_stale(const KindCall *call, const cJSON *event)
+{
+	const char *token = token_of(call, event);
+	size_t		len = token_prefix(call->token);
+
+	return !is_event_wait(call->spec) && token != NULL && len > 0 &&
+		token_prefix(token) == len && strncmp(token, call->token, len) == 0;
+}
+
+static void
+add_delivery(KindVerdict *verdict, int other, cJSON *callback)
+{
+	cJSON	   *delivery = cJSON_CreateObject();
+
+	if (verdict->deliveries == NULL)
+		verdict->deliveries = cJSON_CreateArray();
+	cJSON_AddItemToObject(delivery, "other", cJSON_CreateNumber(other));
+	cJSON_AddItemToObject(delivery, "callback", callback);
+	cJSON_AddItemToArray(verdict->deliveries, delivery);
+}
+
+static bool
+is_given(const KindVerdict *verdict, int other)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach(item, verdict->deliveries)
+	{
+		if (kind_int64(item, "other", -1) == other)
+			return true;
+	}
+	return false;
+}
+
+/* Everybody who waits gets his event of the message; it goes when nobody needs it again */
+static Match
+sort_out(KindCall *call, const QueueMessage *message, const cJSON *payload, bool have_one, KindVerdict *verdict)
+{
+	Match		match = {.mine = -1};
+	const cJSON *event;
+
+	for (int i = 0; (event = event_at(payload, i)) != NULL && i < 1000; i++)
+	{
+		bool		awaited = false;
+
+		match.n_events++;
+		if (match.mine < 0 && !have_one && awaits(call, event))
+		{
+			match.mine = i;
+			match.n_awaited++;
+			continue;
+		}
+		for (int j = 0; j < call->n_others && !awaited; j++)
+		{
+			const KindOther *other = &call->others[j];
+
+			if (!awaits(other->call, event) || is_given(verdict, j))
+				continue;
+			awaited = true;
+			match.n_awaited++;
+			if (other->can_take && match.mine < 0 && match.n_events == 1 && !cJSON_IsArray(payload))
+				add_delivery(verdict, j, make_callback(other->call, message, event, false));
+			else if (other->can_take)
+				add_delivery(verdict, j, make_callback(other->call, message, event, true));
+		}
+		if (!awaited && is_stale(call, event))
+			match.n_stale++;
+	}
+	return match;
+}
+
+static void
+discard(KindCall *call, const QueueMessage *message, bool is_poison)
+{
+	cJSON	   *list = cJSON_GetObjectItemCaseSensitive(call->scratch, "discard");
+	cJSON	   *item = cJSON_CreateObject();
+
+	if (list == NULL)
+		list = cJSON_AddArrayToObject(call->scratch, "discard");
+	cJSON_AddStringToObject(item, "id", message->id);
+	cJSON_AddStringToObject(item, "receipt", message->receipt);
+	if (is_poison)
+		cJSON_AddStringToObject(item, "text", message->text);
+	cJSON_AddItemToArray(list, item);
+}
+
+/* One message; true if this attempt found in it what it waits for */
+static bool
+read_message(KindCall *call, const QueueMessage *message, bool have_one, KindVerdict *verdict)
+{
+	int64		poison_after = kind_int64(call->spec, "poison_after", DEFAULT_POISON);
+	cJSON	   *payload = queue_payload(message->text);
+	bool		is_events = is_event_wait(call->spec);
+	bool		taken = false;
+	Match		match;
+
+	if (payload == NULL)
+	{
+		if (message->dequeued >= poison_after)
+			discard(call, message, true);
+		return false;
+	}
+	match = sort_out(call, message, payload, have_one, verdict);
+	if (match.mine >= 0)
+	{
+		const cJSON *event = event_at(payload, match.mine);
+
+		/* another event of it is wanted, or may be: then it stays, and comes again */
+		take(call, make_callback(call, message, event, match.n_awaited > 1 || (is_events && match.n_events > 1)), verdict);
+		taken = true;
+	}
+	else if (match.n_awaited == 0 && match.n_events == match.n_stale)
+		discard(call, message, false);
+	else if (match.n_awaited == 0 && !is_events && message->dequeued >= poison_after)
+		discard(call, message, true);
+	cJSON_Delete(payload);
+	return taken;
+}
+
+static void
+poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	QueueMessage messages[QUEUE_MAX_MESSAGES];
+	int64		rounds = kind_int64(call->scratch, "rounds", 0);
+	bool		have_one = false;
+	int			n;
+
+	if (kind_common_response(call, response, false, true, KIND_POLL_TRIES, verdict))
+		return;
+	if (response->http_status != 200)
+	{
+		kind_fail_status(call, response, verdict);
+		return;
+	}
+	n = queue_read(response, messages);
+	if (n < 0)
+	{
+		kind_bad_answer(call, response, "is no list of messages", false, true, KIND_POLL_TRIES, verdict);
+		return;
+	}
+	verdict->reset_tries = true;
+	rounds = n == QUEUE_MAX_MESSAGES && rounds < MAX_ROUNDS ? rounds + 1 : 0;
+	cJSON_DeleteItemFromObjectCaseSensitive(call->scratch, "rounds");
+	cJSON_AddItemToObject(call->scratch, "rounds", json_from_int64(rounds));
+	kind_continue(verdict, KIND_STEP_POLL, rounds > 0 ? 0 : every_ms(call));
+	for (int i = 0; i < n; i++)
+		have_one |= read_message(call, &messages[i], have_one, verdict);
+	queue_free(messages, n);
+	/* what is to be thrown away goes first */
+	if (!have_one && kind_member(call->scratch, "discard") != NULL)
+		kind_continue(verdict, KIND_STEP_POLL, 0);
+}
+
+/* A message was copied to the poison queue, or deleted; the next, or back to the queue */
+static void
+discard_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	cJSON	   *list = cJSON_GetObjectItemCaseSensitive(call->scratch, "discard");
+	cJSON	   *first = list->child;
+	bool		was_copy = kind_member(first, "text") != NULL;
+	bool		ok = response->http_status >= 200 && response->http_status <= 299 && response->transport_error == NULL;
+
+	/* whatever went wrong: the message comes again */
+	if (was_copy && ok)
+		cJSON_DeleteItemFromObjectCaseSensitive(first, "text");
+	else
+		cJSON_DeleteItemFromArray(list, 0);
+	verdict->reset_tries = true;
+	if (list->child != NULL)
+	{
+		kind_continue(verdict, KIND_STEP_POLL, 0);
+		return;
+	}
+	cJSON_DeleteItemFromObjectCaseSensitive(call->scratch, "discard");
+	kind_continue(verdict, KIND_STEP_POLL, every_ms(call));
+}
+
+static void
+start_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	KindCall	other;
+	int			status = response->http_status;
+	bool		answered = status > 0 && response->transport_error == NULL;
+	char	   *error;
+	cJSON	   *body;
+	char	   *id = NULL;
+
+	request_call(call, &other);
+	if (answered && http_is_expected(other.spec, status))
+	{
+		body = kind_parse_body(response, &error);
+		if (kind_string(other.spec, "id") != NULL)
+		{
+			const cJSON *item = jsonpath_find(body, kind_string(other.spec, "id"));
+
+			id = item && !cJSON_IsNull(item) ? kind_scalar_text(item) : NULL;
+		}
+		verdict->external_run_id = id && *id ? kind_clean_text(id, strlen(id), 200) : mem_strdup(call->token);
+		kind_state_set(call, verdict, "sent", cJSON_CreateTrue());
+		kind_continue(verdict, KIND_STEP_POLL, 0);
+		cJSON_Delete(body);
+	}
+	else if (!http_is_repeatable(&other) && (answered ? status != 429 && status != 503 && retry_http_status_is_transient(status) :
+											 response->request_sent))
+	{
+		/* whether it arrived, the callback will tell */
+		verdict->external_run_id = mem_strdup(call->token);
+		kind_state_set(call, verdict, "maybe_started", cJSON_CreateTrue());
+		kind_continue(verdict, KIND_STEP_POLL, 0);
+	}
+	else
+		http_not_expected(&other, response, verdict);
+}
+
+static bool
+is_listed(const cJSON *list, const cJSON *value)
+{
+	const cJSON *item;
+	char	   *text = kind_scalar_text(value);
+
+	cJSON_ArrayForEach(item, list)
+	{
+		if (strcasecmp(kind_scalar_text(item), text) == 0)
+			return true;
+	}
+	return false;
+}
+
+static cJSON *
+build_output(const KindCall *call, const cJSON *event)
+{
+	cJSON	   *output = cJSON_CreateObject();
+	const cJSON *wanted = kind_member(call->spec, "outputs");
+	const cJSON *data = kind_member(event, "data");
+	const cJSON *item;
+	cJSON	   *outputs;
+	char	   *container;
+	const char *path;
+
+	if (is_event_wait(call->spec) && subject_parts(event, &container, &path))
+	{
+		cJSON_AddStringToObject(output, "container", container);
+		cJSON_AddStringToObject(output, "path", path);
+		cJSON_AddStringToObject(output, "url", kind_string(data, "url") ? kind_string(data, "url") : "");
+		if (kind_int64(data, "contentLength", -1) >= 0)
+			cJSON_AddItemToObject(output, "bytes", json_from_int64(kind_int64(data, "contentLength", 0)));
+	}
+	cJSON_AddItemToObject(output, "message", kind_limited_copy(event, KIND_MAX_OUTPUT));
+	if (!cJSON_IsObject(wanted))
+		return output;
+	outputs = cJSON_AddObjectToObject(output, "outputs");
+	cJSON_ArrayForEach(item, wanted)
+	{
+		cJSON	   *value = json_string(item) ? jsonpath_copy(event, item->valuestring, 1000) : NULL;
+
+		cJSON_AddItemToObject(outputs, item->string, value ? value : cJSON_CreateNull());
+	}
+	return output;
+}
+
+static const char *
+text_at(const KindCall *call, const cJSON *event, const char *member)
+{
+	const cJSON *item = jsonpath_find(event, kind_string(kind_member(call->spec, "error"), member));
+
+	return item != NULL && !cJSON_IsNull(item) ? kind_scalar_text(item) : NULL;
+}
+
+/* The outcome as the callback has it */
+static void
+finish(const KindCall *call, KindVerdict *verdict)
+{
+	const cJSON *event = kind_member(kind_state_get(call, "callback"), "event");
+	const char *path = kind_string(call->spec, "status");
+	const cJSON *status = path ? jsonpath_find(event, path) : NULL;
+	const cJSON *good = kind_member(call->spec, "succeeded");
+	const cJSON *bad = kind_member(call->spec, "failed");
+	int64		rows;
+
+	kind_verdict_init(verdict);
+	verdict->output = build_output(call, event);
+	if (kind_string(call->spec, "rows_read") && json_int64(jsonpath_find(event, kind_string(call->spec, "rows_read")), &rows) && rows >= 0)
+		verdict->rows_read = rows;
+	if (kind_string(call->spec, "rows_written") && json_int64(jsonpath_find(event, kind_string(call->spec, "rows_written")), &rows) && rows >= 0)
+		verdict->rows_written = rows;
+	if (path == NULL || (status != NULL && (good ? is_listed(good, status) : !is_listed(bad, status))))
+		verdict->outcome = KIND_SUCCEEDED;
+	else
+	{
+		const char *said = status ? kind_scalar_text(status) : "nothing";
+		const char *code = text_at(call, event, "code");
+		const char *message = text_at(call, event, "message");
+
+		kind_fail(verdict, false, true, code ? code : "failed", message ? message : mem_printf("the callback says \"%s\"", said));
+	}
+}
+
+/*
+ * The message is gone, or somebody else has it, or it will come again: what
+ * was in it is committed.
+ */
+static void
+detail_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	bool		duplicate = cJSON_IsTrue(kind_member(kind_state_get(call, "callback"), "duplicate"));
+
+	if (kind_common_response(call, response, false, true, KIND_EXTRA_TRIES, verdict) && verdict->outcome == KIND_CONTINUE)
+		return;
+	kind_verdict_init(verdict);
+	if (duplicate)
+	{
+		kind_state_drop(call, verdict, "callback");
+		kind_continue(verdict, KIND_STEP_POLL, 0);
+	}
+	else
+		finish(call, verdict);
+}
+
+static bool
+webhook_request(const KindCall *call, KindRequest *request, KindProblem *problem)
+{
+	const cJSON *callback = kind_state_get(call, "callback");
+	const cJSON *first = kind_member(call->scratch, "discard");
+	const char *poison = kind_string(call->spec, "poison_queue");
+
+	if (!webhook_check_spec(call->spec, problem))
+		return false;
+	if (call->base_url == NULL || *call->base_url == '\0')
+		return kind_problem(problem, "$", "the connection has no base URL", NULL);
+	if (call->step == KIND_STEP_START)
+	{
+		KindCall	other;
+
+		request_call(call, &other);
+		request->via_other = true;
+		request->is_repeatable = http_is_repeatable(&other);
+		request->idempotency_key = call->token;
+		if (!http_build_url(&other, request, problem) || !http_method(other.spec, request))
+			return problem->message != NULL ? false : kind_problem(problem, "$.request.method", "unknown method", NULL);
+		request->headers = http_build_headers(&other);
+		http_build_body(other.spec, request);
+		return true;
+	}
+	if (call->step == KIND_STEP_DETAIL && callback != NULL)
+	{
+		/* what has to stay is not touched: only the answer is wanted, to go on */
+		if (cJSON_IsTrue(kind_member(callback, "keep")))
+			queue_peek(call, queue_of(call), request);
+		else
+			queue_delete(call, queue_of(call), kind_string(callback, "id"), kind_string(callback, "receipt"), request);
+		return true;
+	}
+	first = first ? first->child : NULL;
+	if (first == NULL)
+		queue_get(call, queue_of(call), kind_int64(call->spec, "hide_seconds", DEFAULT_HIDDEN_S), request);
+	else if (kind_string(first, "text") != NULL)
+		queue_put(call, poison ? poison : mem_printf("%s-poison", queue_of(call)), kind_string(first, "text"), request);
+	else
+		queue_delete(call, queue_of(call), kind_string(first, "id"), kind_string(first, "receipt"), request);
+	return true;
+}
+
+static void
+webhook_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	if (call->step == KIND_STEP_START)
+		start_response(call, response, verdict);
+	else if (call->step == KIND_STEP_DETAIL)
+		detail_response(call, response, verdict);
+	else if (kind_member(call->scratch, "discard") != NULL)
+		discard_response(call, response, verdict);
+	else
+		poll_response(call, response, verdict);
+}
+
+static KindStep
+webhook_first_step(const KindCall *call)
+{
+	return is_event_wait(call->spec) ? KIND_STEP_POLL : KIND_STEP_START;
+}
+
+static KindStep
+webhook_resume_step(const KindCall *call)
+{
+	KindCall	other;
+
+	if (kind_state_get(call, "callback") != NULL)
+		return KIND_STEP_DETAIL;
+	if (is_event_wait(call->spec) || kind_state_bool(call, "sent") || kind_state_bool(call, "maybe_started"))
+		return KIND_STEP_POLL;
+	request_call(call, &other);
+	return http_is_repeatable(&other) ? KIND_STEP_START : KIND_STEP_POLL;
+}
+
+static void
+webhook_abandon(const KindCall *call, bool is_sent, KindVerdict *verdict)
+{
+	if (!is_event_wait(call->spec) && (is_sent || call->external_run_id != NULL || kind_state_bool(call, "maybe_started")))
+		kind_fail_unknown(verdict, "given up before the callback came; what was asked for may still be going on");
+	else
+	{
+		kind_fail(verdict, false, true, "cancelled", "given up before anything came");
+		verdict->outcome = KIND_CANCELLED;
+	}
+}
+
+static void
+webhook_validate(const cJSON *spec, KindProblem *problem)
+{
+	(void) webhook_check_spec(spec, problem);
+}
+
+const TaskKind kind_webhook = {
+	.name = "webhook",
+	.connection_kind = "http",
+	.also_connection_kind = "storage",
+	.other_connection_kind = "http",
+	.is_http = true,
+	.validate = webhook_validate,
+	.first_step = webhook_first_step,
+	.resume_step = webhook_resume_step,
+	.request = webhook_request,
+	.response = webhook_response,
+	.abandon = webhook_abandon,
+	.other_connection = webhook_other_connection,
+	.place = webhook_place,
+	.deliver = webhook_deliver,
+};

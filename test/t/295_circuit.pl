@@ -1,0 +1,74 @@
+# A service that asks for patience, or cannot be reached: all attempts through
+# its connection heed it together, the log says so, and they go on by
+# themselves when it answers again.
+
+use strict;
+use warnings FATAL => 'all';
+
+use JSON::PP;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use WeirTest;
+
+my $json = JSON::PP->new->canonical->ascii;
+my $node = weir_node('circuit');
+my $cloud = weir_cloud(undef);
+my $address = $cloud->address;
+
+sub value { return $node->safe_psql('postgres', $_[0]) }
+sub literal { return "'" . ($_[0] =~ s/'/''/gr) . "'" }
+sub define { my ($name, @tasks) = @_; return value("SELECT weir.create_pipeline('$name', " . literal($json->encode({ tasks => \@tasks })) . ')') }
+sub get { my ($name, $path) = @_; return { name => $name, kind => 'http', connection => 'api', spec => { path => $path } } }
+sub asked { return scalar grep { $_->{path} =~ m{^/http/json/$_[0]} } @{ $cloud->ledger(operation => 'http.json') } }
+
+value("SELECT weir.create_connection('api', 'http', '$address/http')");
+define('many', map { get("call$_", "/json/many/$_") } (1 .. 40));
+define('one', get('call', '/json/one'));
+define('limited', get('call', '/json/limited'));
+
+# --- the service is down
+$cloud->add_fault(operation => 'http.json', fault => 'reset_before', times => undef);
+my $run = weir_trigger($node, 'many');
+wait_until($node, 'the circuit opens', "SELECT count(*) = 1 FROM weir.circuit WHERE connection_name = 'api' AND failures >= 10 AND last_error <> ''");
+is(value("SELECT state FROM weir.status WHERE component = 'connections'"), 'circuit open', 'weir.status says so');
+like(value("SELECT detail FROM weir.why($run) LIMIT 1"), qr/the service cannot be reached since .*next try at/, 'and so does weir.why');
+
+my $other = weir_trigger($node, 'one');
+wait_until($node, 'it has been tried again and again',
+	"SELECT retry_at - opened_at > interval '3 seconds' FROM weir.circuit WHERE connection_name = 'api'");
+cmp_ok(asked('many') + asked('one'), '<', 40 + 20, 'one at a time is tried meanwhile');
+is(value("SELECT count(*) FROM weir.task_run WHERE run_id IN ($run, $other) AND status = 'running'"), '41', 'nobody has lost his patience');
+
+$cloud->clear_faults;
+is(wait_for_run($node, $run), 'succeeded', 'it answers again, and everybody goes on');
+is(wait_for_run($node, $other), 'succeeded', '... without being asked to');
+is(value('SELECT count(*) FROM weir.circuit'), '0', 'the circuit is closed');
+is(value("SELECT state FROM weir.status WHERE component = 'connections'"), 'reachable', 'and weir.status says that too');
+is(value("SELECT count(*) FROM weir.attempt WHERE run_id IN ($run, $other) AND attempt_no > 1"), '0', 'all in their first attempts');
+
+# --- a crash while it is open leaves no row that nobody would take away
+$cloud->add_fault(operation => 'http.json', fault => 'reset_before', times => undef);
+$run = weir_trigger($node, 'many');
+wait_until($node, 'the circuit opens again', "SELECT count(*) = 1 FROM weir.circuit");
+my $log = -s $node->logfile;
+kill9_backend($node, 'weir conductor');
+$cloud->clear_faults;
+wait_for_restart($node, $log);
+is(wait_for_run($node, $run), 'succeeded', 'a crash, and the service is there again');
+is(value('SELECT count(*) FROM weir.circuit'), '0', 'no row is left');
+
+# --- the service asks one for patience: the others heed it too
+$cloud->add_fault(operation => 'http.json', path => '/http/json/limited', fault => 'status', status => 429, retry_after => 4, times => 1);
+my $limited = weir_trigger($node, 'limited');
+$cloud->wait(operation => 'http.json', path => '/http/json/limited', timeout_ms => 30000);
+my $asked = asked('one');
+my $polite = weir_trigger($node, 'one');
+wait_for_run($node, $_) foreach ($limited, $polite);
+my ($refused_at) = map { $_->{time} } grep { $_->{path} eq '/http/json/limited' } @{ $cloud->ledger(operation => 'http.json') };
+my ($came_at) = map { $_->{time} } reverse grep { $_->{path} eq '/http/json/one' } @{ $cloud->ledger(operation => 'http.json') };
+is(asked('one'), $asked + 1, 'the other one was asked once');
+cmp_ok($came_at - $refused_at, '>=', 3.9, '... and not before the service wanted') or diag("$came_at $refused_at");
+
+$node->stop;
+done_testing();
