@@ -27,9 +27,13 @@ extern cJSON *foreach_render(TaskContext *context, char **error);
 /*
  * The attempt of a for_each task listed these items (a JSON array): they
  * become task runs.  If there are some already, those that did not succeed
- * go again and the list given is not looked at.
+ * go again and the list given is not looked at.  Once all lists of an outcome
+ * are expanded, and before it is committed, foreach_expanded() ends the tasks
+ * whose lists are empty and stops those of a run that fails fast: until then
+ * a task without items looks like one whose items have ended.
  */
-extern void foreach_expand(int64 run_id, int64 task_run_id, const char *items);
+extern void foreach_expand(int64 task_run_id, const char *items);
+extern void foreach_expanded(int64 run_id, int64 task_run_id);
 
 /* Items of these for_each task runs (bigint[]) ended: the next ones become ready. */
 extern void foreach_items_ended(Datum task_run_ids);

@@ -69,9 +69,11 @@ def_read_item_task(const Definition *def, int no, const RetryPolicy *retry)
 		definition_error(definition_member(path, "spec"), "\"spec\" must be an object", NULL);
 	task->concurrency = read_concurrency(outer->spec);
 	/* What it shares with others is said of the for_each, and holds for its items. */
-	if (outer->pool != NULL && (task->kind == &kind_noop || task->kind->is_inline))
+	if (outer->pool != NULL && (task->kind == &kind_noop || task->kind->is_inline || task->kind == &kind_pipeline))
 		definition_error(definition_task_path(def, no, ".pool"),
 						 psprintf("items of task \"%s\" are of kind %s, which takes no pool", outer->name, task->kind->name),
+						 task->kind == &kind_pipeline ?
+						 "Tasks of the other pipeline take slots themselves: name the pool there." :
 						 "They only decide and run nothing: remove \"pool\".");
 	task->pool = outer->pool;
 	task->pool_slots = outer->pool_slots;

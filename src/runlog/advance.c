@@ -190,9 +190,9 @@ advance_fail_fast(int64 run_id)
 			 "FROM weir.run r JOIN weir.pipeline_version v USING (pipeline_id, version) JOIN weir.task t USING (pipeline_id, version) "
 			 "WHERE r.run_id = $1 AND v.on_failure = 'fail_fast' AND s.run_id = $1 AND s.task_no = t.task_no "
 			 "AND t.run_if NOT IN ('at_least_one_failed', 'all_failed', 'always') AND s.status IN ('waiting', 'ready') "
-	/* A dependency on a failure makes a handler too. */
+	/* A dependency on a failure makes a handler too, and of its items. */
 			 "AND NOT EXISTS (SELECT FROM weir.task_dependency td WHERE td.pipeline_id = t.pipeline_id AND td.version = t.version "
-			 "AND td.task_no = t.task_no AND td.condition = 'failed') "
+			 "AND td.task_no = coalesce(t.parent_no, t.task_no) AND td.condition = 'failed') "
 			 "RETURNING s.run_id, s.task_no, s.item_no) SELECT array_agg(run_id), array_agg(task_no) FROM done WHERE item_no = 0",
 			 1, types, values, NULL);
 	if (read_ended(&blocked))

@@ -97,17 +97,23 @@ foreach_render(TaskContext *context, char **error)
 	return ref_render_json(context->spec, context_resolve, context, error);
 }
 
-/* A run that fails fast and has failed: nothing new starts, not even items. */
+/*
+ * Has the run, which fails fast, failed while this task listed its items?
+ * Then nothing new starts, not even items.  A failure before the task was
+ * ready is none of the run as it is: it was there when the run was repaired,
+ * or the task would have been blocked.
+ */
 static bool
-has_failed_fast(int64 run_id)
+has_failed_fast(int64 run_id, int64 task_run_id)
 {
-	Oid			types[1] = {INT8OID};
-	Datum		values[1] = {Int64GetDatum(run_id)};
+	Oid			types[2] = {INT8OID, INT8OID};
+	Datum		values[2] = {Int64GetDatum(run_id), Int64GetDatum(task_run_id)};
 
 	return weir_spi("SELECT 1 FROM weir.run r JOIN weir.pipeline_version v USING (pipeline_id, version) "
+					"JOIN weir.task_run f ON f.task_run_id = $2 "
 					"WHERE r.run_id = $1 AND v.on_failure = 'fail_fast' AND EXISTS "
-					"(SELECT FROM weir.task_run t WHERE t.run_id = $1 AND t.item_no = 0 AND t.status IN ('failed', 'timed_out', 'cancelled'))",
-					1, types, values, NULL) == 1;
+					"(SELECT FROM weir.task_run t WHERE t.run_id = $1 AND t.status IN ('failed', 'timed_out', 'cancelled') AND t.ended_at >= f.ready_at)",
+					2, types, values, NULL) == 1;
 }
 
 /*
@@ -275,15 +281,20 @@ finish(Datum task_run_ids)
 }
 
 void
-foreach_expand(int64 run_id, int64 task_run_id, const char *items)
+foreach_expand(int64 task_run_id, const char *items)
 {
-	Datum		id = Int64GetDatum(task_run_id);
-
 	if (foreach_has_items(task_run_id))
 		repeat_items(task_run_id);
 	else
 		insert_items(task_run_id, items);
-	if (has_failed_fast(run_id))
+}
+
+void
+foreach_expanded(int64 run_id, int64 task_run_id)
+{
+	Datum		id = Int64GetDatum(task_run_id);
+
+	if (has_failed_fast(run_id, task_run_id))
 		advance_fail_fast(run_id);
 	finish(weir_array(INT8OID, &id, 1));
 }

@@ -247,7 +247,16 @@ decide(const TaskOutcome *outcome, const Budget *budget, DecidedOutcome *decided
 	}
 }
 
-/* Lists of a for_each, and ends of items: tasks may end with them. */
+/* Lists of a for_each: nobody may look at such a task before its items are there. */
+static void
+expand_lists(const DecidedOutcome *decided, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (decided[i].status == TASK_RUNNING)
+			foreach_expand(decided[i].outcome->task_run_id, decided[i].outcome->items);
+}
+
+/* Tasks may end with their lists, and with items that ended. */
 static void
 advance_items(const DecidedOutcome *decided, int n)
 {
@@ -256,7 +265,7 @@ advance_items(const DecidedOutcome *decided, int n)
 
 	for (int i = 0; i < n; i++)
 		if (decided[i].status == TASK_RUNNING)
-			foreach_expand(decided[i].run_id, decided[i].outcome->task_run_id, decided[i].outcome->items);
+			foreach_expanded(decided[i].run_id, decided[i].outcome->task_run_id);
 		else if (decided[i].parent_id != 0 && decided[i].status != TASK_READY)
 			parents[n_parents++] = Int64GetDatum(decided[i].parent_id);
 	if (n_parents > 0)
@@ -289,6 +298,7 @@ advance(const DecidedOutcome *decided, int n)
 	}
 	if (changed == 0)
 		return;
+	expand_lists(decided, n);
 	if (ended > 0)
 		advance_ended(weir_array(INT8OID, runs, ended), weir_array(INT4OID, tasks, ended), all_succeeded);
 	for (int i = 0; i < n && !all_succeeded; i++)

@@ -9,7 +9,11 @@ use warnings FATAL => 'all';
 use Exporter 'import';
 use JSON::PP;
 
-our @EXPORT = qw(one_of weighted chance random_pipeline);
+our @EXPORT = qw(one_of weighted chance random_pipeline random_list %pools %connections);
+
+# Limits, which the judge holds weir to.
+our %pools = (chaos_one => 1, chaos_four => 4);
+our %connections = (chaos_adf => 3, chaos_dbx => 4);
 
 my ($true, $false) = (JSON::PP::true, JSON::PP::false);
 
@@ -33,19 +37,30 @@ sub weighted
 	return $pairs[0];
 }
 
+# --- kinds ----------------------------------------------------------------------
+#
+# Each is given the task as weir gets it, what the judge knows of it, the tasks
+# before it and the pipelines it may call.
+
+sub random_percent { return weighted(0 => 5, 30 => 2, 60 => 1, 100 => 1); }
+
+# An item says itself how likely it is to fail.
 sub sql_task
 {
-	my ($task) = @_;
-	my $percent = weighted(0 => 5, 30 => 2, 60 => 1, 100 => 1);
-	my $seconds = weighted(0 => 5, 0.02 => 3, 0.2 => 1);
+	my ($task, $known) = @_;
+	my $percent = $known->{is_item} && chance(0.8) ? '{{item.p}}::text::integer' : random_percent();
+	my $seconds = $known->{is_item} ? weighted(0 => 6, 0.02 => 2) : weighted(0 => 5, 0.02 => 3, 0.2 => 1);
 	my $code = one_of('40001', '22012', '53200');
 
 	# Some are too long for their attempt, and some end just about then.
 	if (chance(0.1))
 	{
-		$seconds = one_of(0.3, 2);
+		$seconds = $known->{is_item} ? 0.3 : one_of(0.3, 2);
 		$task->{timeout} = 0.3;
 	}
+	$task->{task_timeout} = one_of(0.2, 0.6) if chance(0.06);
+	$task->{retry}{on} = { sqlstate => [ one_of('40001', '22', '53200') ] } if chance(0.15);
+	$known->{code} = $code;
 	$task->{spec} = { sql => "SELECT public.act({{run.id}}, {{task.name}}, {{task.attempt}}, $seconds, $percent, '$code')" };
 	return;
 }
@@ -108,6 +123,89 @@ sub switch_task
 	return;
 }
 
+# {awaits}: what ends the wait
+sub wait_task
+{
+	my ($task, $known) = @_;
+
+	$known->{awaits} = weighted(for => 3, until => 2, signal => 4, approval => 3, sql => 2);
+	my %spec = (
+		for => sub { return { for => one_of(0.05, 0.3, 0.8) }; },
+		until => sub { return { until => one_of('{{params.at}}', '{{params.at}}', '2001-01-01T00:00:00Z') }; },
+		signal => sub { return { signal => one_of('files', 'run {{run.id}}', 'of {{task.name}}') }; },
+		approval => sub { return { approval => 'Is {{task.name}} of run {{run.id}} right?' }; },
+		sql => sub { { sql => one_of('SELECT public.holds({{run.id}}, 0)', 'SELECT public.holds({{run.id}}, 0.5)', 'SELECT 1 / ({{run.id}} - {{run.id}}) = 1'), every => 1 } });
+	$task->{spec} = $spec{ $known->{awaits} }->();
+	$task->{timeout} = one_of(0.1, 0.4) if chance(0.12);
+	$task->{task_timeout} = 0.5 if chance(0.06);
+	return;
+}
+
+# {calls}: the pipeline; {detached}: whether its run goes its own way
+sub pipeline_task
+{
+	my ($task, $known, $before, $callable) = @_;
+	my $callee = one_of(@$callable);
+
+	$known->{calls} = $callee->{name};
+	$known->{detached} = chance(0.15);
+	$task->{spec} = {
+		pipeline => $callee->{name},
+		params => { n => '{{params.n}}', region => one_of('north', 'south', '{{params.region}}') },
+		($known->{detached} ? (wait => $false) : chance(0.3) ? (wait => $true) : ()) };
+	$task->{timeout} = one_of(0.4, 0.8) if chance(0.1);
+	return;
+}
+
+sub random_list { my ($n) = @_; return [ map { { n => $_, p => random_percent() } } 1 .. $n ]; }
+
+# {item}: the task for each item, as the judge knows it; {length}: of the
+# list, a number or the name of the parameter that says it; {listed}: whether
+# the statement that lists the items leaves a row of its own
+sub for_each_task
+{
+	my ($task, $known, $before, $callable) = @_;
+	my %item = (is_item => 1, max_attempts => weighted(1 => 3, 2 => 2, 3 => 1), upstream => [], run_if => $known->{run_if});
+	my %item_task = (retry => { max_attempts => $item{max_attempts}, initial_delay => one_of('10 milliseconds', '100 milliseconds') });
+	my @callers = @$callable ? (pipeline => 1.5) : ();
+
+	$item{kind} = weighted(sql => 8, noop => 1, http => 2, databricks_job => 1.5, adf_pipeline => 1, wait => 1.5, if => 0.5, @callers);
+	$item_task{kind} = $item{kind};
+	kind_task($item{kind}, \%item_task, \%item, $before, $callable);
+	$item{retry_on} = $item_task{retry}{on};
+	$item{task_timeout} = $item_task{task_timeout};
+	$item{spec} = $item_task{spec};
+	$item{connection} = $item_task{connection};
+	$known->{item} = \%item;
+	$known->{concurrency} = weighted(1 => 2, 2 => 2, 4 => 1, 10 => 1);
+
+	my $items = random_list(weighted(0 => 1, 1 => 2, 3 => 4, 5 => 2));
+	$known->{length} = @$items;
+	if ($item{kind} =~ /^(sql|noop)$/)
+	{
+		my $how = weighted(literal => 2, params => 2, sql => 3);
+
+		if ($how eq 'params')
+		{
+			$items = '{{params.list}}';
+			$known->{length} = 'list';
+		}
+		elsif ($how eq 'sql')
+		{
+			$items = { sql => 'SELECT * FROM public.list({{run.id}}, {{task.name}}, {{task.attempt}}, {{params.n}}::text::integer, ' . random_percent() . ')' };
+			$known->{length} = 'n';
+			$known->{listed} = 1;
+		}
+		elsif (chance(0.3))
+		{
+			$items = random_list(25);
+			$known->{length} = 25;
+		}
+	}
+	$task->{spec} = { items => $items, task => \%item_task, concurrency => $known->{concurrency} };
+	return;
+}
+
 my %kinds = (
 	noop => sub { $_[0]{spec} = {}; },
 	sql => \&sql_task,
@@ -115,7 +213,14 @@ my %kinds = (
 	adf_pipeline => \&adf_task,
 	databricks_job => \&job_task,
 	if => \&if_task,
-	switch => \&switch_task);
+	switch => \&switch_task,
+	wait => \&wait_task,
+	pipeline => \&pipeline_task,
+	for_each => \&for_each_task);
+
+sub kind_task { my ($kind, @given) = @_; $kinds{$kind}->(@given); return; }
+
+# --- what the judge asks ----------------------------------------------------------
 
 # The branch that a task must choose with these parameters.
 sub expected_branch
@@ -132,6 +237,18 @@ sub expected_branch
 	my $holds = $spec->{op} eq '>' ? $left > $spec->{right} : $spec->{op} eq '<=' ? $left <= $spec->{right} : $left == $spec->{right};
 	return $holds ? 'true' : 'false';
 }
+
+# How many items its list has; undef if it is none.
+sub expected_length
+{
+	my ($known, $params) = @_;
+
+	return $known->{length} if $known->{length} =~ /^\d+$/;
+	return $params->{n} if $known->{length} eq 'n';
+	return ref $params->{list} eq 'ARRAY' ? scalar @{ $params->{list} } : undef;
+}
+
+# --- pipelines --------------------------------------------------------------------
 
 sub random_dependencies
 {
@@ -169,45 +286,80 @@ sub hear_of_failures
 	return;
 }
 
-# {name, json, on_failure, tasks => [{name, kind, spec, phase, run_if, enabled, upstream}]}
+# A for_each says what its items need.
+sub random_pool
+{
+	my ($task, $known) = @_;
+	my $kind = ($known->{item} // $known)->{kind};
+
+	return unless $kind =~ /^(sql|http|adf_pipeline|databricks_job|wait)$/ && chance(0.18);
+	$task->{pool} = $known->{pool} = one_of(sort keys %pools);
+	$known->{pool_slots} = 1;
+	return unless $known->{pool} eq 'chaos_four' && chance(0.4);
+	$task->{pool_slots} = $known->{pool_slots} = one_of(2, 3);
+	return;
+}
+
+sub random_task
+{
+	my ($no, $landing, $before, $callable) = @_;
+	my @callers = @$callable ? (pipeline => 5) : ();
+	my %known = (
+		name => "t$no",
+		no => $no,
+		kind => weighted(noop => 4, sql => 6, http => 3, adf_pipeline => 2, databricks_job => 2, if => 1, switch => 1,
+			wait => 4, for_each => 4, @callers),
+		phase => $no <= $landing ? 'land' : one_of('transform', 'publish'),
+		run_if => chance(0.65) ? 'all_success'
+		: one_of(qw(all_done none_failed at_least_one_success at_least_one_failed all_failed always)),
+		enabled => !chance(0.06),
+		max_attempts => weighted(1 => 3, 2 => 2, 3 => 1),
+		upstream => []);
+	my %task = map { $_ => $known{$_} } qw(name kind phase);
+
+	$task{retry} = { max_attempts => $known{max_attempts}, initial_delay => one_of('10 milliseconds', '100 milliseconds'),
+		(chance(0.3) ? (backoff => one_of('fixed', 'linear'), jitter => 0) : ()) };
+	kind_task($known{kind}, \%task, \%known, $before, $callable);
+	$known{retry_on} = $task{retry}{on};
+	$known{task_timeout} = $task{task_timeout};
+	$known{spec} = $task{spec};
+	$known{connection} = $task{connection};
+	$task{run_if} = $known{run_if} if $known{run_if} ne 'all_success' || chance(0.2);
+	$task{enabled} = $false unless $known{enabled};
+	$task{priority} = one_of(-5, 5) if chance(0.1);
+	random_pool(\%task, \%known);
+	random_dependencies(\%task, \%known, $before);
+	hear_of_failures(\%task, \%known);
+	return (\%task, \%known);
+}
+
+# {name, json, on_failure, max_concurrent_runs, tasks => [{name, no, kind, spec,
+# phase, run_if, enabled, max_attempts, upstream, ...}]}
 sub random_pipeline
 {
-	my ($name) = @_;
+	my ($name, @callable) = @_;
 	my $n = weighted(1 => 1, 2 + int(rand(4)) => 4, 6 + int(rand(10)) => 2);
 	my $landing = chance(0.4) ? int(rand($n)) : 0;
 	my (@tasks, @known);
 
 	foreach my $no (1 .. $n)
 	{
-		my %known = (
-			name => "t$no",
-			no => $no,
-			kind => weighted(noop => 5, sql => 6, http => 3, adf_pipeline => 2, databricks_job => 2, if => 1, switch => 1),
-			phase => $no <= $landing ? 'land' : one_of('transform', 'publish'),
-			run_if => chance(0.65) ? 'all_success'
-			: one_of(qw(all_done none_failed at_least_one_success at_least_one_failed all_failed always)),
-			enabled => !chance(0.06),
-			max_attempts => weighted(1 => 3, 2 => 2, 3 => 1),
-			upstream => []);
-		my %task = map { $_ => $known{$_} } qw(name kind phase);
-
-		$kinds{ $known{kind} }->(\%task, \%known);
-		$known{spec} = $task{spec};
-		$task{run_if} = $known{run_if} if $known{run_if} ne 'all_success' || chance(0.2);
-		$task{enabled} = $false unless $known{enabled};
-		$task{retry} = { max_attempts => $known{max_attempts}, initial_delay => one_of('10 milliseconds', '100 milliseconds') };
-		random_dependencies(\%task, \%known, \@known);
-		hear_of_failures(\%task, \%known);
-		push @tasks, \%task;
-		push @known, \%known;
+		my ($task, $known) = random_task($no, $landing, \@known, \@callable);
+		push @tasks, $task;
+		push @known, $known;
 	}
 	my %pipeline = (
 		name => $name,
 		tasks => \@known,
 		on_failure => chance(0.3) ? 'fail_fast' : 'continue',
-		max_concurrent_runs => weighted(1 => 3, 2 => 1, 4 => 1));
+		max_concurrent_runs => weighted(1 => 3, 2 => 1, 4 => 1),
+		list => random_list(3));
 	my %definition = (
-		parameters => { n => { type => 'bigint', default => 3 }, region => { type => 'text', default => 'south' } },
+		parameters => {
+			n => { type => 'bigint', default => 3 },
+			region => { type => 'text', default => 'south' },
+			at => { type => 'text', default => '2001-01-01T00:00:00Z' },
+			list => { type => 'json', default => $pipeline{list} } },
 		tasks => \@tasks,
 		on_failure => $pipeline{on_failure},
 		max_concurrent_runs => $pipeline{max_concurrent_runs},

@@ -4,6 +4,10 @@
 # that the test made, and decides by what doc/pipelines.md and doc/restart.md
 # say; nothing here was taken from the code.  A statement is judged by the
 # statuses after it, a transaction by what it leaves.
+#
+# JudgeTasks.pm knows the kinds of tasks whose end is not their own (items,
+# answers, runs of other pipelines) and the limits, JudgeEnd.pm what must be
+# there in the end, here and in the cloud.
 
 package Judge;
 
@@ -13,10 +17,12 @@ use warnings FATAL => 'all';
 use JSON::PP;
 
 use Dags;
+use JudgeEnd;
+use JudgeTasks;
 
 my $canonical = JSON::PP->new->canonical;
-my %is_final = map { $_ => 1 } qw(succeeded failed timed_out cancelled blocked skipped reused aborted lost);
-my %is_bad = map { $_ => 1 } qw(failed timed_out cancelled);
+our %is_final = map { $_ => 1 } qw(succeeded failed timed_out cancelled blocked skipped reused aborted lost);
+our %is_bad = map { $_ => 1 } qw(failed timed_out cancelled);
 
 my %legal = (
 	run => {
@@ -28,7 +34,7 @@ my %legal = (
 	task => {
 		'' => 'waiting ready reused skipped',
 		waiting => 'ready blocked cancelled skipped reused',
-		ready => 'running failed cancelled blocked skipped',
+		ready => 'running failed timed_out cancelled blocked skipped',
 		running => 'ready succeeded failed timed_out cancelled',
 		map { $_ => 'waiting ready' } qw(succeeded failed timed_out cancelled blocked skipped) },
 	attempt => {
@@ -39,10 +45,10 @@ my %legal = (
 # What a task may become when its attempt ended so.
 my %follows = (
 	succeeded => 'succeeded',
-	failed => 'ready failed',
+	failed => 'ready failed timed_out',
 	timed_out => 'ready timed_out',
 	cancelled => 'cancelled ready',
-	lost => 'ready failed cancelled');
+	lost => 'ready failed timed_out cancelled');
 
 # Is the task there for failures, or always?
 sub reacts
@@ -59,10 +65,13 @@ sub among { my ($word, $list) = @_; return " $list " =~ / \Q$word\E /; }
 sub new
 {
 	my ($class, %given) = @_;
-	return bless { %given, wrong => [], runs => {}, states => {}, noted => {} }, $class;
+	return bless { %given, wrong => [], runs => {}, states => {}, noted => {}, slots => {%pools}, used => {}, under_way => {}, created => {}, seen => {} }, $class;
 }
 
 sub wrong { my ($self, $text) = @_; push @{ $self->{wrong} }, $text; return; }
+
+# What it saw, how often: what never happens is not judged.
+sub seen { return $_[0]->{seen}; }
 
 # All that is wrong.
 sub verdict
@@ -83,35 +92,40 @@ sub moves_pipeline { my ($event) = @_; return $event->{what} eq 'state' || ($eve
 sub play
 {
 	my ($self) = @_;
-	my (@statements, %last);
+	my @statements;
+	my $last = $self->{last} = {};	# statement of a transaction about a run or pipeline
 
 	foreach my $row (@{ $self->{facts}{journal} })
 	{
 		my %event;
-		@event{qw(no xid what run_id task_no attempt_no old new more)} = @$row;
+		@event{qw(no xid what run_id task_no item_no attempt_no old new more)} = @$row;
 		push @statements, [] unless @statements && $statements[-1][0]{no} == $event{no};
 		push @{ $statements[-1] }, \%event;
-		$last{"$event{xid} $event{run_id}"} = $event{no} if defined $event{run_id};
-		$last{"$event{xid} $event{more}{pipeline}"} = $event{no} if moves_pipeline(\%event);
+		$last->{"$event{xid} $event{run_id}"} = $event{no} if defined $event{run_id};
+		$last->{"$event{xid} $event{more}{pipeline}"} = $event{no} if moves_pipeline(\%event);
 	}
 	foreach my $statement (@statements)
 	{
 		my %runs;
 
+		$self->{now} = $statement->[0]{no};
 		$self->apply($_) foreach @$statement;
 		foreach my $event (@$statement)
 		{
-			$self->judge_task($event) if $event->{what} eq 'task';
+			$self->judge_task($event) if $event->{what} eq 'task' && !$event->{item_no};
+			$self->judge_item($event) if $event->{what} eq 'task' && $event->{item_no};
 			$self->judge_run($event) if $event->{what} eq 'run' && defined $event->{old};
 			$runs{ $event->{run_id} } = $event->{xid} if defined $event->{run_id};
 		}
+		$self->judge_again($statement) if $statement->[0]{what} eq 'task';
+		$self->judge_limits($statement);
 		foreach my $id (sort keys %runs)
 		{
-			$self->judge_commit($id, $runs{$id}) if $last{"$runs{$id} $id"} == $statement->[0]{no};
+			$self->judge_commit($id, $runs{$id}) if $last->{"$runs{$id} $id"} == $statement->[0]{no};
 		}
 		foreach my $event (grep { moves_pipeline($_) } @$statement)
 		{
-			$self->judge_state($event) if $last{"$event->{xid} $event->{more}{pipeline}"} == $event->{no};
+			$self->judge_state($event) if $last->{"$event->{xid} $event->{more}{pipeline}"} == $event->{no};
 		}
 	}
 	return;
@@ -121,6 +135,32 @@ sub run_of
 {
 	my ($self, $id) = @_;
 	return $self->{runs}{$id} //= { id => $id, status => '', tasks => {} };
+}
+
+# What the journal says of a task, or of an item of a for_each.
+sub task_of
+{
+	my ($run, $no, $item_no) = @_;
+	my $task = $run->{tasks}{$no} //= { status => '', tries => 0, items => {} };
+
+	return $task unless $item_no;
+	return $task->{items}{$item_no} //= { status => '', tries => 0, item_no => $item_no };
+}
+
+sub known_of
+{
+	my ($run, $event) = @_;
+	my $known = $run->{definition}{tasks}[ $event->{task_no} - 1 ];
+
+	return $event->{item_no} ? $known->{item} : $known;
+}
+
+# "task 3", "task 3 item 2 attempt 1"
+sub place_of
+{
+	my ($event) = @_;
+	return join ' ', "task $event->{task_no}", ($event->{item_no} ? "item $event->{item_no}" : ()),
+	  ($event->{what} eq 'task' ? () : "attempt $event->{attempt_no}");
 }
 
 sub apply
@@ -133,42 +173,96 @@ sub apply
 		$self->{noted}{ $event->{more}{pipeline} } = $event->{more};
 		return;
 	}
+	if ($what eq 'pool')
+	{
+		my $name = $event->{more}{name};
+		$self->{slots}{$name} = $event->{more}{slots} if $event->{more}{slots} > $self->{slots}{$name};
+		return;
+	}
 	my $run = $self->run_of($event->{run_id});
-	my $name = "$what of run $event->{run_id}" . ($what eq 'run' ? '' : " task $event->{task_no}")
-	  . ($what eq 'attempt' ? " attempt $event->{attempt_no}" : '');
-
-	$self->wrong("$name: $old became $new") unless among($new, $legal{$what}{$old} // '');
-	if ($what eq 'run')
+	if ($what eq 'signal')
 	{
-		$run->{$_} = $event->{more}{$_} foreach grep { defined $event->{more}{$_} } keys %{ $event->{more} };
-		$run->{definition} = $self->{pipelines}{ $run->{pipeline} };
-		$self->wrong("$name: it was $run->{status}, not $old") if $old ne $run->{status};
-		$run->{status} = $new;
-		$run->{decides}{ $event->{xid} } = 1;
+		$run->{kept}{ $event->{more}{name} } = 1;
+		return;
 	}
-	elsif ($what eq 'task')
-	{
-		my $task = $run->{tasks}{ $event->{task_no} } //= { status => '', tries => 0 };
+	my $name = $event->{name} = "$what of run $event->{run_id}" . ($what eq 'run' ? '' : ' ' . place_of($event));
 
-		$self->wrong("$name: it was $task->{status}, not $old") if $old ne $task->{status};
-		$task->{status} = $new;
-		$task->{reason} = $event->{more}{reason};
-		$task->{branch} = $event->{more}{branch} if defined $event->{more}{branch};
-		$run->{decides}{ $event->{xid} } = 1 if $new ne 'running';
-		push @{ $run->{left}{ $event->{xid} } }, $event if $old eq 'running' || $new eq 'running';
-		$task->{tries} = 0 if $is_final{$old};
-	}
-	else
-	{
-		push @{ $run->{tried}{ $event->{xid} } }, $event;
-		if ($is_final{$new} && $new ne 'lost')
-		{
-			my $most = $run->{definition}{tasks}[ $event->{task_no} - 1 ]{max_attempts};
-			my $tries = ++$run->{tasks}{ $event->{task_no} }{tries};
+	$self->wrong("$name: $old became $new") unless among($what, 'answer moved') || among($new, $legal{$what}{$old} // '');
+	if ($what eq 'run') { $self->apply_run($run, $event); }
+	elsif ($what eq 'task') { $self->apply_task($run, $event); }
+	elsif ($what eq 'answer') { $self->apply_answer($run, $event); }
+	elsif ($what eq 'moved') { $self->wrong("$name: the moment it waits for moved"); }
+	else { $self->apply_attempt($run, $event); }
+	return;
+}
 
-			$self->wrong("$name: it is try $tries of $most") if $tries > $most;
-		}
+sub apply_run
+{
+	my ($self, $run, $event) = @_;
+	my ($old, $new) = ($event->{old} // '', $event->{new});
+
+	$run->{$_} = $event->{more}{$_} foreach grep { defined $event->{more}{$_} } keys %{ $event->{more} };
+	$run->{definition} = $self->{pipelines}{ $run->{pipeline} };
+	$self->wrong("$event->{name}: it was $run->{status}, not $old") if $old ne $run->{status};
+	$run->{status} = $new;
+	$run->{decides}{ $event->{xid} } = 1;
+	$run->{ended} = $new if $is_final{$new};
+	$run->{failures} = 0 if $new eq 'running';
+	$self->{seen}{repairs}++ if $is_final{$old};
+	$self->{seen}{"runs $new"}++ if $is_final{$new};
+	$self->apply_child($run, $event) if $old eq '' && $run->{parent};
+	return;
+}
+
+sub apply_task
+{
+	my ($self, $run, $event) = @_;
+	my ($old, $new) = ($event->{old} // '', $event->{new});
+	my $task = task_of($run, $event->{task_no}, $event->{item_no});
+	my $known = known_of($run, $event);
+
+	$self->wrong("$event->{name}: it was $task->{status}, not $old") if $old ne $task->{status};
+	$task->{status} = $new;
+	$task->{reason} = $event->{more}{reason};
+	$task->{branch} = $event->{more}{branch} if defined $event->{more}{branch};
+	$run->{decides}{ $event->{xid} } = 1 if $new ne 'running';
+	push @{ $run->{left}{ $event->{xid} } }, $event if $old eq 'running' || $new eq 'running';
+	$task->{tries} = $task->{started} = 0 if $is_final{$old};
+	$task->{started} = $event->{xid} if $new eq 'running';
+	$run->{failures}++ if $is_bad{$new};
+	$self->judge_late($run, $event, delete $task->{late}) if $task->{late};
+	$self->take_slots($run, $event, $new eq 'running' ? 1 : -1) if $old eq 'running' || $new eq 'running';
+	return;
+}
+
+sub apply_attempt
+{
+	my ($self, $run, $event) = @_;
+	my $new = $event->{new};
+	my $task = task_of($run, $event->{task_no}, $event->{item_no});
+	my $known = known_of($run, $event);
+	my $attempt = $task->{attempt};
+
+	push @{ $run->{tried}{ $event->{xid} } }, $event;
+	if (!defined $event->{old})
+	{
+		$self->wrong("$event->{name}: attempt $attempt->{no} is $attempt->{status}") if $attempt && !$is_final{ $attempt->{status} };
+		$self->wrong("$event->{name}: the one before was " . ($attempt ? $attempt->{no} : 0)) if $event->{attempt_no} != ($attempt ? $attempt->{no} : 0) + 1;
+		$attempt = $task->{attempt} = { no => $event->{attempt_no}, status => '' };
 	}
+	$attempt->{status} = $new;
+	my $live = $is_final{$new} ? -1 : defined $event->{old} ? 0 : 1;
+	$self->{under_way}{ $known->{connection} } += $live if defined $known->{connection};
+	return unless $is_final{$new};
+	$attempt->{sqlstate} = $event->{more}{sqlstate};
+	if ($new ne 'lost')
+	{
+		my $tries = ++$task->{tries};
+
+		$self->wrong("$event->{name}: it is try $tries of $known->{max_attempts}") if $tries > $known->{max_attempts};
+	}
+	$self->judge_call($run, $event) if $known->{kind} eq 'pipeline';
+	$self->judge_wait($run, $event) if $known->{kind} eq 'wait';
 	return;
 }
 
@@ -231,12 +325,11 @@ sub is_lost_already
 	  && grep { among(contribution($run, $_) // '', 'failed blocked') } @{ $known->{upstream} };
 }
 
+# Something failed since the run started or was repaired, and nothing new starts.
 sub fails_fast
 {
 	my ($run, $known) = @_;
-
-	return $run->{definition}{on_failure} eq 'fail_fast' && !reacts($known)
-	  && grep { $is_bad{ $_->{status} } } values %{ $run->{tasks} };
+	return $run->{definition}{on_failure} eq 'fail_fast' && !reacts($known) && $run->{failures};
 }
 
 sub judge_task
@@ -282,12 +375,22 @@ sub judge_task
 	}
 	elsif ($new eq 'succeeded' && $known->{branches})
 	{
-		my %params = (n => 3, region => 'south', %{ $run->{params} // {} });
-		my $expected = Dags::expected_branch($known, \%params);
+		my $expected = Dags::expected_branch($known, params_of($run));
 
 		$self->wrong("$name and chose $event->{more}{branch}, expected $expected") if ($event->{more}{branch} // '') ne $expected;
 	}
+	elsif ($is_final{$new} && $old eq 'running')
+	{
+		$self->judge_for_each($event) if $known->{kind} eq 'for_each';
+		$self->judge_answered($event) if $known->{kind} eq 'wait';
+	}
 	return;
+}
+
+sub params_of
+{
+	my ($run) = @_;
+	return { n => 3, region => 'south', list => $run->{definition}{list}, %{ $run->{params} // {} } };
 }
 
 # --- runs and pipelines ---------------------------------------------------------
@@ -423,31 +526,18 @@ sub judge_commit
 {
 	my ($self, $id, $xid) = @_;
 	my $run = $self->{runs}{$id};
-	my %ended = map { ("$_->{task_no} $_->{attempt_no}" => $_) } grep { $is_final{ $_->{new} } } @{ $run->{tried}{$xid} // [] };
-	my %begun = map { ("$_->{task_no} $_->{attempt_no}" => 1) } grep { !defined $_->{old} } @{ $run->{tried}{$xid} // [] };
 	my $name = "run $id of $run->{pipeline} after transaction $xid";
-	my $failure;
+	my $failure = $self->judge_outcomes($run, $xid, $name);
 
-	foreach my $event (@{ $run->{left}{$xid} // [] })
-	{
-		my $key = "$event->{task_no} $event->{attempt_no}";
-		my $attempt = $ended{$key};
-
-		if ($event->{new} eq 'running')
-		{
-			$self->wrong("$name: task and attempt $key runs without an intent") unless $begun{$key};
-			next;
-		}
-		$self->wrong("$name: task and attempt $key became $event->{new}, its attempt " . ($attempt ? $attempt->{new} : 'did not end'))
-		  unless $attempt && among($event->{new}, $follows{ $attempt->{new} });
-		delete $ended{$key};
-		$failure = 1 if $is_bad{ $event->{new} };
-	}
-	$self->wrong("$name: attempt ended without its task: $_") foreach sort keys %ended;
-
+	$self->judge_kept($run, $_) foreach grep { !defined $_->{old} } @{ $run->{tried}{$xid} // [] };
 	return if $run->{status} eq 'queued' || !%{ $run->{tasks} };	# did not start
 	return unless $run->{decides}{$xid};	# what only starts tasks may be in the middle of another
+	my $fast = $run->{definition}{on_failure} eq 'fail_fast' && $run->{failures} ? $failure ? 'all' : 'new' : '';
 	my @live = grep { !$is_final{ $run->{tasks}{ $_->{no} }{status} // '' } } @{ $run->{definition}{tasks} };
+	foreach my $known (grep { $_->{kind} eq 'for_each' && $run->{tasks}{ $_->{no} } } @{ $run->{definition}{tasks} })
+	{
+		$self->judge_items($run, $known, reacts($known) ? '' : $fast, $name, $xid);
+	}
 	if ($is_final{ $run->{status} })
 	{
 		$self->wrong("$name: $run->{status}, but $_->{name} is " . ($run->{tasks}{ $_->{no} }{status} // 'not there')) foreach @live;
@@ -456,114 +546,67 @@ sub judge_commit
 	$self->wrong("$name: all tasks have ended, but it is $run->{status}") unless @live;
 	foreach my $known (@live)
 	{
-		my $status = $run->{tasks}{ $known->{no} }{status};
+		my $task = $run->{tasks}{ $known->{no} };
+		my $status = $task->{status};
 
-		next if $status eq 'running';
+		if ($status eq 'running')
+		{
+			$self->wrong("$name: $known->{name} is running, but nothing of it is")
+			  unless $self->{last}{"$task->{started} $id"} > $self->{now} || ($task->{attempt} && !$is_final{ $task->{attempt}{status} }) || grep { !$is_final{ $_->{status} } } values %{ $task->{items} };
+			next;
+		}
 		$self->wrong("$name: $known->{name} is $status, but the run is cancelling") if $run->{status} eq 'cancelling';
 		$self->wrong("$name: $known->{name} waits, but is to be " . decision($run, $known))
 		  if $status eq 'waiting' && defined decision($run, $known);
-		$self->wrong("$name: $known->{name} is $status after a failure that ends the run")
-		  if $failure && $run->{definition}{on_failure} eq 'fail_fast' && !reacts($known);
+		next if reacts($known) || !$fast || ($fast eq 'new' && $task->{started});
+		$task->{late} = { xid => $xid, text => "$name: $known->{name} is $status after a failure that ends the run" };
 	}
 	return;
 }
 
-# --- the end --------------------------------------------------------------------
-
-# What was played is what is there, and nothing is left over.
-sub compare
+# A failure ends what has not started; only what somebody is starting at the
+# same time, who does not see it yet, may.
+sub judge_late
 {
-	my ($self) = @_;
-	my $facts = $self->{facts};
+	my ($self, $run, $event, $late) = @_;
+	my ($xmin, $xmax, $xip) = split /:/, $event->{more}{snapshot} // '';
 
-	foreach my $id (sort keys %{ $facts->{runs} })
-	{
-		$self->wrong("run $id is there, but its trigger was not committed") unless $facts->{asked}{$id};
-		$self->wrong("run $id is $facts->{runs}{$id} at the end") unless $is_final{ $facts->{runs}{$id} };
-		my $played = $self->run_of($id)->{status};
-		$self->wrong("run $id is $facts->{runs}{$id}, but became $played") if $facts->{runs}{$id} ne $played;
-	}
-	foreach my $id (sort keys %{ $facts->{asked} })
-	{
-		$self->wrong("run $id ($facts->{asked}{$id}) was committed, but is not there") unless $facts->{runs}{$id};
-	}
-	foreach my $id (sort keys %{ $self->{runs} })
-	{
-		$self->wrong("run $id of an earlier cycle changed") unless $facts->{runs}{$id};
-	}
-	foreach my $task (@{ $facts->{task_names} })
-	{
-		my ($id, $no, $name, $status) = @$task;
-		my $played = $self->run_of($id)->{tasks}{$no}{status} // 'nothing';
-		$self->wrong("run $id task $name is $status, but became $played") if $status ne $played;
-	}
-	foreach my $pipeline (sort keys %{ $self->{states} })
-	{
-		my ($expected, $found) = map { my $s = $_; join ' ', map { $s->{$_} // 'null' } qw(next last origin success) }
-		  $self->{states}{$pipeline}, $facts->{states}{$pipeline};
-		$self->wrong("pipeline $pipeline is $found, expected $expected") if $expected ne $found;
-	}
-	foreach my $what (qw(open_attempts live_tasks requests))
-	{
-		$self->wrong("$what: $facts->{$what} are left") if $facts->{$what} > 0;
-	}
-	my $workers = $facts->{processes}{'weir SQL worker'} // 0;
-	my $slots = $facts->{status}{sql_workers} // 'nothing';
-	$self->wrong("$workers SQL workers, but their slots say $slots")
-	  unless $slots =~ /0 busy, $workers idle, 0 starting in this database; $workers of/;
-	foreach my $process ('weir conductor', 'weir launcher')
-	{
-		my $n = $facts->{processes}{$process} // 0;
-		$self->wrong("$n of $process") if $n != 1;
-	}
+	return if defined $xmax && ($late->{xid} >= $xmax || grep { $_ == $late->{xid} } split /,/, $xip // '');
+	$self->wrong("$late->{text}, and becomes $event->{new}");
 	return;
 }
 
-# Work, here and outside: each attempt's at most once, each success's once,
-# and none that nobody intended.
-sub work
+# Attempts and their tasks and items changed together.  Did one of these fail?
+sub judge_outcomes
 {
-	my ($self) = @_;
-	my $facts = $self->{facts};
-	my (%effects, %started, %repairs, %tokens, %repairing);
+	my ($self, $run, $xid, $name) = @_;
+	my %ended = map { (place_of($_) => $_) } grep { $is_final{ $_->{new} } } @{ $run->{tried}{$xid} // [] };
+	my %begun = map { (place_of($_) => 1) } grep { !defined $_->{old} } @{ $run->{tried}{$xid} // [] };
+	my $failure;
 
-	$effects{ join ' ', @$_ }++ foreach @{ $facts->{effects} };
-	foreach my $entry (grep { $_->{started} } @{ $self->{ledger} })
+	foreach my $event (@{ $run->{left}{$xid} // [] })
 	{
-		my $operation = $entry->{operation};
-		my $token = $entry->{idempotency_token} // $entry->{weir_token};
+		my $key = place_of($event) . " attempt $event->{attempt_no}";
+		my $attempt = $ended{$key};
 
-		if ($operation eq 'databricks.repair') { $repairs{ $entry->{run_id} }++; }
-		elsif (among($operation, 'adf.createRun databricks.run-now http.json')) { $started{ $token // 'no token' }++; }
-	}
-	foreach my $attempt (@{ $facts->{attempts} })
-	{
-		my ($id, $task, $no, $kind, $status, $token, $mode, $external) = @$attempt;
-		my $name = "run $id task $task attempt $no ($kind, $status, $token)";
-
-		$self->wrong("$name: token used twice") if $tokens{$token}++;
-		if ($kind eq 'sql')
+		if ($event->{new} eq 'running')
 		{
-			my $n = delete($effects{"$id $task $no"}) // 0;
-			$self->wrong("$name: $n rows") if $n != ($status eq 'succeeded' ? 1 : 0);
+			$self->wrong("$name: $key runs without an intent") unless $begun{$key};
+			next;
 		}
-		$repairing{$external}++ if defined $mode && $mode eq 'repair' && defined $external;
-		my $n = $started{$token} // 0;
-		$self->wrong("$name: begun $n times") if $n > 1;
-		$self->wrong("$name: succeeded, but nothing was begun") if $n == 0 && $status eq 'succeeded'
-		  && among($kind, 'adf_pipeline databricks_job') && !among($mode // '', 'repair adopt recover');
+		$failure = 1 if $is_bad{ $event->{new} };
+		delete $ended{$key};
+		# A for_each that has listed its items ends with them.
+		next if has_listed($run, $event);
+		$self->wrong("$name: $key became $event->{new}, its attempt " . ($attempt ? $attempt->{new} : 'did not end'))
+		  unless $attempt && among($event->{new}, $follows{ $attempt->{new} });
+		$self->judge_retry($run, $event) if $attempt;
 	}
-	$self->wrong("work of nobody's attempt: $_") foreach sort keys %effects;
-	foreach my $token (sort keys %started)
+	foreach my $key (sort keys %ended)
 	{
-		$self->wrong("begun for a token of no attempt: $token") unless $tokens{$token};
+		$self->wrong("$name: attempt ended without its task: $key") unless has_listed($run, $ended{$key});
 	}
-	foreach my $run (sort keys %repairs)
-	{
-		$self->wrong("job run $run: repaired $repairs{$run} times by " . ($repairing{$run} // 0) . ' attempts')
-		  if $repairs{$run} > ($repairing{$run} // 0);
-	}
-	return;
+	return $failure;
 }
 
 1;

@@ -34,6 +34,7 @@ my $limit = 60 * ($ENV{MINUTES} || 60);
 my $json = JSON::PP->new->canonical;
 my $node_no = 1;
 my %done;						# acts of violence, how often
+my %seen;						# and what was judged
 
 note("SEED=$seed CYCLES=$cycles");
 my $node = weir_node("dags$node_no", allows_streaming => 1, conf => qq{
@@ -49,10 +50,12 @@ my $address = $cloud->address;
 value(qq{
 	SELECT weir.create_secret('dbx_token', 'dapi-local'), weir.create_secret('entra_secret', 'weir-secret');
 	SELECT weir.create_connection('chaos_http', 'http', '$address/http');
-	SELECT weir.create_connection('chaos_dbx', 'databricks', '$address/dbx', '{"type": "pat", "token": "dbx_token"}', '{"settle_seconds": 0.5}');
+	SELECT weir.create_connection('chaos_dbx', 'databricks', '$address/dbx', '{"type": "pat", "token": "dbx_token"}',
+		'{"settle_seconds": 0.5, "max_concurrency": $connections{chaos_dbx}}');
 	SELECT weir.create_connection('chaos_adf', 'adf', '$address/adf', '{"type": "entra_client_secret", "tenant_id": "local",
 		"client_id": "weir-client", "client_secret": "entra_secret", "authority": "$address"}',
-		'{"subscription_id": "s1", "resource_group": "rg-dev", "factory": "adf-dev", "settle_seconds": 0.5}')});
+		'{"subscription_id": "s1", "resource_group": "rg-dev", "factory": "adf-dev", "settle_seconds": 0.5, "max_concurrency": $connections{chaos_adf}}')});
+value("SELECT weir.create_pool('$_', $pools{$_})") foreach sort keys %pools;
 value(PostgreSQL::Test::Utils::slurp_file(dirname(__FILE__) . '/journal.sql'));
 
 sub value { return $node->safe_psql('postgres', $_[0]); }
@@ -78,9 +81,11 @@ sub start_of_run
 {
 	my ($pipeline) = @_;
 	my $tasks = $pipeline->{tasks};
-	my $params = $json->encode({ n => int(rand(10)), region => one_of('north', 'south', 'west') });
+	my %params = (n => int(rand(10)), region => one_of('north', 'south', 'west'), (chance(0.2) ? (list => weighted(random_list(int(rand(6))) => 5, 7 => 1)) : ()));
+	my $params = quoted($json->encode(\%params))
+	  . weighted('' => 1, '::jsonb || jsonb_build_object(\'at\', clock_timestamp() + interval \'' . sprintf('%.2f', rand(0.8)) . ' s\')' => 1);
 	my $selector = one_of('%s', '+%s', '%s+', '+%s+');
-	my $call = "weir.trigger('$pipeline->{name}', '$params', priority => " . int(rand(5))
+	my $call = "weir.trigger('$pipeline->{name}', $params, priority => " . int(rand(5))
 	  . (chance(0.15) ? ", tasks => '{" . sprintf($selector, one_of(@$tasks)->{name}) . "}'" : '') . ')';
 
 	return weighted(
@@ -88,17 +93,29 @@ sub start_of_run
 		"BEGIN; SELECT $call; ROLLBACK" => 2,
 		"BEGIN; SAVEPOINT s; SELECT $call; ROLLBACK TO s; INSERT INTO public.asked VALUES ($call, 'after savepoint'); COMMIT" => 1,
 		"BEGIN; INSERT INTO public.asked VALUES ($call, 'prepared'); PREPARE TRANSACTION 'chaos'" => 0.5,	# refused
-		"WITH b AS MATERIALIZED (SELECT weir.backfill('$pipeline->{name}', '2026-01-01', '2026-01-04', '1 day', '$params', concurrency => 2) AS id) "
+		"WITH b AS MATERIALIZED (SELECT weir.backfill('$pipeline->{name}', '2026-01-01', '2026-01-04', '1 day', $params, concurrency => 2) AS id) "
 		  . "SELECT id FROM b \\gset\nINSERT INTO public.asked SELECT run_id, 'backfill' FROM weir.run WHERE backfill_id = :id" => 0.5);
 }
 
-# Something about a run that exists.
+# Something about a run that exists, whoever asked for it, or about what it
+# depends on: statements of one client, one after the other.
 sub about_a_run
 {
 	my ($after, $pipelines) = @_;
-	my $k = int(rand(8));
-	my $run = "(SELECT run_id FROM public.asked WHERE run_id > $after ORDER BY run_id OFFSET $k LIMIT 1)";
-	my $task = one_of(@{ one_of(@$pipelines)->{tasks} })->{name};
+	my @statements = one_statement($after, $pipelines);
+
+	return @statements unless chance(0.15);
+	return ('BEGIN', @statements, 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.4)) . ')', chance(0.6) ? 'COMMIT' : 'ROLLBACK');
+}
+
+sub one_statement
+{
+	my ($after, $pipelines) = @_;
+	my $pipeline = one_of(@$pipelines);
+	my $k = int(rand(1000));
+	my $run = "(SELECT run_id FROM (SELECT run_id, row_number() OVER (ORDER BY run_id) AS i, count(*) OVER () AS n "
+	  . "FROM weir.run WHERE run_id > $after) r WHERE i = $k % n + 1)";
+	my $task = one_of(@{ $pipeline->{tasks} })->{name};
 
 	return weighted(
 		"SELECT weir.cancel($run)" => 4,
@@ -106,7 +123,14 @@ sub about_a_run
 		"SELECT weir.repair($run, tasks => '{$task}')" => 1,
 		"SELECT weir.repair($run, tasks => '{$task}', downstream => true)" => 1,
 		"SELECT weir.rerun_from($run, '$task')" => 2,
-		"INSERT INTO public.asked VALUES (weir.restart($run), 'restart')" => 2);
+		"INSERT INTO public.asked VALUES (weir.restart($run), 'restart')" => 2,
+		"SELECT public.answer_all()" => 3,
+		"SELECT public.send('files', NULL)" => 1,
+		"SELECT public.send(one_of.name, $run) FROM (SELECT '" . one_of('files', 'of t1', 'of t2', 'of t3[1]') . "') AS one_of (name)" => 1,
+		"SELECT weir.alter_pool('chaos_four', " . one_of(3, 5) . ')' => 0.7,
+		"INSERT INTO public.asked VALUES (weir.trigger('$pipeline->{name}'), 'trigger')" => 1,
+		"SELECT weir.alter_pipeline('$pipeline->{name}', " . quoted($pipeline->{json}) . ')' => 0.7,
+		"SELECT weir.pause_pipeline('$pipeline->{name}')" => 0.7);
 }
 
 # --- the cloud --------------------------------------------------------------------
@@ -149,13 +173,19 @@ sub pids_of
 	return split /\n/, value("SELECT pid FROM pg_stat_activity WHERE backend_type = '$type' AND pid <> pg_backend_pid() ORDER BY pid");
 }
 
+# A process that had ended by itself, and was only not yet buried, is no crash:
+# the postmaster buries before it takes the next connection.
 sub crash
 {
 	my ($type) = @_;
 	my @pids = pids_of($type) or return 0;
+	my $pid = one_of(@pids);
 	my $log = log_now();
 
-	return 0 unless kill('KILL', one_of(@pids)) == 1;
+	return 0 unless kill('KILL', $pid) == 1;
+	while (kill(0, $pid)) { sleep(0.005); }
+	waitpid(client([ 'SELECT 1' ]), 0);
+	return 0 unless substr(PostgreSQL::Test::Utils::slurp_file($node->logfile), $log) =~ /\(PID $pid\) was terminated by signal 9/;
 	wait_for_restart($node, $log);
 	return 1;
 }
@@ -237,7 +267,7 @@ sub choose_violence
 sub wait_until_quiet
 {
 	$node->psql('postgres', "CALL public.wait_until_quiet(60)") foreach (1 .. 2);
-	return value('SELECT public.is_quiet()') eq 't';
+	return value('SELECT public.is_quiet()') eq 't' && wait_until($node, 'the SQL workers are those of their slots', 'SELECT public.slots_agree()');
 }
 
 # Statements of clients while something dies, and then until all is quiet.
@@ -262,14 +292,15 @@ sub cycle
 	srand($cycle_seed);
 	my $after = value('SELECT coalesce(max(run_id), 0) FROM weir.run');
 	my $name = "c${cycle_seed}_$after";
-	my @pipelines = map { random_pipeline("${name}_$_") } 1 .. weighted(1 => 2, 2 => 2, 3 => 1);
+	my @pipelines;
+	push @pipelines, random_pipeline("${name}_" . (@pipelines + 1), @pipelines) foreach 1 .. weighted(1 => 2, 2 => 2, 3 => 2);
 	my $violence = choose_violence();
 	my @first = map { start_of_run(one_of(@pipelines)) } 1 .. weighted(1 => 1, 2 => 2, 4 => 2, 8 => 1);
-	my @later = map { [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', about_a_run($after, \@pipelines) ] } 1 .. int(rand(4));
+	my @later = map { [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', about_a_run($after, \@pipelines) ] } 1 .. int(rand(5));
 	push @later, [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', split /\n/, start_of_run($pipelines[0]) ] if chance(0.3);
 	@later = grep { "@$_" !~ /gset|SAVEPOINT|PREPARE/ } @later;	# one statement for each -c
-	my $again = chance(0.35) ? choose_violence() : undef;
-	my @again = map { [ about_a_run($after, \@pipelines) ] } 1 .. 3;
+	my $again = chance(0.5) ? choose_violence() : undef;
+	my @again = map { [ about_a_run($after, \@pipelines) ] } 1 .. 4;
 
 	$again = 'nothing' if $again && $again eq 'promote';
 	prepare_standby() if $violence eq 'promote';
@@ -287,6 +318,7 @@ sub cycle
 	my $facts = decode_json(value("SELECT public.facts($after)"));
 	my $judge = Judge->new(facts => $facts, pipelines => { map { $_->{name} => $_ } @pipelines }, ledger => $cloud->ledger);
 	my @wrong = $judge->verdict;
+	$seen{$_} += $judge->seen->{$_} foreach keys %{ $judge->seen };
 	push @wrong, 'it did not become quiet: ' . value("SELECT string_agg(w.run_id || ' ' || concat_ws(' ', w.task, w.waiting_for, w.detail), '; ')
 		FROM weir.run r, weir.why(r.run_id) w WHERE r.run_id > $after AND w.waiting_for <> 'nothing'") unless $quiet;
 	push @wrong, "log: $1" while substr(PostgreSQL::Test::Utils::slurp_file($node->logfile), $violence eq 'promote' ? 0 : $log)
@@ -297,12 +329,13 @@ sub cycle
 		diag($_) foreach splice(@wrong, 0, 20);
 		diag("pipeline $_->{name}: $_->{json}") foreach @pipelines;
 		open(my $file, '>', "$PostgreSQL::Test::Utils::tmp_check/cycle_$cycle_seed.json") or die $!;
-		print $file $json->pretty->encode({ facts => $facts, ledger => $cloud->ledger, runs => $cloud->runs });
+		print $file JSON::PP->new->canonical->pretty->encode({ facts => $facts, ledger => $cloud->ledger, runs => $cloud->runs });
 		close $file;
 		diag("facts and ledger: $PostgreSQL::Test::Utils::tmp_check/cycle_$cycle_seed.json, log: " . $node->logfile);
 	};
 	$cloud->reset;
-	value('TRUNCATE public.journal');
+	value('TRUNCATE public.journal, public.sent, public.answered; ' . join(' ', map { "SELECT weir.alter_pool('$_', $pools{$_});" } sort keys %pools)
+		. ' TRUNCATE public.journal');
 	return;
 }
 
@@ -313,5 +346,13 @@ while ($n < $cycles && time - $began < $limit && (Test::More->builder->is_passin
 	cycle($seed + $n++);
 }
 note(sprintf('%d cycles in %.0f s; ', $n, time - $began) . join(', ', map { "$_ $done{$_}" } sort keys %done));
+note(join(', ', map { "$_ $seen{$_}" } sort keys %seen));
+if ($n >= 100)
+{
+	my @never = grep { !$seen{$_} } ('sql rows', 'for_each rows', 'adf_pipeline begun', 'databricks_job begun', 'http begun', 'lists succeeded', 'lists failed',
+		'lists cancelled', 'lists again', 'signals', 'approvals', 'times', 'calls succeeded', 'calls failed', 'calls cancelled', 'retries', 'failures',
+		'pooled tasks', 'repairs', 'runs succeeded', 'runs failed', 'runs cancelled', 'runs timed_out', 'runs skipped');
+	is("@never", '', 'there was everything to judge');
+}
 $node->stop;
 done_testing();

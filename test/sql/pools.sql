@@ -55,6 +55,7 @@ SELECT weir.create_pipeline('p', '{"tasks": [{"name": "a", "kind": "noop", "pool
 SELECT weir.create_pipeline('p', '{"tasks": [{"name": "a", "kind": "pipeline", "pool": "etl", "spec": {"pipeline": "q"}}]}');
 SELECT weir.create_pipeline('p', '{"tasks": [{"name": "a", "kind": "if", "pool": "etl", "spec": {"left": 1, "op": "==", "right": 1}}]}');
 SELECT weir.create_pipeline('p', '{"tasks": [{"name": "a", "kind": "for_each", "pool": "etl", "spec": {"items": [1], "task": {"kind": "noop"}}}]}');
+SELECT weir.create_pipeline('p', '{"tasks": [{"name": "a", "kind": "for_each", "pool": "etl", "spec": {"items": [1], "task": {"kind": "pipeline", "spec": {"pipeline": "q"}}}}]}');
 SELECT weir.create_pipeline('p', '{"tasks": [{"name": "a", "kind": "sql", "priority": 1001, "spec": {"sql": "SELECT 1"}}]}');
 SELECT weir.create_pipeline('p', '{"tasks": [{"name": "a", "kind": "sql", "priority": "high", "spec": {"sql": "SELECT 1"}}]}');
 SELECT weir.create_pipeline('p', '{"tasks": [{"name": "a", "kind": "sql", "pool": "none", "pool_slots": 2, "spec": {"sql": "SELECT 1"}}]}');

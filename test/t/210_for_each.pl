@@ -204,6 +204,26 @@ $run = runs('fail_fast', 'failed', 'fail_fast');
 is(items($run), 'blocked: 3; failed: 1; succeeded: 1', 'no further item starts');
 is(task_value($run, 't', 'error_message'), '1 of 5 items failed; 3 of 5 items were not started; item 2: division by zero', 'and the task says so');
 
+define('handler', [ { name => 'bad', kind => 'sql', spec => { sql => 'SELECT 1 / 0' } },
+		for_each('t', [ 1, 0, 1 ], sql('SELECT 1 / {{item}}'), concurrency => 1, depends_on => [ { task => 'bad', condition => 'failed' } ]) ], on_failure => 'fail_fast');
+$run = runs('handler', 'failed', 'a list that is there for failures');
+is(items($run), 'failed: 1; succeeded: 2', 'is not stopped by one, nor by those of its items');
+define('mended', [ for_each('t', [ 1, 2 ], sql('SELECT {{item}}')), { name => 'bad', kind => 'sql', spec => { sql => 'SELECT 1 / 0' }, depends_on => ['t'] } ],
+	on_failure => 'fail_fast');
+$run = runs('mended', 'failed', 'a run fails after its list');
+value("SELECT weir.repair($run, tasks => '{t}')");
+wait_until($node, 'it ended again', "SELECT repair_no = 1 AND status = 'failed' FROM weir.run WHERE run_id = $run");
+is(value("SELECT string_agg(status || ' ' || attempt_no, ', ' ORDER BY item_no) FROM weir.task_run WHERE run_id = $run AND task_name LIKE 't%'"),
+	'succeeded 2, succeeded 2, succeeded 2', 'a failure of before the repair stops no item');
+
+# --- a failure in the same moment as a list: the list is not taken for one whose items have ended
+define('at_once', [ for_each('bad', '{{params.no_list}}', { kind => 'noop' }), for_each('t', [ 1, 2, 3 ], sql('SELECT {{item}}'), concurrency => 1),
+		for_each('late_bad', '{{params.no_list}}', { kind => 'noop' }) ],
+	parameters => { no_list => { type => 'json', default => 7 } });
+$run = runs('at_once', 'failed', 'a list that is none beside one');
+is(items($run), 'succeeded: 3', 'its items run');
+is(task_value($run, 't', "status || ' ' || (output->>'items')"), 'succeeded 3', 'and are what it ends with');
+
 # --- items of an engine: a token each; repair resumes what the item started
 define('engine', [ for_each('t', [ 0, 0.1, 0.2 ], { kind => 'databricks_job', connection => 'dbx_dev',
 				spec => { job_id => 102, job_parameters => { seconds => '{{item}}', item => '{{item_no}}' } } }, phase => 'land', concurrency => 2) ]);
