@@ -37,6 +37,7 @@ typedef struct HttpResult
 	size_t		body_len;
 	int64		retry_after_ms; /* -1: absent */
 	const char *content_type;	/* or NULL */
+	const char *headers;		/* of the final answer, lines "Name: value\n"; never NULL */
 	const char *error;			/* NULL: complete answer received; printable, no secrets */
 	bool		request_sent;	/* with error: the server may have seen the request */
 	bool		refused_by_policy;	/* never sent: address or URL not allowed */
@@ -61,6 +62,8 @@ extern int	httpmux_fd(HttpMux *mux);	/* wait for readability of this */
 extern HttpTransfer *httpmux_start(HttpMux *mux, const char *method, const char *url,
 								   const char *const *headers, const char *body, size_t body_len,
 								   const HttpOptions *options, void *arg);
+/* Overwrite a secret that the request holds elsewhere than in Authorization, should the answer repeat it; copied, wiped. */
+extern void httpmux_mask(HttpTransfer *transfer, const char *secret);
 extern void httpmux_abort(HttpMux *mux, HttpTransfer *transfer);	/* in any state; frees it */
 
 /* Drive libcurl; call when httpmux_fd() is readable (calling more often is harmless). */

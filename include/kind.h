@@ -52,6 +52,7 @@ typedef struct KindCall
 								 * {"external_run_id": "...", "kind_state": {...}} */
 	const char *external_run_id;	/* NULL until the engine named one */
 	cJSON	   *kind_state;		/* never NULL, an object; as last committed */
+	cJSON	   *scratch;		/* the same, but in memory only: what can be fetched again after a crash */
 	int64		intended_at_ms; /* epoch, for look-ups by time */
 	int64		now_ms;			/* epoch */
 	int			step_tries;		/* exchanges already made in this step, 0 first */
@@ -66,6 +67,9 @@ typedef struct KindRequest
 	const char *content_type;	/* of the body */
 	const char *idempotency_key;	/* sent as Idempotency-Key, or NULL */
 	const cJSON *headers;		/* object of further headers, or NULL */
+	const char *accept;			/* NULL: application/json */
+	const char *secret;			/* name of a secret of weir's whose value becomes member "value" of the body, a
+								 * JSON object, when it is sent; NULL for none */
 	bool		starts_work;	/* not to be repeated when the answer is lost, unless is_repeatable */
 	bool		is_repeatable;	/* the engine recognises a repetition, or it changes nothing */
 	bool		without_auth;	/* send no credentials */
@@ -78,6 +82,7 @@ typedef struct KindResponse
 	size_t		body_len;
 	int64		retry_after_ms; /* from Retry-After, -1 if absent */
 	const char *content_type;	/* or NULL */
+	const char *headers;		/* lines "Name: value\n"; see kind_header() */
 	const char *transport_error;	/* set when http_status is 0 or the body broke off */
 	bool		request_sent;	/* transport error: bytes of the request may have arrived */
 } KindResponse;
@@ -205,5 +210,8 @@ extern const TaskKind kind_pipeline;
 extern const TaskKind kind_http;
 extern const TaskKind kind_adf_pipeline;
 extern const TaskKind kind_databricks_job;
+extern const TaskKind kind_storage;
+extern const TaskKind kind_file_away;
+extern const TaskKind kind_keyvault;
 
 #endif							/* WEIR_KIND_H */

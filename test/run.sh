@@ -225,6 +225,27 @@ part_isolation()
 	regress isolation src/test/isolation/pg_isolation_regress $(list test/specs .spec)
 }
 
+# What a test file names in a line "# npm: PACKAGE@VERSION" is installed into
+# the scratch folder, as the caller, whose settings say how packages are
+# reached; nothing of a package is run while it is installed.  A test whose
+# packages cannot be had finds the reason in npm.missing and skips.
+npm_packages()
+{
+	local dir="$SCRATCH/packages" wanted
+	# shellcheck disable=SC2046
+	wanted=$(sed -n 's/^# npm: //p' $(printf 'test/t/%s.pl ' $1) | sort -u)
+	[ -n "$wanted" ] || return 0
+	mkdir -p "$dir"
+	echo '{"private": true}' >"$dir/package.json"
+	if ! PATH=$PATH:$SYSTEM_PATH command -v npm >/dev/null; then
+		echo 'npm is not installed' >"$dir/npm.missing"
+	# shellcheck disable=SC2086
+	elif ! (cd "$dir" && timeout 600 npm install --no-audit --no-fund --ignore-scripts --no-package-lock --no-save $wanted) >"$dir/npm.log" 2>&1; then
+		echo "npm: $(grep -m1 -i 'error' "$dir/npm.log" || tail -n 1 "$dir/npm.log")" | head -c 300 >"$dir/npm.missing"
+	fi
+	chmod -R a+rX "$dir"
+}
+
 part_tap()
 {
 	local log="$SCRATCH/tap.log" start=$SECONDS status=0 passed failed skipped files
@@ -239,6 +260,8 @@ part_tap()
 		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-${ASAN:+360}}"
 		PERL5LIB="$SERVER_PGXS/src/test/perl:$SCRATCH/src/test/lib")
 	[ -n "${USER_ENV[6]#*=}" ] || unset 'USER_ENV[6]'
+	(cd "$SCRATCH/src" && npm_packages "$files")
+	USER_ENV+=(WEIR_PACKAGES="$SCRATCH/packages")
 	# shellcheck disable=SC2086
 	run "$log" prove -v -j2 --timer $(printf 'test/t/%s.pl ' $files) || status=$?
 	USER_ENV=()

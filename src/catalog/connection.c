@@ -39,7 +39,7 @@ PG_FUNCTION_INFO_V1(weir_drop_connection);
 
 /* Keys of auth under which people paste the secret itself. */
 static const char *const secret_keys[] = {
-	"token", "password", "client_secret", "secret", "access_token", "api_key", "access_key"
+	"token", "password", "client_secret", "secret", "access_token", "api_key", "access_key", "key"
 };
 
 /* Locks the secret FOR KEY SHARE if it is there. */

@@ -53,6 +53,7 @@ typedef struct Flight
 	char	   *token;
 	char	   *external_run_id;
 	cJSON	   *kind_state;
+	cJSON	   *scratch;		/* HTTP kinds: not committed */
 	KindStep	step;
 	int			step_tries;
 	bool		after_crash;

@@ -128,6 +128,7 @@ prepare_http(Conductor *c, Flight *flight)
 	ForceSyncCommit();
 
 	flight->kind_state = cJSON_CreateObject();
+	flight->scratch = cJSON_CreateObject();
 	if (context == NULL)
 	{
 		fail_attempt(c, flight, "definition_missing", "the task's definition no longer exists");
@@ -403,6 +404,7 @@ dispatch_recover(Conductor *c)
 			flight->kind_state = json_column(table, i, 10);
 			if (flight->kind_state == NULL)
 				flight->kind_state = cJSON_CreateObject();
+			flight->scratch = cJSON_CreateObject();
 			flight->external_run_id = SPI_getvalue(table->vals[i], table->tupdesc, 11);
 			flight->reference = json_column(table, i, 12);
 			flight->connection = connection ? find_connection(c, connection) : NULL;

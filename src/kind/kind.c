@@ -24,12 +24,15 @@
 static const TaskKind *const kinds[] = {
 	&kind_adf_pipeline,
 	&kind_databricks_job,
+	&kind_file_away,
 	&kind_for_each,
 	&kind_http,
 	&kind_if,
+	&kind_keyvault,
 	&kind_noop,
 	&kind_pipeline,
 	&kind_sql,
+	&kind_storage,
 	&kind_switch,
 	&kind_wait,
 };
@@ -57,7 +60,7 @@ kind_find(const char *name)
 const char *
 kind_names(void)
 {
-	return "adf_pipeline, databricks_job, for_each, http, if, noop, pipeline, sql, switch, wait";
+	return "adf_pipeline, databricks_job, file_away, for_each, http, if, keyvault, noop, pipeline, sql, storage, switch, wait";
 }
 
 const char *

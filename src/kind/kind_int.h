@@ -53,6 +53,8 @@ extern const char *kind_state_string(const KindCall *call, const char *name);
 extern bool kind_state_bool(const KindCall *call, const char *name);
 
 /* text.c: bytes from outside */
+/* Value of a header of the answer, trimmed, or NULL */
+extern char *kind_header(const KindResponse *response, const char *name);
 /* Valid UTF-8 without control characters (other than tab and newline), at most limit bytes */
 extern char *kind_clean_text(const char *text, size_t len, size_t limit);
 /* NULL and *error if it is not JSON */

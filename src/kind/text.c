@@ -102,6 +102,32 @@ mend_json(const char *text, size_t len)
 	return buf.data;
 }
 
+char *
+kind_header(const KindResponse *response, const char *name)
+{
+	const char *line = response->headers;
+	size_t		name_len = strlen(name);
+
+	while (line != NULL && *line != '\0')
+	{
+		size_t		len = strcspn(line, "\n");
+
+		if (len > name_len && line[name_len] == ':' && strncasecmp(line, name, name_len) == 0)
+		{
+			const char *value = line + name_len + 1;
+			const char *end = line + len;
+
+			while (value < end && (*value == ' ' || *value == '\t'))
+				value++;
+			while (end > value && strchr(" \t\r", end[-1]) != NULL)
+				end--;
+			return kind_clean_text(value, end - value, 8192);
+		}
+		line += len + (line[len] == '\n');
+	}
+	return NULL;
+}
+
 cJSON *
 kind_parse_body(const KindResponse *response, char **error)
 {

@@ -48,6 +48,7 @@ struct HttpTransfer
 
 	CURL	   *easy;			/* NULL once finished */
 	struct curl_slist *headers;
+	char	   *masked[2];		/* secrets beside the Authorization line, or NULL */
 	char	   *request_body;
 	size_t		request_body_len;
 	size_t		max_body;
@@ -67,6 +68,8 @@ struct HttpTransfer
 	size_t		body_len;
 	size_t		body_size;		/* allocated, >= body_len + 1 */
 	char		retry_after[64];
+	char	   *header_text;	/* of the final answer, lines "Name: value\n"; NULL none */
+	size_t		header_len;
 
 	char	   *content_type;
 	char		curl_error[CURL_ERROR_SIZE];

@@ -114,6 +114,27 @@ body_callback(char *data, size_t size, size_t count, void *userp)
 	return n;
 }
 
+/* Keep a header line for whoever reads the answer; false: out of memory. */
+static bool
+keep_header(HttpTransfer *transfer, const char *line, size_t len)
+{
+	char	   *grown;
+
+	while (len > 0 && strchr("\r\n", line[len - 1]))
+		len--;
+	if (len == 0)
+		return true;
+	grown = wiping_realloc(transfer->header_text, transfer->header_len + len + 2);
+	if (grown == NULL)
+		return false;
+	transfer->header_text = grown;
+	for (size_t i = 0; i < len; i++)
+		grown[transfer->header_len++] = line[i] == '\0' ? '?' : line[i];
+	grown[transfer->header_len++] = '\n';
+	grown[transfer->header_len] = '\0';
+	return true;
+}
+
 /*
  * CURLOPT_HEADERFUNCTION: one line at a time, not terminated, of every
  * response on the way (100 Continue, 103 Early Hints, the final one, trailers).
@@ -132,8 +153,19 @@ header_callback(char *data, size_t size, size_t count, void *userp)
 		return 0;
 	}
 	if (n > 5 && memcmp(data, "HTTP/", 5) == 0)
+	{
 		transfer->retry_after[0] = '\0';
-	else if (n > sizeof(name) - 1 && pg_strncasecmp(data, name, sizeof(name) - 1) == 0)
+		transfer->header_len = 0;
+		if (transfer->header_text)
+			transfer->header_text[0] = '\0';
+		return n;
+	}
+	if (!keep_header(transfer, data, n))
+	{
+		transfer->stop = STOP_OUT_OF_MEMORY;
+		return 0;
+	}
+	if (n > sizeof(name) - 1 && pg_strncasecmp(data, name, sizeof(name) - 1) == 0)
 	{
 		const char *value = data + sizeof(name) - 1;
 		const char *end = data + n;
@@ -239,12 +271,26 @@ make_printable(char *text)
 static void
 mask_credentials(HttpTransfer *transfer)
 {
+	for (int i = 0; i < lengthof(transfer->masked); i++)
+	{
+		if (transfer->masked[i] == NULL)
+			continue;
+		if (transfer->body)
+			(void) echo_mask(transfer->body, transfer->body_len, transfer->masked[i]);
+		if (transfer->content_type)
+			(void) echo_mask(transfer->content_type, strlen(transfer->content_type), transfer->masked[i]);
+		if (transfer->header_text)
+			(void) echo_mask(transfer->header_text, transfer->header_len, transfer->masked[i]);
+		(void) echo_mask(transfer->error, strlen(transfer->error), transfer->masked[i]);
+	}
 	for (struct curl_slist *line = transfer->headers; line; line = line->next)
 	{
 		if (transfer->body)
 			(void) echo_mask_header(transfer->body, transfer->body_len, line->data);
 		if (transfer->content_type)
 			(void) echo_mask_header(transfer->content_type, strlen(transfer->content_type), line->data);
+		if (transfer->header_text)
+			(void) echo_mask_header(transfer->header_text, transfer->header_len, line->data);
 	}
 }
 
@@ -259,6 +305,7 @@ finish(HttpTransfer *transfer)
 	result->body = transfer->body ? transfer->body : empty;
 	result->body_len = transfer->body_len;
 	result->content_type = transfer->content_type;
+	result->headers = transfer->header_text ? transfer->header_text : empty;
 	result->retry_after_ms = -1;
 	if (result->http_status != 0 && transfer->retry_after[0] != '\0')
 		result->retry_after_ms = retry_after_parse(transfer->retry_after, (int64) time(NULL));
@@ -359,9 +406,29 @@ transfer_destroy(HttpTransfer *transfer)
 		explicit_bzero(line->data, strlen(line->data));
 	curl_slist_free_all(transfer->headers);
 	wiping_free(transfer->request_body);
+	for (int i = 0; i < lengthof(transfer->masked); i++)
+		wiping_free(transfer->masked[i]);
 	wiping_free(transfer->body);
+	wiping_free(transfer->header_text);
 	free(transfer->content_type);
 	wiping_free(transfer);
+}
+
+void
+httpmux_mask(HttpTransfer *transfer, const char *secret)
+{
+	for (int i = 0; i < lengthof(transfer->masked); i++)
+	{
+		if (transfer->masked[i] != NULL)
+			continue;
+		transfer->masked[i] = strdup(secret);
+		if (transfer->masked[i] == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_OUT_OF_MEMORY),
+					 errmsg("out of memory")));
+		return;
+	}
+	elog(ERROR, "too many secrets in one request");
 }
 
 static bool

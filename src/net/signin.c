@@ -481,7 +481,7 @@ signin_header(SignIn *signin, const SignInConnection *connection, int64 now_ms,
 	*retry_ms = FIRST_HOLD_MS;
 	if (!auth_read(connection->kind, connection->auth, &auth, &problem))
 		return failed(connection, problem.message, error);
-	if (auth.type == AUTH_NONE)
+	if (auth.type == AUTH_NONE || auth.type == AUTH_SIGNED)
 		return SIGNIN_NONE;
 	if (auth.type == AUTH_ENTRA_CLIENT_SECRET)
 		return entra_header(signin, connection, &auth, now_ms, header, error, is_user_error, retry_ms);

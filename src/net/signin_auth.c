@@ -36,6 +36,8 @@ static const AuthTypeKeys auth_types[] = {
 	{"pat", AUTH_TOKEN, {"token"}, "token"},
 	{"bearer", AUTH_TOKEN, {"token"}, "token"},
 	{"basic", AUTH_BASIC, {"username", "password"}, "password"},
+	{"shared_key", AUTH_SIGNED, {"account", "key"}, "key"},
+	{"sas", AUTH_SIGNED, {"token"}, "token"},
 	{"entra_client_secret", AUTH_ENTRA_CLIENT_SECRET,
 	{"tenant_id", "client_id", "client_secret", "authority", "scope"}, "client_secret"},
 };
@@ -143,6 +145,10 @@ default_scope(const char *connection_kind)
 {
 	if (connection_kind && strcmp(connection_kind, "adf") == 0)
 		return "https://management.azure.com/.default";
+	if (connection_kind && strcmp(connection_kind, "storage") == 0)
+		return "https://storage.azure.com/.default";
+	if (connection_kind && strcmp(connection_kind, "keyvault") == 0)
+		return "https://vault.azure.net/.default";
 	if (connection_kind && strcmp(connection_kind, "databricks") == 0)
 		return "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d/.default";
 	return NULL;
@@ -178,6 +184,20 @@ read_entra(const char *connection_kind, const cJSON *auth, const AuthTypeKeys *t
 	return true;
 }
 
+/* Shared keys and SAS are for storage accounts alone. */
+static bool
+read_signed(const char *connection_kind, const cJSON *auth, AuthProblem *problem)
+{
+	const char *account = get_string(auth, "account");
+
+	if (connection_kind == NULL || strcmp(connection_kind, "storage") != 0)
+		return fail(problem, "type", psprintf("auth of type %s is for connections of kind storage", get_string(auth, "type")), NULL);
+	if (account != NULL && !made_of(account, "-"))
+		return fail(problem, "account", "\"account\" is not the name of a storage account",
+					"Leave it out to take it from the base URL.");
+	return true;
+}
+
 bool
 auth_read(const char *connection_kind, const cJSON *auth, Auth *parsed, AuthProblem *problem)
 {
@@ -194,7 +214,7 @@ auth_read(const char *connection_kind, const cJSON *auth, Auth *parsed, AuthProb
 	type = name ? find_type(name) : NULL;
 	if (type == NULL)
 		return fail(problem, "type", name ? "type of auth is not known" : "auth has no \"type\"",
-					"Types are none, pat, bearer, basic and entra_client_secret.");
+					"Types are none, pat, bearer, basic and entra_client_secret, and for storage shared_key and sas.");
 	parsed->type = type->type;
 	if (!check_members(auth, type, problem))
 		return false;
@@ -206,6 +226,8 @@ auth_read(const char *connection_kind, const cJSON *auth, Auth *parsed, AuthProb
 		case AUTH_NONE:
 		case AUTH_TOKEN:
 			return true;
+		case AUTH_SIGNED:
+			return read_signed(connection_kind, auth, problem);
 		case AUTH_BASIC:
 			if (!require(auth, type, "username", &parsed->username, problem))
 				return false;

@@ -13,6 +13,7 @@ typedef enum AuthType
 	AUTH_NONE,
 	AUTH_TOKEN,					/* pat, bearer: the secret is the token */
 	AUTH_BASIC,
+	AUTH_SIGNED,				/* shared_key, sas: each request when it is sent, see outgoing.c */
 	AUTH_ENTRA_CLIENT_SECRET
 } AuthType;
 

@@ -28,12 +28,15 @@ from control import Control
 from databricks import Databricks
 from entra import Entra
 from faults import Faults
+from forward import PREFIX, Forward
 from generic import Generic
+from hns import Hierarchical
 from job_runs import JobRuns
 from lake import Lake
 from ledger import Ledger
 from server import Refusal, Server, json_response
 from settings import Settings
+from vault import Vault
 
 
 class Cloud:
@@ -48,6 +51,9 @@ class Cloud:
         self.adf = DataFactory(settings, self.ledger, self.entra, self.pipeline_runs)
         self.databricks = Databricks(settings, self.ledger, self.entra, self.job_runs)
         self.generic = Generic(self.ledger)
+        self.forward = Forward(settings, self.ledger)
+        self.hns = Hierarchical(settings, self.ledger, self.entra)
+        self.vault = Vault(settings, self.ledger, self.entra)
         self.control = Control(self)
         # prefix -> service; those without a prefix are found by the shape of their path
         self.prefixes = {"/dbx": self.databricks, "/adf": self.adf, "/entra": self.entra}
@@ -57,6 +63,12 @@ class Cloud:
         path = request.path
         if path.startswith("/http/"):
             return ("http", *self.generic.route(request, path))
+        if path.startswith(PREFIX):
+            return ("storage", *self.forward.route(request, path))
+        for prefix, service in (("/hns", self.hns), ("/vault", self.vault)):
+            found = service.route(request, path[len(prefix):]) if path.startswith(prefix + "/") else None
+            if found:
+                return (found[0].split(".")[0], *found)
         for prefix, service in self.prefixes.items():
             if path.startswith(prefix + "/"):
                 path, services = path[len(prefix):], (service,)

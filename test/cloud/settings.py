@@ -18,6 +18,7 @@ class Settings:
         self.page_size = 100                # queryPipelineRuns, queryActivityruns
         self.clients = {"weir-client": "weir-secret"}
         self.pats = {"dapi-local"}
+        self.storage = None                 # address of a real storage server, see forward.py
 
     def scaled(self, seconds):
         return seconds / self.speed
@@ -29,7 +30,7 @@ class Settings:
     def change(self, wanted):
         """Apply a configuration object; ValueError (and no change) when it is wrong."""
         unknown = set(wanted) - {"speed", "database", "token_lifetime", "consistency_delay_ms",
-                                 "page_size", "clients", "pats", "revoke_tokens"}
+                                 "page_size", "clients", "pats", "revoke_tokens", "storage"}
         if unknown:
             raise ValueError(f"unknown setting {sorted(unknown)[0]!r}")
         for name, least in (("speed", 1e-6), ("token_lifetime", 0),
@@ -44,6 +45,8 @@ class Settings:
                 setattr(self, name, wanted[name])
         if "page_size" in wanted:
             self.page_size = int(wanted["page_size"])
+        if "storage" in wanted:
+            self.storage = wanted["storage"]
         if "clients" in wanted:
             self.clients.update(wanted["clients"])
         if "pats" in wanted:
