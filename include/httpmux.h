@@ -28,6 +28,8 @@ typedef struct HttpOptions
 	int			connect_timeout_ms;
 	int			total_timeout_ms;	/* from the moment the request is started */
 	const char *ca_file;		/* NULL: system's */
+	const char *masked[2];		/* secrets the request holds elsewhere than in Authorization: overwritten
+								 * where the answer repeats them; or NULL.  Copies are wiped. */
 } HttpOptions;
 
 typedef struct HttpResult
@@ -62,8 +64,6 @@ extern int	httpmux_fd(HttpMux *mux);	/* wait for readability of this */
 extern HttpTransfer *httpmux_start(HttpMux *mux, const char *method, const char *url,
 								   const char *const *headers, const char *body, size_t body_len,
 								   const HttpOptions *options, void *arg);
-/* Overwrite a secret that the request holds elsewhere than in Authorization, should the answer repeat it; copied, wiped. */
-extern void httpmux_mask(HttpTransfer *transfer, const char *secret);
 extern void httpmux_abort(HttpMux *mux, HttpTransfer *transfer);	/* in any state; frees it */
 
 /* Drive libcurl; call when httpmux_fd() is readable (calling more often is harmless). */

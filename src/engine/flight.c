@@ -408,7 +408,7 @@ exchange(Conductor *c, Flight *flight)
 	}
 	if (!request.without_auth && !sign_in(c, flight, &credentials))
 		return;
-	if (!outgoing_make(&request, flight->connection, credentials, &out, &why))
+	if (!outgoing_make(&request, flight->connection, credentials, flight->owner, &out, &why))
 	{
 		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", why, true, false);
 		flight->verdict->may_go_on = may_go_on(flight);
@@ -419,11 +419,12 @@ exchange(Conductor *c, Flight *flight)
 
 	options.max_body = (size_t) weir_http_max_body * 1024;
 	options.total_timeout_ms = weir_http_timeout;
+	for (int i = 0; i < lengthof(out.masked); i++)
+		options.masked[i] = out.masked[i];
 	flight->starts_work = request.starts_work;
 	flight->transfer = httpmux_start(c->mux, request.method, out.url, out.lines, out.body, out.body_len, &options,
 									 &flight->task_run_id);
 	flight->due_ms = NEVER;
-	outgoing_mask(&out, flight->transfer);
 	outgoing_wipe(&out);
 	signin_free_secret(credentials);
 }

@@ -6,13 +6,15 @@
  * request holds none; here they are put in, into malloc'd copies that are
  * wiped as soon as the multiplexer has its own.  What a service may say back
  * of them is masked in its answer: Authorization by itself, the rest because
- * outgoing_mask() names it.
+ * "masked" names it.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include <openssl/crypto.h>
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
 
+#include "access.h"
 #include "catalog.h"
 #include "json.h"
 #include "outgoing.h"
@@ -93,6 +95,21 @@ add_sas(Outgoing *out, const Connection *connection, const char **error)
 	return *error == NULL;
 }
 
+/* A value that leaves is a value that is given away: to whom it belongs it may. */
+static bool
+may_send(Oid owner, const char *name, const char **error)
+{
+	static const Oid types[] = {TEXTOID, OIDOID};
+	Datum		values[2];
+
+	values[0] = CStringGetTextDatum(name);
+	values[1] = ObjectIdGetDatum(owner);
+	if (weir_spi("SELECT FROM weir.secret WHERE name = $1 AND pg_has_role($2, owner, 'MEMBER')", 2, types, values, NULL) == 1)
+		return true;
+	*error = psprintf("there is no secret \"%s\" that belongs to the owner of the pipeline", name);
+	return false;
+}
+
 /* The value of a secret becomes member "value" of the body. */
 static bool
 add_value(Outgoing *out, const char *name, const char **error)
@@ -139,7 +156,7 @@ add_value(Outgoing *out, const char *name, const char **error)
 
 bool
 outgoing_make(const KindRequest *request, const Connection *connection, const char *credentials,
-			  Outgoing *out, const char **error)
+			  Oid owner, Outgoing *out, const char **error)
 {
 	const char *type = connection && !request->without_auth ? auth_string(connection, "type") : NULL;
 	bool		ok = true;
@@ -151,21 +168,13 @@ outgoing_make(const KindRequest *request, const Connection *connection, const ch
 	out->body = request->body;
 	out->body_len = request->body ? strlen(request->body) : 0;
 	if (request->secret != NULL)
-		ok = add_value(out, request->secret, error);
+		ok = may_send(owner, request->secret, error) && add_value(out, request->secret, error);
 	/* last of all: what is signed is what is sent */
 	if (ok && type != NULL && strcmp(type, "shared_key") == 0)
 		ok = add_signature(out, connection, request->method, error);
 	else if (ok && type != NULL && strcmp(type, "sas") == 0)
 		ok = add_sas(out, connection, error);
 	return ok;
-}
-
-void
-outgoing_mask(const Outgoing *out, HttpTransfer *transfer)
-{
-	for (int i = 0; i < lengthof(out->masked); i++)
-		if (out->masked[i] != NULL)
-			httpmux_mask(transfer, out->masked[i]);
 }
 
 void

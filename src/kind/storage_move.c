@@ -265,7 +265,7 @@ storage_move_request(const KindCall *call, KindRequest *request, KindProblem *pr
 		request->url = mem_printf("%s?restype=container", storage_url(call->base_url, kind_string(call->spec, "container"), NULL));
 		request->method = "HEAD";
 	}
-	else if (in_phase(call, "look") || in_phase(call, "taken"))
+	else if (in_phase(call, "look") || in_phase(call, "taken") || in_phase(call, "left"))
 		head_request(source_url(call), request);
 	else if (in_phase(call, "copy"))
 		copy_request(call, request, headers);
@@ -566,9 +566,21 @@ delete_response(const KindCall *call, const KindResponse *response, KindVerdict 
 	else if (status == 404 && strcmp(code, "ContainerNotFound") != 0)
 		next_file(call, true, verdict); /* gone already */
 	else if (status == 412 && strcmp(code, "LeaseIdMissing") != 0)
-		changed_file(call, verdict);
+		go_to(call, "left", 0, verdict);
 	else
 		storage_fail(call, response, mem_printf("file \"%s\" was not deleted", current_file(call).name), verdict);
+}
+
+/* The ETag did not fit: is it another file by now, or none? */
+static void
+left_response(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	if (response->http_status == 404)
+		next_file(call, true, verdict);
+	else if (response->http_status == 200)
+		changed_file(call, verdict);
+	else
+		storage_fail(call, response, mem_printf("file \"%s\" cannot be looked at", current_file(call).name), verdict);
 }
 
 /* The source is not there: was it moved before, by this or an earlier attempt? */
@@ -665,6 +677,8 @@ storage_move_response(KindCall *call, const KindResponse *response, KindVerdict 
 		delete_response(call, response, verdict);
 	else if (in_phase(call, "rename"))
 		rename_response(call, response, verdict);
+	else if (in_phase(call, "left"))
+		left_response(call, response, verdict);
 	else if (in_phase(call, "taken"))
 		taken_response(call, response, verdict);
 	else if (in_phase(call, "mkdir"))

@@ -414,23 +414,6 @@ transfer_destroy(HttpTransfer *transfer)
 	wiping_free(transfer);
 }
 
-void
-httpmux_mask(HttpTransfer *transfer, const char *secret)
-{
-	for (int i = 0; i < lengthof(transfer->masked); i++)
-	{
-		if (transfer->masked[i] != NULL)
-			continue;
-		transfer->masked[i] = strdup(secret);
-		if (transfer->masked[i] == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_OUT_OF_MEMORY),
-					 errmsg("out of memory")));
-		return;
-	}
-	elog(ERROR, "too many secrets in one request");
-}
-
 static bool
 set_callbacks(CURL *easy, HttpTransfer *transfer, const HttpOptions *options)
 {
@@ -470,6 +453,11 @@ fill_in(HttpTransfer *transfer, const char *method, const char *url, const char 
 		memcpy(transfer->request_body, body, body_len);
 		transfer->request_body[body_len] = '\0';
 		transfer->request_body_len = body_len;
+	}
+	for (int i = 0; i < lengthof(transfer->masked); i++)
+	{
+		if (options->masked[i] != NULL && (transfer->masked[i] = strdup(options->masked[i])) == NULL)
+			return false;
 	}
 	if (!request_method_is_valid(method))
 	{
