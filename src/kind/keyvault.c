@@ -239,7 +239,7 @@ keyvault_request(const KindCall *call, KindRequest *request, KindProblem *proble
 	}
 	request->method = "GET";
 	request->is_repeatable = true;
-	request->url = link ? link : build_url(call, current_name(call) ? "/versions" : "");
+	request->url = link ? mem_strdup(link) : build_url(call, current_name(call) ? "/versions" : "");
 	return true;
 }
 

@@ -322,7 +322,7 @@ storage_response(KindCall *call, const KindResponse *response, KindVerdict *verd
 void
 storage_abandon(const KindCall *call, bool is_sent, KindVerdict *verdict)
 {
-	int64		moved = kind_state_int64(call, "moved", 0);
+	int64		moved = storage_moved(call);
 
 	(void) is_sent;
 	kind_fail(verdict, false, true, "cancelled",

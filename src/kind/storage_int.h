@@ -66,6 +66,7 @@ extern void storage_list_response(KindCall *call, const KindResponse *response, 
 extern bool storage_move_check(const cJSON *spec, KindProblem *problem);
 extern bool storage_move_request(const KindCall *call, KindRequest *request, KindProblem *problem);
 extern void storage_move_response(KindCall *call, const KindResponse *response, KindVerdict *verdict);
+extern int64 storage_moved(const KindCall *call);	/* files so far */
 
 /* storage.c */
 extern KindStep storage_step(const KindCall *call);

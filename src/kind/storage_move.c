@@ -52,10 +52,28 @@ is_move(const cJSON *spec)
 	return storage_operation(spec) == STORAGE_MOVE || storage_operation(spec) == STORAGE_UNKNOWN;
 }
 
+/*
+ * Where the attempt is: in memory, or as it was committed when this process
+ * has not read an answer yet.  NULL at the beginning.
+ */
+static const cJSON *
+state_of(const KindCall *call)
+{
+	const cJSON *state = kind_member(call->scratch, "work");
+
+	return state ? state : kind_state_get(call, "work");
+}
+
+int64
+storage_moved(const KindCall *call)
+{
+	return kind_int64(state_of(call), "moved", 0);
+}
+
 static const char *
 phase_of(const KindCall *call)
 {
-	const char *phase = kind_state_string(call, "phase");
+	const char *phase = kind_string(state_of(call), "phase");
 
 	return phase ? phase : is_delete(call->spec) ? "delete" : "look";
 }
@@ -102,7 +120,7 @@ file_at(const cJSON *spec, int i)
 static File
 current_file(const KindCall *call)
 {
-	return file_at(call->spec, (int) kind_state_int64(call, "i", 0));
+	return file_at(call->spec, (int) kind_int64(state_of(call), "i", 0));
 }
 
 static const char *
@@ -199,7 +217,7 @@ head_request(const char *url, KindRequest *request)
 static void
 add_guard(const KindCall *call, cJSON *headers)
 {
-	const char *replace = kind_state_string(call, "replace");
+	const char *replace = kind_string(state_of(call), "replace");
 
 	if (replace != NULL)
 		cJSON_AddStringToObject(headers, "If-Match", storage_etag_header(replace));
@@ -213,7 +231,7 @@ copy_request(const KindCall *call, KindRequest *request, cJSON *headers)
 	request->method = "PUT";
 	request->url = target_url(call, call->base_url);
 	cJSON_AddStringToObject(headers, "x-ms-copy-source", source_url(call));
-	cJSON_AddStringToObject(headers, "x-ms-source-if-match", storage_etag_header(kind_state_string(call, "etag")));
+	cJSON_AddStringToObject(headers, "x-ms-source-if-match", storage_etag_header(kind_string(state_of(call), "etag")));
 	add_guard(call, headers);
 }
 
@@ -224,7 +242,7 @@ rename_request(const KindCall *call, KindRequest *request, cJSON *headers)
 	request->url = target_url(call, kind_string(call->options, "dfs_url"));
 	cJSON_AddStringToObject(headers, "x-ms-rename-source",
 							storage_url("", kind_string(call->spec, "container"), current_file(call).name));
-	cJSON_AddStringToObject(headers, "x-ms-source-if-match", storage_etag_header(kind_state_string(call, "etag")));
+	cJSON_AddStringToObject(headers, "x-ms-source-if-match", storage_etag_header(kind_string(state_of(call), "etag")));
 	add_guard(call, headers);
 }
 
@@ -244,7 +262,7 @@ mkdir_request(const KindCall *call, KindRequest *request, cJSON *headers)
 static void
 delete_request(const KindCall *call, KindRequest *request, cJSON *headers)
 {
-	const char *etag = kind_state_string(call, "etag");
+	const char *etag = kind_string(state_of(call), "etag");
 
 	if (etag == NULL && current_file(call).etag != NULL)
 		etag = storage_etag(current_file(call).etag, strlen(current_file(call).etag));
@@ -286,13 +304,37 @@ storage_move_request(const KindCall *call, KindRequest *request, KindProblem *pr
 
 /* --- answers ------------------------------------------------------------------- */
 
-/* Into kind_state, to be committed with whatever is committed next */
+/* The state to be changed; only where an answer is read */
+static cJSON *
+working_state(const KindCall *call)
+{
+	cJSON	   *state = cJSON_GetObjectItemCaseSensitive(call->scratch, "work");
+
+	if (state == NULL)
+	{
+		const cJSON *committed = kind_state_get(call, "work");
+
+		state = committed ? cJSON_Duplicate(committed, true) : cJSON_CreateObject();
+		cJSON_AddItemToObject(call->scratch, "work", state);
+	}
+	return state;
+}
+
+/* To be committed with whatever is committed next */
 static void
 note(const KindCall *call, const char *name, cJSON *value)
 {
-	cJSON_DeleteItemFromObjectCaseSensitive(call->kind_state, name);
+	cJSON	   *state = working_state(call);
+
+	cJSON_DeleteItemFromObjectCaseSensitive(state, name);
 	if (value != NULL)
-		cJSON_AddItemToObject(call->kind_state, name, value);
+		cJSON_AddItemToObject(state, name, value);
+}
+
+static void
+commit(const KindCall *call, KindVerdict *verdict)
+{
+	kind_state_set(call, verdict, "work", cJSON_Duplicate(working_state(call), true));
 }
 
 static void
@@ -305,10 +347,10 @@ go_to(const KindCall *call, const char *phase, int64 delay_ms, KindVerdict *verd
 static void
 note_file(const KindCall *call, const char *list)
 {
-	cJSON	   *names = cJSON_GetObjectItemCaseSensitive(call->kind_state, list);
+	cJSON	   *names = cJSON_GetObjectItemCaseSensitive(working_state(call), list);
 
 	if (names == NULL)
-		names = cJSON_AddArrayToObject(call->kind_state, list);
+		names = cJSON_AddArrayToObject(working_state(call), list);
 	cJSON_AddItemToArray(names, cJSON_CreateString(current_file(call).name));
 }
 
@@ -336,13 +378,13 @@ some_names(const cJSON *names)
 static void
 finish(const KindCall *call, KindVerdict *verdict)
 {
-	const cJSON *missing = kind_state_get(call, "missing");
-	const cJSON *changed = kind_state_get(call, "changed");
+	const cJSON *missing = kind_member(state_of(call), "missing");
+	const cJSON *changed = kind_member(state_of(call), "changed");
 	cJSON	   *output = cJSON_CreateObject();
 
-	cJSON_AddItemToObject(output, "count", json_from_int64(kind_state_int64(call, "moved", 0)));
+	cJSON_AddItemToObject(output, "count", json_from_int64(kind_int64(state_of(call), "moved", 0)));
 	if (!is_delete(call->spec))
-		cJSON_AddItemToObject(output, "bytes", json_from_int64(kind_state_int64(call, "bytes", 0)));
+		cJSON_AddItemToObject(output, "bytes", json_from_int64(kind_int64(state_of(call), "bytes", 0)));
 	if (kind_string(call->spec, "to") != NULL)
 		cJSON_AddStringToObject(output, "to", kind_string(call->spec, "to"));
 	if (kind_string(call->spec, "next_load_status") != NULL)
@@ -365,12 +407,12 @@ static void
 next_file(const KindCall *call, bool is_done, KindVerdict *verdict)
 {
 	static const char *const of_file[] = {"phase", "etag", "length", "md5", "replace", "absent", "looks"};
-	int64		i = kind_state_int64(call, "i", 0) + 1;
+	int64		i = kind_int64(state_of(call), "i", 0) + 1;
 
 	if (is_done)
 	{
-		note(call, "moved", json_from_int64(kind_state_int64(call, "moved", 0) + 1));
-		note(call, "bytes", json_from_int64(kind_state_int64(call, "bytes", 0) + kind_state_int64(call, "length", 0)));
+		note(call, "moved", json_from_int64(kind_int64(state_of(call), "moved", 0) + 1));
+		note(call, "bytes", json_from_int64(kind_int64(state_of(call), "bytes", 0) + kind_int64(state_of(call), "length", 0)));
 	}
 	for (size_t k = 0; k < lengthof(of_file); k++)
 		note(call, of_file[k], NULL);
@@ -410,13 +452,13 @@ static bool
 is_our_copy(const KindCall *call, const KindResponse *response)
 {
 	const char *md5 = kind_header(response, "Content-MD5");
-	const char *expected = kind_state_string(call, "md5");
+	const char *expected = kind_string(state_of(call), "md5");
 	bool		known = md5 != NULL && expected != NULL;
 
 	if (!storage_same_path(kind_header(response, "x-ms-copy-source"), source_url(call)) ||
-		content_length(response) != kind_state_int64(call, "length", -2))
+		content_length(response) != kind_int64(state_of(call), "length", -2))
 		return false;
-	return known ? strcmp(md5, expected) == 0 : kind_state_bool(call, "absent");
+	return known ? strcmp(md5, expected) == 0 : cJSON_IsTrue(kind_member(state_of(call), "absent"));
 }
 
 static void
@@ -425,7 +467,7 @@ look_response(const KindCall *call, const KindResponse *response, KindVerdict *v
 	File		file = current_file(call);
 	const char *etag = header_etag(response);
 	const char *md5 = kind_header(response, "Content-MD5");
-	int64		looks = kind_state_int64(call, "looks", 0) + 1;
+	int64		looks = kind_int64(state_of(call), "looks", 0) + 1;
 
 	if (response->http_status == 404)
 	{
@@ -449,7 +491,7 @@ look_response(const KindCall *call, const KindResponse *response, KindVerdict *v
 	if (is_move(call->spec) && kind_string(call->options, "dfs_url") != NULL)
 	{
 		go_to(call, "rename", 0, verdict);
-		verdict->state_changed = true;
+		commit(call, verdict);
 	}
 	else
 		go_to(call, "there", 0, verdict);
@@ -472,7 +514,7 @@ there_response(const KindCall *call, const KindResponse *response, KindVerdict *
 	{
 		note(call, "absent", cJSON_CreateTrue());
 		go_to(call, "copy", 0, verdict);
-		verdict->state_changed = true;
+		commit(call, verdict);
 		return;
 	}
 	if (response->http_status != 200)
@@ -496,7 +538,7 @@ there_response(const KindCall *call, const KindResponse *response, KindVerdict *
 	}
 	note(call, "absent", cJSON_CreateTrue());	/* from here on it is ours, if it is a copy of this source */
 	go_to(call, "copy", 0, verdict);
-	verdict->state_changed = true;
+	commit(call, verdict);
 }
 
 /* After a look the source is another one, or gone: look again */
@@ -588,7 +630,7 @@ static void
 gone_response(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
 	File		file = current_file(call);
-	int64		length = kind_state_int64(call, "length", file.size);
+	int64		length = kind_int64(state_of(call), "length", file.size);
 	bool		is_renamed = kind_string(call->options, "dfs_url") != NULL && is_move(call->spec);
 	bool		is_there = response->http_status == 200 && content_length(response) >= 0 &&
 		(length < 0 || content_length(response) == length) &&
@@ -613,7 +655,7 @@ rename_response(const KindCall *call, const KindResponse *response, KindVerdict 
 {
 	int			status = response->http_status;
 	const char *code = status >= 400 ? storage_error_code(response) : "";
-	int64		looks = kind_state_int64(call, "looks", 0);
+	int64		looks = kind_int64(state_of(call), "looks", 0);
 
 	if (status == 201 || status == 200)
 		next_file(call, true, verdict);

@@ -103,6 +103,7 @@ attempt_init(Attempt *attempt, const char *kind, const char *spec, const char *o
 	attempt->call.options = from_text(options);
 	attempt->call.base_url = base_url;
 	attempt->call.kind_state = cJSON_CreateObject();
+	attempt->call.scratch = cJSON_CreateObject();
 	attempt->call.intended_at_ms = NOW_MS;
 	attempt->call.now_ms = NOW_MS;
 	attempt->committed = cJSON_CreateObject();
@@ -128,6 +129,7 @@ void
 attempt_crash(Attempt *attempt)
 {
 	attempt->call.kind_state = from_text(json_text(attempt->committed));
+	attempt->call.scratch = cJSON_CreateObject();
 	attempt->call.step = attempt->kind->resume_step(&attempt->call);
 	attempt->call.step_tries = 0;
 	attempt->call.after_crash = true;
@@ -169,6 +171,12 @@ attempt_response(Attempt *attempt, const KindResponse *response)
 bool
 answer_after(Attempt *attempt, int http_status, const char *body, int64 retry_after_ms)
 {
+	return answer_with(attempt, http_status, "", body, retry_after_ms);
+}
+
+bool
+answer_with(Attempt *attempt, int http_status, const char *headers, const char *body, int64 retry_after_ms)
+{
 	KindResponse response;
 	char	   *copy = mem_strdup(body);
 
@@ -187,6 +195,7 @@ answer_after(Attempt *attempt, int http_status, const char *body, int64 retry_af
 	response.body = copy;
 	response.body_len = strlen(copy);
 	response.retry_after_ms = retry_after_ms;
+	response.headers = headers;
 	response.content_type = "application/json";
 	response.request_sent = true;
 	attempt_response(attempt, &response);

@@ -60,6 +60,8 @@ extern void attempt_response(Attempt *attempt, const KindResponse *response);
 /* attempt_request, which must succeed, and an answer; false if it could not */
 extern bool answer(Attempt *attempt, int http_status, const char *body);
 extern bool answer_after(Attempt *attempt, int http_status, const char *body, int64 retry_after_ms);
+/* headers: lines "Name: value\n" */
+extern bool answer_with(Attempt *attempt, int http_status, const char *headers, const char *body, int64 retry_after_ms);
 extern bool lose(Attempt *attempt, bool request_sent);
 extern cJSON *sent(const Attempt *attempt);	/* body of the latest request */
 
@@ -68,5 +70,6 @@ extern void test_http(void);
 extern void test_adf(void);
 extern void test_databricks(void);
 extern void test_hostile(void);
+extern void test_storage(void);
 
 #endif							/* WEIR_KINDS_HARNESS_H */

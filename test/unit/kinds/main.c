@@ -19,6 +19,7 @@ main(void)
 		{"http", test_http},
 		{"adf", test_adf},
 		{"databricks", test_databricks},
+		{"storage", test_storage},
 		{"hostile", test_hostile},
 	};
 
