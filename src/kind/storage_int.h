@@ -6,7 +6,7 @@
  *
  * Everything a storage task does may be repeated: each change is guarded by
  * an ETag or by If-None-Match, and what is found done counts as done.  So an
- * attempt has one step, START, and "phase" in kind_state says where it is.
+ * attempt has one step, START, and a phase says where it is.
  *-------------------------------------------------------------------------
  */
 #ifndef WEIR_STORAGE_INT_H

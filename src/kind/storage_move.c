@@ -186,9 +186,12 @@ bool
 storage_move_check(const cJSON *spec, KindProblem *problem)
 {
 	const cJSON *files = kind_member(spec, "files");
+	const char *to = kind_string(spec, "to");
 	bool		has_single = kind_string(spec, is_delete(spec) ? "name" : "from") != NULL;
 	int			n = file_count(spec);
 
+	if ((storage_operation(spec) == STORAGE_COPY || storage_operation(spec) == STORAGE_MOVE) && to == NULL)
+		return kind_problem(problem, "$.to", "\"to\" is empty", NULL);
 	if (kind_has_reference(files))
 		return true;			/* looked at when it is known */
 	if (files == NULL && !has_single)
@@ -197,6 +200,8 @@ storage_move_check(const cJSON *spec, KindProblem *problem)
 		return kind_problem(problem, "$.etag", "\"etag\" is for a single file", "Files of a list have ETags of their own: {\"name\", \"etag\"}.");
 	if (n > STORAGE_MAX_FILES)
 		return kind_problem(problem, "$.files", "more than 10000 files", NULL);
+	if (files != NULL && to != NULL && to[strlen(to) - 1] != '/' && strstr(to, "{{") == NULL)
+		return kind_problem(problem, "$.to", "\"to\" must end in a slash: it is the folder of a list of files", NULL);
 	for (int i = 0; i < n; i++)
 	{
 		if (!check_file(spec, i, problem))
@@ -430,7 +435,7 @@ changed_file(const KindCall *call, KindVerdict *verdict)
 	next_file(call, false, verdict);
 }
 
-/* A header of a HEAD into kind_state, in one form whoever wrote it */
+/* What a HEAD says, in one form whoever wrote it */
 static int64
 content_length(const KindResponse *response)
 {
