@@ -64,6 +64,9 @@ storage_list_request(const KindCall *call, KindRequest *request)
 	strbuf_init(&url);
 	strbuf_addstr(&url, storage_url(call->base_url, kind_string(call->spec, "container"), NULL));
 	strbuf_printf(&url, "?restype=container&comp=list&maxresults=%d", PAGE_SIZE);
+	/* folders of a hierarchical namespace are in the list, and told by what they are made of */
+	if (kind_string(call->options, "dfs_url") != NULL)
+		strbuf_addstr(&url, "&include=metadata");
 	if (prefix != NULL)
 	{
 		strbuf_addstr(&url, "&prefix=");
@@ -161,7 +164,9 @@ list_element(void *arg, const char *path, const char *text, bool is_encoded)
 	else if (strcmp(path, "/Properties/Content-Length") == 0)
 		page->size = strtoll(text, NULL, 10);
 	else if (strcmp(path, "/Properties/ResourceType") == 0)
-		page->is_directory = strcmp(text, "directory") == 0;
+		page->is_directory |= strcmp(text, "directory") == 0;
+	else if (strcmp(path, "/Metadata/hdi_isfolder") == 0)
+		page->is_directory |= strcmp(text, "true") == 0;
 }
 
 static void

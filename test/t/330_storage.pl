@@ -153,6 +153,12 @@ like($got->{message}, qr/0 of 1 files/, 'files that are too young do not count')
 $got = run_it({ operation => 'wait', container => 'lake', prefix => 'drop/', min_count => 3 }, timeout => '500 milliseconds');
 is($got->{status}, 'failed', 'the timeout of the task ends it as well');
 
+# a wait is cancelled at once, whatever it is doing
+$run = start({ operation => 'wait', container => 'lake', prefix => 'never/', every_seconds => 3600 });
+wait_for_status($node, $run, 'it', 'running');
+value("SELECT weir.cancel($run)");
+is(wait_for_run($node, $run), 'cancelled', 'a cancelled wait');
+
 # --- kill -9 and lost answers at every step of a move ----------------------------------
 
 my %content = map { ("k$_.csv" => "content of $_" x 100) } 1 .. 3;

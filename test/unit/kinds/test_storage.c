@@ -130,6 +130,13 @@ test_list(void)
 			   "{'name': 'in/a.csv', 'size': 3, 'etag': '0x1', 'modified': '2026-11-21T01:00:00.000Z'},"
 			   "{'name': 'in/c.csv', 'size': 4, 'etag': '0x1', 'modified': '2026-11-21T01:00:00.000Z'}]}");
 
+	/* folders are no files */
+	begin("storage", "{'operation': 'list', 'container': 'lake'}", "{'dfs_url': 'https://acct.dfs.core.windows.net'}");
+	answer(&a, 200, LIST("<Blob><Name>in</Name><Properties/><Metadata><hdi_isfolder>true</hdi_isfolder></Metadata></Blob>"
+						 "<Blob><Name>out</Name><Properties><ResourceType>directory</ResourceType></Properties></Blob>" BLOB("in/a", "1"), ""));
+	CHECK_HAS(a.request.url, "&include=metadata");
+	CHECK_INT(kind_int64(a.verdict.output, "count", -1), 1);
+
 	/* a page of HTML is no list, and a crash begins the list anew */
 	begin("storage", "{'operation': 'list', 'container': 'lake'}", "{}");
 	answer(&a, 200, LIST(BLOB("a", "1"), "m"));
