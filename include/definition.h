@@ -40,6 +40,7 @@ typedef struct DefTask
 	RetryPolicy retry;
 	int64		timeout_ms;		/* of an attempt; 0: none */
 	int64		task_timeout_ms;	/* of all attempts and the waits between them; 0: none */
+	const char *on_uncertain;	/* fail, ask, assume_started or send_again */
 	RunIf		run_if;
 	bool		is_enabled;
 	const char *pool;			/* or NULL */

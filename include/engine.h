@@ -11,7 +11,10 @@
 #define ENGINE_WAKE_REQUEST		2	/* a row in weir.request */
 #define ENGINE_WAKE_DEFINITION	4	/* pipeline created, altered, paused, resumed, ... */
 #define ENGINE_WAKE_TASK		8	/* a SQL worker wrote an outcome */
-#define ENGINE_WAKE_ALL			15
+#define ENGINE_WAKE_QUEUES		256 /* runs were queued or ended, and nobody said of which pipelines */
+#define ENGINE_WAKE_READY		512 /* what is ready is not known any more: read all of it */
+#define ENGINE_WAKE_LOOK		15	/* look once more at everything that may be new */
+#define ENGINE_WAKE_ALL			(ENGINE_WAKE_LOOK | ENGINE_WAKE_QUEUES | ENGINE_WAKE_READY)
 #define ENGINE_WAKE_INSTALLED	16	/* CREATE EXTENSION; set beside the others, for the launcher's sake */
 #define ENGINE_WAKE_WAITERS		32	/* nothing for the conductor: sessions in weir.wait() look again */
 #define ENGINE_WAKE_LIMITS	64	/* how long runs stay in the log was changed */
@@ -22,6 +25,20 @@
  * rollback forgets it.  Cheap, may be called any number of times.
  */
 extern void engine_wake_at_commit(uint32 what);
+
+/*
+ * What this transaction changed, for a conductor that keeps it in memory
+ * instead of searching tables for it (notes.c).  Told to it at commit,
+ * together with engine_wake_at_commit(), which the caller calls too; one note
+ * too many costs a look-up, one too few and a task run is never started.
+ *
+ * A task run became ready, at once or after a pause.
+ */
+extern void engine_note_ready(int64 task_run_id);
+/* Those of an array in the first row of what SPI just returned; null: none. */
+extern void engine_note_ready_column(int column);
+/* A run of this pipeline was queued or ended, so that one in its queue may start. */
+extern void engine_note_queue(int64 pipeline_id);
 
 /* From _PG_init. */
 extern void engine_init(void);

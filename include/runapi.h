@@ -57,6 +57,9 @@ typedef struct RunFacts
 
 extern RunFacts run_read(int64 run_id);	/* an unknown one is an error */
 
+/* An error unless the run can be repaired now. */
+extern void run_check_repairable(const RunFacts *run);
+
 /*
  * Ask the conductor; it takes the request in when the transaction commits.
  * params is a jsonb, tasks a text[] of names.

@@ -17,6 +17,7 @@
 
 #define WEIR_MAX_DATABASES	64
 #define WEIR_MAX_SQL_SLOTS	64
+#define WEIR_MAX_NOTES		256
 #define WEIR_ERROR_LEN		256
 
 /* One database; in use while databaseid is valid. */
@@ -35,6 +36,8 @@ typedef struct DatabaseSlot
 	TimestampTz last_error_at;
 	char		last_error[WEIR_ERROR_LEN];
 	pg_atomic_uint32 wake;		/* ENGINE_WAKE_* bits, taken by the conductor */
+	int			n_notes;
+	int64		notes[WEIR_MAX_NOTES];	/* notes.c; taken by the conductor after the bits */
 	pg_atomic_uint32 tell_of_end;	/* the next run that ends sends ENGINE_WAKE_ENDED, once */
 	ConditionVariable run_ended;	/* broadcast whenever runs of this database change state */
 } DatabaseSlot;

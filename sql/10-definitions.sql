@@ -170,6 +170,7 @@ CREATE TABLE weir.task (
 	retry_on		jsonb,
 	attempt_timeout	interval,
 	task_timeout	interval,
+	on_uncertain	text NOT NULL DEFAULT 'fail' CHECK (on_uncertain IN ('fail', 'ask', 'assume_started', 'send_again')),
 	run_if			text NOT NULL DEFAULT 'all_success' CHECK (run_if IN ('all_success', 'all_done', 'none_failed', 'at_least_one_success', 'at_least_one_failed', 'all_failed', 'always')),
 	is_enabled		boolean NOT NULL DEFAULT true,
 	pool			text,
@@ -203,6 +204,7 @@ COMMENT ON COLUMN weir.task.retry_backoff IS 'How delays grow: exponential, line
 COMMENT ON COLUMN weir.task.retry_on IS 'Which failures are tried again: lists of sqlstate, http and code, and failure system or any; null for those the kind takes for passing';
 COMMENT ON COLUMN weir.task.attempt_timeout IS 'An attempt longer than this is cancelled and ends as timed_out';
 COMMENT ON COLUMN weir.task.task_timeout IS 'All attempts and the waits between them may take this long, from the first attempt on; then it ends as timed_out';
+COMMENT ON COLUMN weir.task.on_uncertain IS 'When the answer of the engine is lost and nothing tells whether the work began: fail, ask somebody, count it as done, or send it again';
 COMMENT ON COLUMN weir.task.run_if IS 'Decides, when all upstream tasks have ended, whether it runs: all_success, all_done, none_failed, at_least_one_success, at_least_one_failed, all_failed or always';
 COMMENT ON COLUMN weir.task.is_enabled IS 'A disabled task is skipped, and what depends on it goes on as if it had succeeded';
 COMMENT ON COLUMN weir.task.pool IS 'Pool of which it takes slots while it runs';

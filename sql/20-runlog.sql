@@ -155,9 +155,8 @@ CREATE TABLE weir.task_run (
 	ended_at		timestamptz,
 	UNIQUE (run_id, task_no, item_no)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
--- What could start, if its lane has room: however many wait in a lane without, they are not looked at.
-CREATE INDEX task_run_ready ON weir.task_run (lane, priority DESC, run_id, ready_at) WHERE status = 'ready' AND not_before IS NULL;
-CREATE INDEX task_run_retry ON weir.task_run (not_before) WHERE status = 'ready' AND not_before IS NOT NULL;
+-- Read whole when a conductor begins; from then on it knows what is ready.
+CREATE INDEX task_run_ready ON weir.task_run (task_run_id) WHERE status = 'ready';
 CREATE INDEX task_run_in_pool ON weir.task_run (pool) WHERE status = 'running' AND pool IS NOT NULL;
 CREATE INDEX task_run_deadline ON weir.task_run (deadline) WHERE status = 'ready' AND deadline IS NOT NULL;
 CREATE INDEX task_run_live ON weir.task_run (run_id) WHERE status IN ('waiting', 'ready', 'running');
@@ -398,8 +397,10 @@ COMMENT ON COLUMN weir.config_variable_history.changed_at IS 'When';
 CREATE TABLE weir.request (
 	request_id		bigint PRIMARY KEY DEFAULT nextval('weir.request_id_seq'),
 	run_id			bigint NOT NULL,
-	action			text NOT NULL CHECK (action IN ('cancel', 'repair', 'signal', 'approve', 'reject')),
+	action			text NOT NULL CHECK (action IN ('cancel', 'repair', 'signal', 'approve', 'reject', 'resolve')),
 	name			text,
+	task_run_id		bigint,
+	external_run_id	text,
 	is_kept			boolean NOT NULL DEFAULT false,
 	reason			text,
 	params			jsonb,
@@ -412,8 +413,10 @@ CREATE INDEX request_by_run ON weir.request (run_id);
 COMMENT ON TABLE weir.request IS 'Requests to the conductor that it has not taken in yet';
 COMMENT ON COLUMN weir.request.request_id IS 'Id of the request';
 COMMENT ON COLUMN weir.request.run_id IS 'The run';
-COMMENT ON COLUMN weir.request.action IS 'cancel, repair, signal, approve or reject';
-COMMENT ON COLUMN weir.request.name IS 'signal: its name; approve and reject: the task';
+COMMENT ON COLUMN weir.request.action IS 'cancel, repair, signal, approve, reject or resolve';
+COMMENT ON COLUMN weir.request.name IS 'signal: its name; approve and reject: the task; resolve: adopt, succeeded, failed or send_again';
+COMMENT ON COLUMN weir.request.task_run_id IS 'resolve: the task run that is uncertain; repair: the one that goes on with external_run_id';
+COMMENT ON COLUMN weir.request.external_run_id IS 'Run of the engine that is adopted';
 COMMENT ON COLUMN weir.request.is_kept IS 'signal: tasks of the run that come to wait for it later have it too';
 COMMENT ON COLUMN weir.request.reason IS 'Why, for the log';
 COMMENT ON COLUMN weir.request.params IS 'repair: parameters the run goes on with, null keeps them; signal: its payload';

@@ -62,6 +62,16 @@ CREATE FUNCTION weir.reject(run_id bigint, task text, comment text DEFAULT NULL)
 COMMENT ON FUNCTION weir.reject(bigint, text, text) IS
 	'Let a task that waits for an approval fail, as a user error; who rejected and the comment are in its output and in weir.activities';
 
+CREATE FUNCTION weir.adopt(task_run_id bigint, external_run_id text, reason text DEFAULT NULL) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'weir_adopt' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.adopt(bigint, text, text) IS
+	'Let a task run that is uncertain, or that ended without success in a run that has ended, go on with a run that is in the engine already: it is followed to its end instead of being started. The run of an ended one is repaired. Returns the run id';
+
+CREATE FUNCTION weir.resolve(task_run_id bigint, decision text, reason text DEFAULT NULL) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'weir_resolve' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.resolve(bigint, text, text) IS
+	'Say what became of a task run that is uncertain: succeeded, failed, or send_again if nothing was started. Returns the run id';
+
 -- What the SQL below cannot see.
 
 CREATE FUNCTION weir._conductor_state() RETURNS text
@@ -291,6 +301,15 @@ WITH given AS MATERIALIZED (
 		JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
 	WHERE r.is_live AND t.status = 'running' AND a.status = 'intended' AND t.lane LIKE 'sql%' AND c.is_failing
 	UNION ALL
+	SELECT 6, r.run_id, t.task_no, t.task_name, 'decision',
+		format('nobody knows whether attempt %s began in the engine: %s', t.attempt_no, a.kind_state->'uncertain'->>'message'),
+		(a.kind_state->'uncertain'->>'at')::timestamptz,
+		format('Look for %s in the engine; then SELECT weir.adopt(%s, ''its run id''); or weir.resolve(%s, ''send_again'' | ''succeeded'' | ''failed'').',
+			a.token, t.task_run_id, t.task_run_id)
+	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
+		JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
+	WHERE r.is_live AND t.status = 'running' AND a.status IN ('intended', 'started') AND a.kind_state ? 'uncertain'
+	UNION ALL
 	SELECT 6, r.run_id, t.task_no, t.task_name, CASE t.kind WHEN 'sql' THEN 'statement' ELSE 'engine' END,
 		format('attempt %s of kind %s %s%s%s', t.attempt_no, t.kind,
 			CASE a.status WHEN 'intended' THEN 'is being started' ELSE 'is running' END,
@@ -305,6 +324,7 @@ WITH given AS MATERIALIZED (
 		CROSS JOIN conductor c
 	WHERE r.is_live AND t.status = 'running' AND t.kind NOT IN ('wait', 'pipeline') AND t.item_no = 0
 		AND NOT (t.kind = 'for_each' AND a.status = 'succeeded')
+		AND (a.kind_state ? 'uncertain') IS NOT TRUE
 		AND (c.is_failing AND t.lane LIKE 'sql%' AND a.status = 'intended') IS NOT TRUE
 	UNION ALL
 	-- tasks that wait for something in the database
@@ -402,6 +422,8 @@ REVOKE ALL ON FUNCTION
 	weir.signal(text, jsonb, bigint),
 	weir.approve(bigint, text, text),
 	weir.reject(bigint, text, text),
+	weir.adopt(bigint, text, text),
+	weir.resolve(bigint, text, text),
 	weir.wait(bigint, interval),
 	weir.why(bigint),
 	weir.why(text),
@@ -421,7 +443,9 @@ GRANT EXECUTE ON FUNCTION
 	weir.cancel_backfill(bigint, text),
 	weir.signal(text, jsonb, bigint),
 	weir.approve(bigint, text, text),
-	weir.reject(bigint, text, text)
+	weir.reject(bigint, text, text),
+	weir.adopt(bigint, text, text),
+	weir.resolve(bigint, text, text)
 	TO weir_operator, weir_admin;
 GRANT EXECUTE ON FUNCTION
 	weir.wait(bigint, interval),

@@ -177,7 +177,7 @@ SELECT a.task_run_id,
 	t.task_name,
 	t.kind,
 	a.token,
-	a.status,
+	CASE WHEN a.status IN ('intended', 'started') AND a.kind_state ? 'uncertain' THEN 'uncertain' ELSE a.status END AS status,
 	a.step,
 	a.kind_state,
 	a.request,
@@ -207,7 +207,7 @@ COMMENT ON COLUMN weir.attempts.pipeline_name IS 'Name of the pipeline when the 
 COMMENT ON COLUMN weir.attempts.task_name IS 'Name of the task';
 COMMENT ON COLUMN weir.attempts.kind IS 'Kind of the task';
 COMMENT ON COLUMN weir.attempts.token IS 'Idempotency token or correlation id';
-COMMENT ON COLUMN weir.attempts.status IS 'intended, started, succeeded, failed, timed_out, cancelled or lost';
+COMMENT ON COLUMN weir.attempts.status IS 'intended, started, succeeded, failed, timed_out, cancelled or lost; uncertain while somebody has to say whether the engine began';
 COMMENT ON COLUMN weir.attempts.step IS 'Next exchange with the engine';
 COMMENT ON COLUMN weir.attempts.kind_state IS 'What the kind must remember from one exchange to the next';
 COMMENT ON COLUMN weir.attempts.request IS 'Spec with references rendered, as sent';

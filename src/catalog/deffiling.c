@@ -49,6 +49,12 @@ def_check_filing(const Definition *def)
 			definition_error(definition_task_path(def, no, ".run_if"),
 							 psprintf("task \"%s\" of kind file_away runs always", task->name),
 							 "Remove \"run_if\": what is moved, and where, follows how the run ended.");
+		/* One on a failure would make it the handler that deals with that. */
+		for (int e = 0; e < def->nedges; e++)
+			if (def->edges[e].to == no && def->conditions[e].condition != EDGE_SUCCESS && def->conditions[e].condition != EDGE_DONE)
+				definition_error(definition_task_path(def, no, ".depends_on"),
+								 psprintf("task \"%s\" of kind file_away runs whatever became of the others", def->tasks[no].name),
+								 "Remove \"condition\" from its dependencies.");
 		check_upstream(def, no, is_ancestor);
 	}
 	pfree(is_ancestor);

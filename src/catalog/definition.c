@@ -27,7 +27,7 @@ static const char *const top_keys[] = {
 };
 static const char *const parameter_keys[] = {"type", "default", "required", "description"};
 static const char *const task_keys[] = {
-	"name", "kind", "connection", "phase", "depends_on", "run_if", "enabled", "retry", "timeout", "task_timeout",
+	"name", "kind", "connection", "phase", "depends_on", "run_if", "enabled", "retry", "timeout", "task_timeout", "on_uncertain",
 	"pool", "pool_slots", "priority", "spec"
 };
 static const char *const retention_keys[] = {"age", "runs"};
@@ -96,6 +96,19 @@ read_parameters(Definition *def, const cJSON *root)
 	def->params = palloc0(sizeof(DefParam) * Max(cJSON_GetArraySize(parameters), 1));
 	cJSON_ArrayForEach(item, parameters)
 		read_parameter(item, &def->params[def->nparams++]);
+}
+
+const char *
+def_read_on_uncertain(const cJSON *item, const char *path, const TaskKind *kind)
+{
+	static const char *const words[] = {"fail", "ask", "assume_started", "send_again"};
+	const char *word = def_word(item, path, "on_uncertain", words, lengthof(words), NULL);
+
+	if (word != NULL && !kind->is_http)
+		definition_error(definition_member(path, "on_uncertain"),
+						 psprintf("\"on_uncertain\" does not fit a task of kind %s", kind->name),
+						 "What runs in the database is never uncertain: remove it.");
+	return word != NULL ? word : "fail";
 }
 
 const TaskKind *
@@ -187,6 +200,7 @@ read_task(const Definition *def, const cJSON *item, int no, const RetryPolicy *r
 	def_read_retry(item, path, &task->retry);
 	task->timeout_ms = def_duration(item, path, "timeout", 1, 0);
 	task->task_timeout_ms = def_duration(item, path, "task_timeout", 1, 0);
+	task->on_uncertain = def_read_on_uncertain(item, path, task->kind);
 	task->is_enabled = def_boolean(item, path, "enabled", true);
 	read_run_if(def, item, no);
 	read_limits(def, item, no);

@@ -43,6 +43,8 @@ extern char *def_list_hint(const char *what, const char *const *known, int nknow
 
 /* definition.c */
 extern const TaskKind *def_read_kind(const char *path, const char *kind, const char *name);
+/* What to do when nobody knows whether the engine was reached; only of kinds that call one. */
+extern const char *def_read_on_uncertain(const cJSON *item, const char *path, const TaskKind *kind);
 
 /* defitem.c: the task inside the for_each task no, or nothing for another kind */
 extern void def_read_item_task(const Definition *def, int no, const RetryPolicy *retry);

@@ -14,7 +14,7 @@
 #include "definition_int.h"
 #include "json.h"
 
-static const char *const item_task_keys[] = {"kind", "connection", "spec", "retry", "timeout", "task_timeout"};
+static const char *const item_task_keys[] = {"kind", "connection", "spec", "retry", "timeout", "task_timeout", "on_uncertain"};
 
 static int
 read_concurrency(const cJSON *spec)
@@ -61,6 +61,7 @@ def_read_item_task(const Definition *def, int no, const RetryPolicy *retry)
 	def_read_retry(item, path, &task->retry);
 	task->timeout_ms = def_duration(item, path, "timeout", 1, 0);
 	task->task_timeout_ms = def_duration(item, path, "task_timeout", 1, 0);
+	task->on_uncertain = def_read_on_uncertain(item, path, task->kind);
 	task->spec = def_member(item, "spec");
 	if (task->spec == NULL)
 		task->spec = cJSON_CreateObject();

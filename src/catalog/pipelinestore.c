@@ -81,6 +81,7 @@ task_row(const DefTask *task, int no)
 		cJSON_AddItemToObject(row, "timeout_ms", json_from_int64(task->timeout_ms));
 	if (task->task_timeout_ms > 0)
 		cJSON_AddItemToObject(row, "task_timeout_ms", json_from_int64(task->task_timeout_ms));
+	cJSON_AddStringToObject(row, "on_uncertain", task->on_uncertain);
 	cJSON_AddStringToObject(row, "run_if", run_if_name(task->run_if));
 	cJSON_AddBoolToObject(row, "is_enabled", task->is_enabled);
 	if (task->pool)
@@ -121,15 +122,15 @@ store_tasks(int64 pipeline_id, int version, const Definition *def)
 	values[1] = Int32GetDatum(version);
 	values[2] = catalog_jsonb(json_text(rows));
 	weir_spi("INSERT INTO weir.task (pipeline_id, version, task_no, name, kind, connection_name, phase, spec, "
-			 "max_attempts, retry_initial_ms, retry_max_ms, retry_multiplier, retry_jitter, retry_backoff, retry_on, attempt_timeout, task_timeout, "
+			 "max_attempts, retry_initial_ms, retry_max_ms, retry_multiplier, retry_jitter, retry_backoff, retry_on, attempt_timeout, task_timeout, on_uncertain, "
 			 "run_if, is_enabled, pool, pool_slots, priority, wave, upstream_count, parent_no, concurrency) "
 			 "SELECT $1, $2, r.no, r.name, r.kind, r.connection, r.phase, r.spec, r.max_attempts, r.initial_ms, "
 			 "r.max_ms, r.multiplier, r.jitter, r.backoff, r.retry_on, r.timeout_ms * interval '1 millisecond', "
-			 "r.task_timeout_ms * interval '1 millisecond', r.run_if, r.is_enabled, "
+			 "r.task_timeout_ms * interval '1 millisecond', r.on_uncertain, r.run_if, r.is_enabled, "
 			 "r.pool, r.pool_slots, r.priority, r.wave, r.upstream, r.parent, r.concurrency "
 			 "FROM jsonb_to_recordset($3) AS r (no integer, name text, kind text, connection text, phase text, "
 			 "spec jsonb, max_attempts integer, initial_ms bigint, max_ms bigint, multiplier double precision, "
-			 "jitter double precision, backoff text, retry_on jsonb, timeout_ms bigint, task_timeout_ms bigint, run_if text, is_enabled boolean, "
+			 "jitter double precision, backoff text, retry_on jsonb, timeout_ms bigint, task_timeout_ms bigint, on_uncertain text, run_if text, is_enabled boolean, "
 			 "pool text, pool_slots integer, priority integer, wave integer, upstream integer, "
 			 "parent integer, concurrency integer)",
 			 3, types, values, NULL);

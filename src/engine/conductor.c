@@ -38,6 +38,7 @@
 #include "compat.h"
 #include "conductor_int.h"
 #include "engine.h"
+#include "engine_int.h"
 #include "launcher.h"
 
 PGDLLEXPORT void conductor_main(Datum main_arg);
@@ -70,6 +71,20 @@ conductor_commit(Conductor *c)
 	MemoryContextSwitchTo(c->scratch);
 }
 
+/*
+ * For intents of work that goes into the same write-ahead log: what follows
+ * from them cannot be there without them, and nobody else knows of them.
+ */
+void
+conductor_commit_soon(Conductor *c)
+{
+	int			save_commit = synchronous_commit;
+
+	synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
+	conductor_commit(c);
+	synchronous_commit = save_commit;
+}
+
 /* signin reads secrets through this; the caller has a transaction open. */
 static char *
 get_secret(const char *name, const char **error)
@@ -94,7 +109,10 @@ conductor_create(bool in_session)
 	c->flights = hash_create("weir flights", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	clock_start(c);
 	c->wake = ENGINE_WAKE_ALL;
-	c->defer_until_ms = c->ready_due_ms = c->run_deadline_ms = c->worker_retry_ms = c->limit_due_ms = NEVER;
+	c->defer_until_ms = c->worker_retry_ms = c->limit_due_ms = NEVER;
+	c->run_deadline_ms = 0;		/* not known yet */
+	ready_start(c);
+	notes_conduct(true);
 	upkeep_start(c);
 	running = c;
 	c->mux = httpmux_create();
@@ -121,6 +139,7 @@ conductor_destroy(Conductor *c)
 	if (c == NULL)
 		return;
 	running = NULL;
+	notes_conduct(false);
 	close_network(c);
 	if (CurrentMemoryContext == c->scratch || CurrentMemoryContext == c->cxt)
 		MemoryContextSwitchTo(TopMemoryContext);
@@ -155,7 +174,7 @@ take_wake_bits(void)
 int64
 conductor_next_due(Conductor *c)
 {
-	int64		due = Min(Min(c->defer_until_ms, c->ready_due_ms), Min(Min(c->run_deadline_ms, c->limit_due_ms), c->worker_retry_ms));
+	int64		due = Min(Min(c->defer_until_ms, ready_next_due(c)), Min(Min(c->run_deadline_ms, c->limit_due_ms), c->worker_retry_ms));
 	HASH_SEQ_STATUS seq;
 	Flight	   *flight;
 
@@ -185,7 +204,7 @@ conductor_is_idle(Conductor *c)
 		return false;
 	hash_seq_init(&seq, c->flights);
 	while ((flight = hash_seq_search(&seq)) != NULL)
-		if (!waiting_is_open(flight))
+		if (!waiting_is_open(flight) && !uncertain_waits(flight))
 		{
 			hash_seq_term(&seq);
 			return false;
@@ -222,7 +241,7 @@ conductor_cycle(Conductor *c)
 	now = now_ms();
 	if (c->defer_until_ms <= now || c->run_deadline_ms <= now || c->worker_retry_ms <= now)
 	{
-		c->wake = ENGINE_WAKE_ALL;
+		c->wake |= ENGINE_WAKE_LOOK;
 		c->has_verdicts = true;	/* one may have been put off */
 		c->defer_until_ms = c->worker_retry_ms = NEVER;
 	}
@@ -232,9 +251,10 @@ conductor_cycle(Conductor *c)
 	sqlpool_terminate_overdue(c, now);
 	waiting_due(c, now);
 
-	if (c->wake != 0 || c->has_verdicts || c->ready_due_ms <= now)
+	if (c->wake != 0 || c->has_verdicts || ready_next_due(c) <= now)
 	{
 		uint32		wake = c->wake;
+		bool		only_intents;
 
 		c->wake = 0;
 		conductor_begin(c);
@@ -246,17 +266,22 @@ conductor_cycle(Conductor *c)
 		if (wake & ENGINE_WAKE_TASK)
 			sqlpool_check(c);
 		if (c->run_deadline_ms <= now)
-		{
-			intake_run_deadlines(c);
-			intake_task_deadlines(c);
-		}
+			intake_deadlines(c);
+		ready_take_in(c, wake & ENGINE_WAKE_READY);
 		/* A run that ended in this very transaction wakes us again. */
-		if (wake & ~ENGINE_WAKE_TASK)
-			intake_runs(c);
-		dispatch_ready(c);
-		intake_next_deadlines(c);
-		conductor_commit(c);
+		if (wake & ~(ENGINE_WAKE_TASK | ENGINE_WAKE_READY))
+			intake_runs(c, wake & (ENGINE_WAKE_QUEUES | ENGINE_WAKE_DEFINITION));
+		ready_take_in(c, false);
+		only_intents = !c->did_work;
+		if (dispatch_ready(c) && only_intents)
+			conductor_commit_soon(c);
+		else
+			conductor_commit(c);
 	}
+	if (c->did_work)
+		c->deadline_is_exact = false;
+	else if (c->run_deadline_ms != NEVER && !c->deadline_is_exact && hash_get_num_entries(c->flights) == 0)
+		c->run_deadline_ms = 0; /* do not wake up for what is over */
 
 	flights_act(c);
 	if (c->in_session)

@@ -37,6 +37,8 @@ typedef struct Flight
 	int64		task_deadline_ms;	/* the latter; NEVER for none */
 	int			ending;			/* SQL_CANCEL_*: being cancelled, and why */
 	int64		ending_since_ms;
+	char	   *pool;			/* whose slots it takes, or NULL */
+	int			pool_slots;
 	bool		runs_sql;		/* a SQL worker takes it */
 	bool		terminated;		/* SQL: its worker was told to go */
 	int			slot;			/* SQL: index of the worker slot, -1 not handed over yet */
@@ -58,6 +60,7 @@ typedef struct Flight
 	int			step_tries;
 	bool		after_crash;
 	bool		starts_work;	/* the exchange under way may begin work */
+	char		on_uncertain;	/* uncertain_policy() */
 	bool		cancel_sent;
 	bool		signin_wait;	/* for a token that is being fetched */
 	int			signin_failures;
@@ -85,8 +88,8 @@ typedef struct Conductor
 	bool		has_verdicts;
 	bool		did_work;		/* in this cycle's transaction */
 	int64		defer_until_ms; /* somebody held a lock: look again then; NEVER */
-	int64		ready_due_ms;	/* earliest retry */
-	int64		run_deadline_ms;	/* earliest run timeout, or task timeout of a retry that waits */
+	int64		run_deadline_ms;	/* no run timeout, or task timeout of a retry that waits, is earlier */
+	bool		deadline_is_exact;	/* as of the latest cycle that did something */
 	int64		worker_retry_ms;	/* no SQL worker could be started: try again then */
 	int64		upkeep_due_ms;	/* next slice or sweep of the run log */
 	int64		upkeep_slice_ms;	/* the latest slice */
@@ -97,7 +100,7 @@ typedef struct Conductor
 	int64		worker_start_ms;	/* so many failed that none is tried before then */
 	int			worker_failures;	/* in a row */
 	int64		limit_due_ms;	/* a connection may be used again then */
-	HTAB	   *lane_turns;		/* lanes.c; NULL before the first */
+	struct ReadySet *ready;		/* ready.c */
 	int64		starts;			/* so many, to tell who was served last */
 	int64		clock_offset_ms;	/* of the wall clock to one that nobody sets */
 	BackgroundWorkerHandle *handles[WEIR_MAX_SQL_SLOTS];
@@ -112,6 +115,7 @@ extern void clock_follow(Conductor *c); /* opens a transaction if the clock was 
 /* conductor.c: transactions of the loop */
 extern void conductor_begin(Conductor *c);
 extern void conductor_commit(Conductor *c);
+extern void conductor_commit_soon(Conductor *c);	/* does not wait for the disk, unless ForceSyncCommit() was called */
 extern Conductor *conductor_create(bool in_session);
 extern void conductor_destroy(Conductor *c);
 extern void conductor_recover(Conductor *c);
@@ -121,11 +125,9 @@ extern bool conductor_is_idle(Conductor *c);
 
 /* intake.c: inside a transaction */
 extern void intake_requests(Conductor *c);
-extern void intake_runs(Conductor *c);
+extern void intake_runs(Conductor *c, bool all);	/* of the queues that were noted, or all */
 extern void intake_start_run(int64 run_id); /* decide and start one that is queued; its pipeline's state is locked */
-extern void intake_run_deadlines(Conductor *c);
-extern void intake_task_deadlines(Conductor *c);
-extern void intake_next_deadlines(Conductor *c);
+extern void intake_deadlines(Conductor *c); /* timeouts of runs, and of tasks while a retry waits */
 extern void intake_cancel_run(Conductor *c, int64 run_id, const char *reason, int why); /* run locked */
 
 /* upkeep.c: the run log is kept small; never in a session */
@@ -135,18 +137,30 @@ extern uint32 upkeep_take_bits(Conductor *c, uint32 wake);	/* returns those for 
 extern void upkeep_slice(Conductor *c); /* outside; has a transaction of its own */
 
 /* overlap.c: queued runs that are skipped or replace older ones */
-extern void overlap_take_in(Conductor *c);
+extern void overlap_take_in(Conductor *c, bool all, Datum pipelines);	/* all, or those of the array */
 
 /* rerun.c: a repair asked for; the run is locked */
 extern void rerun_take_in(int64 run_id, int64 request_id);
 
 /* dispatch.c: inside a transaction */
-extern void dispatch_ready(Conductor *c);
+extern bool dispatch_ready(Conductor *c);	/* true: it wrote nothing but intents */
 extern void dispatch_recover(Conductor *c);
 extern const Connection *dispatch_connection(Conductor *c, const char *name);
 
+/* ready.c: the task runs that are ready; inside a transaction where it reads the table */
+extern void ready_start(Conductor *c);
+extern void ready_take_in(Conductor *c, bool all);	/* what the notes say; all: read everything anew */
+extern void ready_again(Conductor *c, int64 task_run_id);	/* with the next ready_take_in() */
+extern void ready_end_pauses(Conductor *c);
+extern int64 ready_next_due(Conductor *c);	/* end of a pause after a failure; NEVER */
+extern int64 ready_pop_noop(Conductor *c, int64 *run_id);	/* 0: none */
+extern void ready_forget_run(Conductor *c, int64 run_id);
+extern Datum ready_queues(Conductor *c, int *n);	/* array of the pipelines whose queue may move */
+extern void ready_forget_queues(Conductor *c);
+extern void ready_keep_queue(Conductor *c, int64 pipeline_id);
+
 /* lanes.c: ids of the task runs that start now, inside a transaction */
-extern Datum lanes_choose(Conductor *c, uint64 *n_chosen);
+extern Datum lanes_choose(Conductor *c, int *n_chosen);
 
 /* flight.c */
 extern Flight *flight_create(Conductor *c, int64 task_run_id, int attempt_no);
@@ -166,6 +180,14 @@ extern void flight_drop_verdict(Flight *flight);
 /* delay_ms -1: the polling pace */
 extern void flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_tries);
 extern void flights_act(Conductor *c);	/* outside; opens a short one if needed */
+
+/* uncertain.c: nobody knows whether the engine began an attempt */
+extern char uncertain_policy(const char *word); /* of on_uncertain, as a flight has it */
+extern void uncertain_consider(Flight *flight); /* its verdict is new */
+extern bool uncertain_waits(const Flight *flight);	/* until somebody says what happened */
+extern void uncertain_conclude(Conductor *c, Flight *flight);	/* if somebody has */
+extern void uncertain_end(Conductor *c, Flight *flight);
+extern bool uncertain_request(Conductor *c, int64 request_id, const char *action);	/* false: not its action */
 
 /* flightwrite.c: verdicts into the log, inside a transaction */
 extern void flights_write(Conductor *c);

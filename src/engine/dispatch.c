@@ -27,6 +27,7 @@
 
 #define DISPATCH_BATCH		500
 #define NOOP_ROUNDS			200		/* waves of noop tasks in one transaction */
+#define DEFER_MS			200
 
 static cJSON *
 json_column(SPITupleTable *table, uint64 row, int column)
@@ -50,6 +51,16 @@ int64_column(SPITupleTable *table, uint64 row, int column, int64 if_null)
 	Datum		value = SPI_getbinval(table->vals[row], table->tupdesc, column, &isnull);
 
 	return isnull ? if_null : DatumGetInt64(value);
+}
+
+/* The slots of a pool that the attempt takes: columns name and number. */
+static void
+set_pool(Flight *flight, SPITupleTable *table, uint64 row, int column)
+{
+	char	   *pool = SPI_getvalue(table->vals[row], table->tupdesc, column);
+
+	flight->pool = pool ? MemoryContextStrdup(flight->cxt, pool) : NULL;
+	flight->pool_slots = pool ? (int) int64_column(table, row, column + 1, 1) : 0;
 }
 
 /* The run is locked by now, or nobody else can write this outcome. */
@@ -116,6 +127,33 @@ find_connection(Conductor *c, const char *name)
 	return copy;
 }
 
+/*
+ * A run that somebody started in the engine by hand (weir.adopt): this
+ * attempt follows it.  Should it fail, the next attempt may resume it.
+ */
+static bool
+adopt(Flight *flight)
+{
+	static const Oid types[] = {INT8OID, INT4OID, TEXTOID};
+	const char *id = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(flight->reference, "adopt"));
+	Datum		values[3];
+
+	if (id == NULL)
+		return false;
+	flight->external_run_id = pstrdup(id);
+	flight->reference = NULL;
+	values[0] = Int64GetDatum(flight->task_run_id);
+	values[1] = Int32GetDatum(flight->attempt_no);
+	values[2] = CStringGetTextDatum(id);
+	weir_spi("UPDATE weir.attempt SET external_run_id = $3, status = 'started', started_at = clock_timestamp() "
+			 "WHERE task_run_id = $1 AND attempt_no = $2",
+			 3, types, values, NULL);
+	weir_spi("UPDATE weir.task_run SET external_run_id = $3, external_url = NULL, reference = jsonb_build_object('external_run_id', $3) "
+			 "WHERE task_run_id = $1 AND attempt_no = $2",
+			 3, types, values, NULL);
+	return true;
+}
+
 /* Spec rendered, connection read, first step chosen; all before the commit. */
 static void
 prepare_http(Conductor *c, Flight *flight)
@@ -158,8 +196,13 @@ prepare_http(Conductor *c, Flight *flight)
 			return;
 		}
 	}
-	flight_fill_call(flight, &call);
-	flight->step = flight->kind->first_step(&call);
+	if (adopt(flight))
+		flight->step = KIND_STEP_POLL;
+	else
+	{
+		flight_fill_call(flight, &call);
+		flight->step = flight->kind->first_step(&call);
+	}
 	flight->due_ms = now_ms();
 	MemoryContextSwitchTo(old);
 }
@@ -222,8 +265,8 @@ rated_connections(Conductor *c)
 	return weir_array(TEXTOID, names, n);
 }
 
-/* Intend these ready task runs; makes flights, except for noop. */
-static void
+/* Intend those of the task runs that are still ready; makes flights, except for noop.  Returns how many. */
+static int
 intend(Conductor *c, Datum task_run_ids, bool noop)
 {
 	Oid			types[2] = {INT8ARRAYOID, TEXTARRAYOID};
@@ -237,7 +280,8 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 
 	n = weir_spi("WITH u AS (UPDATE weir.task_run SET status = 'running', attempt_no = attempt_no + 1, "
 				 "started_at = coalesce(started_at, clock_timestamp()), not_before = NULL, error_message = NULL "
-				 "WHERE task_run_id = ANY ($1) AND status = 'ready' RETURNING task_run_id, attempt_no, run_id, task_no, kind, deadline, connection_name) "
+				 "WHERE task_run_id = ANY ($1) AND status = 'ready' AND (SELECT r.status FROM weir.run r WHERE r.run_id = task_run.run_id) = 'running' "
+				 "RETURNING task_run_id, attempt_no, run_id, task_no, kind, deadline, connection_name, pool, pool_slots) "
 				 ", a AS (INSERT INTO weir.attempt (task_run_id, attempt_no, run_id, token, rated_connection, deadline, task_deadline) "
 				 "SELECT u.task_run_id, u.attempt_no, u.run_id, 'weir-' || i.installation_key || '-' || u.task_run_id || '-' || u.attempt_no, "
 				 "CASE WHEN u.connection_name = ANY ($2) THEN u.connection_name END, "
@@ -246,8 +290,10 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 				 "FROM u JOIN weir.run r USING (run_id) JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = u.task_no, "
 				 "weir.installation i RETURNING task_run_id, attempt_no, run_id, token, deadline, task_deadline) "
 				 "SELECT a.task_run_id, a.attempt_no::bigint, a.run_id, t.kind, r.owner::oid::bigint, a.token, "
-				 "ceil(extract(epoch FROM a.deadline) * 1000)::bigint, ceil(extract(epoch FROM a.task_deadline) * 1000)::bigint "
-				 "FROM a JOIN weir.task_run t ON t.task_run_id = a.task_run_id JOIN weir.run r ON r.run_id = a.run_id ORDER BY a.task_run_id",
+				 "ceil(extract(epoch FROM a.deadline) * 1000)::bigint, ceil(extract(epoch FROM a.task_deadline) * 1000)::bigint, "
+				 "t.pool, t.pool_slots::bigint, d.on_uncertain "
+				 "FROM a JOIN u t ON t.task_run_id = a.task_run_id JOIN weir.run r ON r.run_id = a.run_id "
+				 "JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no ORDER BY a.task_run_id",
 				 2, types, values, NULL);
 	table = SPI_tuptable;
 	http = palloc(sizeof(Flight *) * Max(n, 1));
@@ -265,6 +311,8 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 		flight->token = MemoryContextStrdup(flight->cxt, SPI_getvalue(table->vals[i], table->tupdesc, 6));
 		flight->deadline_ms = int64_column(table, i, 7, NEVER);
 		flight->task_deadline_ms = int64_column(table, i, 8, NEVER);
+		set_pool(flight, table, i, 9);
+		flight->on_uncertain = uncertain_policy(SPI_getvalue(table->vals[i], table->tupdesc, 11));
 		flight->intended_at_ms = flight->started_ms = now_ms();
 		flight->runs_sql = runs_sql(flight);
 		if (flight->kind == NULL)
@@ -286,80 +334,81 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 		write_requests(http, n_http);
 	if (n_waiting > 0)
 		waiting_write(waiting, n_waiting);
+	return (int) n;
 }
 
-/* Retries whose time has come are ready like everything else. */
-static void
-release_retries(Conductor *c)
+/* Lock the run unless that was done or tried before; runs is a list of int64, negative if somebody holds the run. */
+static bool
+lock_once(Conductor *c, int64 run_id, List **runs)
 {
-	Oid			types[1] = {INT8OID};
-	Datum		values[1] = {Int64GetDatum(now_ms())};
+	ListCell   *lc;
+	int64	   *known;
 
-	if (c->ready_due_ms <= now_ms())
-		weir_spi("UPDATE weir.task_run SET not_before = NULL WHERE status = 'ready' AND not_before <= to_timestamp($1 / 1000.0)",
-				 1, types, values, NULL);
+	foreach(lc, *runs)
+	{
+		known = lfirst(lc);
+		if (*known == run_id || *known == -run_id)
+			return *known > 0;
+	}
+	known = palloc(sizeof(int64));
+	*known = outcome_lock_run(run_id, false) ? run_id : -run_id;
+	*runs = lappend(*runs, known);
+	if (*known < 0)
+		c->defer_until_ms = Min(c->defer_until_ms, now_ms() + DEFER_MS);
+	return *known > 0;
 }
 
-/* Ready noop task runs, as an array; they need nothing and wait for nobody. */
-static Datum
-ready_noops(uint64 *n)
-{
-	Datum	   *ids;
-
-	*n = weir_spi("SELECT t.task_run_id FROM weir.task_run t WHERE t.status = 'ready' AND t.not_before IS NULL AND t.lane = 'noop' "
-				  "AND (SELECT r.status FROM weir.run r WHERE r.run_id = t.run_id) = 'running' "
-				  "ORDER BY t.priority DESC, t.run_id, t.ready_at LIMIT " CppAsString2(DISPATCH_BATCH),
-				  0, NULL, NULL, NULL);
-	if (*n == 0)
-		return (Datum) 0;
-	ids = palloc(sizeof(Datum) * *n);
-	for (uint64 i = 0; i < *n; i++)
-		ids[i] = Int64GetDatum(weir_spi_int64(i, 1, NULL));
-	return weir_array(INT8OID, ids, *n);
-}
-
-/* noop tasks start and succeed in this transaction, wave after wave. */
-static void
+/* noop tasks need nothing and wait for nobody: they start and succeed in this transaction, wave after wave. */
+static bool
 dispatch_noops(Conductor *c)
 {
-	uint64		n = 0;
+	bool		any = false;
+	Datum	   *ids = palloc(sizeof(Datum) * DISPATCH_BATCH);
+	List	   *runs = NIL;
+	List	   *held = NIL;
+	ListCell   *lc;
 
 	for (int round = 0; round < NOOP_ROUNDS; round++)
 	{
-		Datum		ids = ready_noops(&n);
-		Oid			types[1] = {INT8ARRAYOID};
-		uint64		n_runs;
-		int64	   *runs;
+		int64		task_run_id,
+					run_id;
+		int			n = 0;
 
+		while (n < DISPATCH_BATCH && (task_run_id = ready_pop_noop(c, &run_id)) != 0)
+		{
+			if (lock_once(c, run_id, &runs))
+				ids[n++] = Int64GetDatum(task_run_id);
+			else
+				held = lappend(held, DatumGetPointer(Int64GetDatum(task_run_id)));
+		}
 		if (n == 0)
-			return;
-		n_runs = weir_spi("SELECT DISTINCT run_id FROM weir.task_run WHERE task_run_id = ANY ($1) ORDER BY 1", 1, types, &ids, NULL);
-		runs = palloc(sizeof(int64) * n_runs);
-		for (uint64 i = 0; i < n_runs; i++)
-			runs[i] = weir_spi_int64(i, 1, NULL);
-		for (uint64 i = 0; i < n_runs; i++)
-			if (!outcome_lock_run(runs[i], false))
-			{
-				c->defer_until_ms = Min(c->defer_until_ms, now_ms() + 200);
-				return;
-			}
-		intend(c, ids, true);
-		outcome_succeed_noops(ids);
+			break;
+		any = true;
+		intend(c, weir_array(INT8OID, ids, n), true);
+		outcome_succeed_noops(weir_array(INT8OID, ids, n));
+		ready_take_in(c, false);
+		if (round == NOOP_ROUNDS - 1)
+			c->wake |= ENGINE_WAKE_TASK;	/* more waves in the next transaction */
 	}
-	c->wake |= ENGINE_WAKE_TASK;	/* more waves in the next transaction */
+	foreach(lc, held)
+		ready_again(c, DatumGetInt64(PointerGetDatum(lfirst(lc))));
+	return any;
 }
 
-void
+bool
 dispatch_ready(Conductor *c)
 {
-	uint64		n;
+	int			n;
 	Datum		ids;
+	bool		any_ended;
 
-	release_retries(c);
-	dispatch_noops(c);
+	ready_end_pauses(c);
+	any_ended = dispatch_noops(c);
 	ids = lanes_choose(c, &n);
-	if (n > 0)
-		intend(c, ids, false);
+	/* Room that was kept for what turned out not to be ready any more is for others. */
+	if (n > 0 && intend(c, ids, false) < n)
+		c->wake |= ENGINE_WAKE_TASK;
+	return !any_ended;
 }
 
 /* Rebuild the flights from what is committed. */
@@ -369,7 +418,8 @@ dispatch_recover(Conductor *c)
 	uint64		n = weir_spi("SELECT a.task_run_id, a.attempt_no::bigint, a.run_id, t.kind, r.owner::oid::bigint, a.token, "
 							 "ceil(extract(epoch FROM a.deadline) * 1000)::bigint, (extract(epoch FROM a.intended_at) * 1000)::bigint, "
 							 "a.request, a.kind_state, a.external_run_id, t.reference, d.connection_name, r.status, a.step, "
-							 "coalesce(r.cancel_reason = '" RUN_TIMEOUT_REASON "', false), ceil(extract(epoch FROM a.task_deadline) * 1000)::bigint "
+							 "coalesce(r.cancel_reason = '" RUN_TIMEOUT_REASON "', false), ceil(extract(epoch FROM a.task_deadline) * 1000)::bigint, "
+							 "t.pool, t.pool_slots::bigint, d.on_uncertain "
 							 "FROM weir.attempt a JOIN weir.task_run t USING (task_run_id) JOIN weir.run r ON r.run_id = a.run_id "
 							 "JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no "
 							 "WHERE a.status IN ('intended', 'started') ORDER BY a.task_run_id",
@@ -389,6 +439,8 @@ dispatch_recover(Conductor *c)
 		flight->token = SPI_getvalue(table->vals[i], table->tupdesc, 6);
 		flight->deadline_ms = int64_column(table, i, 7, NEVER);
 		flight->task_deadline_ms = int64_column(table, i, 17, NEVER);
+		set_pool(flight, table, i, 18);
+		flight->on_uncertain = uncertain_policy(SPI_getvalue(table->vals[i], table->tupdesc, 20));
 		flight->intended_at_ms = int64_column(table, i, 8, 0);
 		flight->started_ms = now_ms();
 		flight->slot = WEIR_MAX_SQL_SLOTS;	/* sqlpool_check() finds out */
@@ -426,8 +478,12 @@ dispatch_recover(Conductor *c)
 				if (!kind_step_parse(SPI_getvalue(table->vals[i], table->tupdesc, 15), &flight->step))
 					flight->step = KIND_STEP_START;
 				flight_fill_call(flight, &call);
-				flight->step = flight->kind->resume_step(&call);
-				flight->due_ms = now_ms();
+				if (!uncertain_waits(flight))
+				{
+					flight->step = flight->kind->resume_step(&call);
+					flight->due_ms = now_ms();
+				}
+				uncertain_conclude(c, flight);
 			}
 		}
 		MemoryContextSwitchTo(old);

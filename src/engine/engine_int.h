@@ -9,6 +9,13 @@
 /* From engine_init, in the postmaster only: register callbacks and hooks. */
 extern void wake_init(void);
 extern void ddlhooks_init(void);
+/* notes.c, at the end of a transaction: tell the conductor; the result is what to wake it for. */
+extern uint32 notes_commit(uint32 wake);
+extern void notes_forget(void);
+/* notes.c, from the conductor: this process conducts from now on, or no more. */
+extern void notes_conduct(bool conducts);
+/* Its own notes and those of others since the last time, in the current context. */
+extern int64 *notes_take(int *n);
 /* From the launcher: warn if there are more SQL workers than processes. */
 extern void engine_check_workers(void);
 

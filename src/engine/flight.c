@@ -124,7 +124,7 @@ flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_trie
 	if (flight->step == KIND_STEP_LOOKUP && step == KIND_STEP_START)
 		flight->after_crash = false;
 	flight->step = step;
-	flight->due_ms = now + (delay_ms >= 0 ? delay_ms : poll_delay_ms(now - flight->started_ms));
+	flight->due_ms = uncertain_waits(flight) ? NEVER : now + (delay_ms >= 0 ? delay_ms : poll_delay_ms(now - flight->started_ms));
 }
 
 /* Was START sent by this attempt, and nobody read the answer? */
@@ -187,6 +187,11 @@ flight_end(Conductor *c, Flight *flight, int why)
 			flight_verdict(c, flight, KIND_CANCELLED, "cancelled", "cancelled before it started", false, false);
 		else
 			sqlpool_cancel(flight);
+		return;
+	}
+	if (uncertain_waits(flight))
+	{
+		uncertain_end(c, flight);
 		return;
 	}
 	if (flight->kind->abandon != NULL)
@@ -309,6 +314,7 @@ read_response(Conductor *c, Flight *flight)
 	flight->transfer = NULL;
 	MemoryContextSwitchTo(old);
 
+	uncertain_consider(flight);
 	if (flight->verdict->outcome == KIND_CONTINUE)
 		follow_verdict(c, flight);
 	else
@@ -398,6 +404,7 @@ exchange(Conductor *c, Flight *flight)
 		flight_verdict(c, flight, KIND_FAILED, problem.code ? problem.code : "invalid_spec",
 					   problem.message, !problem.is_system_error, false);
 		flight->verdict->may_go_on = may_go_on(flight);
+		uncertain_consider(flight);
 		return;
 	}
 	if (!urlpolicy_check_url(request.url, &why, &hint))

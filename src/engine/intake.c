@@ -47,13 +47,15 @@ intake_cancel_run(Conductor *c, int64 run_id, const char *reason, int why)
 	Oid			types[2] = {INT8OID, TEXTOID};
 	Datum		values[2] = {Int64GetDatum(run_id), CStringGetTextDatum(reason)};
 
-	weir_spi("UPDATE weir.run SET status = CASE status WHEN 'queued' THEN 'cancelled' ELSE 'cancelling' END, "
-			 "ended_at = CASE status WHEN 'queued' THEN clock_timestamp() END, cancel_reason = $2 "
-			 "WHERE run_id = $1 AND status IN ('queued', 'running')",
-			 2, types, values, NULL);
+	if (weir_spi("UPDATE weir.run SET status = CASE status WHEN 'queued' THEN 'cancelled' ELSE 'cancelling' END, "
+				 "ended_at = CASE status WHEN 'queued' THEN clock_timestamp() END, cancel_reason = $2 "
+				 "WHERE run_id = $1 AND status IN ('queued', 'running') RETURNING pipeline_id",
+				 2, types, values, NULL) > 0)
+		engine_note_queue(weir_spi_int64(0, 1, NULL));
 	weir_spi("UPDATE weir.task_run SET status = 'cancelled', ended_at = clock_timestamp() "
 			 "WHERE run_id = $1 AND status IN ('waiting', 'ready')",
 			 1, types, values, NULL);
+	ready_forget_run(c, run_id);
 	flights_end_run(c, run_id, why);
 	foreach_settle_run(run_id);
 	advance_finish_run(run_id);
@@ -91,6 +93,8 @@ intake_requests(Conductor *c)
 
 		if (waiting_request(c, DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull)), action))
 			 ;					/* concerns attempts that wait, not the run */
+		else if (uncertain_request(c, DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull)), action))
+			 ;
 		else if (!outcome_lock_run(run_id, false) && pipeline_exists(run_id))
 		{
 			defer(c);
@@ -99,7 +103,10 @@ intake_requests(Conductor *c)
 		else if (strcmp(action, "cancel") == 0)
 			intake_cancel_run(c, run_id, SPI_getvalue(table->vals[i], table->tupdesc, 4), SQL_CANCEL_ASKED);
 		else
+		{
 			rerun_take_in(run_id, DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull)));
+			c->run_deadline_ms = 0; /* the run has a new one */
+		}
 		values[0] = SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull);
 		weir_spi("DELETE FROM weir.request WHERE request_id = $1", 1, types, values, NULL);
 		engine_wake_at_commit(ENGINE_WAKE_RUN);
@@ -109,8 +116,8 @@ intake_requests(Conductor *c)
 		c->wake |= ENGINE_WAKE_REQUEST;
 }
 
-void
-intake_run_deadlines(Conductor *c)
+static void
+run_deadlines(Conductor *c)
 {
 	uint64		n = weir_spi("SELECT run_id FROM weir.run WHERE status = 'running' AND deadline <= clock_timestamp() "
 							 "ORDER BY run_id LIMIT 500", 0, NULL, NULL, NULL);
@@ -126,8 +133,8 @@ intake_run_deadlines(Conductor *c)
 }
 
 /* Task timeouts that strike while a retry waits; those of attempts that run are their flights'. */
-void
-intake_task_deadlines(Conductor *c)
+static void
+task_deadlines(Conductor *c)
 {
 	uint64		n = weir_spi("SELECT DISTINCT run_id FROM weir.task_run WHERE status = 'ready' AND deadline <= clock_timestamp() "
 							 "ORDER BY run_id LIMIT 500", 0, NULL, NULL, NULL);
@@ -146,6 +153,30 @@ intake_task_deadlines(Conductor *c)
 }
 
 /*
+ * The next moment is looked for only when the one known so far is here, or
+ * when nothing is left to do: its run may have ended meanwhile.  Starts and
+ * retries tell of earlier ones.
+ */
+void
+intake_deadlines(Conductor *c)
+{
+	bool		is_null;
+	int64		ms;
+
+	run_deadlines(c);
+	task_deadlines(c);
+	weir_spi("SELECT (extract(epoch FROM least((SELECT min(deadline) FROM weir.run WHERE status = 'running' AND deadline IS NOT NULL), "
+			 "(SELECT min(deadline) FROM weir.task_run WHERE status = 'ready' AND deadline IS NOT NULL))) * 1000)::bigint",
+			 0, NULL, NULL, NULL);
+	ms = weir_spi_int64(0, 1, &is_null);
+	c->run_deadline_ms = is_null ? NEVER : ms + 1;
+	/* What is over already waits for somebody who holds its pipeline. */
+	if (c->defer_until_ms != NEVER)
+		c->run_deadline_ms = Max(c->run_deadline_ms, c->defer_until_ms);
+	c->deadline_is_exact = true;
+}
+
+/*
  * The tasks of a starting run, see starting.h.  A task whose upstream tasks
  * have all ended already is decided by its run_if, not by there being nothing
  * to wait for: a handler of failures does not run because landing is reused.
@@ -157,7 +188,7 @@ insert_task_runs(int64 run_id, StartCode code, int64 last_run_id)
 	Datum		values[3] = {Int64GetDatum(run_id), BoolGetDatum(code == START_RESUME), Int64GetDatum(last_run_id)};
 
 	weir_spi(STARTING_TASKS("SELECT pipeline_id, version, selected_tasks FROM weir.run WHERE run_id = $1")
-			 "INSERT INTO weir.task_run (run_id, task_no, task_name, kind, phase, status, skip_reason, pending_upstream, skipped_upstream, "
+			 ", done AS (INSERT INTO weir.task_run (run_id, task_no, task_name, kind, phase, status, skip_reason, pending_upstream, skipped_upstream, "
 			 "output, rows_read, rows_written, external_run_id, external_url, reference, priority, pool, pool_slots, connection_name, uses_worker, ready_at, ended_at) "
 			 "SELECT $1, x.task_no, x.name, x.kind, x.phase, CASE WHEN x.status = 'ready' AND x.upstream_count > 0 THEN 'waiting' ELSE x.status END, "
 			 "CASE WHEN x.status = 'skipped' THEN x.skip_reason END, x.pending, x.skipped, "
@@ -168,8 +199,10 @@ insert_task_runs(int64 run_id, StartCode code, int64 last_run_id)
 			 "x.priority + (SELECT o.priority FROM weir.run o WHERE o.run_id = $1), CASE WHEN x.kind <> 'for_each' THEN x.pool END, x.pool_slots, x.connection_name, "
 			 "CASE WHEN x.kind = 'for_each' AND jsonb_typeof(x.spec->'items') = 'object' THEN true END, "
 			 "CASE WHEN x.status = 'ready' THEN clock_timestamp() END, CASE WHEN x.status IN ('reused', 'skipped') THEN clock_timestamp() END "
-			 "FROM x",
+			 "FROM x RETURNING task_run_id, status) "
+			 "SELECT array_agg(task_run_id) FROM done WHERE status = 'ready'",
 			 3, types, values, NULL);
+	engine_note_ready_column(1);
 	advance_undecided(run_id);
 }
 
@@ -197,84 +230,111 @@ intake_start_run(int64 run_id)
 	values[5] = BoolGetDatum(decision.skip_once_used);
 	weir_spi("UPDATE weir.run r SET status = $2, start_status = $3, row_audit_id = $4, last_run_id = $5, started_at = clock_timestamp(), "
 			 "ended_at = CASE WHEN $2 = 'skipped' THEN clock_timestamp() END, deadline = clock_timestamp() + v.run_timeout "
-			 "FROM weir.pipeline_version v WHERE r.run_id = $1 AND v.pipeline_id = r.pipeline_id AND v.version = r.version",
+			 "FROM weir.pipeline_version v WHERE r.run_id = $1 AND v.pipeline_id = r.pipeline_id AND v.version = r.version "
+			 "RETURNING r.pipeline_id",
 			 6, types, values, nulls);
+	engine_note_queue(weir_spi_int64(0, 1, NULL));
 	weir_spi("UPDATE weir.pipeline_state s SET skip_once = s.skip_once AND NOT $6, "
 			 "last_run_id = CASE WHEN $2 = 'running' AND NOT r.is_apart THEN $1 ELSE s.last_run_id END, "
 			 "next_load_status = CASE WHEN $2 = 'skipped' AND NOT $6 AND s.next_load_status = 'C' THEN 'P' ELSE s.next_load_status END "
 			 "FROM weir.run r WHERE r.run_id = $1 AND s.pipeline_id = r.pipeline_id",
 			 6, types, values, nulls);
-	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	if (start_code_runs(decision.code))
 	{
+		engine_wake_at_commit(ENGINE_WAKE_WAITERS);
 		insert_task_runs(run_id, decision.code, facts.last_run_id);
 		advance_finish_run(run_id);
 	}
+	else
+		engine_wake_at_commit(ENGINE_WAKE_RUN);	/* it has ended */
+}
+
+/* From pipeline to pipeline, those with a queue: however long the queues are. */
+#define ALL_QUEUES \
+	"WITH RECURSIVE w (pipeline_id) AS (" \
+	"(SELECT r.pipeline_id FROM weir.run r WHERE r.status = 'queued' ORDER BY r.pipeline_id LIMIT 1) UNION ALL " \
+	"SELECT (SELECT r.pipeline_id FROM weir.run r WHERE r.status = 'queued' AND r.pipeline_id > w.pipeline_id " \
+	"ORDER BY r.pipeline_id LIMIT 1) FROM w WHERE w.pipeline_id IS NOT NULL) "
+
+#define NOTED_QUEUES "WITH w AS (SELECT unnest($2) AS pipeline_id) "
+
+/* Of each queue only as many as may start: a long one costs nothing. */
+#define STARTABLE \
+	"SELECT q.run_id, w.pipeline_id FROM w JOIN weir.pipeline p ON p.pipeline_id = w.pipeline_id AND NOT p.is_paused " \
+	"CROSS JOIN LATERAL (SELECT count(*) AS active FROM weir.run r " \
+	"WHERE r.pipeline_id = w.pipeline_id AND r.status IN ('running', 'cancelling')) a " \
+	"CROSS JOIN LATERAL (SELECT r.run_id, r.version, r.priority, r.backfill_id, " \
+	"row_number() OVER (ORDER BY r.priority DESC, r.run_id) AS place, " \
+	"row_number() OVER (PARTITION BY r.backfill_id ORDER BY r.run_id) AS place_in_backfill FROM weir.run r " \
+	"WHERE r.pipeline_id = w.pipeline_id AND r.status = 'queued' ORDER BY r.priority DESC, r.run_id LIMIT greatest(0, " \
+	"(SELECT max(v.max_concurrent_runs) FROM weir.pipeline_version v WHERE v.pipeline_id = w.pipeline_id) - a.active)) q " \
+	"JOIN weir.pipeline_version v ON v.pipeline_id = w.pipeline_id AND v.version = q.version " \
+	"WHERE q.place <= v.max_concurrent_runs - a.active AND (q.backfill_id IS NULL OR q.place_in_backfill <= " \
+	"(SELECT b.concurrency - (SELECT count(*) FROM weir.run r WHERE r.pipeline_id = w.pipeline_id " \
+	"AND r.status IN ('running', 'cancelling') AND r.backfill_id = b.backfill_id) " \
+	"FROM weir.backfill b WHERE b.backfill_id = q.backfill_id)) " \
+	"ORDER BY q.priority DESC, q.run_id LIMIT $1"
+
+/* Run timeouts begin with the runs. */
+static void
+note_deadlines(Conductor *c, Datum run_ids)
+{
+	static const Oid types[1] = {INT8ARRAYOID};
+	bool		is_null;
+	int64		ms;
+
+	weir_spi("SELECT (extract(epoch FROM min(deadline)) * 1000)::bigint FROM weir.run WHERE run_id = ANY ($1) AND status = 'running'",
+			 1, types, &run_ids, NULL);
+	ms = weir_spi_int64(0, 1, &is_null);
+	if (!is_null)
+		c->run_deadline_ms = Min(c->run_deadline_ms, ms + 1);
+}
+
+/* Start these runs as far as nobody holds their pipelines. */
+static void
+start_runs(Conductor *c, const int64 *runs, uint64 n)
+{
+	Datum	   *started = palloc(sizeof(Datum) * Max(n, 1));
+	int			n_started = 0;
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		if (!outcome_lock_run(runs[i], false))
+		{
+			defer(c);
+			continue;
+		}
+		intake_start_run(runs[i]);
+		started[n_started++] = Int64GetDatum(runs[i]);
+		c->did_work = true;
+	}
+	if (n_started > 0)
+		note_deadlines(c, weir_array(INT8OID, started, n_started));
 }
 
 void
-intake_runs(Conductor *c)
+intake_runs(Conductor *c, bool all)
 {
-	Oid			types[1] = {INT8OID};
-	Datum		values[1] = {Int64GetDatum(INTAKE_BATCH)};
+	static const Oid types[2] = {INT8OID, INT8ARRAYOID};
+	Datum		values[2] = {Int64GetDatum(INTAKE_BATCH)};
+	int			n_queues;
 	uint64		n;
 	int64	   *runs;
 
-	/* From pipeline to pipeline, and of each only as many as may start: a long queue costs nothing. */
-	n = weir_spi("WITH RECURSIVE w (pipeline_id) AS ("
-				 "(SELECT r.pipeline_id FROM weir.run r WHERE r.status = 'queued' ORDER BY r.pipeline_id LIMIT 1) UNION ALL "
-				 "SELECT (SELECT r.pipeline_id FROM weir.run r WHERE r.status = 'queued' AND r.pipeline_id > w.pipeline_id "
-				 "ORDER BY r.pipeline_id LIMIT 1) FROM w WHERE w.pipeline_id IS NOT NULL) "
-				 "SELECT q.run_id FROM w JOIN weir.pipeline p ON p.pipeline_id = w.pipeline_id AND NOT p.is_paused "
-				 "CROSS JOIN LATERAL (SELECT count(*) AS active FROM weir.run r "
-				 "WHERE r.pipeline_id = w.pipeline_id AND r.status IN ('running', 'cancelling')) a "
-				 "CROSS JOIN LATERAL (SELECT r.run_id, r.version, r.priority, r.backfill_id, "
-				 "row_number() OVER (ORDER BY r.priority DESC, r.run_id) AS place, "
-				 "row_number() OVER (PARTITION BY r.backfill_id ORDER BY r.run_id) AS place_in_backfill FROM weir.run r "
-				 "WHERE r.pipeline_id = w.pipeline_id AND r.status = 'queued' ORDER BY r.priority DESC, r.run_id LIMIT greatest(0, "
-				 "(SELECT max(v.max_concurrent_runs) FROM weir.pipeline_version v WHERE v.pipeline_id = w.pipeline_id) - a.active)) q "
-				 "JOIN weir.pipeline_version v ON v.pipeline_id = w.pipeline_id AND v.version = q.version "
-				 "WHERE q.place <= v.max_concurrent_runs - a.active AND (q.backfill_id IS NULL OR q.place_in_backfill <= "
-				 "(SELECT b.concurrency - (SELECT count(*) FROM weir.run r WHERE r.pipeline_id = w.pipeline_id "
-				 "AND r.status IN ('running', 'cancelling') AND r.backfill_id = b.backfill_id) "
-				 "FROM weir.backfill b WHERE b.backfill_id = q.backfill_id)) "
-				 "ORDER BY q.priority DESC, q.run_id LIMIT $1",
-				 1, types, values, NULL);
+	values[1] = ready_queues(c, &n_queues);
+	if (!all && n_queues == 0)
+		return;
+	n = all ? weir_spi(ALL_QUEUES STARTABLE, 1, types, values, NULL) : weir_spi(NOTED_QUEUES STARTABLE, 2, types, values, NULL);
 	runs = result_ids(n);
+	/* More may follow: the rest of a long queue, pipelines whose run ended at once, or which somebody held. */
+	if (n < INTAKE_BATCH)
+		ready_forget_queues(c);
+	else if (all)
+		c->wake |= ENGINE_WAKE_QUEUES;
 	for (uint64 i = 0; i < n; i++)
-	{
-		if (outcome_lock_run(runs[i], false))
-		{
-			intake_start_run(runs[i]);
-			c->did_work = true;
-		}
-		else
-			defer(c);
-	}
-	overlap_take_in(c);
-	/* More may follow: the rest of a long queue, or pipelines whose run ended at once. */
+		ready_keep_queue(c, weir_spi_int64(i, 2, NULL));
+	start_runs(c, runs, n);
+	overlap_take_in(c, all, values[1]);
 	if (n > 0 && c->defer_until_ms == NEVER)
 		c->wake |= ENGINE_WAKE_RUN;
-}
-
-/* Timers that live in tables. */
-void
-intake_next_deadlines(Conductor *c)
-{
-	bool		isnull;
-	int64		ms;
-
-	/* What became due since this cycle looked is due at once; what it could not start has no time any more. */
-	weir_spi("SELECT (extract(epoch FROM min(not_before)) * 1000)::bigint FROM weir.task_run WHERE status = 'ready' AND not_before IS NOT NULL",
-			 0, NULL, NULL, NULL);
-	ms = weir_spi_int64(0, 1, &isnull);
-	c->ready_due_ms = isnull ? NEVER : ms + 1;
-	weir_spi("SELECT (extract(epoch FROM least((SELECT min(deadline) FROM weir.run WHERE status = 'running' AND deadline IS NOT NULL), "
-			 "(SELECT min(deadline) FROM weir.task_run WHERE status = 'ready' AND deadline IS NOT NULL))) * 1000)::bigint",
-			 0, NULL, NULL, NULL);
-	ms = weir_spi_int64(0, 1, &isnull);
-	c->run_deadline_ms = isnull ? NEVER : ms + 1;
-	/* What is over already waits for somebody who holds its pipeline. */
-	if (c->defer_until_ms != NEVER)
-		c->run_deadline_ms = Max(c->run_deadline_ms, c->defer_until_ms);
 }

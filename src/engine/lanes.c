@@ -3,12 +3,11 @@
  *	  Which ready task runs start now, when not all of them can.
  *
  * Task runs that need exactly the same to start (a SQL worker or none, so
- * many slots of a pool, a connection) form a lane.  An index keeps them in
- * the order lane, priority, run; so a lane without room costs one look,
- * however many wait in it.  What is free is counted in every cycle from what
- * is live: slots of pools from task runs that are running, connections from
- * the attempts going on and from those intended within the last minute.
- * There is no counter that a crash could leave wrong.
+ * many slots of a pool, a connection) form a lane (ready.c), so a lane
+ * without room costs one look, however many wait in it.  What is free is
+ * counted in every cycle from what is live: the flights, which are the
+ * attempts going on, and for rates the attempts intended within the last
+ * minute.  There is no counter that a crash could leave wrong.
  *
  * Order where something is scarce: the higher priority first; among equals
  * lanes take turns, in a lane runs take turns, and in a run the task that has
@@ -27,24 +26,13 @@
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 
-#include "conductor_int.h"
 #include "engine.h"
 #include "json.h"
+#include "ready_int.h"
 
 #define LANE_BATCH		500		/* task runs started in one transaction */
-#define LANE_GLANCE		64		/* so many are simply taken if that is all */
-#define MAX_LANES		1000	/* looked at in one cycle */
-#define LANE_KEY_LEN	192
 #define MINUTE_MS		60000
 #define WORKERS_TAKEN_MS	200
-
-/* Whose turn it is; lives as long as the conductor. */
-typedef struct LaneTurn
-{
-	char		key[LANE_KEY_LEN];	/* hash key */
-	int64		last_run_id;	/* runs take turns in the order of their ids */
-	int64		served;			/* number of the start that was its last */
-} LaneTurn;
 
 /* Room of a pool, of a connection or for SQL workers. */
 typedef struct Room
@@ -54,31 +42,20 @@ typedef struct Room
 	int64		free;
 } Room;
 
-typedef struct Candidate
-{
-	int64		task_run_id;
-	int64		run_id;
-	int			priority;
-} Candidate;
-
+/* A lane and what it needs, in this cycle. */
 typedef struct Lane
 {
-	char	   *key;
+	ReadyLane  *ready;
 	Room	   *worker;			/* NULL: needs none */
 	Room	   *pool;
 	int			pool_slots;
 	Room	   *connection;
-	int			wanted;			/* it alone could start so many; 0 with more slots needed than free */
-	LaneTurn   *turn;
-	Candidate  *candidates;
-	int			n;
-	int			next;
-	bool		has_more;		/* than its candidates */
 	bool		stopped;
+	bool		is_empty;
+	int64		task_run_id;	/* its next */
+	int64		run_id;
+	int			priority;
 } Lane;
-
-#define READY "t.status = 'ready' AND t.not_before IS NULL"
-#define OF_LIVE_RUN "(SELECT r.status FROM weir.run r WHERE r.run_id = t.run_id) = 'running'"
 
 static Room *
 find_room(List *rooms, const char *name)
@@ -104,18 +81,21 @@ make_room(const char *name, int64 total, int64 used)
 
 /* Slots are taken by whatever is running, also while it waits for its engine. */
 static Room *
-pool_room(const char *name)
+pool_room(Conductor *c, const char *name)
 {
 	static const Oid types[1] = {TEXTOID};
 	Datum		values[1] = {CStringGetTextDatum(name)};
-	bool		is_missing;
-	int64		slots;
+	HASH_SEQ_STATUS seq;
+	Flight	   *flight;
+	int64		used = 0;
 
-	weir_spi("SELECT (SELECT p.slots::bigint FROM weir.pool p WHERE p.name = $1), "
-			 "(SELECT coalesce(sum(t.pool_slots), 0)::bigint FROM weir.task_run t WHERE t.status = 'running' AND t.pool = $1)",
-			 1, types, values, NULL);
-	slots = weir_spi_int64(0, 1, &is_missing);
-	return make_room(name, is_missing ? -1 : slots, weir_spi_int64(0, 2, NULL));
+	hash_seq_init(&seq, c->flights);
+	while ((flight = hash_seq_search(&seq)) != NULL)
+		if (flight->pool != NULL && strcmp(flight->pool, name) == 0)
+			used += flight->pool_slots;
+	if (weir_spi("SELECT slots::bigint FROM weir.pool WHERE name = $1", 1, types, values, NULL) == 0)
+		return make_room(name, -1, used);
+	return make_room(name, weir_spi_int64(0, 1, NULL), used);
 }
 
 static int64
@@ -182,34 +162,11 @@ connection_room(Conductor *c, const char *name)
 	return room == PG_INT64_MAX ? NULL : make_room(name, Max(room, 0), 0);
 }
 
-static LaneTurn *
-find_turn(Conductor *c, const char *key)
-{
-	LaneTurn   *turn;
-	char		fixed[LANE_KEY_LEN];
-	bool		found;
-
-	if (c->lane_turns == NULL)
-	{
-		HASHCTL		ctl = {0};
-
-		ctl.keysize = LANE_KEY_LEN;
-		ctl.entrysize = sizeof(LaneTurn);
-		ctl.hcxt = c->cxt;
-		c->lane_turns = hash_create("weir lanes", 64, &ctl, HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
-	}
-	strlcpy(fixed, key, sizeof(fixed));
-	turn = hash_search(c->lane_turns, fixed, HASH_ENTER, &found);
-	if (!found)
-		turn->last_run_id = turn->served = 0;
-	return turn;
-}
-
 /* The key says what a lane needs: sql:POOL:SLOTS@CONNECTION */
 static void
 read_key(Conductor *c, Lane *lane, Room *worker, List **pools, List **connections)
 {
-	char	   *rest = pstrdup(lane->key);
+	char	   *rest = pstrdup(lane->ready->key);
 	char	   *connection = strchr(rest, '@');
 	char	   *pool;
 
@@ -225,7 +182,7 @@ read_key(Conductor *c, Lane *lane, Room *worker, List **pools, List **connection
 		lane->pool = find_room(*pools, pool);
 		if (lane->pool == NULL)
 		{
-			lane->pool = pool_room(pool);
+			lane->pool = pool_room(c, pool);
 			*pools = lappend(*pools, lane->pool);
 		}
 	}
@@ -235,27 +192,8 @@ read_key(Conductor *c, Lane *lane, Room *worker, List **pools, List **connection
 		if (lane->connection == NULL && (lane->connection = connection_room(c, connection)) != NULL)
 			*connections = lappend(*connections, lane->connection);
 	}
-	if (strncmp(lane->key, "sql", 3) == 0)
+	if (strncmp(lane->ready->key, "sql", 3) == 0)
 		lane->worker = worker;
-}
-
-/* Lanes in which something is ready; noop tasks have been dealt with. */
-static int
-read_lanes(Lane **lanes)
-{
-	uint64		n = weir_spi("WITH RECURSIVE l (lane, n) AS ("
-							 "(SELECT t.lane, 1 FROM weir.task_run t WHERE " READY " ORDER BY t.lane LIMIT 1) UNION ALL "
-							 "SELECT (SELECT t.lane FROM weir.task_run t WHERE " READY " AND t.lane > l.lane ORDER BY t.lane LIMIT 1), l.n + 1 "
-							 "FROM l WHERE l.lane IS NOT NULL AND l.n < " CppAsString2(MAX_LANES) ") "
-							 "SELECT lane FROM l WHERE lane IS NOT NULL AND lane <> 'noop'",
-							 0, NULL, NULL, NULL);
-
-	if (n == 0)
-		return 0;
-	*lanes = palloc0(sizeof(Lane) * n);
-	for (uint64 i = 0; i < n; i++)
-		(*lanes)[i].key = weir_spi_text(i, 1);
-	return (int) n;
 }
 
 /* How many could start if there were no other lanes. */
@@ -283,112 +221,11 @@ waits_for_slots(const Lane *lane)
 		(lane->connection == NULL || lane->connection->free > 0);
 }
 
+/* The next task run of a lane. */
 static void
-keep_candidates(Lane *lane, uint64 from, uint64 n)
+look_ahead(Lane *lane)
 {
-	lane->candidates = palloc(sizeof(Candidate) * Max(n, 1));
-	lane->n = (int) n;
-	for (uint64 i = 0; i < n; i++)
-	{
-		lane->candidates[i].task_run_id = weir_spi_int64(from + i, 2, NULL);
-		lane->candidates[i].run_id = weir_spi_int64(from + i, 3, NULL);
-		lane->candidates[i].priority = (int) weir_spi_int64(from + i, 4, NULL);
-	}
-}
-
-/* The first few of all lanes that have room; these are often all there are. */
-static void
-glance(Lane *lanes, int n)
-{
-	static const Oid types[2] = {TEXTARRAYOID, INT4ARRAYOID};
-	Datum	   *keys = palloc(sizeof(Datum) * n);
-	Datum	   *limits = palloc(sizeof(Datum) * n);
-	Datum		values[2];
-	uint64		found;
-
-	for (int i = 0; i < n; i++)
-	{
-		int			wanted = lanes[i].wanted == 0 && waits_for_slots(&lanes[i]) ? 1 : lanes[i].wanted;
-
-		keys[i] = CStringGetTextDatum(lanes[i].key);
-		limits[i] = Int32GetDatum(wanted == 0 ? 0 : Min(wanted, LANE_GLANCE) + 1);
-	}
-	values[0] = weir_array(TEXTOID, keys, n);
-	values[1] = weir_array(INT4OID, limits, n);
-	found = weir_spi("SELECT l.n, t.task_run_id, t.run_id, t.priority FROM unnest($1, $2) WITH ORDINALITY l (lane, wanted, n) "
-					 "CROSS JOIN LATERAL (SELECT t.task_run_id, t.run_id, t.priority FROM weir.task_run t "
-					 "WHERE " READY " AND t.lane = l.lane AND " OF_LIVE_RUN " "
-					 "ORDER BY t.priority DESC, t.run_id, t.ready_at LIMIT l.wanted) t",
-					 2, types, values, NULL);
-	for (uint64 i = 0; i < found;)
-	{
-		uint64		first = i;
-		int64		no = weir_spi_int64(i, 1, NULL);
-
-		while (i < found && weir_spi_int64(i, 1, NULL) == no)
-			i++;
-		keep_candidates(&lanes[no - 1], first, i - first);
-	}
-}
-
-/*
- * Candidates in their order when not all can start: of the highest priority,
- * one of each run, beginning after the run that was served last, then the
- * second of each.
- */
-static void
-read_in_turn(Lane *lane)
-{
-	static const Oid types[4] = {TEXTOID, INT4OID, INT8OID, INT4OID};
-	int			wanted = Max(lane->wanted, 1);
-	int			seen = lane->n;
-	Datum		values[4];
-	uint64		n;
-
-	values[0] = CStringGetTextDatum(lane->key);
-	values[1] = Int32GetDatum(lane->candidates[0].priority);
-	values[2] = Int64GetDatum(lane->turn->last_run_id);
-	values[3] = Int32GetDatum(wanted);
-	n = weir_spi("WITH RECURSIVE w (run_id, is_second, i) AS (SELECT $3, false, 0 UNION ALL "
-				 "SELECT f.run_id, f.is_second, w.i + 1 FROM w CROSS JOIN LATERAL (SELECT u.run_id, u.is_second FROM ("
-				 "(SELECT t.run_id, w.is_second FROM weir.task_run t WHERE " READY " AND t.lane = $1 AND t.priority = $2 "
-				 "AND t.run_id > w.run_id AND (NOT w.is_second OR t.run_id <= $3) ORDER BY t.run_id LIMIT 1) UNION ALL "
-				 "(SELECT t.run_id, true FROM weir.task_run t WHERE " READY " AND t.lane = $1 AND t.priority = $2 "
-				 "AND NOT w.is_second AND t.run_id <= $3 ORDER BY t.run_id LIMIT 1)) u LIMIT 1) f WHERE w.i < $4), "
-				 "r AS (SELECT w.run_id, w.i, count(*) OVER () AS runs FROM w WHERE w.i > 0) "
-				 "SELECT 0::bigint, q.task_run_id, r.run_id, $2 FROM r CROSS JOIN LATERAL (SELECT t.task_run_id, "
-				 "row_number() OVER (ORDER BY t.ready_at) AS place FROM weir.task_run t "
-				 "WHERE " READY " AND t.lane = $1 AND t.priority = $2 AND t.run_id = r.run_id AND " OF_LIVE_RUN " "
-				 "ORDER BY t.ready_at LIMIT ($4 + r.runs - 1) / r.runs) q ORDER BY q.place, r.i LIMIT $4",
-				 4, types, values, NULL);
-	keep_candidates(lane, 0, n);
-	lane->has_more = seen > lane->n || lane->n == wanted;
-}
-
-/* Can everything start that was seen? */
-static bool
-all_fit(const Lane *lanes, int n)
-{
-	for (int i = 0; i < n; i++)
-	{
-		const Lane *lane = &lanes[i];
-		int64		workers = 0,
-					slots = 0,
-					starts = 0;
-
-		if (lane->n > Min(lane->wanted, LANE_GLANCE))
-			return false;
-		for (int j = 0; j < n && lane->n > 0; j++)
-		{
-			workers += lanes[j].worker ? lanes[j].n : 0;
-			slots += lanes[j].pool == lane->pool ? (int64) lanes[j].n * lanes[j].pool_slots : 0;
-			starts += lanes[j].connection == lane->connection ? lanes[j].n : 0;
-		}
-		if ((lane->worker && workers > lane->worker->free) || (lane->pool && slots > lane->pool->free) ||
-			(lane->connection && starts > lane->connection->free))
-			return false;
-	}
-	return true;
+	lane->is_empty = !ready_peek(lane->ready, &lane->task_run_id, &lane->run_id, &lane->priority);
 }
 
 /* The lane that is next: highest priority, then the one that was served longest ago. */
@@ -400,12 +237,11 @@ next_lane(Lane *lanes, int n)
 	for (int i = 0; i < n; i++)
 	{
 		Lane	   *lane = &lanes[i];
-		int			more;
 
-		if (lane->stopped || lane->next >= lane->n)
+		if (lane->stopped || lane->is_empty)
 			continue;
-		more = best == NULL ? 1 : lane->candidates[lane->next].priority - best->candidates[best->next].priority;
-		if (more > 0 || (more == 0 && lane->turn->served < best->turn->served))
+		if (best == NULL || lane->priority > best->priority ||
+			(lane->priority == best->priority && lane->ready->served < best->ready->served))
 			best = lane;
 	}
 	return best;
@@ -420,8 +256,8 @@ take(Conductor *c, Lane *lane)
 		lane->connection->free--;
 	if (lane->pool)
 		lane->pool->free -= lane->pool_slots;
-	lane->turn->served = ++c->starts;
-	lane->turn->last_run_id = lane->candidates[lane->next].run_id;
+	lane->ready->served = ++c->starts;
+	lane->ready->last_run_id = lane->run_id;
 }
 
 /* In order, as long as there is room; the result is the number of ids. */
@@ -433,41 +269,43 @@ choose(Conductor *c, Lane *lanes, int n, Datum *ids)
 
 	while (chosen < LANE_BATCH && (lane = next_lane(lanes, n)) != NULL)
 	{
-		if (room_for(lane) > 0)
+		if (room_for(lane) == 0)
 		{
-			int64		id = lane->candidates[lane->next].task_run_id;
-
-			/*
-			 * A SQL worker may have committed an attempt that is to be tried
-			 * again at once before we have seen its slot go free: such a task
-			 * run waits for that.
-			 */
-			if (flight_find(c, id) == NULL)
-			{
-				take(c, lane);
-				ids[chosen++] = Int64GetDatum(id);
-			}
-			lane->next++;
+			lane->stopped = true;
+			if (waits_for_slots(lane))
+				lane->pool->free = 0;	/* they are kept for it */
 			continue;
 		}
-		lane->stopped = true;
-		if (waits_for_slots(lane))
-			lane->pool->free = 0;	/* they are kept for it */
+		(void) ready_pop(c, lane->ready);
+
+		/*
+		 * A SQL worker may have committed an attempt that is to be tried
+		 * again at once before we have seen its slot go free: such a task
+		 * run waits for that.
+		 */
+		if (flight_find(c, lane->task_run_id) != NULL)
+			ready_again(c, lane->task_run_id);
+		else
+		{
+			take(c, lane);
+			ids[chosen++] = Int64GetDatum(lane->task_run_id);
+		}
+		look_ahead(lane);
 	}
 	return chosen;
 }
 
 Datum
-lanes_choose(Conductor *c, uint64 *n_chosen)
+lanes_choose(Conductor *c, int *n_chosen)
 {
 	Room		worker = {.name = "SQL workers"};
 	List	   *pools = NIL,
 			   *connections = NIL;
-	Lane	   *lanes = NULL;
-	int			n = read_lanes(&lanes);
+	int			n;
+	ReadyLane **ready = ready_lanes(c, &n);
+	Lane	   *lanes = palloc0(sizeof(Lane) * Max(n, 1));
 	Datum	   *ids;
-	bool		any_room = false,
-				any_worker = false;
+	bool		any_worker = false;
 
 	*n_chosen = 0;
 	c->limit_due_ms = NEVER;
@@ -476,29 +314,19 @@ lanes_choose(Conductor *c, uint64 *n_chosen)
 	worker.free = worker.total = sqlpool_free(c);
 	for (int i = 0; i < n; i++)
 	{
+		lanes[i].ready = ready[i];
 		read_key(c, &lanes[i], &worker, &pools, &connections);
-		lanes[i].turn = find_turn(c, lanes[i].key);
-		lanes[i].wanted = room_for(&lanes[i]);
-		any_room = any_room || lanes[i].wanted > 0;
+		look_ahead(&lanes[i]);
 		any_worker = any_worker || lanes[i].worker != NULL;
 	}
 	/* All workers serve other databases, whose ends nobody tells us. */
 	if (any_worker && worker.free == 0 && !c->in_session && !sqlpool_holds_any(c))
 		c->worker_retry_ms = Min(c->worker_retry_ms, now_ms() + WORKERS_TAKEN_MS);
-	if (!any_room)
-		return (Datum) 0;
 
-	glance(lanes, n);
-	if (!all_fit(lanes, n))
-		for (int i = 0; i < n; i++)
-			if (lanes[i].n > 1)
-				read_in_turn(&lanes[i]);
 	ids = palloc(sizeof(Datum) * LANE_BATCH);
 	*n_chosen = choose(c, lanes, n, ids);
-	if (*n_chosen == 0)
-		return (Datum) 0;
 	for (int i = 0; i < n; i++)
-		if ((lanes[i].has_more || lanes[i].next < lanes[i].n) && !lanes[i].stopped && room_for(&lanes[i]) > 0)
+		if (!lanes[i].is_empty && !lanes[i].stopped && room_for(&lanes[i]) > 0)
 			c->wake |= ENGINE_WAKE_TASK;
-	return weir_array(INT8OID, ids, (int) *n_chosen);
+	return *n_chosen > 0 ? weir_array(INT8OID, ids, *n_chosen) : (Datum) 0;
 }

@@ -25,9 +25,11 @@ skip_run(int64 run_id)
 	static const Oid types[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(run_id)};
 
-	weir_spi("UPDATE weir.run SET status = 'skipped', start_status = 'C', ended_at = clock_timestamp(), "
-			 "error_message = 'max_concurrent_runs of the pipeline were going on' WHERE run_id = $1 AND status = 'queued'",
-			 1, types, values, NULL);
+	if (weir_spi("UPDATE weir.run SET status = 'skipped', start_status = 'C', ended_at = clock_timestamp(), "
+				 "error_message = 'max_concurrent_runs of the pipeline were going on' WHERE run_id = $1 AND status = 'queued' "
+				 "RETURNING pipeline_id",
+				 1, types, values, NULL) > 0)
+		engine_note_queue(weir_spi_int64(0, 1, NULL));
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 }
 
@@ -49,22 +51,22 @@ replace_older(Conductor *c, int64 run_id)
 }
 
 void
-overlap_take_in(Conductor *c)
+overlap_take_in(Conductor *c, bool all, Datum pipelines)
 {
-	static const Oid types[1] = {INT8OID};
-	Datum		values[1] = {Int64GetDatum(OVERLAP_BATCH)};
+	static const Oid types[3] = {INT8OID, BOOLOID, INT8ARRAYOID};
+	Datum		values[3] = {Int64GetDatum(OVERLAP_BATCH), BoolGetDatum(all), pipelines};
 	uint64		n;
 	int64	   *runs;
 	bool	   *skips;
 
 	n = weir_spi("SELECT r.run_id, r.on_overlap = 'skip' FROM weir.run r JOIN weir.pipeline p ON p.pipeline_id = r.pipeline_id AND NOT p.is_paused "
 				 "JOIN weir.pipeline_version v ON v.pipeline_id = r.pipeline_id AND v.version = r.version "
-				 "WHERE r.status = 'queued' AND r.on_overlap IS NOT NULL AND CASE r.on_overlap WHEN 'skip' THEN "
+				 "WHERE r.status = 'queued' AND r.on_overlap IS NOT NULL AND ($2 OR r.pipeline_id = ANY ($3)) AND CASE r.on_overlap WHEN 'skip' THEN "
 				 "(SELECT count(*) FROM weir.run a WHERE a.pipeline_id = r.pipeline_id AND a.status IN ('running', 'cancelling')) >= v.max_concurrent_runs "
 				 "ELSE EXISTS (SELECT FROM weir.run o WHERE o.pipeline_id = r.pipeline_id AND o.run_id < r.run_id "
 				 "AND o.status IN ('queued', 'running') AND NOT o.is_apart AND NOT o.is_external) END "
 				 "ORDER BY r.pipeline_id, r.run_id DESC LIMIT $1",
-				 1, types, values, NULL);
+				 3, types, values, NULL);
 	runs = palloc(sizeof(int64) * Max(n, 1));
 	skips = palloc(sizeof(bool) * Max(n, 1));
 	for (uint64 i = 0; i < n; i++)

@@ -44,7 +44,7 @@ reset_tasks(int64 run_id, int64 request_id)
 	static const Oid types[2] = {INT8OID, INT8OID};
 	Datum		values[2] = {Int64GetDatum(run_id), Int64GetDatum(request_id)};
 
-	weir_spi("WITH RECURSIVE v AS (SELECT r.pipeline_id, r.version, q.tasks, q.with_downstream FROM weir.run r, weir.request q "
+	weir_spi("WITH RECURSIVE v AS (SELECT r.pipeline_id, r.version, q.tasks, q.with_downstream, q.task_run_id, q.external_run_id AS adopted FROM weir.run r, weir.request q "
 			 "WHERE r.run_id = $1 AND q.request_id = $2), "
 			 "again (task_no) AS (SELECT t.task_no FROM weir.task_run t, v WHERE t.run_id = $1 AND t.item_no = 0 "
 			 "AND CASE WHEN t.kind = 'file_away' AND coalesce(t.skip_reason, '') NOT IN ('disabled', 'not_selected') THEN true "
@@ -67,10 +67,10 @@ reset_tasks(int64 run_id, int64 request_id)
 			 "FROM again a LEFT JOIN edge e USING (task_no) GROUP BY a.task_no) "
 			 "UPDATE weir.task_run t SET pending_upstream = c.pending, failed_upstream = c.failed, blocked_upstream = c.blocked, "
 			 "skipped_upstream = c.skipped, status = 'waiting', skip_reason = NULL, ready_at = NULL, "
-			 "reference = CASE WHEN t.external_run_id IS NOT NULL AND t.status <> 'succeeded' "
+			 "reference = CASE WHEN t.task_run_id = v.task_run_id THEN jsonb_build_object('adopt', v.adopted) WHEN t.external_run_id IS NOT NULL AND t.status <> 'succeeded' "
 			 "THEN jsonb_build_object('external_run_id', t.external_run_id) END, "
 			 "budget_from = t.attempt_no, lost_count = 0, not_before = NULL, deadline = NULL, ended_at = NULL, error_message = NULL "
-			 "FROM count c WHERE t.run_id = $1 AND t.task_no = c.task_no AND t.item_no = 0",
+			 "FROM count c, v WHERE t.run_id = $1 AND t.task_no = c.task_no AND t.item_no = 0",
 			 2, types, values, NULL);
 }
 

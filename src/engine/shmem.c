@@ -101,6 +101,7 @@ shmem_database_slot(Oid databaseid, bool create)
 	free_slot->last_loop = 0;
 	free_slot->last_error_at = 0;
 	free_slot->last_error[0] = '\0';
+	free_slot->n_notes = 0;
 	pg_atomic_write_u32(&free_slot->wake, 0);
 	pg_atomic_write_u32(&free_slot->tell_of_end, 0);
 	return free_slot;

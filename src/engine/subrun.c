@@ -225,6 +225,7 @@ queue_child(Conductor *c, Flight *flight, const Callee *callee)
 			 "WHERE t.task_run_id = $7 RETURNING run_id",
 			 7, types, values, NULL);
 	set_child(flight, weir_spi_int64(0, 1, NULL), -1);
+	engine_note_queue(callee->pipeline_id);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	c->wake |= ENGINE_WAKE_RUN;
 	c->did_work = true;

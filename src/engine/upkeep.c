@@ -124,14 +124,11 @@ sweep_for_a_while(Conductor *c, int64 until_ms)
 static bool
 slice(Conductor *c, int64 until_ms)
 {
-	int			save_commit = synchronous_commit;
 	bool		more;
 
 	conductor_begin(c);
 	more = sweep_for_a_while(c, until_ms);
-	synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
-	conductor_commit(c);
-	synchronous_commit = save_commit;
+	conductor_commit_soon(c);
 	return more;
 }
 

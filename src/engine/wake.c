@@ -35,6 +35,7 @@ wake_xact_callback(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_COMMIT:
 			pending_wake = 0;
+			what = notes_commit(what);
 			if (what & ~ENGINE_WAKE_WAITERS)
 				shmem_wake_conductor(MyDatabaseId, what & ~ENGINE_WAKE_WAITERS);
 			/* an outside execution may have ended: weir.wait() looks again */
@@ -43,6 +44,7 @@ wake_xact_callback(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_ABORT:
 			pending_wake = 0;
+			notes_forget();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			/* COMMIT PREPARED may come from any session: nobody would wake the conductor */

@@ -86,6 +86,12 @@ block_below(const Ended *ended, Ended *blocked)
 	return read_ended(blocked);
 }
 
+/* Of those that were decided: what ended without having run, and what is ready. */
+#define DECIDED_TASKS \
+	"SELECT array_agg(run_id) FILTER (WHERE status IN ('blocked', 'skipped')), " \
+	"array_agg(task_no) FILTER (WHERE status IN ('blocked', 'skipped')), " \
+	"array_agg(task_run_id) FILTER (WHERE status = 'ready') FROM done"
+
 #define DECIDED \
 	"weir._flow_decide(d.run_if, d.upstream_count, s.failed_upstream + d.failed, " \
 	"s.blocked_upstream + d.blocked, s.skipped_upstream + d.skipped)"
@@ -122,9 +128,9 @@ tell_dependents(const Ended *ended, Ended *decided)
 			 "WHERE i.pipeline_id = r.pipeline_id AND i.version = r.version AND i.task_no = td.task_no OFFSET 0) t) x "
 			 "GROUP BY x.run_id, x.task_no, x.run_if, x.upstream_count) d "
 			 "WHERE s.run_id = d.run_id AND s.task_no = d.task_no AND s.item_no = 0 AND s.status || '' = 'waiting' "
-			 "RETURNING s.run_id, s.task_no, s.status) "
-			 "SELECT array_agg(run_id), array_agg(task_no) FROM done WHERE status IN ('blocked', 'skipped')",
+			 "RETURNING s.run_id, s.task_no, s.task_run_id, s.status) " DECIDED_TASKS,
 			 2, ended_types, values, NULL);
+	engine_note_ready_column(3);
 	return read_ended(decided);
 }
 
@@ -165,9 +171,9 @@ advance_undecided(int64 run_id)
 			 "skip_reason = CASE WHEN next.status = 'skipped' THEN 'condition' END, "
 			 "ready_at = CASE WHEN next.status = 'ready' THEN clock_timestamp() END, "
 			 "ended_at = CASE WHEN next.status IN ('blocked', 'skipped') THEN clock_timestamp() END "
-			 "FROM next WHERE s.task_run_id = next.task_run_id RETURNING s.run_id, s.task_no, s.status) "
-			 "SELECT array_agg(run_id), array_agg(task_no) FROM done WHERE status IN ('blocked', 'skipped')",
+			 "FROM next WHERE s.task_run_id = next.task_run_id RETURNING s.run_id, s.task_no, s.task_run_id, s.status) " DECIDED_TASKS,
 			 1, types, values, NULL);
+	engine_note_ready_column(3);
 	if (read_ended(&decided))
 		advance_ended(decided.runs, decided.tasks, false);
 }
@@ -199,6 +205,7 @@ typedef struct RunTally
 	RunStatus	status;			/* now */
 	bool		timed_out;		/* cancelling because of the run timeout */
 	bool		is_apart;		/* partial or of a backfill */
+	int64		pipeline_id;
 	int64		row_audit_id;
 	int			failed;			/* and nothing dealt with it */
 	int			cancelled;
@@ -221,7 +228,7 @@ read_tally(int64 run_id, RunTally *tally)
 				 "count(*) FILTER (WHERE t.phase = 'land' AND t.status <> 'skipped'), "
 				 "count(*) FILTER (WHERE t.phase = 'land' AND t.status IN ('succeeded', 'reused')), "
 				 "count(*) FILTER (WHERE t.phase <> 'land' AND t.status IN ('failed', 'timed_out', 'cancelled') AND t.kind <> 'file_away'), "
-				 "r.is_apart, "
+				 "r.is_apart, r.pipeline_id, "
 	/* The next start does not depend on whether files could be put away; filing.c asks the same. */
 				 "count(*) FILTER (WHERE t.kind <> 'file_away' AND (t.status = 'blocked' OR (t.status IN ('failed', 'timed_out', 'cancelled') AND NOT h.handled))) "
 				 "FROM weir.run r LEFT JOIN weir.task_run t ON t.run_id = r.run_id AND t.item_no = 0 "
@@ -251,7 +258,8 @@ read_tally(int64 run_id, RunTally *tally)
 	tally->end.n_landing_succeeded = weir_spi_int64(0, 9, NULL);
 	tally->end.failed_after_landing = weir_spi_int64(0, 10, NULL) > 0;
 	tally->is_apart = weir_spi_bool(0, 11, NULL);
-	tally->end.succeeded = weir_spi_int64(0, 12, NULL) == 0;
+	tally->pipeline_id = weir_spi_int64(0, 12, NULL);
+	tally->end.succeeded = weir_spi_int64(0, 13, NULL) == 0;
 	return true;
 }
 
@@ -301,6 +309,7 @@ advance_finish_run(int64 run_id)
 			 "WHERE e.run_id = $1 ORDER BY e.error_id DESC LIMIT 1), cancel_reason) END "
 			 "WHERE run_id = $1",
 			 4, types, values, nulls);
+	engine_note_queue(tally.pipeline_id);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	if (tally.is_apart)
 		return;					/* it says nothing of the pipeline as a whole */

@@ -115,6 +115,7 @@ weir_backfill(PG_FUNCTION_ARGS)
 			 "SELECT backfill_id FROM b",
 			 12, types, values, nulls);
 	backfill_id = weir_spi_int64(0, 1, NULL);
+	engine_note_queue(pipeline_id);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	weir_leave(&scope);
 	PG_RETURN_INT64(backfill_id);

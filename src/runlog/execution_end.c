@@ -164,6 +164,8 @@ wake_at_commit(const Execution *execution)
 		has_definition = execution_column_int4(pipeline.slot, "current_version") != 0;
 		execution_row_close(&pipeline);
 	}
+	if (has_definition)
+		engine_note_queue(execution->pipeline_id);
 	engine_wake_at_commit(has_definition ? ENGINE_WAKE_RUN : ENGINE_WAKE_WAITERS);
 }
 

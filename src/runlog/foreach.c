@@ -19,6 +19,7 @@
 #include "utils/jsonb.h"
 
 #include "access.h"
+#include "engine.h"
 #include "foreach.h"
 #include "json.h"
 #include "kind.h"
@@ -128,15 +129,17 @@ insert_items(int64 task_run_id, const char *items)
 			 "LEFT JOIN weir.run o ON r.start_status = 'D' AND o.run_id = r.last_run_id "
 			 "LEFT JOIN weir.task od ON od.pipeline_id = o.pipeline_id AND od.version = o.version AND od.name = d.name AND od.kind = d.kind "
 			 "WHERE t.task_run_id = $1) "
-			 "INSERT INTO weir.task_run (run_id, task_no, task_name, kind, phase, status, item_no, item, parent_task_run_id, priority, pool, pool_slots, connection_name, reference, ready_at) "
+			 ", done AS (INSERT INTO weir.task_run (run_id, task_no, task_name, kind, phase, status, item_no, item, parent_task_run_id, priority, pool, pool_slots, connection_name, reference, ready_at) "
 			 "SELECT p.run_id, p.task_no, p.task_name || '[' || i.no || ']', p.kind, p.phase, "
 			 "CASE WHEN i.no <= p.concurrency THEN 'ready' ELSE 'waiting' END, i.no, i.value, p.task_run_id, p.priority, p.pool, p.pool_slots, p.connection_name, "
 			 "CASE WHEN o.external_run_id IS NOT NULL THEN jsonb_build_object('external_run_id', o.external_run_id) END, "
 			 "CASE WHEN i.no <= p.concurrency THEN clock_timestamp() END "
 			 "FROM p CROSS JOIN jsonb_array_elements($2) WITH ORDINALITY i (value, no) "
 			 "LEFT JOIN weir.task_run o ON o.run_id = p.old_run_id AND o.task_no = p.old_task_no AND o.item_no = i.no "
-			 "AND o.item = i.value AND o.status IN ('failed', 'timed_out', 'cancelled')",
+			 "AND o.item = i.value AND o.status IN ('failed', 'timed_out', 'cancelled') RETURNING task_run_id, status) "
+			 "SELECT array_agg(task_run_id) FROM done WHERE status = 'ready'",
 			 3, types, values, NULL);
+	engine_note_ready_column(1);
 }
 
 /*
@@ -157,13 +160,15 @@ repeat_items(int64 task_run_id)
 			 "WHERE p.task_run_id = $1), "
 			 "again AS (SELECT i.task_run_id, i.kind = 'noop' OR row_number() OVER (ORDER BY i.item_no) <= i.concurrency AS starts "
 			 "FROM i WHERE i.is_bad OR NOT i.any_bad) "
-			 "UPDATE weir.task_run t SET status = CASE WHEN a.starts THEN 'ready' ELSE 'waiting' END, "
+			 ", done AS (UPDATE weir.task_run t SET status = CASE WHEN a.starts THEN 'ready' ELSE 'waiting' END, "
 			 "ready_at = CASE WHEN a.starts THEN clock_timestamp() END, "
 			 "reference = CASE WHEN t.external_run_id IS NULL THEN t.reference WHEN t.status <> 'succeeded' "
 			 "THEN jsonb_build_object('external_run_id', t.external_run_id) END, "
 			 "budget_from = t.attempt_no, lost_count = 0, not_before = NULL, deadline = NULL, ended_at = NULL, error_message = NULL "
-			 "FROM again a WHERE t.task_run_id = a.task_run_id",
+			 "FROM again a WHERE t.task_run_id = a.task_run_id RETURNING t.task_run_id, t.status) "
+			 "SELECT array_agg(task_run_id) FROM done WHERE status = 'ready'",
 			 1, types, values, NULL);
+	engine_note_ready_column(1);
 }
 
 /* As many waiting items as are free become ready. */
@@ -180,9 +185,12 @@ start_next(Datum task_run_ids)
 			 "FROM weir.task_run t WHERE t.task_run_id = ANY ($1) AND t.status = 'running'), "
 			 "next AS (SELECT w.task_run_id FROM free CROSS JOIN LATERAL (SELECT i.task_run_id FROM weir.task_run i "
 			 "WHERE i.parent_task_run_id = free.task_run_id AND i.status = 'waiting' "
-			 "ORDER BY i.item_no LIMIT greatest(free.n, 0)) w) "
-			 "UPDATE weir.task_run s SET status = 'ready', ready_at = clock_timestamp() FROM next WHERE s.task_run_id = next.task_run_id",
+			 "ORDER BY i.item_no LIMIT greatest(free.n, 0)) w), "
+			 "done AS (UPDATE weir.task_run s SET status = 'ready', ready_at = clock_timestamp() FROM next "
+			 "WHERE s.task_run_id = next.task_run_id RETURNING s.task_run_id) "
+			 "SELECT array_agg(task_run_id) FROM done",
 			 1, types, &task_run_ids, NULL);
+	engine_note_ready_column(1);
 }
 
 /* Those whose items have all ended; false: none. */

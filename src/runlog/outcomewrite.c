@@ -16,6 +16,7 @@
 #include "utils/timestamp.h"
 
 #include "access.h"
+#include "engine.h"
 #include "json.h"
 #include "mem.h"
 #include "outcome_int.h"
@@ -168,6 +169,8 @@ outcome_write_task_runs(const DecidedOutcome *decided, int n)
 		add_text(&columns[6], outcome->error_message, ERROR_LINE_LIMIT);
 		column_add(&columns[7], BoolGetDatum(outcome->status == ATTEMPT_LOST), false);
 		column_add(&columns[8], TimestampTzGetDatum(decided[i].deadline), TIMESTAMP_IS_NOEND(decided[i].deadline));
+		if (decided[i].status == TASK_READY)
+			engine_note_ready(outcome->task_run_id);
 	}
 	rows_write(&rows, "UPDATE weir.task_run t SET status = o.status, output = o.output, rows_read = o.rows_read, rows_written = o.rows_written, "
 			 "error_message = o.message, "

@@ -67,6 +67,12 @@ check_repairable(const RunFacts *run, bool any_end)
 					   "Enable it with weir.set_pipeline_enabled.");
 }
 
+void
+run_check_repairable(const RunFacts *run)
+{
+	check_repairable(run, false);
+}
+
 /* What landed in an earlier run cannot land again with the same row audit id. */
 static void
 refuse_reused(int64 run_id, Datum tasks)
@@ -207,6 +213,7 @@ weir_restart(PG_FUNCTION_ARGS)
 			 7, types, values, NULL) == 0)
 		run_unknown(run_id);
 	run_id = weir_spi_int64(0, 1, NULL);
+	engine_note_queue(pipeline_id);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	weir_leave(&scope);
 	PG_RETURN_INT64(run_id);

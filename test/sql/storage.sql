@@ -50,6 +50,8 @@ SELECT pg_temp.try('file_away', '{"container": "lake", "files": ["a"], "archive"
 SELECT pg_temp.try('file_away', '{"container": "lake", "files": ["a"], "archive": "done/"}', '{"run_if": "all_done"}');
 SELECT weir.create_pipeline('bad', '{"tasks": [{"name": "a", "kind": "noop"}, {"name": "b", "kind": "noop"},
 	{"name": "f", "kind": "file_away", "connection": "lake", "depends_on": ["a"], "spec": {"container": "lake", "files": ["a"], "archive": "done/"}}]}');
+SELECT weir.create_pipeline('bad', '{"tasks": [{"name": "a", "kind": "noop"}, {"name": "f", "kind": "file_away", "connection": "lake",
+	"depends_on": [{"task": "a", "condition": "failed"}], "spec": {"container": "lake", "files": ["a"], "archive": "done/"}}]}');
 SELECT weir.create_pipeline('bad', '{"tasks": [{"name": "a", "kind": "for_each", "spec": {"items": [1], "task":
 	{"kind": "file_away", "connection": "lake", "spec": {"container": "lake", "files": ["a"], "archive": "done/"}}}}]}');
 

@@ -49,6 +49,14 @@ value(define("'other'", [ sql('a', 'SELECT 1'), noop('b', depends_on => ['a']) ]
 value(define("'queue'", [ sql('gate', 'SELECT pg_advisory_xact_lock_shared(1)'), sql('put', "INSERT INTO done VALUES ({{run.id}}, 'queue')", depends_on => ['gate']) ]));
 value(define("'short'", [ noop('a'), noop('b', depends_on => ['a']) ]));
 
+# --- more becomes ready, or is queued, in one transaction than fits into a note to the conductor
+value(define("'fan'", [ sql('first', 'SELECT 1'), map { sql("m$_", 'SELECT 1', depends_on => ['first']) } (1 .. 400) ]));
+is(wait_for_run($node, weir_trigger($node, 'fan')), 'succeeded', 'four hundred tasks become ready at once');
+value("SELECT count(weir.create_pipeline('one_of_' || n, '{\"tasks\": [{\"name\": \"a\", \"kind\": \"noop\", \"spec\": {}}]}')) FROM generate_series(1, 400) n");
+value("SELECT count(weir.trigger('one_of_' || n)) FROM generate_series(1, 400) n");
+wait_until($node, 'four hundred pipelines are triggered at once',
+	"SELECT count(*) = 400 FROM weir.run WHERE pipeline_name LIKE 'one!_of!_%' ESCAPE '!' AND status = 'succeeded'");
+
 # --- ten thousand runs of one pipeline are queued
 my $before = others(20, 'runs with nothing queued');
 value("BEGIN; SELECT pg_advisory_xact_lock(1); PREPARE TRANSACTION 'gate'");

@@ -1,0 +1,52 @@
+/*-------------------------------------------------------------------------
+ * ready_int.h
+ *	  The task runs that are ready, as the conductor keeps them in memory.
+ *
+ * A lane holds what needs the same to start; in it, runs in the order of
+ * priority and id, and in a run its task runs in the order they became ready.
+ * Every task run that is ready is here, but not all that is here is still
+ * ready: what was cancelled meanwhile is found out when it is to start.
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_READY_INT_H
+#define WEIR_READY_INT_H
+
+#include "conductor_int.h"
+
+#define LANE_KEY_LEN	192
+#define LANE_NOOP		"noop"
+
+typedef struct ReadyTask
+{
+	int64		task_run_id;
+	int64		ready_at;		/* microseconds; an order, no moment to compare with a clock */
+} ReadyTask;
+
+typedef struct ReadyRun
+{
+	int64		run_id;
+	int			priority;
+	ReadyTask  *tasks;			/* those from first on, n of them */
+	int			first;
+	int			n;
+	int			max;
+} ReadyRun;
+
+typedef struct ReadyLane
+{
+	char		key[LANE_KEY_LEN];	/* hash key: what it needs, SQL:POOL:SLOTS@CONNECTION */
+	int64		last_run_id;	/* runs of one priority take turns in the order of their ids */
+	int64		served;			/* number of the start that was its last */
+	ReadyRun  **runs;
+	int			n_runs;
+	int			max_runs;
+} ReadyLane;
+
+/* Lanes with something in them but that of noop tasks, in no order; in the current context. */
+extern ReadyLane **ready_lanes(Conductor *c, int *n);
+/* The lane's next task run, by priority and turn; false if it is empty.  It stays. */
+extern bool ready_peek(const ReadyLane *lane, int64 *task_run_id, int64 *run_id, int *priority);
+/* Takes it out; whoever starts it sets last_run_id. */
+extern int64 ready_pop(Conductor *c, ReadyLane *lane);
+
+#endif							/* WEIR_READY_INT_H */
