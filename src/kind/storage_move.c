@@ -411,7 +411,7 @@ finish(const KindCall *call, KindVerdict *verdict)
 static void
 next_file(const KindCall *call, bool is_done, KindVerdict *verdict)
 {
-	static const char *const of_file[] = {"phase", "etag", "length", "md5", "replace", "absent", "looks"};
+	static const char *const of_file[] = {"phase", "etag", "length", "md5", "replace", "absent", "copy_id", "looks"};
 	int64		i = kind_int64(state_of(call), "i", 0) + 1;
 
 	if (is_done)
@@ -452,10 +452,16 @@ header_etag(const KindResponse *response)
 	return text ? storage_etag(text, strlen(text)) : NULL;
 }
 
-/* Is the blob of this answer a copy of the source as it was looked at? */
+/*
+ * Is the blob of this answer a copy of the source as it was looked at?  Where
+ * there is no MD5 to tell, it is if the service gave it the id of the copy we
+ * asked for, or if nothing was there before.
+ */
 static bool
 is_our_copy(const KindCall *call, const KindResponse *response)
 {
+	const char *id = kind_header(response, "x-ms-copy-id");
+	const char *asked = kind_string(state_of(call), "copy_id");
 	const char *md5 = kind_header(response, "Content-MD5");
 	const char *expected = kind_string(state_of(call), "md5");
 	bool		known = md5 != NULL && expected != NULL;
@@ -463,7 +469,9 @@ is_our_copy(const KindCall *call, const KindResponse *response)
 	if (!storage_same_path(kind_header(response, "x-ms-copy-source"), source_url(call)) ||
 		content_length(response) != kind_int64(state_of(call), "length", -2))
 		return false;
-	return known ? strcmp(md5, expected) == 0 : cJSON_IsTrue(kind_member(state_of(call), "absent"));
+	if (known)
+		return strcmp(md5, expected) == 0;
+	return (id != NULL && asked != NULL && strcmp(id, asked) == 0) || cJSON_IsTrue(kind_member(state_of(call), "absent"));
 }
 
 static void
@@ -535,13 +543,16 @@ there_response(const KindCall *call, const KindResponse *response, KindVerdict *
 	}
 	if (status != NULL && strcmp(status, "success") != 0 && strcmp(status, "pending") != 0 &&
 		storage_same_path(kind_header(response, "x-ms-copy-source"), source_url(call)) && header_etag(response) != NULL)
-		note(call, "replace", cJSON_CreateString(header_etag(response)));	/* what a failed copy of ours left */
+	{
+		/* what a failed copy of ours left: a good one is another one */
+		note(call, "replace", cJSON_CreateString(header_etag(response)));
+		note(call, "absent", cJSON_CreateTrue());
+	}
 	else if (!cJSON_IsTrue(kind_member(call->spec, "overwrite")))
 	{
 		destination_exists(call, verdict);
 		return;
 	}
-	note(call, "absent", cJSON_CreateTrue());	/* from here on it is ours, if it is a copy of this source */
 	go_to(call, "copy", 0, verdict);
 	commit(call, verdict);
 }
@@ -560,7 +571,12 @@ copy_response(const KindCall *call, const KindResponse *response, KindVerdict *v
 	const char *code = status >= 400 ? storage_error_code(response) : "";
 
 	if (status == 201 || status == 202)
+	{
+		const char *id = kind_header(response, "x-ms-copy-id");
+
+		note(call, "copy_id", id ? cJSON_CreateString(id) : NULL);
 		go_to(call, "verify", 0, verdict);
+	}
 	else if (strcmp(code, "BlobAlreadyExists") == 0 || strcmp(code, "TargetConditionNotMet") == 0 ||
 			 strcmp(code, "PendingCopyOperation") == 0)
 		go_to(call, "verify", 0, verdict);	/* whose is it? */

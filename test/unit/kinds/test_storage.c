@@ -230,6 +230,24 @@ test_move(void)
 	answer_with(&a, 200, OURS "success\nContent-MD5: two\n", "", -1);
 	CHECK_STR(a.verdict.error_code, "destination_exists");
 
+	/* what is to be overwritten looks like a copy, but of an older source: it is no proof */
+	begin("storage", "{'operation': 'move', 'container': 'lake', 'from': 'in/a', 'to': 'out/a', 'overwrite': true}", "{}");
+	answer_with(&a, 200, LOOK, "", -1);
+	answer_with(&a, 200, OURS "success\nx-ms-copy-id: old\n", "", -1);
+	CHECK(attempt_request(&a));
+	CHECK_STR(a.request.method, "PUT");
+	answer(&a, 412, "<Error><Code>ConditionNotMet</Code></Error>");
+	answer_with(&a, 200, OURS "success\nx-ms-copy-id: old\n", "", -1);
+	CHECK(attempt_request(&a));
+	CHECK_STR(a.request.method, "HEAD");
+	answer_with(&a, 200, LOOK, "", -1);
+	answer_with(&a, 200, OURS "success\nx-ms-copy-id: old\n", "", -1);
+	answer_with(&a, 202, "x-ms-copy-id: new\n", "", -1);
+	CHECK_STR(a.request.method, "PUT");
+	answer_with(&a, 200, OURS "success\nx-ms-copy-id: new\n", "", -1);
+	CHECK(attempt_request(&a));
+	CHECK_STR(a.request.method, "DELETE");
+
 	/* a source that changes all the time */
 	begin_move();
 	for (int i = 0; i < 20 && a.verdict.outcome == KIND_CONTINUE; i++)
