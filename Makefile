@@ -20,7 +20,7 @@ PG_CPPFLAGS = -I$(srcdir)/include -DWEIR_VERSION='"$(WEIR_VERSION)"'
 PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers -Wno-declaration-after-statement \
 	-MMD -MP $(if $(WERROR),-Werror)
-SHLIB_LINK = -lcurl -lcjson -lhiredis -lssl -lcrypto
+SHLIB_LINK = -lcurl -lcjson -lexpat -lhiredis -lssl -lcrypto
 
 # For "make installcheck" against a running server that preloads weir.
 # "make test" runs the same lists in a private cluster.

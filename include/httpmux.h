@@ -29,6 +29,8 @@ typedef struct HttpOptions
 	int			total_timeout_ms;	/* from the moment the request is started */
 	const char *ca_file;		/* NULL: system's */
 	bool		to_metadata_service;	/* the one address of urlpolicy_is_metadata_service() is allowed, and no other */
+	const char *masked[2];		/* secrets the request holds elsewhere than in Authorization: overwritten
+								 * where the answer repeats them; or NULL.  Copies are wiped. */
 } HttpOptions;
 
 typedef struct HttpResult

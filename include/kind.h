@@ -78,6 +78,9 @@ typedef struct KindRequest
 	const char *content_type;	/* of the body */
 	const char *idempotency_key;	/* sent as Idempotency-Key, or NULL */
 	const cJSON *headers;		/* object of further headers, or NULL */
+	const char *accept;			/* NULL: application/json */
+	const char *secret;			/* name of a secret of weir's whose value becomes member "value" of the body, a
+								 * JSON object, when it is sent; NULL for none */
 	bool		starts_work;	/* not to be repeated when the answer is lost, unless is_repeatable */
 	bool		is_repeatable;	/* the engine recognises a repetition, or it changes nothing */
 	bool		without_auth;	/* send no credentials */
@@ -263,5 +266,8 @@ extern const TaskKind kind_databricks_sql_file;
 extern const TaskKind kind_redis_publish;
 extern const TaskKind kind_fabric_item;
 extern const TaskKind kind_webhook;
+extern const TaskKind kind_storage;
+extern const TaskKind kind_file_away;
+extern const TaskKind kind_keyvault;
 
 #endif							/* WEIR_KIND_H */

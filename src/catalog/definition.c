@@ -137,6 +137,8 @@ read_run_if(const Definition *def, const cJSON *item, int no)
 {
 	const char *name = def_string(item, definition_task_path(def, no, ""), "run_if", false);
 
+	if (name == NULL && def->tasks[no].kind == &kind_file_away)
+		def->tasks[no].run_if = RUN_IF_ALWAYS;
 	if (name != NULL && !run_if_parse(name, &def->tasks[no].run_if))
 		definition_error(definition_task_path(def, no, ".run_if"),
 						 psprintf("unknown value \"%s\" of \"run_if\"", catalog_clip(name)),
@@ -272,6 +274,7 @@ read_tasks(Definition *def, const cJSON *root, const RetryPolicy *retry)
 		def_read_dependencies(def, item, no++, index);
 	hash_destroy(index);
 	def_order_tasks(def);
+	def_check_filing(def);
 }
 
 /* How long runs stay in the log: null, like 0, says for ever. */

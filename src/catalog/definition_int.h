@@ -63,6 +63,9 @@ extern void def_check_publish_spec(const DefTask *task, const char *path);
 /* Its parsed statements; path is that of "sql" */
 extern void def_check_statements(const DefTask *task, const char *path, List *statements);
 
+/* deffiling.c: tasks of kind file_away, when tasks and edges have been read */
+extern void def_check_filing(const Definition *def);
+
 /* defdepend.c: edges of task no, whose names are in the index; then waves and cycles */
 extern void def_read_dependencies(Definition *def, const cJSON *item, int no, HTAB *index);
 extern void def_order_tasks(Definition *def);

@@ -14,6 +14,7 @@
 #include "definition.h"
 #include "json.h"
 #include "options.h"
+#include "urlpolicy.h"
 
 #define MAX_SETTLE_SECONDS	3600
 #define MAX_LIMIT			1000000
@@ -30,6 +31,7 @@ typedef enum OptionType
 	OPTION_BOOLEAN,
 	OPTION_LIMIT,
 	OPTION_HEADERS,
+	OPTION_URL,
 	OPTION_RETRY,
 	OPTION_DATABASE,
 	OPTION_TIMEOUT,
@@ -58,6 +60,10 @@ static const OptionRule rules[] = {
 	{"databricks", "retry", OPTION_RETRY, false},
 	{"databricks", "max_concurrency", OPTION_LIMIT, false},
 	{"databricks", "max_starts_per_minute", OPTION_LIMIT, false},
+	{"storage", "dfs_url", OPTION_URL, false},
+	{"storage", "retry", OPTION_RETRY, false},
+	{"storage", "max_concurrency", OPTION_LIMIT, false},
+	{"storage", "max_starts_per_minute", OPTION_LIMIT, false},
 	{"keyvault", "api_version", OPTION_API_VERSION, false},
 	{"keyvault", "retry", OPTION_RETRY, false},
 	{"keyvault", "max_concurrency", OPTION_LIMIT, false},
@@ -81,7 +87,7 @@ static const OptionRule rules[] = {
 	{"redis", "max_starts_per_minute", OPTION_LIMIT, false},
 };
 
-static const char *const kinds[] = {"adf", "databricks", "fabric", "http", "keyvault", "redis"};
+static const char *const kinds[] = {"adf", "databricks", "fabric", "http", "keyvault", "redis", "storage"};
 
 noreturn_compat static void
 option_error(const char *key, const char *message, const char *hint)
@@ -143,6 +149,19 @@ check_headers(const char *key, const cJSON *headers)
 	}
 }
 
+/* Another address of the same service, which is sent the same credentials. */
+static void
+check_url(const char *key, const char *text)
+{
+	const char *why = NULL;
+	const char *hint = NULL;
+
+	if (text == NULL || strpbrk(text, "?#") != NULL || text[0] == '\0' || text[strlen(text) - 1] == '/')
+		option_error(key, psprintf("%s must be a URL without query, fragment and a slash at its end", key), NULL);
+	if (!urlpolicy_check_url(text, &why, &hint))
+		option_error(key, psprintf("%s is refused: %s", key, why), hint);
+}
+
 /* The default of tasks that use the connection. */
 static void
 check_retry(const cJSON *item)
@@ -191,6 +210,9 @@ check_option(const OptionRule *rule, const cJSON *item)
 		case OPTION_HEADERS:
 			check_headers(rule->key, item);
 			break;
+		case OPTION_URL:
+			check_url(rule->key, text);
+			break;
 		case OPTION_RETRY:
 			check_retry(item);
 			break;
@@ -227,7 +249,7 @@ options_check(const char *kind, const cJSON *options)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown kind of connection \"%s\"", catalog_clip(kind)),
-				 errhint("Kinds are adf, databricks, fabric, http, keyvault and redis.%s%s", near ? " " : "", near ? near : "")));
+				 errhint("Kinds are adf, databricks, fabric, http, keyvault, redis and storage.%s%s", near ? " " : "", near ? near : "")));
 	}
 	if (!cJSON_IsObject(options))
 		option_error(NULL, "they must be a JSON object", NULL);

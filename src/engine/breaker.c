@@ -180,6 +180,24 @@ release(Conductor *c, const char *connection)
 			flight->due_ms = Min(flight->due_ms, now + flight->task_run_id % SPREAD_MS);
 }
 
+/* The wall clock was set: what was a span remains one. */
+void
+breakers_clock_set(Conductor *c, int64 by)
+{
+	HASH_SEQ_STATUS seq;
+	Breaker    *breaker;
+
+	if (c->breakers == NULL)
+		return;
+	hash_seq_init(&seq, c->breakers);
+	while ((breaker = hash_seq_search(&seq)) != NULL)
+	{
+		breaker->not_before_ms += by;
+		breaker->probe_ms += by;
+		breaker->has_changed = breaker->is_open;
+	}
+}
+
 /* Inside a transaction. */
 void
 breakers_write(Conductor *c)

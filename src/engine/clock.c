@@ -132,6 +132,7 @@ clock_follow(Conductor *c)
 			(errmsg("the system clock was set %s by " INT64_FORMAT " s: deadlines move with it",
 					by < 0 ? "back" : "forward", (by < 0 ? -by : by) / 1000)));
 	move_flights(c, by);
+	breakers_clock_set(c, by);
 	conductor_begin(c);
 	move_rows(by);
 	conductor_commit(c);

@@ -194,6 +194,7 @@ extern bool breaker_allows(Conductor *c, Flight *flight);	/* else its due_ms say
 extern void breaker_note(Conductor *c, Flight *flight, const KindResponse *response);
 extern void breakers_write(Conductor *c);	/* inside a transaction */
 extern void breakers_reset(void);	/* inside a transaction */
+extern void breakers_clock_set(Conductor *c, int64 by);
 
 /* listening.c: attempts that wait at a place they share */
 extern void listening_share(Conductor *c, Flight *flight);

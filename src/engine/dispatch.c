@@ -19,6 +19,7 @@
 #include "conductor_int.h"
 #include "context.h"
 #include "engine.h"
+#include "filing.h"
 #include "foreach.h"
 #include "json.h"
 #include "mem.h"
@@ -188,10 +189,14 @@ prepare_http(Conductor *c, Flight *flight)
 		return;
 	}
 	flight->reference = context->reference;
-	flight->spec = ref_render_json(context->spec, context_resolve, context, &error);
+	if (flight->kind == &kind_file_away)
+		flight->spec = filing_render(c, flight, context, &error);
+	else
+		flight->spec = ref_render_json(context->spec, context_resolve, context, &error);
 	if (flight->spec == NULL)
 	{
-		fail_attempt(c, flight, "invalid_reference", error);
+		if (flight->verdict == NULL)
+			fail_attempt(c, flight, "invalid_reference", error);
 		MemoryContextSwitchTo(old);
 		return;
 	}

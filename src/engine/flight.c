@@ -16,6 +16,7 @@
 
 #include "conductor_int.h"
 #include "engine.h"
+#include "outgoing.h"
 #include "retry.h"
 #include "urlpolicy.h"
 
@@ -379,27 +380,6 @@ flights_transfers(Conductor *c)
 	}
 }
 
-/* "Name: value" lines, NULL-terminated; credentials come as one line. */
-static const char **
-header_lines(const KindRequest *request, const char *credentials)
-{
-	int			n = 0;
-	const cJSON *header;
-	const char **lines = palloc0(sizeof(char *) * (6 + cJSON_GetArraySize(request->headers)));
-
-	lines[n++] = "Accept: application/json";
-	if (credentials)
-		lines[n++] = credentials;
-	if (request->body)
-		lines[n++] = psprintf("Content-Type: %s", request->content_type ? request->content_type : "application/json");
-	if (request->idempotency_key)
-		lines[n++] = psprintf("Idempotency-Key: %s", request->idempotency_key);
-	cJSON_ArrayForEach(header, request->headers)
-		if (cJSON_IsString(header))
-			lines[n++] = psprintf("%s: %s", header->string, header->valuestring);
-	return lines;
-}
-
 /* Credentials; false: not now (pending, failed, or a verdict was made). */
 static bool
 sign_in(Conductor *c, Flight *flight, const Connection *through, const char *scope, char **credentials)
@@ -448,6 +428,7 @@ exchange(Conductor *c, Flight *flight)
 	KindCall	call;
 	KindRequest request = {0};
 	KindProblem problem = {0};
+	Outgoing	out;
 	const char *why = NULL,
 			   *hint = NULL;
 	char	   *credentials = NULL;
@@ -473,17 +454,26 @@ exchange(Conductor *c, Flight *flight)
 	if (!request.without_auth &&
 		!sign_in(c, flight, request.via_other ? flight->other : flight->connection, request.scope, &credentials))
 		return;
+	if (!outgoing_make(&request, request.via_other ? flight->other : flight->connection, credentials, flight->owner, &out, &why))
+	{
+		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", why, true, false);
+		flight->verdict->may_go_on = may_go_on(flight);
+		outgoing_wipe(&out);
+		signin_free_secret(credentials);
+		return;
+	}
 	listening_share(c, flight);
 
 	options.max_body = (size_t) weir_http_max_body * 1024;
 	options.total_timeout_ms = weir_http_timeout;
+	for (int i = 0; i < lengthof(out.masked); i++)
+		options.masked[i] = out.masked[i];
 	flight->starts_work = request.starts_work;
-	flight->transfer = httpmux_start(c->mux, request.method, request.url, header_lines(&request, credentials),
-									 request.body, request.body ? strlen(request.body) : 0, &options,
+	flight->transfer = httpmux_start(c->mux, request.method, out.url, out.lines, out.body, out.body_len, &options,
 									 &flight->task_run_id);
 	flight->due_ms = NEVER;
-	if (credentials)
-		signin_free_secret(credentials);
+	outgoing_wipe(&out);
+	signin_free_secret(credentials);
 }
 
 /* Cancelled long ago and the engine still does not say so. */

@@ -35,8 +35,8 @@ revive_run(int64 run_id, int64 request_id)
 
 /*
  * Tasks that go again: those asked for, else what did not succeed; what was
- * skipped for it is decided anew.  A task that is decided by others of them
- * waits for these.
+ * skipped for it is decided anew, and so is where files go.  A task that is
+ * decided by others of them waits for these.
  */
 static void
 reset_tasks(int64 run_id, int64 request_id)
@@ -47,7 +47,8 @@ reset_tasks(int64 run_id, int64 request_id)
 	weir_spi("WITH RECURSIVE v AS (SELECT r.pipeline_id, r.version, q.tasks, q.with_downstream, q.task_run_id, q.external_run_id AS adopted FROM weir.run r, weir.request q "
 			 "WHERE r.run_id = $1 AND q.request_id = $2), "
 			 "again (task_no) AS (SELECT t.task_no FROM weir.task_run t, v WHERE t.run_id = $1 AND t.item_no = 0 "
-			 "AND CASE WHEN v.tasks IS NULL THEN t.status IN ('failed', 'timed_out', 'cancelled', 'blocked') "
+			 "AND CASE WHEN t.kind = 'file_away' AND coalesce(t.skip_reason, '') NOT IN ('disabled', 'not_selected') THEN true "
+			 "WHEN v.tasks IS NULL THEN t.status IN ('failed', 'timed_out', 'cancelled', 'blocked') "
 			 "ELSE t.task_name = ANY (v.tasks) AND t.status <> 'reused' END "
 			 "UNION SELECT t.task_no FROM again a CROSS JOIN v JOIN weir.task_dependency td USING (pipeline_id, version) "
 			 "JOIN weir.task_run t ON t.run_id = $1 AND t.task_no = td.task_no AND t.item_no = 0 "

@@ -32,13 +32,16 @@ static const TaskKind *const kinds[] = {
 	&kind_databricks_sql,
 	&kind_databricks_sql_file,
 	&kind_fabric_item,
+	&kind_file_away,
 	&kind_for_each,
 	&kind_http,
 	&kind_if,
+	&kind_keyvault,
 	&kind_noop,
 	&kind_pipeline,
 	&kind_redis_publish,
 	&kind_sql,
+	&kind_storage,
 	&kind_switch,
 	&kind_wait,
 	&kind_webhook,
@@ -68,8 +71,8 @@ const char *
 kind_names(void)
 {
 	return "adf_pipeline, databricks_jar, databricks_job, databricks_notebook, databricks_pipeline, databricks_python, "
-		"databricks_serving, databricks_sql, databricks_sql_file, fabric_item, for_each, http, if, noop, pipeline, redis_publish, sql, "
-		"switch, wait, webhook";
+		"databricks_serving, databricks_sql, databricks_sql_file, fabric_item, file_away, for_each, http, if, keyvault, noop, "
+		"pipeline, redis_publish, sql, storage, switch, wait, webhook";
 }
 
 const char *

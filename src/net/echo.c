@@ -136,6 +136,9 @@ echo_mask_header(char *text, size_t len, const char *line)
 		return false;
 	credentials++;
 	found = echo_mask(text, len, credentials);
+	/* "SharedKey account:signature" */
+	if (pg_strncasecmp(line + sizeof(name) - 1, "SharedKey ", 10) == 0 && strchr(credentials, ':') != NULL)
+		found |= echo_mask(text, len, strchr(credentials, ':') + 1);
 	if (pg_strncasecmp(line + sizeof(name) - 1, "Basic ", 6) == 0)
 		found |= mask_password(text, len, credentials);
 	return found;

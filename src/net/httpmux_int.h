@@ -48,6 +48,7 @@ struct HttpTransfer
 
 	CURL	   *easy;			/* NULL once finished */
 	struct curl_slist *headers;
+	char	   *masked[2];		/* secrets beside the Authorization line, or NULL */
 	char	   *request_body;
 	size_t		request_body_len;
 	size_t		max_body;

@@ -280,6 +280,18 @@ make_printable(char *text)
 static void
 mask_credentials(HttpTransfer *transfer)
 {
+	for (int i = 0; i < lengthof(transfer->masked); i++)
+	{
+		if (transfer->masked[i] == NULL)
+			continue;
+		if (transfer->body)
+			(void) echo_mask(transfer->body, transfer->body_len, transfer->masked[i]);
+		if (transfer->content_type)
+			(void) echo_mask(transfer->content_type, strlen(transfer->content_type), transfer->masked[i]);
+		if (transfer->header_text)
+			(void) echo_mask(transfer->header_text, transfer->header_len, transfer->masked[i]);
+		(void) echo_mask(transfer->error, strlen(transfer->error), transfer->masked[i]);
+	}
 	for (struct curl_slist *line = transfer->headers; line; line = line->next)
 	{
 		if (transfer->body)
@@ -403,6 +415,8 @@ transfer_destroy(HttpTransfer *transfer)
 		explicit_bzero(line->data, strlen(line->data));
 	curl_slist_free_all(transfer->headers);
 	wiping_free(transfer->request_body);
+	for (int i = 0; i < lengthof(transfer->masked); i++)
+		wiping_free(transfer->masked[i]);
 	wiping_free(transfer->body);
 	wiping_free(transfer->header_text);
 	free(transfer->content_type);
@@ -448,6 +462,11 @@ fill_in(HttpTransfer *transfer, const char *method, const char *url, const char 
 		memcpy(transfer->request_body, body, body_len);
 		transfer->request_body[body_len] = '\0';
 		transfer->request_body_len = body_len;
+	}
+	for (int i = 0; i < lengthof(transfer->masked); i++)
+	{
+		if (options->masked[i] != NULL && (transfer->masked[i] = strdup(options->masked[i])) == NULL)
+			return false;
 	}
 	if (!request_method_is_valid(method))
 	{

@@ -228,8 +228,10 @@ read_tally(int64 run_id, RunTally *tally)
 				 "count(*) FILTER (WHERE t.status = 'blocked'), "
 				 "count(*) FILTER (WHERE t.phase = 'land' AND t.status <> 'skipped'), "
 				 "count(*) FILTER (WHERE t.phase = 'land' AND t.status IN ('succeeded', 'reused')), "
-				 "count(*) FILTER (WHERE t.phase <> 'land' AND t.status IN ('failed', 'timed_out', 'cancelled')), "
-				 "r.is_apart, r.pipeline_id "
+				 "count(*) FILTER (WHERE t.phase <> 'land' AND t.status IN ('failed', 'timed_out', 'cancelled') AND t.kind <> 'file_away'), "
+				 "r.is_apart, r.pipeline_id, "
+	/* The next start does not depend on whether files could be put away; filing.c asks the same. */
+				 "count(*) FILTER (WHERE t.kind <> 'file_away' AND (t.status = 'blocked' OR (t.status IN ('failed', 'timed_out', 'cancelled') AND NOT h.handled))) "
 				 "FROM weir.run r LEFT JOIN weir.task_run t ON t.run_id = r.run_id AND t.item_no = 0 "
 	/* A failure is dealt with when a task that is there for failures succeeded below it. */
 				 "CROSS JOIN LATERAL (SELECT CASE WHEN t.status IN ('failed', 'timed_out', 'cancelled') THEN EXISTS "
@@ -258,6 +260,7 @@ read_tally(int64 run_id, RunTally *tally)
 	tally->end.failed_after_landing = weir_spi_int64(0, 10, NULL) > 0;
 	tally->is_apart = weir_spi_bool(0, 11, NULL);
 	tally->pipeline_id = weir_spi_int64(0, 12, NULL);
+	tally->end.succeeded = weir_spi_int64(0, 13, NULL) == 0;
 	return true;
 }
 
@@ -290,7 +293,6 @@ advance_finish_run(int64 run_id)
 	if (!read_tally(run_id, &tally))
 		return;
 	status = final_status(&tally);
-	tally.end.succeeded = status == RUN_SUCCEEDED;
 
 	/* Cancelled with landing done and nothing begun after it: still D, the rows are there. */
 	if (tally.end.n_landing > 0 && tally.end.n_landing == tally.end.n_landing_succeeded)

@@ -29,8 +29,10 @@ from databricks import Databricks
 from entra import Entra
 from fabric import Fabric
 from faults import Faults
+from forward import PREFIX, Forward
 from generic import Generic
 from identity import Identity
+from hns import Hierarchical
 from job_runs import JobRuns
 from lake import Lake
 from ledger import Ledger
@@ -58,6 +60,9 @@ class Cloud:
         self.fabric = Fabric(settings, self.ledger, self.entra, self.faults)
         self.queues = Queues(settings, self.ledger, self.entra)
         self.services = Services(settings, self.ledger, self.queues, self.faults)
+        self.forward = Forward(settings, self.ledger)
+        self.hns = Hierarchical(settings, self.ledger, self.entra)
+        self.vault = Vault(settings, self.ledger, self.entra)
         self.control = Control(self)
         # prefix -> service; those without a prefix are found by the shape of their path
         self.prefixes = {"/dbx": self.databricks, "/adf": self.adf, "/entra": self.entra,
@@ -68,9 +73,11 @@ class Cloud:
         path = request.path
         if path.startswith("/http/"):
             return ("http", *(self.services.route(request, path) or self.generic.route(request, path)))
+        if path.startswith(PREFIX):
+            return ("storage", *self.forward.route(request, path))
         if path.startswith("/queue/"):
             return ("queue", *self.queues.route(request, path.removeprefix("/queue")))
-        for prefix, service in (("/vault", self.vault),):
+        for prefix, service in (("/hns", self.hns), ("/vault", self.vault)):
             found = service.route(request, path[len(prefix):]) if path.startswith(prefix + "/") else None
             if found:
                 return (found[0].split(".")[0], *found)

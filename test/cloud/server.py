@@ -221,7 +221,8 @@ class Server:
             lines.append(f"{name}: {value}")
         if length is None:
             lines.append("Transfer-Encoding: chunked")
-        elif response.status != 204 and response.status != 304 and response.status >= 200:
+        elif response.status != 204 and response.status != 304 and response.status >= 200 \
+                and not any(name.lower() == "content-length" for name in response.headers):
             lines.append(f"Content-Length: {length}")
         if not keep_alive:
             lines.append("Connection: close")

@@ -39,6 +39,7 @@ class Settings:
         self.identity_header = "local-identity-header"
         self.arc_directory = str(self.lake.parent / "arc")
         self.arc_realm = None               # a path to name instead of a real key file
+        self.storage = None                 # address of a real storage server, see forward.py
 
     def scaled(self, seconds):
         return seconds / self.speed
@@ -51,7 +52,7 @@ class Settings:
         """Apply a configuration object; ValueError (and no change) when it is wrong."""
         unknown = set(wanted) - {"speed", "database", "token_lifetime", "consistency_delay_ms",
                                  "page_size", "chunk_rows", "history_delay_ms", "clients", "revoke_tokens", "fabric_retry_after",
-                                 "fabric_location", "queue_auth", "job_retry_after", *PLAIN, *SETS}
+                                 "fabric_location", "queue_auth", "job_retry_after", "storage", *PLAIN, *SETS}
         if unknown:
             raise ValueError(f"unknown setting {sorted(unknown)[0]!r}")
         for name, least in (("speed", 1e-6), ("token_lifetime", 0),
@@ -72,6 +73,8 @@ class Settings:
         for name in ("page_size", "chunk_rows"):
             if name in wanted:
                 setattr(self, name, int(wanted[name]))
+        if "storage" in wanted:
+            self.storage = wanted["storage"]
         if "clients" in wanted:
             self.clients.update(wanted["clients"])
         for name in SETS:

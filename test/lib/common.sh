@@ -64,6 +64,7 @@ missing_packages()
 	has_header cjson/cJSON.h || echo libcjson-dev
 	has_header openssl/ssl.h || echo libssl-dev
 	has_header hiredis/hiredis.h || echo libhiredis-dev
+	has_header expat.h || echo libexpat1-dev
 	command -v python3 >/dev/null || echo python3
 	command -v prove >/dev/null || echo perl
 	perl -MIPC::Run -e 1 2>/dev/null || echo libipc-run-perl

@@ -75,5 +75,6 @@ extern void test_probe(void);
 extern void test_follow(void);
 extern void test_fabric(void);
 extern void test_webhook(void);
+extern void test_storage(void);
 
 #endif							/* WEIR_KINDS_HARNESS_H */

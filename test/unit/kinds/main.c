@@ -23,6 +23,7 @@ main(void)
 		{"follow", test_follow},
 		{"fabric", test_fabric},
 		{"webhook", test_webhook},
+		{"storage", test_storage},
 		{"hostile", test_hostile},
 		{"probe", test_probe},
 	};

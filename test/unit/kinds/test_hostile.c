@@ -35,6 +35,15 @@ static const Start starts[] = {
 	{"http", "{'path': '/a', 'poll': {'header': 'Location'}, 'result': {'json': '$.next_page_token'}}", "{}", NULL},
 	{"http", "{'path': '/a', 'pages': {'items': '$.value', 'next': {'json': '$.continuationToken'}, 'max_pages': 5, 'truncate': true}}", "{}", NULL},
 	{"http", "{'path': '/a', 'pages': {'items': '$.value', 'cursor': {'json': '$.continuationToken', 'parameter': 'c'}, 'max_bytes': 500}}", "{}", NULL},
+	{"storage", "{'operation': 'list', 'container': 'lake'}", "{}", NULL},
+	{"storage", "{'operation': 'wait', 'container': 'lake', 'min_count': 9, 'stable': true, 'min_age_seconds': 60}", "{}", NULL},
+	{"storage", "{'operation': 'move', 'container': 'lake', 'from': 'in/', 'to': 'out/', 'files': ['in/a', 'in/b']}", "{}", NULL},
+	{"storage", "{'operation': 'move', 'container': 'lake', 'from': 'in/', 'to': 'out/', 'files': ['in/a', 'in/b']}", "{'dfs_url': 'https://dfs'}", NULL},
+	{"storage", "{'operation': 'delete', 'container': 'lake', 'files': ['in/a', 'in/b']}", "{}", NULL},
+	{"storage", "{'operation': 'put', 'container': 'lake', 'name': 'n', 'text': 't'}", "{}", NULL},
+	{"keyvault", "{'operation': 'check', 'secrets': ['a', 'b']}", "{}", NULL},
+	{"keyvault", "{'operation': 'list'}", "{}", NULL},
+	{"keyvault", "{'operation': 'set', 'name': 'a', 'from_secret': 's'}", "{}", NULL},
 	{"databricks_job", "{'job_id': 101}", "{}", "{'external_run_id': '5'}"},
 	{"databricks_notebook", "{'notebook_path': '/a'}", "{}", NULL},
 	{"databricks_notebook", "{'notebook_path': '/a'}", "{}", "{'external_run_id': '5'}"},
@@ -82,6 +91,11 @@ static const char *const bodies[] = {
 	"{\"error_code\":\"INVALID_PARAMETER_VALUE\",\"message\":\"Run 5 does not exist.\"}",
 	"<QueueMessagesList><QueueMessage><MessageId>1</MessageId><PopReceipt>r</PopReceipt><DequeueCount>30</DequeueCount><MessageText>{&quot;type&quot;:&quot;Microsoft.Storage.BlobCreated&quot;}</MessageText></QueueMessage></QueueMessagesList>",
 	"<html><head><title>502</title></head><pre>x</pre></html>",
+	"<?xml version=\"1.0\"?><EnumerationResults><Blobs><Blob><Name>in/a</Name><Properties><Last-Modified>Sat, 21 Nov 2026 01:00:00 GMT</Last-Modified>"
+	"<Etag>0x1</Etag><Content-Length>12</Content-Length></Properties></Blob></Blobs><NextMarker>m</NextMarker></EnumerationResults>",
+	"<?xml version=\"1.0\"?><Error><Code>BlobAlreadyExists</Code><Message>There.\nRequestId:1</Message></Error>",
+	"{\"value\":[{\"id\":\"https://base/secrets/a/1\",\"attributes\":{\"enabled\":true,\"created\":5,\"exp\":9},\"tags\":{\"weir_token\":\"weir-k1-42-1\"}}],"
+	"\"nextLink\":\"https://base/secrets?x=1\"}",
 	"CODE: text",
 	"",
 	"null", "true", "5", "\"s\"", "[]", "{}",
@@ -92,6 +106,9 @@ static const int statuses[] = {0, 200, 200, 200, 200, 200, 202, 204, 301, 400, 4
 static const char *const headers[] = {
 	"", "Location: https://base/v1/operations/" GUID "\n", "location:/x\nRetry-After: 1\n", "Location: https://evil.example/\n",
 	"Location:\n", "x-ms-job-id: " GUID "\n", ":\nLocation", "Link: <https://base/n>; rel=\"next\"\n", "Link: <<>>;rel=next", "Location: //\xff\n",
+	NULL, "", "\n\n:\n", "ETag", "ETag: \"0x1\"\nContent-Length: 12\n", "etag: \"0x1\"\ncontent-length: 12\nx-ms-copy-source: https://base/lake/in/a\nx-ms-copy-status: success\n",
+	"ETag: 0x2\nContent-Length: -1\nx-ms-copy-status: pending\n", "x-ms-error-code: BlobNotFound\n", "x-ms-error-code: RenameDestinationParentPathNotFound\n",
+	"x-ms-error-code: PathAlreadyExists\n", "Date: Sat, 21 Nov 2026 02:00:00 GMT\n", "Location: ://\nLink: <",
 };
 
 static uint64 random_state = 88172645463325252u;

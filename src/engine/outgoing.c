@@ -1,0 +1,188 @@
+/*-------------------------------------------------------------------------
+ * outgoing.c
+ *	  Requests as they are sent: with credentials, signatures and secrets.
+ *
+ * Runs in the conductor, in a transaction that reads secrets.  A kind's
+ * request holds none; here they are put in, into malloc'd copies that are
+ * wiped as soon as the multiplexer has its own.  What a service may say back
+ * of them is masked in its answer: Authorization by itself, the rest because
+ * "masked" names it.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+
+#include "access.h"
+#include "catalog.h"
+#include "json.h"
+#include "outgoing.h"
+#include "sharedkey.h"
+#include "signin.h"
+
+/* Headers that hold the address of another blob of the account. */
+static const char *const address_headers[] = {"x-ms-copy-source:", "x-ms-rename-source:"};
+
+/* "Name: value" lines, NULL-terminated, with room for one more; credentials come as one line. */
+static const char **
+header_lines(const KindRequest *request, const char *credentials)
+{
+	int			n = 0;
+	const cJSON *header;
+	const char **lines = palloc0(sizeof(char *) * (7 + cJSON_GetArraySize(request->headers)));
+
+	lines[n++] = psprintf("Accept: %s", request->accept ? request->accept : "application/json");
+	if (credentials)
+		lines[n++] = credentials;
+	if (request->body)
+		lines[n++] = psprintf("Content-Type: %s", request->content_type ? request->content_type : "application/json");
+	if (request->idempotency_key)
+		lines[n++] = psprintf("Idempotency-Key: %s", request->idempotency_key);
+	cJSON_ArrayForEach(header, request->headers)
+		if (cJSON_IsString(header))
+		lines[n++] = psprintf("%s: %s", header->string, header->valuestring);
+	return lines;
+}
+
+static const char *
+auth_string(const Connection *connection, const char *name)
+{
+	return json_string(cJSON_GetObjectItemCaseSensitive(connection->auth, name));
+}
+
+/* Sign with the account's key; adds the line. */
+static bool
+add_signature(Outgoing *out, const Connection *connection, const char *method, const char **error)
+{
+	SharedKeyRequest request = {method, out->url, out->lines, out->body_len};
+	const char *account = auth_string(connection, "account");
+	char	   *key = secret_value(auth_string(connection, "key"), error);
+	int			n = 0;
+
+	if (key == NULL)
+		return false;
+	if (account == NULL)
+		account = sharedkey_account(connection->base_url);
+	if (account == NULL)
+		*error = "the base URL names no account";
+	else
+		out->secrets[0] = sharedkey_header(account, key, &request, error);
+	signin_free_secret(key);
+	while (out->lines[n] != NULL)
+		n++;
+	out->lines[n] = out->secrets[0];
+	return out->secrets[0] != NULL;
+}
+
+/* Put the SAS behind the URL, and behind the addresses of other blobs. */
+static bool
+add_sas(Outgoing *out, const Connection *connection, const char **error)
+{
+	char	   *sas = secret_value(auth_string(connection, "token"), error);
+
+	if (sas == NULL)
+		return false;
+	out->url = out->secrets[0] = sharedkey_add_sas(out->url, sas, error);
+	for (int i = 0; out->url != NULL && out->lines[i] != NULL; i++)
+		for (int j = 0; j < lengthof(address_headers); j++)
+			if (pg_strncasecmp(out->lines[i], address_headers[j], strlen(address_headers[j])) == 0 &&
+				out->secrets[1] == NULL)
+				out->lines[i] = out->secrets[1] = sharedkey_add_sas(out->lines[i], sas, error);
+	out->masked[0] = sharedkey_sas_signature(sas, true);
+	out->masked[1] = sharedkey_sas_signature(sas, false);
+	signin_free_secret(sas);
+	return *error == NULL;
+}
+
+/* A value that leaves is a value that is given away: to whom it belongs it may. */
+static bool
+may_send(Oid owner, const char *name, const char **error)
+{
+	static const Oid types[] = {TEXTOID, OIDOID};
+	Datum		values[2];
+
+	values[0] = CStringGetTextDatum(name);
+	values[1] = ObjectIdGetDatum(owner);
+	if (weir_spi("SELECT FROM weir.secret WHERE name = $1 AND pg_has_role($2, owner, 'MEMBER')", 2, types, values, NULL) == 1)
+		return true;
+	*error = psprintf("there is no secret \"%s\" that belongs to the owner of the pipeline", name);
+	return false;
+}
+
+/* The value of a secret becomes member "value" of the body. */
+static bool
+add_value(Outgoing *out, const char *name, const char **error)
+{
+	char	   *value = secret_value(name, error);
+	char	   *quoted = value ? malloc(strlen(value) * 6 + 3) : NULL;
+	char	   *end = quoted;
+	size_t		size;
+
+	if (quoted == NULL)
+	{
+		signin_free_secret(value);
+		if (value != NULL)
+			*error = "out of memory";
+		return false;
+	}
+	for (const unsigned char *p = (const unsigned char *) value; *p != '\0'; p++)
+	{
+		if (*p < ' ' || *p == '"' || *p == '\\' || *p == 0x7f)
+			end += sprintf(end, "\\u%04x", *p);
+		else
+			*end++ = (char) *p;
+	}
+	*end = '\0';
+	size = strlen(quoted) + strlen(out->body) + 32;
+	out->secrets[2] = malloc(size);
+	if (out->secrets[2] != NULL)
+	{
+		/* the body is an object: {"value":"...", and then its members */
+		snprintf(out->secrets[2], size, "{\"value\":\"%s\"%s%s", quoted,
+				 out->body[1] == '}' ? "" : ",", out->body + 1);
+		out->body = out->secrets[2];
+		out->body_len = strlen(out->body);
+		out->masked[0] = value;
+	}
+	else
+	{
+		signin_free_secret(value);
+		*error = "out of memory";
+	}
+	signin_free_secret(quoted);
+	return out->secrets[2] != NULL;
+}
+
+bool
+outgoing_make(const KindRequest *request, const Connection *connection, const char *credentials,
+			  Oid owner, Outgoing *out, const char **error)
+{
+	const char *type = connection && !request->without_auth ? auth_string(connection, "type") : NULL;
+	bool		ok = true;
+
+	memset(out, 0, sizeof(*out));
+	*error = NULL;
+	out->url = request->url;
+	out->lines = header_lines(request, credentials);
+	out->body = request->body;
+	out->body_len = request->body ? strlen(request->body) : 0;
+	if (request->secret != NULL)
+		ok = may_send(owner, request->secret, error) && add_value(out, request->secret, error);
+	/* last of all: what is signed is what is sent */
+	if (ok && type != NULL && strcmp(type, "shared_key") == 0)
+		ok = add_signature(out, connection, request->method, error);
+	else if (ok && type != NULL && strcmp(type, "sas") == 0)
+		ok = add_sas(out, connection, error);
+	return ok;
+}
+
+void
+outgoing_wipe(Outgoing *out)
+{
+	for (int i = 0; i < lengthof(out->secrets); i++)
+		signin_free_secret(out->secrets[i]);
+	for (int i = 0; i < lengthof(out->masked); i++)
+		signin_free_secret(out->masked[i]);
+	memset(out, 0, sizeof(*out));
+}

@@ -1,0 +1,576 @@
+/*-------------------------------------------------------------------------
+ * keyvault.c
+ *	  Kind keyvault: are the secrets there and not about to expire, and a new
+ *	  version of one from a secret of weir's
+ *
+ * Runs in the conductor, and for specs in sessions that define pipelines.
+ * Values are never asked for: facts about a secret come from the list of its
+ * versions, which has none.  The value of a new version is put into the
+ * request when it is sent (KindRequest.secret); what the vault says back of
+ * it is neither read nor shown.
+ *
+ * Setting is not repeatable, each time makes a version.  So the version is
+ * tagged with the token of the attempt, and after a crash or a lost answer
+ * LOOKUP searches the versions for it before anything is sent again.
+ *-------------------------------------------------------------------------
+ */
+#include "mem.h"
+
+#include "kind_int.h"
+
+#define API_VERSION		"7.4"
+#define TOKEN_TAG		"weir_token"
+#define DAY_MS			INT64_C(86400000)
+#define MAX_NAMES		100
+#define MAX_LISTED		1000
+#define MAX_PAGES		200
+#define MAX_TAGS		14			/* of 15, one is ours */
+#define TRIES			20
+#define DEFAULT_DAYS	30
+
+static const KindMember check_members[] = {
+	{"operation", KIND_TYPE_STRING, true},
+	{"secrets", KIND_TYPE_ARRAY, true},
+	{"expires_within_days", KIND_TYPE_INTEGER, false},
+	{"must_expire", KIND_TYPE_BOOLEAN, false},
+	{"report_only", KIND_TYPE_BOOLEAN, false},
+};
+
+static const KindMember list_members[] = {
+	{"operation", KIND_TYPE_STRING, true},
+};
+
+static const KindMember get_members[] = {
+	{"operation", KIND_TYPE_STRING, true},
+	{"name", KIND_TYPE_STRING, true},
+};
+
+static const KindMember set_members[] = {
+	{"operation", KIND_TYPE_STRING, true},
+	{"name", KIND_TYPE_STRING, true},
+	{"from_secret", KIND_TYPE_STRING, true},
+	{"content_type", KIND_TYPE_STRING, false},
+	{"expires_in_days", KIND_TYPE_INTEGER, false},
+	{"tags", KIND_TYPE_OBJECT, false},
+};
+
+static bool
+is_operation(const cJSON *spec, const char *name)
+{
+	const char *operation = kind_string(spec, "operation");
+
+	return operation != NULL && strcmp(operation, name) == 0;
+}
+
+/* --- the spec ------------------------------------------------------------------ */
+
+static bool
+check_name(const char *name, const char *path, KindProblem *problem)
+{
+	size_t		len = name ? strlen(name) : 0;
+
+	if (name != NULL && strstr(name, "{{") != NULL)
+		return true;
+	if (len >= 1 && len <= 127 &&
+		strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-") == len)
+		return true;
+	return kind_problem(problem, path, "not the name of a secret in a key vault",
+						"It has 1 to 127 letters, digits and hyphens.");
+}
+
+static bool
+check_days(const cJSON *spec, const char *name, KindProblem *problem)
+{
+	const cJSON *item = kind_member(spec, name);
+	int64		days;
+
+	if (item == NULL || cJSON_IsNull(item) || kind_has_reference(item) ||
+		(json_int64(item, &days) && days >= 0 && days <= 36500))
+		return true;
+	return kind_problem(problem, mem_printf("$.%s", name), mem_printf("\"%s\" must be a number of days from 0 to 36500", name), NULL);
+}
+
+static bool
+check_names(const cJSON *spec, KindProblem *problem)
+{
+	const cJSON *names = kind_member(spec, "secrets");
+	int			n = cJSON_GetArraySize(names);
+
+	if (kind_has_reference(names))
+		return true;
+	if (n < 1 || n > MAX_NAMES)
+		return kind_problem(problem, "$.secrets", "\"secrets\" must have 1 to 100 names", NULL);
+	for (int i = 0; i < n; i++)
+	{
+		if (!check_name(json_string(cJSON_GetArrayItem(names, i)), mem_printf("$.secrets[%d]", i), problem))
+			return false;
+	}
+	return true;
+}
+
+static bool
+check_set(const cJSON *spec, KindProblem *problem)
+{
+	const cJSON *tags = kind_member(spec, "tags");
+	const cJSON *tag;
+
+	if (kind_has_reference(kind_member(spec, "from_secret")))
+		return kind_problem(problem, "$.from_secret", "\"from_secret\" must be the name of a secret, without references", NULL);
+	if (cJSON_IsObject(tags) && cJSON_GetArraySize(tags) > MAX_TAGS)
+		return kind_problem(problem, "$.tags", "more than 14 tags", NULL);
+	cJSON_ArrayForEach(tag, tags)
+	{
+		if (!cJSON_IsString(tag) || strcmp(tag->string, TOKEN_TAG) == 0 || strlen(tag->valuestring) > 256)
+			return kind_problem(problem, "$.tags", "tags must be strings of at most 256 bytes, and none may be called \"" TOKEN_TAG "\"", NULL);
+	}
+	return check_name(kind_string(spec, "name"), "$.name", problem) && check_days(spec, "expires_in_days", problem);
+}
+
+static bool
+check_spec(const cJSON *spec, KindProblem *problem)
+{
+	if (is_operation(spec, "check"))
+		return kind_check_members(spec, check_members, lengthof(check_members), problem) &&
+			check_days(spec, "expires_within_days", problem) && check_names(spec, problem);
+	if (is_operation(spec, "list"))
+		return kind_check_members(spec, list_members, lengthof(list_members), problem);
+	if (is_operation(spec, "get"))
+		return kind_check_members(spec, get_members, lengthof(get_members), problem) &&
+			check_name(kind_string(spec, "name"), "$.name", problem);
+	if (is_operation(spec, "set"))
+		return kind_check_members(spec, set_members, lengthof(set_members), problem) && check_set(spec, problem);
+	return kind_problem(problem, "$.operation", kind_string(spec, "operation") ? "unknown operation" : "\"operation\" is missing",
+						"Operations are check, get, list and set.");
+}
+
+static void
+keyvault_validate(const cJSON *spec, KindProblem *problem)
+{
+	(void) check_spec(spec, problem);
+}
+
+/* --- requests ------------------------------------------------------------------ */
+
+/* The secret that is being looked at; NULL when all are listed */
+static const char *
+current_name(const KindCall *call)
+{
+	if (is_operation(call->spec, "check"))
+		return json_string(cJSON_GetArrayItem(kind_member(call->spec, "secrets"), (int) kind_int64(call->scratch, "i", 0)));
+	return kind_string(call->spec, "name");
+}
+
+static char *
+build_url(const KindCall *call, const char *rest)
+{
+	const char *name = current_name(call);
+	const char *version = kind_string(call->options, "api_version");
+
+	return mem_printf("%s/secrets%s%s%s?api-version=%s", call->base_url, name ? "/" : "", name ? name : "", rest,
+					  version ? version : API_VERSION);
+}
+
+/* Length of the host in a URL, which begins at *host */
+static size_t
+host_of(const char *url, const char **host)
+{
+	const char *start = strstr(url, "://");
+
+	*host = start ? start + 3 : url;
+	return strcspn(*host, ":/?#");
+}
+
+/* The next page of a list: on the same host, below the same path; else NULL */
+static char *
+follow_link(const char *base_url, const char *link)
+{
+	const char *base_host;
+	const char *link_host;
+	size_t		len = host_of(base_url, &base_host);
+	const char *base_path;
+	const char *link_path;
+
+	if (host_of(link, &link_host) != len || strncmp(base_host, link_host, len) != 0 || strchr(link, '#') != NULL)
+		return NULL;
+	base_path = base_host + strcspn(base_host, "/?#");
+	link_path = link_host + strcspn(link_host, "/?#");
+	if (strncmp(base_path, link_path, strlen(base_path)) != 0 || link_path[strlen(base_path)] != '/' || strstr(link_path, "/../") != NULL)
+		return NULL;
+	return mem_printf("%.*s%s", (int) (base_path - base_url), base_url, link_path);
+}
+
+static void
+set_request(const KindCall *call, KindRequest *request)
+{
+	const cJSON *tags = kind_member(call->spec, "tags");
+	const char *type = kind_string(call->spec, "content_type");
+	int64		days = kind_int64(call->spec, "expires_in_days", 0);
+	cJSON	   *body = cJSON_CreateObject();
+	cJSON	   *all_tags = cJSON_IsObject(tags) ? cJSON_Duplicate(tags, true) : cJSON_CreateObject();
+
+	cJSON_AddStringToObject(all_tags, TOKEN_TAG, call->token);
+	cJSON_AddItemToObject(body, "tags", all_tags);
+	if (type != NULL)
+		cJSON_AddStringToObject(body, "contentType", type);
+	if (days > 0)
+		cJSON_AddItemToObject(cJSON_AddObjectToObject(body, "attributes"), "exp",
+							  json_from_int64((call->now_ms + days * DAY_MS) / 1000));
+	request->method = "PUT";
+	request->url = build_url(call, "");
+	request->body = json_text(body);
+	request->content_type = "application/json";
+	request->secret = kind_string(call->spec, "from_secret");
+	request->starts_work = true;
+}
+
+static bool
+keyvault_request(const KindCall *call, KindRequest *request, KindProblem *problem)
+{
+	const char *link = kind_string(call->scratch, "next");
+
+	if (!check_spec(call->spec, problem))
+		return false;
+	if (call->base_url == NULL || *call->base_url == '\0')
+		return kind_problem(problem, "$", "the connection has no base URL", NULL);
+	if (call->step == KIND_STEP_START && is_operation(call->spec, "set"))
+	{
+		set_request(call, request);
+		return true;
+	}
+	request->method = "GET";
+	request->is_repeatable = true;
+	request->url = link ? mem_strdup(link) : build_url(call, current_name(call) ? "/versions" : "");
+	return true;
+}
+
+static KindStep
+keyvault_first_step(const KindCall *call)
+{
+	(void) call;
+	return KIND_STEP_START;
+}
+
+static KindStep
+keyvault_resume_step(const KindCall *call)
+{
+	return is_operation(call->spec, "set") ? KIND_STEP_LOOKUP : KIND_STEP_START;
+}
+
+/* --- answers ------------------------------------------------------------------- */
+
+static void
+scratch_set(const KindCall *call, const char *name, cJSON *value)
+{
+	cJSON_DeleteItemFromObjectCaseSensitive(call->scratch, name);
+	if (value != NULL)
+		cJSON_AddItemToObject(call->scratch, name, value);
+}
+
+static cJSON *
+scratch_array(const KindCall *call, const char *name)
+{
+	cJSON	   *array = cJSON_GetObjectItemCaseSensitive(call->scratch, name);
+
+	return array ? array : cJSON_AddArrayToObject(call->scratch, name);
+}
+
+/* ".../secrets/NAME/VERSION": what follows "/secrets/" */
+static char *
+name_in_id(const cJSON *item, char **version)
+{
+	const char *id = kind_string(item, "id");
+	const char *start = id ? strstr(id, "/secrets/") : NULL;
+	size_t		len;
+
+	*version = NULL;
+	if (start == NULL)
+		return NULL;
+	start += strlen("/secrets/");
+	len = strcspn(start, "/?#");
+	if (start[len] == '/' && start[len + 1] != '\0')
+		*version = kind_clean_text(start + len + 1, strcspn(start + len + 1, "/?#"), 64);
+	return kind_clean_text(start, len, 127);
+}
+
+static bool
+is_enabled(const cJSON *item)
+{
+	return !cJSON_IsFalse(json_get(item, "attributes.enabled"));
+}
+
+static int64
+attribute(const cJSON *item, const char *name)
+{
+	return kind_int64(kind_member(item, "attributes"), name, -1);
+}
+
+/* What may be shown of a version; times are texts */
+static cJSON *
+facts_of(const KindCall *call, const cJSON *item)
+{
+	static const char *const times[][2] = {{"created", "created"}, {"updated", "updated"}, {"nbf", "not_before"}, {"exp", "expires"}};
+	cJSON	   *facts = cJSON_CreateObject();
+	char	   *version;
+	char	   *name = name_in_id(item, &version);
+	const char *type = kind_string(item, "contentType");
+
+	cJSON_AddStringToObject(facts, "name", name ? name : "");
+	if (version != NULL)
+		cJSON_AddStringToObject(facts, "version", version);
+	cJSON_AddBoolToObject(facts, "enabled", is_enabled(item));
+	if (type != NULL)
+		cJSON_AddStringToObject(facts, "content_type", kind_clean_text(type, strlen(type), 255));
+	for (size_t i = 0; i < lengthof(times); i++)
+	{
+		int64		seconds = attribute(item, times[i][0]);
+		char	   *text = seconds >= 0 && seconds < INT64_C(253402300800) ? kind_time_text(seconds * 1000) : NULL;
+
+		if (text != NULL)
+			cJSON_AddStringToObject(facts, times[i][1], text);
+	}
+	if (attribute(item, "exp") >= 0)
+		cJSON_AddItemToObject(facts, "days_left", json_from_int64((attribute(item, "exp") * 1000 - call->now_ms) / DAY_MS));
+	return facts;
+}
+
+/* What is wrong with a secret, in one word; NULL: nothing */
+static const char *
+problem_of(const KindCall *call, const cJSON *newest)
+{
+	int64		days = kind_int64(call->spec, "expires_within_days", DEFAULT_DAYS);
+	int64		expires = newest ? attribute(newest, "exp") : -1;
+
+	if (newest == NULL)
+		return "missing";
+	if (!is_enabled(newest))
+		return "disabled";
+	if (expires >= 0 && expires * 1000 <= call->now_ms)
+		return "expired";
+	if (expires >= 0 && expires * 1000 <= call->now_ms + days * DAY_MS)
+		return "expiring";
+	return expires < 0 && cJSON_IsTrue(kind_member(call->spec, "must_expire")) ? "never_expires" : NULL;
+}
+
+/* All secrets were looked at: say what is wrong with which */
+static void
+finish_check(const KindCall *call, KindVerdict *verdict)
+{
+	const cJSON *secrets = scratch_array(call, "secrets");
+	cJSON	   *output = cJSON_CreateObject();
+	const cJSON *secret;
+	StrBuf		message;
+	int			bad = 0;
+
+	strbuf_init(&message);
+	cJSON_ArrayForEach(secret, secrets)
+	{
+		const char *problem = kind_string(secret, "problem");
+
+		if (problem == NULL)
+			continue;
+		strbuf_printf(&message, "%s%s is %s", bad++ > 0 ? ", " : "", kind_string(secret, "name"),
+					  strcmp(problem, "never_expires") == 0 ? "without an end" : problem);
+	}
+	cJSON_AddNumberToObject(output, "count", cJSON_GetArraySize(secrets));
+	cJSON_AddNumberToObject(output, "problems", bad);
+	cJSON_AddItemToObject(output, "secrets", cJSON_Duplicate(secrets, true));
+	verdict->output = output;
+	verdict->outcome = KIND_SUCCEEDED;
+	if (bad > 0 && !cJSON_IsTrue(kind_member(call->spec, "report_only")))
+		kind_fail(verdict, true, false, "secrets_not_fit", message.data);
+}
+
+/* The versions of one secret are complete */
+static void
+finish_versions(const KindCall *call, KindVerdict *verdict)
+{
+	const cJSON *newest = kind_member(call->scratch, "newest");
+	const char *name = current_name(call);
+	cJSON	   *facts = newest ? facts_of(call, newest) : cJSON_CreateObject();
+	const char *problem;
+	int64		i = kind_int64(call->scratch, "i", 0) + 1;
+
+	if (!is_operation(call->spec, "check"))
+	{
+		if (newest == NULL)
+			kind_fail(verdict, true, false, "SecretNotFound", mem_printf("there is no secret \"%s\" in the vault", name));
+		else
+		{
+			verdict->outcome = KIND_SUCCEEDED;
+			verdict->output = facts;
+		}
+		return;
+	}
+	problem = problem_of(call, newest);
+	if (newest == NULL)
+		cJSON_AddStringToObject(facts, "name", name);
+	if (problem != NULL)
+		cJSON_AddStringToObject(facts, "problem", problem);
+	cJSON_AddItemToArray(scratch_array(call, "secrets"), facts);
+	scratch_set(call, "newest", NULL);
+	scratch_set(call, "pages", NULL);
+	scratch_set(call, "i", json_from_int64(i));
+	if (i >= cJSON_GetArraySize(kind_member(call->spec, "secrets")))
+		finish_check(call, verdict);
+	else
+	{
+		kind_continue(verdict, KIND_STEP_START, 0);
+		verdict->reset_tries = true;
+	}
+}
+
+static void
+finish_list(const KindCall *call, KindVerdict *verdict)
+{
+	const cJSON *secrets = scratch_array(call, "secrets");
+	cJSON	   *output = cJSON_CreateObject();
+
+	cJSON_AddNumberToObject(output, "count", cJSON_GetArraySize(secrets));
+	cJSON_AddItemToObject(output, "secrets", cJSON_Duplicate(secrets, true));
+	if (kind_member(call->scratch, "truncated") != NULL)
+		cJSON_AddTrueToObject(output, "truncated");
+	verdict->output = output;
+	verdict->outcome = KIND_SUCCEEDED;
+}
+
+static void
+set_done(const KindCall *call, const cJSON *item, KindVerdict *verdict)
+{
+	verdict->outcome = KIND_SUCCEEDED;
+	verdict->output = facts_of(call, item);
+	verdict->rows_written = -1;
+}
+
+/* One entry of a page; true: it is what LOOKUP looks for */
+static bool
+read_entry(const KindCall *call, const cJSON *item, KindVerdict *verdict)
+{
+	const char *token = kind_string(kind_member(item, "tags"), TOKEN_TAG);
+	const cJSON *newest = kind_member(call->scratch, "newest");
+	cJSON	   *secrets;
+
+	if (call->step == KIND_STEP_LOOKUP)
+	{
+		if (token == NULL || call->token == NULL || strcmp(token, call->token) != 0)
+			return false;
+		set_done(call, item, verdict);
+		return true;
+	}
+	if (current_name(call) != NULL)
+	{
+		if (newest == NULL || attribute(item, "created") > attribute(newest, "created"))
+			scratch_set(call, "newest", cJSON_Duplicate(item, true));
+		return false;
+	}
+	secrets = scratch_array(call, "secrets");
+	if (cJSON_GetArraySize(secrets) < MAX_LISTED)
+		cJSON_AddItemToArray(secrets, facts_of(call, item));
+	else
+		scratch_set(call, "truncated", cJSON_CreateTrue());
+	return false;
+}
+
+static void
+page_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	int64		pages = kind_int64(call->scratch, "pages", 0) + 1;
+	cJSON	   *body = response->http_status == 200 ? kind_parse_object(response) : NULL;
+	const cJSON *values = kind_member(body, "value");
+	const char *link = kind_string(body, "nextLink");
+	char	   *next = link ? follow_link(call->base_url, link) : NULL;
+	const cJSON *item;
+
+	if (kind_common_response(call, response, false, true, TRIES, verdict))
+		return;
+	scratch_set(call, "next", NULL);
+	if (response->http_status != 200 && !(response->http_status == 404 && current_name(call) != NULL))
+	{
+		kind_fail_status(call, response, verdict);
+		return;
+	}
+	if (response->http_status == 200 && (body == NULL || (values != NULL && !cJSON_IsArray(values)) || (link != NULL && next == NULL)))
+	{
+		kind_bad_answer(call, response, link != NULL && next == NULL ? "continues on another host" : "is no list of secrets",
+						false, true, TRIES, verdict);
+		return;
+	}
+	cJSON_ArrayForEach(item, values)
+	{
+		if (read_entry(call, item, verdict))
+			return;
+	}
+	if (next != NULL && pages < MAX_PAGES && kind_member(call->scratch, "truncated") == NULL)
+	{
+		scratch_set(call, "next", cJSON_CreateString(next));
+		scratch_set(call, "pages", json_from_int64(pages));
+		kind_continue(verdict, call->step, 0);
+		verdict->reset_tries = true;
+	}
+	else if (call->step == KIND_STEP_LOOKUP)
+	{
+		/* it did not arrive */
+		kind_state_drop(call, verdict, "maybe_started");
+		scratch_set(call, "pages", NULL);
+		kind_continue(verdict, KIND_STEP_START, 0);
+	}
+	else if (current_name(call) != NULL)
+		finish_versions(call, verdict);
+	else
+		finish_list(call, verdict);
+}
+
+/* The answer repeats the value: nothing of it is shown but what facts_of takes */
+static void
+set_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	cJSON	   *body;
+
+	if (kind_common_response(call, response, true, false, TRIES, verdict))
+		return;
+	if (response->http_status != 200)
+	{
+		kind_fail_status(call, response, verdict);
+		return;
+	}
+	body = kind_parse_object(response);
+	if (kind_string(body, "id") != NULL)
+		set_done(call, body, verdict);
+	else
+		kind_unanswered(call, response->retry_after_ms, true, true, false, TRIES, "bad_answer",
+						"HTTP 200, but the answer names no version", verdict);
+	cJSON_Delete(body);
+}
+
+static void
+keyvault_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	if (call->step == KIND_STEP_START && is_operation(call->spec, "set"))
+		set_response(call, response, verdict);
+	else
+		page_response(call, response, verdict);
+}
+
+static void
+keyvault_abandon(const KindCall *call, bool is_sent, KindVerdict *verdict)
+{
+	if (is_operation(call->spec, "set") && (is_sent || kind_state_bool(call, "maybe_started")))
+	{
+		kind_fail_unknown(verdict, mem_printf("given up before it was answered: secret \"%s\" may have a new version, with tag " TOKEN_TAG " = %s",
+											  current_name(call), call->token ? call->token : ""));
+		return;
+	}
+	kind_fail(verdict, false, true, "cancelled", "given up");
+	verdict->outcome = KIND_CANCELLED;
+}
+
+const TaskKind kind_keyvault = {
+	.name = "keyvault",
+	.connection_kind = "keyvault",
+	.is_http = true,
+	.validate = keyvault_validate,
+	.first_step = keyvault_first_step,
+	.resume_step = keyvault_resume_step,
+	.request = keyvault_request,
+	.response = keyvault_response,
+	.abandon = keyvault_abandon,
+};

@@ -1,0 +1,75 @@
+/*-------------------------------------------------------------------------
+ * storage_int.h
+ *	  What the files about storage accounts share: storage.c (the kind),
+ *	  storage_list.c (listing and waiting), storage_move.c (copying, moving,
+ *	  deleting), storage_wire.c (URLs, headers, answers), file_away.c
+ *
+ * Everything a storage task does may be repeated: each change is guarded by
+ * an ETag or by If-None-Match, and what is found done counts as done.  So an
+ * attempt has one step, START, and a phase says where it is.
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_STORAGE_INT_H
+#define WEIR_STORAGE_INT_H
+
+#include "kind_int.h"
+
+#define STORAGE_TRIES		20	/* exchanges that may go wrong in a row */
+#define STORAGE_MAX_NAME	1024
+#define STORAGE_MAX_FILES	10000	/* of one task */
+#define STORAGE_MAX_TEXT	(256 * 1024)
+
+typedef enum StorageOperation
+{
+	STORAGE_LIST,
+	STORAGE_WAIT,
+	STORAGE_COPY,
+	STORAGE_MOVE,
+	STORAGE_DELETE,
+	STORAGE_PUT,
+	STORAGE_UNKNOWN
+} StorageOperation;
+
+extern StorageOperation storage_operation(const cJSON *spec);
+
+/* storage_wire.c */
+/* NULL, or what is wrong with the name of a blob (a prefix may be empty and end in "/") */
+extern const char *storage_name_problem(const char *name, bool is_prefix);
+extern bool storage_container_is_valid(const char *name);
+extern char *storage_url(const char *base_url, const char *container, const char *name);	/* name NULL: of the container */
+/* The headers every request has, to which the caller adds */
+extern cJSON *storage_headers(const KindCall *call);
+extern char *storage_etag_header(const char *etag);	/* in quotes */
+extern char *storage_etag(const char *text, size_t len);	/* without */
+/* Do the two addresses name the same blob, however they are written? */
+extern bool storage_same_path(const char *url, const char *other);
+/* The code of an error answer, such as BlobNotFound; never NULL */
+extern const char *storage_error_code(const KindResponse *response);
+/* What every answer may be: true if it filled in the verdict */
+extern bool storage_common_response(const KindCall *call, const KindResponse *response, KindVerdict *verdict);
+extern void storage_fail(const KindCall *call, const KindResponse *response, const char *what, KindVerdict *verdict);
+extern void storage_bad_answer(const KindCall *call, const KindResponse *response, const char *what, KindVerdict *verdict);
+/* Go on with another exchange at once, or after delay_ms (-1: the conductor's pace) */
+extern void storage_go_on(KindVerdict *verdict, int64 delay_ms);
+/* Percent-decoded copy */
+extern char *storage_decode(const char *text, size_t len);
+/* "Sun, 06 Nov 1994 08:49:37 GMT" */
+extern char *storage_date(int64 epoch_ms);
+extern bool storage_date_parse(const char *text, int64 *epoch_ms);
+
+/* storage_list.c */
+extern bool storage_glob(const char *pattern, const char *name);
+extern void storage_list_request(const KindCall *call, KindRequest *request);
+extern void storage_list_response(KindCall *call, const KindResponse *response, KindVerdict *verdict);
+
+/* storage_move.c */
+extern bool storage_move_check(const cJSON *spec, KindProblem *problem);
+extern bool storage_move_request(const KindCall *call, KindRequest *request, KindProblem *problem);
+extern void storage_move_response(KindCall *call, const KindResponse *response, KindVerdict *verdict);
+extern int64 storage_moved(const KindCall *call);	/* files so far */
+
+/* storage.c */
+extern KindStep storage_step(const KindCall *call);
+extern void storage_abandon(const KindCall *call, bool is_sent, KindVerdict *verdict);
+
+#endif							/* WEIR_STORAGE_INT_H */

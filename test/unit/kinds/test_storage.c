@@ -1,0 +1,313 @@
+/*-------------------------------------------------------------------------
+ * test_storage.c
+ *	  Kinds storage, file_away and keyvault: names, patterns, XML, and what
+ *	  they ask and conclude where no server can be made to answer like that
+ *-------------------------------------------------------------------------
+ */
+#include "harness.h"
+#include "storage_int.h"
+#include "xml.h"
+
+#define BASE "https://acct.blob.core.windows.net"
+#define XML_HEAD "<?xml version=\"1.0\" encoding=\"utf-8\"?>"
+
+static Attempt a;
+
+static void
+test_globs(void)
+{
+	static const struct
+	{
+		const char *pattern;
+		const char *name;
+		bool		matches;
+	}			cases[] = {
+		{"*", "a.csv", true}, {"*", "d/a.csv", false}, {"**", "d/a.csv", true}, {"*.csv", "a.csv", true},
+		{"*.csv", "a.csv.gz", false}, {"**.csv", "x/y/a.csv", true}, {"*/a.csv", "x/a.csv", true},
+		{"*/a.csv", "x/y/a.csv", false}, {"**/a.csv", "x/y/a.csv", true}, {"a?c", "abc", true}, {"a?c", "a/c", false},
+		{"a?c", "ac", false}, {"", "", true}, {"", "a", false}, {"a*b*c", "aXbYc", true}, {"a*b*c", "aXbY", false},
+		{"***", "a/b", true}, {"**?", "", false}, {"day=*/part-*.csv", "day=1/part-0.csv", true},
+		{"*a*a*a*a*a*a*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", false},
+	};
+
+	for (size_t i = 0; i < lengthof(cases); i++)
+		check_true(storage_glob(cases[i].pattern, cases[i].name) == cases[i].matches, __FILE__, __LINE__,
+				   "%s on %s", cases[i].pattern, cases[i].name);
+}
+
+static void
+test_names(void)
+{
+	static const char *const bad[] = {"", "/a", "a/", "a/../b", "..", "./a", "a/.", "a\\b", "a\nb"};
+	static const char *const good[] = {"a", "a/b", "a..b", "...", "a/.b", "day=1/x y.csv"};
+
+	for (size_t i = 0; i < lengthof(bad); i++)
+		check_true(storage_name_problem(bad[i], false) != NULL, __FILE__, __LINE__, "\"%s\" is a name", bad[i]);
+	for (size_t i = 0; i < lengthof(good); i++)
+		check_true(storage_name_problem(good[i], false) == NULL, __FILE__, __LINE__, "\"%s\" is no name", good[i]);
+	CHECK(storage_name_problem("a/", true) == NULL);
+	CHECK_STR(storage_url(BASE, "lake", "a b/\xC3\xBC+%.csv"), BASE "/lake/a%20b/%C3%BC%2B%25.csv");
+	CHECK(storage_same_path("https://x/lake/a%20b?sig=1", "http://y:1/lake/a b"));
+	CHECK(!storage_same_path("https://x/lake/a", "https://x/lake/b"));
+	CHECK_STR(storage_date(NOW_MS), "Sat, 21 Nov 2026 02:00:00 GMT");
+}
+
+static int	elements;
+
+static void
+count_element(void *arg, const char *path, const char *text, bool is_encoded)
+{
+	(void) arg;
+	(void) path;
+	(void) text;
+	(void) is_encoded;
+	elements++;
+}
+
+static void
+test_xml(void)
+{
+	static const struct
+	{
+		const char *text;
+		const char *error;
+	}			cases[] = {
+		{"<a><b>x</b></a>", NULL},
+		{XML_HEAD "<a>&amp;&#65;</a>", NULL},
+		{"", "not well-formed"},
+		{"<a>", "not well-formed"},
+		{"<a></b>", "not well-formed"},
+		{"<a>&unknown;</a>", "not well-formed"},
+		{"<!DOCTYPE a [<!ENTITY x \"y\">]><a>&x;</a>", "document type"},
+		{"<!DOCTYPE a SYSTEM \"file:///etc/passwd\"><a/>", "document type"},
+		{"<a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a/></a></a></a></a></a></a></a></a></a></a></a></a></a></a></a></a>", "too deep"},
+	};
+	const char *error;
+	StrBuf		buf;
+
+	for (size_t i = 0; i < lengthof(cases); i++)
+	{
+		bool		ok = xml_read(cases[i].text, strlen(cases[i].text), count_element, NULL, &error);
+
+		CHECK(ok == (cases[i].error == NULL));
+		if (cases[i].error != NULL)
+			CHECK_HAS(error, cases[i].error);
+	}
+	strbuf_init(&buf);
+	strbuf_addstr(&buf, "<a>");
+	while (buf.len < 100000)
+		strbuf_addstr(&buf, "xxxxxxxxxx");
+	strbuf_addstr(&buf, "</a>");
+	CHECK(!xml_read(buf.data, buf.len, count_element, NULL, &error));
+	CHECK_HAS(error, "too long");
+}
+
+static void
+begin(const char *kind, const char *spec, const char *options)
+{
+	attempt_init(&a, kind, spec, options, BASE);
+	attempt_begin(&a);
+}
+
+#define BLOB(name, size) "<Blob><Name>" name "</Name><Properties><Last-Modified>Sat, 21 Nov 2026 01:00:00 GMT</Last-Modified>" \
+	"<Etag>0x1</Etag><Content-Length>" size "</Content-Length></Properties></Blob>"
+#define LIST(blobs, marker) XML_HEAD "<EnumerationResults><Blobs>" blobs "</Blobs><NextMarker>" marker "</NextMarker></EnumerationResults>"
+
+static void
+test_list(void)
+{
+	begin("storage", "{'operation': 'list', 'container': 'lake', 'prefix': 'in/', 'glob': '*.csv', 'max_files': 2}", "{}");
+	answer(&a, 200, LIST(BLOB("in/a.csv", "3") BLOB("in/b.txt", "9"), "n+1"));
+	CHECK_STR(a.request.url, BASE "/lake?restype=container&comp=list&maxresults=1000&prefix=in%2F");
+	CHECK_INT(a.verdict.outcome, KIND_CONTINUE);
+	/* a page that is cut off is asked for again, and nothing of it is counted twice */
+	answer(&a, 200, "<EnumerationResults><Blobs>" BLOB("in/c.csv", "4") "<Blob>");
+	CHECK_INT(a.verdict.outcome, KIND_CONTINUE);
+	answer(&a, 200, LIST(BLOB("in/c.csv", "4") "<Blob><Name Encoded=\"true\">in/%ef%bf%bf.csv</Name></Blob>", ""));
+	CHECK_STR(a.request.url, BASE "/lake?restype=container&comp=list&maxresults=1000&prefix=in%2F&marker=n%2B1");
+	CHECK_INT(a.verdict.outcome, KIND_SUCCEEDED);
+	CHECK_JSON(a.verdict.output, "{'count': 2, 'bytes': 7, 'truncated': true, 'files': ["
+			   "{'name': 'in/a.csv', 'size': 3, 'etag': '0x1', 'modified': '2026-11-21T01:00:00.000Z'},"
+			   "{'name': 'in/c.csv', 'size': 4, 'etag': '0x1', 'modified': '2026-11-21T01:00:00.000Z'}]}");
+
+	/* folders are no files */
+	begin("storage", "{'operation': 'list', 'container': 'lake'}", "{'dfs_url': 'https://acct.dfs.core.windows.net'}");
+	answer(&a, 200, LIST("<Blob><Name>in</Name><Properties/><Metadata><hdi_isfolder>true</hdi_isfolder></Metadata></Blob>"
+						 "<Blob><Name>out</Name><Properties><ResourceType>directory</ResourceType></Properties></Blob>" BLOB("in/a", "1"), ""));
+	CHECK_HAS(a.request.url, "&include=metadata");
+	CHECK_INT(kind_int64(a.verdict.output, "count", -1), 1);
+
+	/* a page of HTML is no list, and a crash begins the list anew */
+	begin("storage", "{'operation': 'list', 'container': 'lake'}", "{}");
+	answer(&a, 200, LIST(BLOB("a", "1"), "m"));
+	attempt_crash(&a);
+	answer(&a, 200, "<html><body>hello</body></html>");
+	CHECK_INT(a.verdict.outcome, KIND_CONTINUE);
+	answer(&a, 200, LIST(BLOB("a", "1"), ""));
+	CHECK_INT(kind_int64(a.verdict.output, "count", -1), 1);
+	begin("storage", "{'operation': 'list', 'container': 'lake'}", "{}");
+	answer(&a, 404, XML_HEAD "<Error><Code>ContainerNotFound</Code><Message>gone\nRequestId:1</Message></Error>");
+	CHECK_STR(a.verdict.error_code, "ContainerNotFound");
+	CHECK_HAS(a.verdict.error_message, "!RequestId");
+}
+
+static void
+test_wait(void)
+{
+	begin("storage", "{'operation': 'wait', 'container': 'lake', 'min_count': 1, 'stable': true, 'min_age_seconds': 600, 'every_seconds': 5}", "{}");
+	answer_with(&a, 200, "Date: Sat, 21 Nov 2026 01:05:00 GMT\n", LIST(BLOB("a", "1"), ""), -1);
+	CHECK_INT(a.verdict.outcome, KIND_CONTINUE);
+	CHECK_INT(a.verdict.delay_ms, 5000);
+	answer_with(&a, 200, "Date: Sat, 21 Nov 2026 01:20:00 GMT\n", LIST(BLOB("a", "2"), ""), -1);
+	CHECK_INT(a.verdict.outcome, KIND_CONTINUE);	/* old enough, but it has grown */
+	answer_with(&a, 200, "Date: Sat, 21 Nov 2026 01:20:05 GMT\n", LIST(BLOB("a", "2"), ""), -1);
+	CHECK_INT(a.verdict.outcome, KIND_SUCCEEDED);
+	begin("storage", "{'operation': 'wait', 'container': 'lake', 'min_age_seconds': 600}", "{}");
+	answer_with(&a, 200, "Date: Sat, 21 Nov 2026 01:05:00 GMT\n", LIST(BLOB("a", "1"), ""), -1);
+	CHECK_INT(a.verdict.outcome, KIND_CONTINUE);
+	CHECK_INT(a.verdict.delay_ms, -1);
+}
+
+#define LOOK "ETag: \"0x5\"\nContent-Length: 7\n"
+#define OURS LOOK "x-ms-copy-source: " BASE "/lake/in/a\nx-ms-copy-status: "
+
+static void
+begin_move(void)
+{
+	begin("storage", "{'operation': 'move', 'container': 'lake', 'from': 'in/a', 'to': 'out/a'}", "{}");
+	answer_with(&a, 200, LOOK, "", -1);
+	answer(&a, 404, "");
+	CHECK_STR(a.call.spec ? kind_string(kind_member(a.call.kind_state, "work"), "phase") : "", "copy");
+}
+
+/* A service that keeps no MD5, copies that take their time, fail, or are not ours */
+static void
+test_move(void)
+{
+	begin_move();
+	answer_with(&a, 202, "x-ms-copy-status: pending\n", "", -1);
+	CHECK_STR(a.request.method, "PUT");
+	CHECK_STR(kind_string(a.request.headers, "x-ms-source-if-match"), "\"0x5\"");
+	CHECK_STR(kind_string(a.request.headers, "If-None-Match"), "*");
+	answer_with(&a, 200, OURS "pending\n", "", -1);
+	CHECK_INT(a.verdict.delay_ms, -1);
+	attempt_crash(&a);
+	answer(&a, 409, "<Error><Code>BlobAlreadyExists</Code></Error>");	/* the copy, sent again */
+	answer_with(&a, 200, OURS "success\n", "", -1);
+	answer(&a, 202, "");
+	CHECK_STR(a.request.method, "DELETE");
+	CHECK_STR(kind_string(a.request.headers, "If-Match"), "\"0x5\"");
+	CHECK_INT(a.verdict.outcome, KIND_SUCCEEDED);
+	CHECK_JSON(a.verdict.output, "{'count': 1, 'bytes': 7, 'to': 'out/a'}");
+
+	/* what is there is no copy of the source, or another length: nothing is deleted */
+	begin_move();
+	answer(&a, 409, "<Error><Code>BlobAlreadyExists</Code></Error>");
+	answer_with(&a, 200, LOOK, "", -1);
+	CHECK_STR(a.verdict.error_code, "destination_exists");
+	begin_move();
+	answer(&a, 202, "");
+	answer_with(&a, 200, "ETag: \"0x6\"\nContent-Length: 6\nx-ms-copy-source: " BASE "/lake/in/a\nx-ms-copy-status: success\n", "", -1);
+	CHECK_STR(a.verdict.error_code, "destination_exists");
+	begin_move();
+	answer(&a, 202, "");
+	answer_with(&a, 200, OURS "aborted\n", "", -1);
+	CHECK_STR(a.verdict.error_code, "copy_failed");
+	CHECK(a.verdict.is_retryable);
+
+	/* the next attempt writes over what a failed copy left, and over nothing else */
+	begin("storage", "{'operation': 'move', 'container': 'lake', 'from': 'in/a', 'to': 'out/a'}", "{}");
+	answer_with(&a, 200, LOOK, "", -1);
+	answer_with(&a, 200, OURS "aborted\n", "", -1);
+	answer(&a, 202, "");
+	CHECK_STR(kind_string(a.request.headers, "If-Match"), "\"0x5\"");
+
+	/* MD5s that differ */
+	begin("storage", "{'operation': 'copy', 'container': 'lake', 'from': 'in/a', 'to': 'out/a'}", "{}");
+	answer_with(&a, 200, LOOK "Content-MD5: one\n", "", -1);
+	answer(&a, 404, "");
+	answer(&a, 202, "");
+	answer_with(&a, 200, OURS "success\nContent-MD5: two\n", "", -1);
+	CHECK_STR(a.verdict.error_code, "destination_exists");
+
+	/* what is to be overwritten looks like a copy, but of an older source: it is no proof */
+	begin("storage", "{'operation': 'move', 'container': 'lake', 'from': 'in/a', 'to': 'out/a', 'overwrite': true}", "{}");
+	answer_with(&a, 200, LOOK, "", -1);
+	answer_with(&a, 200, OURS "success\nx-ms-copy-id: old\n", "", -1);
+	CHECK(attempt_request(&a));
+	CHECK_STR(a.request.method, "PUT");
+	answer(&a, 412, "<Error><Code>ConditionNotMet</Code></Error>");
+	answer_with(&a, 200, OURS "success\nx-ms-copy-id: old\n", "", -1);
+	CHECK(attempt_request(&a));
+	CHECK_STR(a.request.method, "HEAD");
+	answer_with(&a, 200, LOOK, "", -1);
+	answer_with(&a, 200, OURS "success\nx-ms-copy-id: old\n", "", -1);
+	answer_with(&a, 202, "x-ms-copy-id: new\n", "", -1);
+	CHECK_STR(a.request.method, "PUT");
+	answer_with(&a, 200, OURS "success\nx-ms-copy-id: new\n", "", -1);
+	CHECK(attempt_request(&a));
+	CHECK_STR(a.request.method, "DELETE");
+
+	/* a source that changes all the time */
+	begin_move();
+	for (int i = 0; i < 20 && a.verdict.outcome == KIND_CONTINUE; i++)
+	{
+		answer(&a, 412, "<Error><Code>SourceConditionNotMet</Code></Error>");
+		if (a.verdict.outcome == KIND_CONTINUE)
+			answer_with(&a, 200, LOOK, "", -1);
+		if (a.verdict.outcome == KIND_CONTINUE)
+			answer(&a, 404, "");
+	}
+	CHECK_STR(a.verdict.error_code, "file_changed");
+}
+
+static void
+test_keyvault(void)
+{
+	begin("keyvault", "{'operation': 'get', 'name': 'db'}", "{}");
+	answer(&a, 200, "{'value': [{'id': 'https://v/secrets/db/1', 'attributes': {'enabled': true, 'created': 5, 'exp': 1795312800}}],"
+		   "'nextLink': 'https://acct.blob.core.windows.net:443/secrets/db/versions?x=1'}");
+	CHECK_STR(a.request.url, BASE "/secrets/db/versions?api-version=7.4");
+	answer(&a, 200, "{'value': [{'id': 'https://v/secrets/db/2', 'attributes': {'enabled': false, 'created': 4}}], 'nextLink': null}");
+	CHECK_STR(a.request.url, BASE "/secrets/db/versions?x=1");
+	CHECK_INT(a.verdict.outcome, KIND_SUCCEEDED);
+	CHECK_STR(kind_string(a.verdict.output, "version"), "1");
+	CHECK_INT(kind_int64(a.verdict.output, "days_left", -1), 1);
+	/* a next page on another host gets no token of ours */
+	begin("keyvault", "{'operation': 'list'}", "{}");
+	answer(&a, 200, "{'value': [], 'nextLink': 'https://evil.example/secrets?x=1'}");
+	CHECK_INT(a.verdict.outcome, KIND_CONTINUE);
+	CHECK(attempt_request(&a));
+	CHECK_STR(a.request.url, BASE "/secrets?api-version=7.4");
+	/* a lost answer is looked up before anything is sent again */
+	begin("keyvault", "{'operation': 'set', 'name': 'db', 'from_secret': 's'}", "{}");
+	CHECK(lose(&a, true));
+	CHECK_STR(a.request.secret, "s");
+	CHECK(strstr(a.request.body, "value") == NULL);
+	CHECK_INT(a.call.step, KIND_STEP_LOOKUP);
+	answer(&a, 200, "{'value': [{'id': 'https://v/secrets/db/1', 'tags': {'weir_token': 'weir-k1-42-1'}}]}");
+	CHECK_INT(a.verdict.outcome, KIND_SUCCEEDED);
+	begin("keyvault", "{'operation': 'set', 'name': 'db', 'from_secret': 's'}", "{}");
+	CHECK(lose(&a, true));
+	answer(&a, 404, "{'error': {'code': 'SecretNotFound'}}");
+	CHECK_INT(a.call.step, KIND_STEP_START);
+	/* the answer to a set says the value back: it is in nothing that is kept */
+	answer(&a, 200, "{'value': 'hush', 'idd': 1}");
+	CHECK_INT(a.verdict.outcome, KIND_CONTINUE);
+	CHECK(strstr(json_text(a.call.kind_state), "hush") == NULL);
+	answer(&a, 200, "{'value': []}");
+	answer(&a, 200, "{'value': 'hush', 'id': 'https://v/secrets/db/3'}");
+	CHECK_HAS(json_text(a.verdict.output), "!hush");
+}
+
+void
+test_storage(void)
+{
+	test_globs();
+	test_names();
+	test_xml();
+	test_list();
+	test_wait();
+	test_move();
+	test_keyvault();
+}
