@@ -66,7 +66,11 @@ is($cloud->started('http.job-start'), 4, 'four requests');
 my $run = start('fails', hook(asks({ fail => 'no disk' })));
 is(wait_for_run($node, $run), 'failed', 'a callback that says failed');
 is(of_task($run, 'error_message'), 'no disk', 'and why');
+# What comes when nobody listens stays until somebody does.
+my $listener = start('listens', hook(asks({ seconds => 3600 })));
 is(wait_for_empty('callbacks'), 0, 'no message is left, the second of the two neither');
+value("SELECT weir.cancel($listener)");
+is(wait_for_run($node, $listener), 'cancelled', 'who only listened is told to stop');
 
 # --- an answer that is lost: the callback tells
 foreach my $fault ('reset_after', 'half_body')
