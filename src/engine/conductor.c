@@ -399,6 +399,7 @@ conductor_main(Datum main_arg)
 	if (!launcher_attach(databaseid, generation))
 		proc_exit(0);
 	BackgroundWorkerInitializeConnectionByOid(databaseid, InvalidOid, 0);
+	engine_settle_transactions();
 
 	if (!extension_usable(&absent))
 	{
