@@ -32,7 +32,8 @@ extern void engine_wake_at_commit(uint32 what);
  * together with engine_wake_at_commit(), which the caller calls too; one note
  * too many costs a look-up, one too few and a task run is never started.
  *
- * A task run became ready, at once or after a pause.
+ * A task run became ready, at once or after a pause; or it ended in a pause,
+ * which nobody has to wait for then.
  */
 extern void engine_note_ready(int64 task_run_id);
 /* Those of an array in the first row of what SPI just returned; null: none. */

@@ -74,6 +74,5 @@ extern HttpTransfer *httpmux_finished(HttpMux *mux);
 extern const HttpResult *httpmux_result(HttpTransfer *transfer);
 extern void *httpmux_arg(HttpTransfer *transfer);
 extern void httpmux_free(HttpMux *mux, HttpTransfer *transfer);
-extern int	httpmux_in_flight(HttpMux *mux);	/* started and not yet handed out by httpmux_finished() */
 
 #endif							/* WEIR_HTTPMUX_H */

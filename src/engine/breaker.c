@@ -72,15 +72,27 @@ find(Conductor *c, const Flight *flight, bool create)
 		return NULL;
 	if (!found)
 		memset((char *) breaker + NAME_LEN, 0, sizeof(Breaker) - NAME_LEN);
+	/* It still talks to where the connection led before: that says nothing of where it leads now. */
+	if (breaker->changed_at > flight->connection->changed_at)
+		return NULL;
 	if (breaker->changed_at < flight->connection->changed_at)
 	{
 		breaker->changed_at = flight->connection->changed_at;
-		breaker->has_changed = breaker->is_open;
+		breaker->has_changed = breaker->has_changed || breaker->is_open;
 		breaker->is_open = false;
 		breaker->not_before_ms = breaker->probe_id = 0;
 		breaker->failures = breaker->probes = 0;
 	}
 	return breaker;
+}
+
+/* A probe that was not sent after all, or has come back, keeps nobody else from trying. */
+static bool
+probe_is_under_way(Conductor *c, const Breaker *breaker)
+{
+	const Flight *probe = flight_find(c, breaker->probe_id);
+
+	return probe != NULL && !probe->via_other && (probe->transfer != NULL || probe->signin_wait);
 }
 
 /* An exchange may start now; if not, the flight is due when it may. */
@@ -101,7 +113,7 @@ breaker_allows(Conductor *c, Flight *flight)
 	}
 	if (!breaker->is_open)
 		return true;
-	if (breaker->probe_id != 0 && breaker->probe_id != flight->task_run_id && flight_find(c, breaker->probe_id) != NULL)
+	if (breaker->probe_id != flight->task_run_id && probe_is_under_way(c, breaker))
 	{
 		flight->due_ms = now + FIRST_PAUSE_MS + spread;
 		return false;
@@ -194,7 +206,7 @@ breakers_clock_set(Conductor *c, int64 by)
 	{
 		breaker->not_before_ms += by;
 		breaker->probe_ms += by;
-		breaker->has_changed = breaker->is_open;
+		breaker->has_changed = breaker->has_changed || breaker->is_open;
 	}
 }
 

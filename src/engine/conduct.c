@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -65,6 +66,11 @@ weir_conduct(PG_FUNCTION_ARGS)
 				 errmsg("weir.conduct() cannot run inside a transaction block"),
 				 errhint("CALL it as a statement of its own, outside BEGIN and outside functions.")));
 	weir_require_admin(GetUserId(), "conduct this database");
+	if (IsolationUsesXactSnapshot() || XactReadOnly)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("weir.conduct() needs isolation level READ COMMITTED, and to write"),
+				 errhint("SET default_transaction_isolation TO 'read committed'; SET default_transaction_read_only TO off;")));
 	if (!PG_ARGISNULL(0))
 	{
 		Interval   *timeout = PG_GETARG_INTERVAL_P(0);

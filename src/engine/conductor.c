@@ -73,14 +73,17 @@ conductor_commit(Conductor *c)
 
 /*
  * For intents of work that goes into the same write-ahead log: what follows
- * from them cannot be there without them, and nobody else knows of them.
+ * from them cannot be there without them, and nobody else knows of them.  A
+ * client's session has to keep its setting whatever happens, so there it is
+ * not touched.
  */
 void
 conductor_commit_soon(Conductor *c)
 {
 	int			save_commit = synchronous_commit;
 
-	synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
+	if (!c->in_session)
+		synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
 	conductor_commit(c);
 	synchronous_commit = save_commit;
 }
@@ -396,6 +399,7 @@ conductor_main(Datum main_arg)
 	if (!launcher_attach(databaseid, generation))
 		proc_exit(0);
 	BackgroundWorkerInitializeConnectionByOid(databaseid, InvalidOid, 0);
+	engine_settle_transactions();
 
 	if (!extension_usable(&absent))
 	{

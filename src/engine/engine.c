@@ -110,6 +110,19 @@ engine_check_workers(void)
 				 errhint("Raise max_worker_processes, or lower weir.max_sql_workers.")));
 }
 
+/*
+ * Who locks a run must see what was committed before: with one snapshot for a
+ * transaction two tasks that end at once would each find the other running,
+ * and nobody would end the run; and the conductor would not find what it was
+ * told of.  So what a role or database has as default does not count here.
+ */
+void
+engine_settle_transactions(void)
+{
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
+}
+
 void
 engine_init(void)
 {

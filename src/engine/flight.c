@@ -236,6 +236,8 @@ flight_end(Conductor *c, Flight *flight, int why)
 	else if ((flight->step == KIND_STEP_START || flight->step == KIND_STEP_PREPARE) &&
 			 !may_have_started(flight))
 		flight_verdict(c, flight, KIND_CANCELLED, "cancelled", "cancelled before it started", false, false);
+	else if (flight->step != KIND_STEP_START && flight->due_ms != NEVER)
+		flight->due_ms = Min(flight->due_ms, flight->ending_since_ms);	/* not when a circuit allows it */
 }
 
 void
@@ -433,8 +435,6 @@ exchange(Conductor *c, Flight *flight)
 			   *hint = NULL;
 	char	   *credentials = NULL;
 
-	if (!breaker_allows(c, flight))
-		return;
 	flight_fill_call(flight, &call);
 	if (!flight->kind->request(&call, &request, &problem))
 	{
@@ -451,6 +451,9 @@ exchange(Conductor *c, Flight *flight)
 		return;
 	}
 	flight->via_other = request.via_other;
+	/* What goes elsewhere does not wait for this service, nor can it tell of it. */
+	if (!flight->via_other && !breaker_allows(c, flight))
+		return;
 	if (!request.without_auth &&
 		!sign_in(c, flight, request.via_other ? flight->other : flight->connection, request.scope, &credentials))
 		return;

@@ -111,7 +111,7 @@ fill_outcome(const Flight *flight, TaskOutcome *outcome)
 
 /* The exchange is not the last: the log learns what it must know before the next. */
 static void
-write_continue(Flight *flight)
+write_continue(Conductor *c, Flight *flight)
 {
 	KindVerdict *verdict = flight->verdict;
 
@@ -121,6 +121,9 @@ write_continue(Flight *flight)
 		flight->step_tries++;
 	flight_go_to_step(flight, verdict->next_step, verdict->delay_ms, verdict->reset_tries);
 	flight_drop_verdict(flight);
+	/* Its time was up before anybody could be asked. */
+	if (flight->ending != SQL_CANCEL_NONE && uncertain_waits(flight))
+		uncertain_end(c, flight);
 }
 
 static int
@@ -144,7 +147,7 @@ collect_ended(Conductor *c, Flight **ended)
 			continue;
 		c->did_work = true;
 		if (flight->verdict->outcome == KIND_CONTINUE)
-			write_continue(flight);
+			write_continue(c, flight);
 		else
 			ended[n++] = flight;
 	}

@@ -84,4 +84,7 @@ overlap_take_in(Conductor *c, bool all, Datum pipelines)
 			replace_older(c, runs[i]);
 		c->did_work = true;
 	}
+	/* Those of other pipelines that did not fit were noted, and are not any more. */
+	if (n == OVERLAP_BATCH && c->defer_until_ms == NEVER)
+		c->wake |= ENGINE_WAKE_QUEUES;
 }

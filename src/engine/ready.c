@@ -25,9 +25,9 @@
 /* A pause after a failure. */
 typedef struct Pause
 {
+	int64		task_run_id;	/* hash key */
 	pairingheap_node node;
 	int64		due_ms;
-	int64		task_run_id;
 	int64		run_id;
 } Pause;
 
@@ -36,7 +36,8 @@ struct ReadySet
 	MemoryContext cxt;			/* all of it */
 	HTAB	   *lanes;			/* by key */
 	HTAB	   *ids;			/* task runs in lanes */
-	pairingheap *pauses;
+	HTAB	   *paused;			/* by task run */
+	pairingheap *pauses;		/* the same, in the order of their moments */
 	HTAB	   *queues;			/* ids of pipelines whose queue may move */
 	List	   *again;			/* task runs to read again, pointers to int64 */
 };
@@ -73,6 +74,7 @@ reset(Conductor *c)
 	old = MemoryContextSwitchTo(ready->cxt);
 	ready->lanes = make_hash(ready->cxt, "weir lanes", LANE_KEY_LEN, sizeof(ReadyLane), HASH_STRINGS);
 	ready->ids = make_hash(ready->cxt, "weir ready task runs", sizeof(int64), sizeof(int64), HASH_BLOBS);
+	ready->paused = make_hash(ready->cxt, "weir pauses", sizeof(int64), sizeof(Pause), HASH_BLOBS);
 	ready->pauses = pairingheap_allocate(compare_pauses, NULL);
 	ready->again = NIL;
 	MemoryContextSwitchTo(old);
@@ -262,25 +264,23 @@ ready_pop_noop(Conductor *c, int64 *run_id)
 	return ready_pop(c, lane);
 }
 
-/* A heap cannot be searched: all are taken out, and the others put back. */
+static void
+remove_pause(struct ReadySet *ready, Pause *pause)
+{
+	pairingheap_remove(ready->pauses, &pause->node);
+	(void) hash_search(ready->paused, &pause->task_run_id, HASH_REMOVE, NULL);
+}
+
 static void
 forget_pauses(struct ReadySet *ready, int64 run_id)
 {
-	List	   *kept = NIL;
-	ListCell   *lc;
+	HASH_SEQ_STATUS seq;
+	Pause	   *pause;
 
-	while (!pairingheap_is_empty(ready->pauses))
-	{
-		Pause	   *pause = pairingheap_container(Pause, node, pairingheap_remove_first(ready->pauses));
-
+	hash_seq_init(&seq, ready->paused);
+	while ((pause = hash_seq_search(&seq)) != NULL)
 		if (pause->run_id == run_id)
-			pfree(pause);
-		else
-			kept = lappend(kept, pause);
-	}
-	foreach(lc, kept)
-		pairingheap_add(ready->pauses, &((Pause *) lfirst(lc))->node);
-	list_free(kept);
+			remove_pause(ready, pause);
 }
 
 void
@@ -313,10 +313,12 @@ ready_forget_run(Conductor *c, int64 run_id)
 static void
 add_pause(struct ReadySet *ready, int64 run_id, int64 task_run_id, int64 due_ms)
 {
-	Pause	   *pause = MemoryContextAlloc(ready->cxt, sizeof(Pause));
+	bool		found;
+	Pause	   *pause = hash_search(ready->paused, &task_run_id, HASH_ENTER, &found);
 
+	if (found)
+		pairingheap_remove(ready->pauses, &pause->node);
 	pause->run_id = run_id;
-	pause->task_run_id = task_run_id;
 	pause->due_ms = due_ms;
 	pairingheap_add(ready->pauses, &pause->node);
 }
@@ -361,12 +363,20 @@ load_all(Conductor *c)
 						 0, NULL, NULL, NULL));
 }
 
+/* A pause that was known is as it was, another one, or over: the table says which. */
 static void
 load(Conductor *c, const int64 *ids, int n)
 {
 	static const Oid types[1] = {INT8ARRAYOID};
 	Datum		values[1] = {id_array(ids, n)};
 
+	for (int i = 0; i < n; i++)
+	{
+		Pause	   *pause = hash_search(c->ready->paused, &ids[i], HASH_FIND, NULL);
+
+		if (pause != NULL)
+			remove_pause(c->ready, pause);
+	}
 	add_rows(c, weir_spi("SELECT " READY_COLUMNS "FROM weir.task_run t WHERE t.task_run_id = ANY ($1) AND t.status = 'ready' "
 						 "ORDER BY t.ready_at, t.task_run_id", 1, types, values, NULL));
 }
@@ -420,22 +430,22 @@ ready_end_pauses(Conductor *c)
 {
 	static const Oid types[1] = {INT8ARRAYOID};
 	int64		now = now_ms();
-	List	   *over = NIL;
-	ListCell   *lc;
 	int64	   *ids;
 	Datum		values[1];
 	int			n = 0;
 
-	while (ready_next_due(c) <= now)
-		over = lappend(over, pairingheap_container(Pause, node, pairingheap_remove_first(c->ready->pauses)));
-	if (over == NIL)
+	if (ready_next_due(c) > now)
 		return;
-	ids = palloc(sizeof(int64) * list_length(over));
-	foreach(lc, over)
-		ids[n++] = ((Pause *) lfirst(lc))->task_run_id;
-	list_free_deep(over);
+	ids = palloc(sizeof(int64) * hash_get_num_entries(c->ready->paused));
+	while (ready_next_due(c) <= now)
+	{
+		Pause	   *pause = pairingheap_container(Pause, node, pairingheap_first(c->ready->pauses));
+
+		ids[n++] = pause->task_run_id;
+		remove_pause(c->ready, pause);
+	}
 	values[0] = id_array(ids, n);
-	/* One that began another pause meanwhile has another entry. */
+	/* One that began another pause meanwhile is put back. */
 	weir_spi("UPDATE weir.task_run SET not_before = NULL WHERE task_run_id = ANY ($1) AND status = 'ready' "
 			 "AND not_before <= clock_timestamp()", 1, types, values, NULL);
 	load(c, ids, n);

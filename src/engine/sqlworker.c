@@ -36,6 +36,7 @@
 #include "access.h"
 #include "compat.h"
 #include "engine.h"
+#include "engine_int.h"
 #include "outcome.h"
 #include "retryon.h"
 #include "shmem.h"
@@ -276,6 +277,7 @@ sqlworker_main(Datum main_arg)
 		proc_exit(0);
 	before_shmem_exit(release_slot, (Datum) 0);
 	BackgroundWorkerInitializeConnectionByOid(databaseid, roleid, BGWORKER_OWNER_FLAGS_COMPAT);
+	engine_settle_transactions();
 	pgstat_report_appname("weir SQL worker");
 	weir_prefer_indexes(true);
 

@@ -8,9 +8,6 @@
 
 #include "kind_int.h"
 
-/* A terminal status, case ignored; the list is closed, anything else is still running */
-extern bool adf_is_terminal(const char *status);
-
 /* DETAIL: asks for a page of activity runs; the URL is the caller's */
 extern void adf_activities_request(const KindCall *call, KindRequest *request);
 

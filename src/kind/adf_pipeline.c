@@ -77,8 +77,9 @@ adf_validate(const cJSON *spec, KindProblem *problem)
 	(void) check_spec(spec, problem);
 }
 
-bool
-adf_is_terminal(const char *status)
+/* A terminal status, case ignored; the list is closed, anything else is still running */
+static bool
+is_terminal(const char *status)
 {
 	return strcasecmp(status, "Succeeded") == 0 || strcasecmp(status, "Failed") == 0 ||
 		strcasecmp(status, "Cancelled") == 0 || strcasecmp(status, "Canceled") == 0;
@@ -434,7 +435,7 @@ prepare_response(KindCall *call, const KindResponse *response, KindVerdict *verd
 		strcasecmp(kind_string(run, "pipelineName"), kind_string(call->spec, "pipeline")) != 0 ||
 		!same_parameters(call, run))
 		kind_state_set_string(call, verdict, "mode", "rerun");
-	else if (!adf_is_terminal(status) || strcasecmp(status, "Succeeded") == 0)
+	else if (!is_terminal(status) || strcasecmp(status, "Succeeded") == 0)
 	{
 		/* it went on, or ended well after all */
 		kind_state_set_string(call, verdict, "mode", "adopt");
@@ -643,7 +644,7 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 		return;
 	}
 	verdict->reset_tries = true;
-	if (!adf_is_terminal(status))
+	if (!is_terminal(status))
 	{
 		kind_continue(verdict, KIND_STEP_POLL, response->retry_after_ms > 0 ? response->retry_after_ms : -1);
 		return;

@@ -437,9 +437,3 @@ httpmux_free(HttpMux *mux, HttpTransfer *transfer)
 	dlist_delete(&transfer->node);
 	transfer_destroy(transfer);
 }
-
-int
-httpmux_in_flight(HttpMux *mux)
-{
-	return mux->n_queued + mux->n_running + mux->n_finished;
-}

@@ -193,8 +193,11 @@ advance_fail_fast(int64 run_id)
 	/* A dependency on a failure makes a handler too, and of its items. */
 			 "AND NOT EXISTS (SELECT FROM weir.task_dependency td WHERE td.pipeline_id = t.pipeline_id AND td.version = t.version "
 			 "AND td.task_no = coalesce(t.parent_no, t.task_no) AND td.condition = 'failed') "
-			 "RETURNING s.run_id, s.task_no, s.item_no) SELECT array_agg(run_id), array_agg(task_no) FROM done WHERE item_no = 0",
+			 "RETURNING s.run_id, s.task_no, s.item_no, s.task_run_id, s.not_before) "
+			 "SELECT array_agg(run_id) FILTER (WHERE item_no = 0), array_agg(task_no) FILTER (WHERE item_no = 0), "
+			 "array_agg(task_run_id) FILTER (WHERE not_before IS NOT NULL) FROM done",
 			 1, types, values, NULL);
+	engine_note_ready_column(3);	/* no more: nobody waits for the end of its pause */
 	if (read_ended(&blocked))
 		advance_ended(blocked.runs, blocked.tasks, false);
 	foreach_settle_run(run_id);

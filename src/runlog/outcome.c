@@ -19,6 +19,7 @@
 
 #include "access.h"
 #include "compare.h"
+#include "engine.h"
 #include "foreach.h"
 #include "json.h"
 #include "outcome.h"
@@ -383,6 +384,7 @@ outcome_time_out_waiting(int64 run_id)
 		late[i].status = TASK_TIMED_OUT;
 		late[i].delay_ms = -1;
 		late[i].deadline = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 6, &isnull));
+		engine_note_ready(outcome->task_run_id);	/* no more: its pause is over */
 	}
 	if (found == 0)
 		return;
