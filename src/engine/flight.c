@@ -20,6 +20,7 @@
 #include "retry.h"
 #include "urlpolicy.h"
 
+#define ANSWERS_BYTES	((Size) 1024 * 1024)	/* that may pile up in the memory of an attempt */
 #define SIGNIN_TRIES	10		/* system errors of sign-in before the attempt fails */
 
 Flight *
@@ -308,9 +309,45 @@ follow_verdict(Conductor *c, Flight *flight)
 	flight_drop_verdict(flight);
 }
 
+/*
+ * Memory for a kind that reads an answer.  What it keeps of it in kind_state
+ * and scratch must outlive the answer; everything else it allocated is of no
+ * use to anybody afterwards.  An attempt may be followed for weeks, so when
+ * much has piled up, the two are copied and the rest goes.  Only without a
+ * verdict, which may point into it.
+ */
+static MemoryContext
+answers_memory(Flight *flight)
+{
+	MemoryContext full = flight->answers_cxt;
+	MemoryContext old;
+	cJSON	   *kind_state;
+	cJSON	   *scratch;
+
+	if (full != NULL && MemoryContextMemAllocated(full, true) <= flight->answers_limit)
+		return full;
+	flight->answers_cxt = AllocSetContextCreate(flight->cxt, "weir flight answers", ALLOCSET_SMALL_SIZES);
+	if (full != NULL)
+	{
+		old = MemoryContextSwitchTo(flight->answers_cxt);
+		kind_state = cJSON_Duplicate(flight->kind_state, true);
+		scratch = cJSON_Duplicate(flight->scratch, true);
+		/* parts of them may be elsewhere */
+		cJSON_Delete(flight->kind_state);
+		cJSON_Delete(flight->scratch);
+		flight->kind_state = kind_state;
+		flight->scratch = scratch;
+		MemoryContextSwitchTo(old);
+		MemoryContextDelete(full);
+	}
+	flight->answers_limit = Max(ANSWERS_BYTES, 2 * MemoryContextMemAllocated(flight->answers_cxt, true));
+	return flight->answers_cxt;
+}
+
 static void
 read_response(Conductor *c, Flight *flight)
 {
+	MemoryContext answers = answers_memory(flight);
 	const HttpResult *result = httpmux_result(flight->transfer);
 	MemoryContext old = MemoryContextSwitchTo(fresh_verdict(flight));
 	KindCall	call;
@@ -340,7 +377,7 @@ read_response(Conductor *c, Flight *flight)
 	else
 	{
 		/* kind_state must outlive the verdict's context. */
-		MemoryContextSwitchTo(flight->cxt);
+		MemoryContextSwitchTo(answers);
 		flight->kind->response(&call, &response, flight->verdict);
 		listening_deliver(c, flight->verdict, others, call.n_others);
 	}
