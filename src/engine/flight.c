@@ -417,27 +417,14 @@ flights_transfers(Conductor *c)
 	}
 }
 
-/* Credentials; false: not now (pending, failed, or a verdict was made). */
+/* What sign-in said, for the flight: true to go on; false: it is asked again, or there is a verdict. */
 static bool
-sign_in(Conductor *c, Flight *flight, const Connection *through, const char *scope, char **credentials)
+signed_in(Conductor *c, Flight *flight, SignInResult result, const SignInFailure *failure)
 {
-	SignInConnection connection;
-	SignInFailure failure = {0};
-
-	*credentials = NULL;
-	if (through == NULL)
-		return true;
-	connection.name = through->name;
-	connection.kind = through->kind;
-	connection.base_url = through->base_url;
-	connection.auth = through->auth;
-	connection.changed_at = through->changed_at;
-	connection.scope = scope;
-	switch (signin_header(c->signin, &connection, now_ms(), credentials, &flight->signin_ticket, &failure))
+	switch (result)
 	{
 		case SIGNIN_READY:
 		case SIGNIN_NONE:
-			flight->signin_failures = 0;
 			return true;
 		case SIGNIN_PENDING:
 			flight->signin_wait = true;
@@ -446,29 +433,98 @@ sign_in(Conductor *c, Flight *flight, const Connection *through, const char *sco
 		case SIGNIN_FAILED:
 			break;
 	}
-	if (failure.is_user_error || ++flight->signin_failures >= SIGNIN_TRIES)
+	if (failure->is_user_error || ++flight->signin_failures >= SIGNIN_TRIES)
 	{
-		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", failure.text, failure.is_user_error,
-					   !failure.is_user_error);
+		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", failure->text, failure->is_user_error,
+					   !failure->is_user_error);
 		flight->verdict->may_go_on = may_go_on(flight);
 	}
 	else
-		flight->due_ms = now_ms() + Max(failure.retry_ms, 100);
+		flight->due_ms = now_ms() + Max(failure->retry_ms, 100);
 	return false;
+}
+
+/* Credentials; false: not now (pending, failed, or a verdict was made). */
+static bool
+sign_in(Conductor *c, Flight *flight, const Connection *through, const char *scope, char **credentials)
+{
+	SignInConnection connection;
+	SignInFailure failure = {0};
+
+	if (through == NULL)
+		return true;
+	connection.name = through->name;
+	connection.kind = through->kind;
+	connection.base_url = through->base_url;
+	connection.auth = through->auth;
+	connection.changed_at = through->changed_at;
+	connection.scope = scope;
+	return signed_in(c, flight, signin_header(c->signin, &connection, now_ms(), credentials, &flight->signin_ticket, &failure), &failure);
+}
+
+/* Values of the secrets that are not a line of credentials; false: as sign_in. */
+static bool
+obtain_secrets(Conductor *c, Flight *flight, const KindRequest *request, const Connection *through, OutgoingSecrets *secrets)
+{
+	const char *signing = outgoing_signing_secret(request, through);
+	const char *why = NULL;
+	uint64		ticket;
+	SignInFailure failure = {0};
+
+	if (signing != NULL &&
+		!signed_in(c, flight, signin_secret(c->signin, signing, now_ms(), &secrets->signing, &flight->signin_ticket, &failure), &failure))
+		return false;
+	if (request->secret == NULL)
+		return true;
+	if (!outgoing_may_send(flight->owner, request->secret, &why))
+	{
+		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", why, true, false);
+		flight->verdict->may_go_on = may_go_on(flight);
+		return false;
+	}
+	/* It is no credential: a refusal says nothing about it. */
+	return signed_in(c, flight, signin_secret(c->signin, request->secret, now_ms(), &secrets->value, &ticket, &failure), &failure);
+}
+
+/* Give it to the multiplexer, which has copies of its own. */
+static void
+send_request(Conductor *c, Flight *flight, const KindRequest *request, const Connection *through,
+			 const OutgoingSecrets *secrets, Outgoing *out)
+{
+	HttpOptions options = {0};
+	const char *why = NULL;
+
+	flight->signin_failures = 0;
+	if (!outgoing_make(request, through, secrets, out, &why))
+	{
+		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", why, true, false);
+		flight->verdict->may_go_on = may_go_on(flight);
+		return;
+	}
+	listening_share(c, flight);
+
+	options.max_body = (size_t) weir_http_max_body * 1024;
+	options.total_timeout_ms = weir_http_timeout;
+	for (int i = 0; i < lengthof(out->masked); i++)
+		options.masked[i] = out->masked[i];
+	flight->starts_work = request->starts_work;
+	flight->transfer = httpmux_start(c->mux, request->method, out->url, out->lines, out->body, out->body_len, &options,
+									 &flight->task_run_id);
+	flight->due_ms = NEVER;
 }
 
 /* Start the exchange of the step at hand. */
 static void
 exchange(Conductor *c, Flight *flight)
 {
-	HttpOptions options = {0};
 	KindCall	call;
 	KindRequest request = {0};
 	KindProblem problem = {0};
-	Outgoing	out;
+	const Connection *through;
+	OutgoingSecrets secrets = {0};
+	Outgoing	out = {0};
 	const char *why = NULL,
 			   *hint = NULL;
-	char	   *credentials = NULL;
 
 	if (!breaker_allows(c, flight))
 		return;
@@ -488,29 +544,19 @@ exchange(Conductor *c, Flight *flight)
 		return;
 	}
 	flight->via_other = request.via_other;
-	if (!request.without_auth &&
-		!sign_in(c, flight, request.via_other ? flight->other : flight->connection, request.scope, &credentials))
-		return;
-	if (!outgoing_make(&request, request.via_other ? flight->other : flight->connection, credentials, flight->owner, &out, &why))
+	through = request.via_other ? flight->other : flight->connection;
+	PG_TRY();
 	{
-		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", why, true, false);
-		flight->verdict->may_go_on = may_go_on(flight);
-		outgoing_wipe(&out);
-		signin_free_secret(credentials);
-		return;
+		if ((request.without_auth || sign_in(c, flight, through, request.scope, &secrets.credentials)) &&
+			obtain_secrets(c, flight, &request, through, &secrets))
+			send_request(c, flight, &request, through, &secrets, &out);
 	}
-	listening_share(c, flight);
-
-	options.max_body = (size_t) weir_http_max_body * 1024;
-	options.total_timeout_ms = weir_http_timeout;
-	for (int i = 0; i < lengthof(out.masked); i++)
-		options.masked[i] = out.masked[i];
-	flight->starts_work = request.starts_work;
-	flight->transfer = httpmux_start(c->mux, request.method, out.url, out.lines, out.body, out.body_len, &options,
-									 &flight->task_run_id);
-	flight->due_ms = NEVER;
-	outgoing_wipe(&out);
-	signin_free_secret(credentials);
+	PG_FINALLY();
+	{
+		outgoing_wipe(&out);
+		outgoing_forget(&secrets);
+	}
+	PG_END_TRY();
 }
 
 /* Cancelled long ago and the engine still does not say so. */

@@ -213,13 +213,20 @@ kind_unanswered(const KindCall *call, int64 retry_after_ms, bool arrived,
 	try_again(call, retry_after_ms, max_tries, code, message, verdict);
 }
 
-/* 401, and Databricks' 403 for a token it does not know */
+/* 401, and the 403 of Databricks for a token it does not know, of storage accounts for a key or a SAS that is none of theirs */
 static bool
 is_unauthorized(const KindResponse *response)
 {
+	const char *code;
+
 	if (response->http_status == 401)
 		return true;
-	return response->http_status == 403 && response->body != NULL &&
+	if (response->http_status != 403)
+		return false;
+	code = kind_header(response, "x-ms-error-code");
+	if (code != NULL && strcmp(code, "AuthenticationFailed") == 0)
+		return true;
+	return response->body != NULL &&
 		response->body_len < 4096 &&
 		strstr(response->body, "Invalid access token") != NULL;
 }
