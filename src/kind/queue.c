@@ -28,7 +28,14 @@ queue_name_is_valid(const char *name)
 char *
 queue_url(const char *base_url, const char *queue)
 {
-	return mem_printf("%s/%s/messages", base_url, queue);
+	StrBuf		url;
+
+	strbuf_init(&url);
+	strbuf_printf(&url, "%s/", base_url);
+	/* a name that a reference gave may still be anything */
+	kind_url_encode(&url, queue);
+	strbuf_addstr(&url, "/messages");
+	return url.data;
 }
 
 /* RFC 1123, which strftime would write in the locale's words */
