@@ -325,6 +325,25 @@ kind_fail_status(const KindCall *call, const KindResponse *response, KindVerdict
 }
 
 void
+kind_fail_unrepeatable(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	char	   *code;
+	char	   *message;
+
+	if (!retry_http_status_is_transient(response->http_status))
+	{
+		kind_fail_status(call, response, verdict);
+		return;
+	}
+	kind_body_error(response, &code, &message);
+	kind_fail(verdict, false, false, code,
+			  mem_printf("HTTP %d: %s; not tried again because the task is not marked \"idempotent\"",
+						 response->http_status, message));
+	/* A gateway's answer says nothing about what is behind it. */
+	verdict->may_go_on = response->http_status != 429;
+}
+
+void
 kind_state_set(const KindCall *call, KindVerdict *verdict, const char *name, cJSON *value)
 {
 	cJSON_DeleteItemFromObjectCaseSensitive(call->kind_state, name);

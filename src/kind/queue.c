@@ -10,9 +10,8 @@
  */
 #include "mem.h"
 
-#include <time.h>
-
 #include "queue.h"
+#include "storage_int.h"
 
 #define MAX_TEXT		(256 * 1024)	/* messages have at most 64 kB, in base64 or escaped */
 
@@ -38,31 +37,12 @@ queue_url(const char *base_url, const char *queue)
 	return url.data;
 }
 
-/* RFC 1123, which strftime would write in the locale's words */
-static char *
-http_date(int64 epoch_ms)
-{
-	static const char *const days[] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
-	static const char *const months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-	time_t		seconds = (time_t) (epoch_ms / 1000);
-	struct tm	tm;
-
-	if (gmtime_r(&seconds, &tm) == NULL)
-		return mem_strdup("Thu, 01 Jan 1970 00:00:00 GMT");
-	return mem_printf("%s, %02d %s %04d %02d:%02d:%02d GMT", days[tm.tm_wday], tm.tm_mday, months[tm.tm_mon],
-					  tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
-}
-
 static void
 set_up(const KindCall *call, KindRequest *request, const char *method, char *url)
 {
-	cJSON	   *headers = cJSON_CreateObject();
-
-	cJSON_AddStringToObject(headers, "x-ms-version", "2021-12-02");
-	cJSON_AddStringToObject(headers, "x-ms-date", http_date(call->now_ms));
 	request->method = method;
 	request->url = url;
-	request->headers = headers;
+	request->headers = storage_headers(call);
 	request->is_repeatable = true;
 }
 
