@@ -246,6 +246,8 @@ unauthorized(const KindCall *call, const KindResponse *response, KindVerdict *ve
 		return;
 	}
 	kind_body_error(response, &code, &message);
+	if (kind_header(response, "x-ms-error-code") != NULL)
+		code = kind_header(response, "x-ms-error-code");
 	message = mem_printf("HTTP %d: %s", response->http_status, message);
 	if (call->external_run_id != NULL)
 		message = mem_printf("%s; run %s may still be going on", message, call->external_run_id);
