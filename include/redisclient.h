@@ -61,7 +61,6 @@ extern void redis_part_text(RedisClient *client, const char *text);
 extern void redis_part_int64(RedisClient *client, int64 value);
 /* The same for a command whose parts are all text, NULL-terminated. */
 extern void redis_queue(RedisClient *client, const char *part,...) __attribute__((sentinel));
-extern size_t redis_queued_bytes(const RedisClient *client);
 
 /*
  * The next reply, sending what is queued meanwhile.  The caller frees it with

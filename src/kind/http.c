@@ -389,8 +389,8 @@ http_build_headers(const KindCall *call)
 	return headers->child != NULL ? headers : NULL;
 }
 
-char *
-http_unknown_message(const KindCall *call, const char *reason)
+static char *
+unknown_message(const KindCall *call, const char *reason)
 {
 	const char *where = kind_string(call->spec, "path");
 
@@ -440,7 +440,7 @@ http_request(const KindCall *call, KindRequest *request, KindProblem *problem)
 		/* after a crash: there is nobody to ask */
 		problem->code = "outcome_unknown";
 		problem->is_system_error = true;
-		return kind_problem(problem, "$", http_unknown_message(call, "the conductor was interrupted"), NULL);
+		return kind_problem(problem, "$", unknown_message(call, "the conductor was interrupted"), NULL);
 	}
 	if (!check_spec(call->spec, problem))
 		return false;
@@ -493,8 +493,7 @@ unrepeatable_response(const KindCall *call, const KindResponse *response, KindVe
 		kind_continue(verdict, KIND_STEP_LOOKUP, kind_retry_delay(call, response->retry_after_ms));
 	}
 	else if (!answered && arrived)
-		kind_fail_unknown(verdict, http_unknown_message(call, response->transport_error ?
-														response->transport_error : "no answer"));
+		kind_fail_unknown(verdict, unknown_message(call, response->transport_error ? response->transport_error : "no answer"));
 	else if (!refused || !kind_common_response(call, response, false, true, HTTP_TRIES, verdict))
 		kind_fail_unrepeatable(call, response, verdict);
 }
@@ -558,7 +557,7 @@ http_abandon(const KindCall *call, bool is_sent, KindVerdict *verdict)
 		kind_fail_unknown(verdict, mem_printf("given up; %s may still be going on, as the task has no \"cancel\"", call->external_run_id));
 	else if ((is_sent || kind_state_bool(call, "maybe_started")) &&
 		(method < 0 || !methods[method].is_repeatable))
-		kind_fail_unknown(verdict, http_unknown_message(call, reason));
+		kind_fail_unknown(verdict, unknown_message(call, reason));
 	else
 	{
 		kind_fail(verdict, false, true, "cancelled", reason);

@@ -23,15 +23,12 @@ extern void http_add_query(StrBuf *url, const cJSON *query);
 extern bool http_climbs(const char *path);	/* a segment "..", also in disguise */
 /* Not answered, refused or unexpected: goes on or fails, see http.c */
 extern void http_not_expected(const KindCall *call, const KindResponse *response, KindVerdict *verdict);
-extern char *http_unknown_message(const KindCall *call, const char *reason);
 
 /* http_spec.c: everything beyond one exchange */
 extern bool http_check_rest(const cJSON *spec, KindProblem *problem);
 
 /* http_where.c: addresses an answer or a pattern gives */
-/* "{id}" and "{token}" replaced; encoded: as parts of a URL */
-extern char *http_fill_in(const KindCall *call, const char *pattern, bool encoded);
-extern cJSON *http_fill_in_all(const KindCall *call, const cJSON *tree);	/* a copy */
+extern cJSON *http_fill_in_all(const KindCall *call, const cJSON *tree);	/* a copy, "{id}" and "{token}" replaced */
 /*
  * What {"header": ...}, {"json": ...} or {"path": ...} stands for, as an
  * absolute URL; response is the answer to asked.  NULL, and *problem a text if
@@ -59,6 +56,5 @@ extern void http_poll_response(KindCall *call, const KindResponse *response, Kin
 /* http_pages.c: the last answer, and the pages behind it */
 extern void http_finish(KindCall *call, const KindResponse *response, const cJSON *body, const char *asked, KindVerdict *verdict);
 extern bool http_page_request(const KindCall *call, KindRequest *request, KindProblem *problem);	/* false: it is no page */
-extern bool http_pages_ask_again(const cJSON *spec);	/* pages are asked for like the first */
 
 #endif							/* WEIR_HTTP_INT_H */

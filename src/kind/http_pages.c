@@ -26,15 +26,6 @@ keep(const KindCall *call, const char *name, cJSON *value)
 	cJSON_AddItemToObject(call->scratch, name, value);
 }
 
-/* Are pages asked for with the method and body of the first? */
-bool
-http_pages_ask_again(const cJSON *spec)
-{
-	const cJSON *pages = kind_member(spec, "pages");
-
-	return kind_member(pages, "cursor") != NULL || kind_member(pages, "number") != NULL;
-}
-
 /* url with the parameter, which it may have already */
 static char *
 with_parameter(const char *url, const char *name, const char *value)

@@ -14,8 +14,9 @@
 #include "http_int.h"
 #include "jsonpath.h"
 
-char *
-http_fill_in(const KindCall *call, const char *pattern, bool encoded)
+/* "{id}" and "{token}" replaced; encoded: as parts of a URL */
+static char *
+fill_in_text(const KindCall *call, const char *pattern, bool encoded)
 {
 	StrBuf		buf;
 
@@ -58,7 +59,7 @@ fill_in(const KindCall *call, cJSON *tree)
 	cJSON_ArrayForEach(item, tree)
 	{
 		if (cJSON_IsString(item) && strchr(item->valuestring, '{') != NULL)
-			(void) cJSON_SetValuestring(item, http_fill_in(call, item->valuestring, false));
+			(void) cJSON_SetValuestring(item, fill_in_text(call, item->valuestring, false));
 		else if (cJSON_IsObject(item) || cJSON_IsArray(item))
 			fill_in(call, item);
 	}
@@ -71,7 +72,7 @@ http_fill_in_all(const KindCall *call, const cJSON *tree)
 
 	if (cJSON_IsString(copy))
 	{
-		char	   *text = http_fill_in(call, copy->valuestring, false);
+		char	   *text = fill_in_text(call, copy->valuestring, false);
 
 		cJSON_Delete(copy);
 		return cJSON_CreateString(text);
@@ -108,7 +109,7 @@ http_follow(const KindCall *call, const char *link, const char *asked, const cha
 static char *
 pattern_url(const KindCall *call, const cJSON *where, const char *path)
 {
-	char	   *filled = http_fill_in(call, path, true);
+	char	   *filled = fill_in_text(call, path, true);
 	const cJSON *query = kind_member(where, "query");
 	StrBuf		url;
 

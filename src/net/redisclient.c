@@ -283,12 +283,6 @@ redis_queue(RedisClient *client, const char *part,...)
 	va_end(args);
 }
 
-size_t
-redis_queued_bytes(const RedisClient *client)
-{
-	return client->out_len - client->out_sent;
-}
-
 /* ---- sending and reading ---- */
 
 static bool
