@@ -231,7 +231,7 @@ typedef struct KindProbe
 	const char *hint;			/* or NULL */
 } KindProbe;
 
-extern bool kind_probe_request(const char *connection_kind, const char *base_url, const cJSON *options, KindRequest *request);
+extern bool kind_probe_request(const char *connection_kind, const char *base_url, const cJSON *options, int64 now_ms, KindRequest *request);
 extern void kind_probe_response(const char *connection_kind, const KindResponse *response, KindProbe *probe);
 
 /* wait.c: the one member of a wait's spec that says for what; NULL if there is not exactly one */

@@ -267,8 +267,8 @@ weir_drop_secret(PG_FUNCTION_ARGS)
 char *
 secret_value(const char *name, const char **error)
 {
-	const char *reference = NULL;
-	char	   *value = secret_lookup(name, &reference, error);
+	const char *reference = vaultref_is(name) ? name : NULL;
+	char	   *value = reference ? NULL : secret_lookup(name, &reference, error);
 
 	if (value == NULL && reference != NULL)
 		*error = psprintf("secret \"%s\" is kept in a key vault, which cannot be asked here", name);

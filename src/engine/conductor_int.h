@@ -60,6 +60,8 @@ typedef struct Flight
 	char	   *external_run_id;
 	cJSON	   *kind_state;
 	cJSON	   *scratch;		/* HTTP kinds: not committed */
+	MemoryContext answers_cxt;	/* HTTP kinds: in which answers are read; NULL before the first */
+	Size		answers_limit;	/* when that has grown so far, it is tidied up */
 	KindStep	step;
 	int			step_tries;
 	bool		after_crash;

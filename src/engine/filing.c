@@ -18,6 +18,7 @@
  *	D	the next start goes on with what was landed: nothing is moved; the
  *		run that succeeds after it has the same list of files (the output of
  *		a landing task is taken over) and puts them away
+ *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
@@ -49,7 +50,8 @@ next_load(int64 run_id, const char **why)
 			 "count(*) FILTER (WHERE t.phase = 'land' AND t.status <> 'skipped'), "
 			 "count(*) FILTER (WHERE t.phase = 'land' AND t.status IN ('succeeded', 'reused')), "
 			 "count(*) FILTER (WHERE t.phase <> 'land' AND t.status IN ('failed', 'timed_out', 'cancelled')) "
-			 "FROM weir.run r JOIN weir.task_run t ON t.run_id = r.run_id AND t.item_no = 0 AND t.kind <> 'file_away' "
+	/* A run may have no other tasks, and has its row here all the same. */
+			 "FROM weir.run r LEFT JOIN weir.task_run t ON t.run_id = r.run_id AND t.item_no = 0 AND t.kind <> 'file_away' "
 	/* A failure that was dealt with does not count, see read_tally() in advance.c. */
 			 "CROSS JOIN LATERAL (SELECT CASE WHEN t.status IN ('failed', 'timed_out', 'cancelled') THEN EXISTS "
 			 "(SELECT FROM weir.task_dependency td JOIN weir.task d ON d.pipeline_id = td.pipeline_id AND d.version = td.version AND d.task_no = td.task_no "

@@ -20,6 +20,7 @@
 #include "retry.h"
 #include "urlpolicy.h"
 
+#define ANSWERS_BYTES	((Size) 1024 * 1024)	/* that may pile up in the memory of an attempt */
 #define SIGNIN_TRIES	10		/* system errors of sign-in before the attempt fails */
 
 Flight *
@@ -310,9 +311,45 @@ follow_verdict(Conductor *c, Flight *flight)
 	flight_drop_verdict(flight);
 }
 
+/*
+ * Memory for a kind that reads an answer.  What it keeps of it in kind_state
+ * and scratch must outlive the answer; everything else it allocated is of no
+ * use to anybody afterwards.  An attempt may be followed for weeks, so when
+ * much has piled up, the two are copied and the rest goes.  Only without a
+ * verdict, which may point into it.
+ */
+static MemoryContext
+answers_memory(Flight *flight)
+{
+	MemoryContext full = flight->answers_cxt;
+	MemoryContext old;
+	cJSON	   *kind_state;
+	cJSON	   *scratch;
+
+	if (full != NULL && MemoryContextMemAllocated(full, true) <= flight->answers_limit)
+		return full;
+	flight->answers_cxt = AllocSetContextCreate(flight->cxt, "weir flight answers", ALLOCSET_SMALL_SIZES);
+	if (full != NULL)
+	{
+		old = MemoryContextSwitchTo(flight->answers_cxt);
+		kind_state = cJSON_Duplicate(flight->kind_state, true);
+		scratch = cJSON_Duplicate(flight->scratch, true);
+		/* parts of them may be elsewhere */
+		cJSON_Delete(flight->kind_state);
+		cJSON_Delete(flight->scratch);
+		flight->kind_state = kind_state;
+		flight->scratch = scratch;
+		MemoryContextSwitchTo(old);
+		MemoryContextDelete(full);
+	}
+	flight->answers_limit = Max(ANSWERS_BYTES, 2 * MemoryContextMemAllocated(flight->answers_cxt, true));
+	return flight->answers_cxt;
+}
+
 static void
 read_response(Conductor *c, Flight *flight)
 {
+	MemoryContext answers = answers_memory(flight);
 	const HttpResult *result = httpmux_result(flight->transfer);
 	MemoryContext old = MemoryContextSwitchTo(fresh_verdict(flight));
 	KindCall	call;
@@ -342,7 +379,7 @@ read_response(Conductor *c, Flight *flight)
 	else
 	{
 		/* kind_state must outlive the verdict's context. */
-		MemoryContextSwitchTo(flight->cxt);
+		MemoryContextSwitchTo(answers);
 		flight->kind->response(&call, &response, flight->verdict);
 		listening_deliver(c, flight->verdict, others, call.n_others);
 	}
@@ -382,27 +419,14 @@ flights_transfers(Conductor *c)
 	}
 }
 
-/* Credentials; false: not now (pending, failed, or a verdict was made). */
+/* What sign-in said, for the flight: true to go on; false: it is asked again, or there is a verdict. */
 static bool
-sign_in(Conductor *c, Flight *flight, const Connection *through, const char *scope, char **credentials)
+signed_in(Conductor *c, Flight *flight, SignInResult result, const SignInFailure *failure)
 {
-	SignInConnection connection;
-	SignInFailure failure = {0};
-
-	*credentials = NULL;
-	if (through == NULL)
-		return true;
-	connection.name = through->name;
-	connection.kind = through->kind;
-	connection.base_url = through->base_url;
-	connection.auth = through->auth;
-	connection.changed_at = through->changed_at;
-	connection.scope = scope;
-	switch (signin_header(c->signin, &connection, now_ms(), credentials, &flight->signin_ticket, &failure))
+	switch (result)
 	{
 		case SIGNIN_READY:
 		case SIGNIN_NONE:
-			flight->signin_failures = 0;
 			return true;
 		case SIGNIN_PENDING:
 			flight->signin_wait = true;
@@ -411,29 +435,98 @@ sign_in(Conductor *c, Flight *flight, const Connection *through, const char *sco
 		case SIGNIN_FAILED:
 			break;
 	}
-	if (failure.is_user_error || ++flight->signin_failures >= SIGNIN_TRIES)
+	if (failure->is_user_error || ++flight->signin_failures >= SIGNIN_TRIES)
 	{
-		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", failure.text, failure.is_user_error,
-					   !failure.is_user_error);
+		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", failure->text, failure->is_user_error,
+					   !failure->is_user_error);
 		flight->verdict->may_go_on = may_go_on(flight);
 	}
 	else
-		flight->due_ms = now_ms() + Max(failure.retry_ms, 100);
+		flight->due_ms = now_ms() + Max(failure->retry_ms, 100);
 	return false;
+}
+
+/* Credentials; false: not now (pending, failed, or a verdict was made). */
+static bool
+sign_in(Conductor *c, Flight *flight, const Connection *through, const char *scope, char **credentials)
+{
+	SignInConnection connection;
+	SignInFailure failure = {0};
+
+	if (through == NULL)
+		return true;
+	connection.name = through->name;
+	connection.kind = through->kind;
+	connection.base_url = through->base_url;
+	connection.auth = through->auth;
+	connection.changed_at = through->changed_at;
+	connection.scope = scope;
+	return signed_in(c, flight, signin_header(c->signin, &connection, now_ms(), credentials, &flight->signin_ticket, &failure), &failure);
+}
+
+/* Values of the secrets that are not a line of credentials; false: as sign_in. */
+static bool
+obtain_secrets(Conductor *c, Flight *flight, const KindRequest *request, const Connection *through, OutgoingSecrets *secrets)
+{
+	const char *signing = outgoing_signing_secret(request, through);
+	const char *why = NULL;
+	uint64		ticket;
+	SignInFailure failure = {0};
+
+	if (signing != NULL &&
+		!signed_in(c, flight, signin_secret(c->signin, signing, now_ms(), &secrets->signing, &flight->signin_ticket, &failure), &failure))
+		return false;
+	if (request->secret == NULL)
+		return true;
+	if (!outgoing_may_send(flight->owner, request->secret, &why))
+	{
+		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", why, true, false);
+		flight->verdict->may_go_on = may_go_on(flight);
+		return false;
+	}
+	/* It is no credential: a refusal says nothing about it. */
+	return signed_in(c, flight, signin_secret(c->signin, request->secret, now_ms(), &secrets->value, &ticket, &failure), &failure);
+}
+
+/* Give it to the multiplexer, which has copies of its own. */
+static void
+send_request(Conductor *c, Flight *flight, const KindRequest *request, const Connection *through,
+			 const OutgoingSecrets *secrets, Outgoing *out)
+{
+	HttpOptions options = {0};
+	const char *why = NULL;
+
+	flight->signin_failures = 0;
+	if (!outgoing_make(request, through, secrets, out, &why))
+	{
+		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", why, true, false);
+		flight->verdict->may_go_on = may_go_on(flight);
+		return;
+	}
+	listening_share(c, flight);
+
+	options.max_body = (size_t) weir_http_max_body * 1024;
+	options.total_timeout_ms = weir_http_timeout;
+	for (int i = 0; i < lengthof(out->masked); i++)
+		options.masked[i] = out->masked[i];
+	flight->starts_work = request->starts_work;
+	flight->transfer = httpmux_start(c->mux, request->method, out->url, out->lines, out->body, out->body_len, &options,
+									 &flight->task_run_id);
+	flight->due_ms = NEVER;
 }
 
 /* Start the exchange of the step at hand. */
 static void
 exchange(Conductor *c, Flight *flight)
 {
-	HttpOptions options = {0};
 	KindCall	call;
 	KindRequest request = {0};
 	KindProblem problem = {0};
-	Outgoing	out;
+	const Connection *through;
+	OutgoingSecrets secrets = {0};
+	Outgoing	out = {0};
 	const char *why = NULL,
 			   *hint = NULL;
-	char	   *credentials = NULL;
 
 	flight_fill_call(flight, &call);
 	if (!flight->kind->request(&call, &request, &problem))
@@ -454,29 +547,19 @@ exchange(Conductor *c, Flight *flight)
 	/* What goes elsewhere does not wait for this service, nor can it tell of it. */
 	if (!flight->via_other && !breaker_allows(c, flight))
 		return;
-	if (!request.without_auth &&
-		!sign_in(c, flight, request.via_other ? flight->other : flight->connection, request.scope, &credentials))
-		return;
-	if (!outgoing_make(&request, request.via_other ? flight->other : flight->connection, credentials, flight->owner, &out, &why))
+	through = request.via_other ? flight->other : flight->connection;
+	PG_TRY();
 	{
-		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", why, true, false);
-		flight->verdict->may_go_on = may_go_on(flight);
-		outgoing_wipe(&out);
-		signin_free_secret(credentials);
-		return;
+		if ((request.without_auth || sign_in(c, flight, through, request.scope, &secrets.credentials)) &&
+			obtain_secrets(c, flight, &request, through, &secrets))
+			send_request(c, flight, &request, through, &secrets, &out);
 	}
-	listening_share(c, flight);
-
-	options.max_body = (size_t) weir_http_max_body * 1024;
-	options.total_timeout_ms = weir_http_timeout;
-	for (int i = 0; i < lengthof(out.masked); i++)
-		options.masked[i] = out.masked[i];
-	flight->starts_work = request.starts_work;
-	flight->transfer = httpmux_start(c->mux, request.method, out.url, out.lines, out.body, out.body_len, &options,
-									 &flight->task_run_id);
-	flight->due_ms = NEVER;
-	outgoing_wipe(&out);
-	signin_free_secret(credentials);
+	PG_FINALLY();
+	{
+		outgoing_wipe(&out);
+		outgoing_forget(&secrets);
+	}
+	PG_END_TRY();
 }
 
 /* Cancelled long ago and the engine still does not say so. */

@@ -2,11 +2,11 @@
  * outgoing.c
  *	  Requests as they are sent: with credentials, signatures and secrets.
  *
- * Runs in the conductor, in a transaction that reads secrets.  A kind's
- * request holds none; here they are put in, into malloc'd copies that are
- * wiped as soon as the multiplexer has its own.  What a service may say back
- * of them is masked in its answer: Authorization by itself, the rest because
- * "masked" names it.
+ * Runs in the conductor, and in sessions that test a connection.  A kind's
+ * request holds no secrets; here those that were signed in with are put in,
+ * into malloc'd copies that are wiped as soon as the multiplexer has its own.
+ * What a service may say back of them is masked in its answer: Authorization
+ * by itself, the rest because "masked" names it.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -51,24 +51,37 @@ auth_string(const Connection *connection, const char *name)
 	return json_string(cJSON_GetObjectItemCaseSensitive(connection->auth, name));
 }
 
+static bool
+has_type(const Connection *connection, const char *type)
+{
+	const char *is = connection ? auth_string(connection, "type") : NULL;
+
+	return is != NULL && strcmp(is, type) == 0;
+}
+
+const char *
+outgoing_signing_secret(const KindRequest *request, const Connection *connection)
+{
+	if (request->without_auth)
+		return NULL;
+	return has_type(connection, "shared_key") ? auth_string(connection, "key") :
+		has_type(connection, "sas") ? auth_string(connection, "token") : NULL;
+}
+
 /* Sign with the account's key; adds the line. */
 static bool
-add_signature(Outgoing *out, const Connection *connection, const char *method, const char **error)
+add_signature(Outgoing *out, const Connection *connection, const char *method, const char *key, const char **error)
 {
 	SharedKeyRequest request = {method, out->url, out->lines, out->body_len};
 	const char *account = auth_string(connection, "account");
-	char	   *key = secret_value(auth_string(connection, "key"), error);
 	int			n = 0;
 
-	if (key == NULL)
-		return false;
 	if (account == NULL)
 		account = sharedkey_account(connection->base_url);
 	if (account == NULL)
 		*error = "the base URL names no account";
 	else
 		out->secrets[0] = sharedkey_header(account, key, &request, error);
-	signin_free_secret(key);
 	while (out->lines[n] != NULL)
 		n++;
 	out->lines[n] = out->secrets[0];
@@ -77,12 +90,8 @@ add_signature(Outgoing *out, const Connection *connection, const char *method, c
 
 /* Put the SAS behind the URL, and behind the addresses of other blobs. */
 static bool
-add_sas(Outgoing *out, const Connection *connection, const char **error)
+add_sas(Outgoing *out, const char *sas, const char **error)
 {
-	char	   *sas = secret_value(auth_string(connection, "token"), error);
-
-	if (sas == NULL)
-		return false;
 	out->url = out->secrets[0] = sharedkey_add_sas(out->url, sas, error);
 	for (int i = 0; out->url != NULL && out->lines[i] != NULL; i++)
 		for (int j = 0; j < lengthof(address_headers); j++)
@@ -91,13 +100,12 @@ add_sas(Outgoing *out, const Connection *connection, const char **error)
 				out->lines[i] = out->secrets[1] = sharedkey_add_sas(out->lines[i], sas, error);
 	out->masked[0] = sharedkey_sas_signature(sas, true);
 	out->masked[1] = sharedkey_sas_signature(sas, false);
-	signin_free_secret(sas);
 	return *error == NULL;
 }
 
 /* A value that leaves is a value that is given away: to whom it belongs it may. */
-static bool
-may_send(Oid owner, const char *name, const char **error)
+bool
+outgoing_may_send(Oid owner, const char *name, const char **error)
 {
 	static const Oid types[] = {TEXTOID, OIDOID};
 	Datum		values[2];
@@ -112,20 +120,15 @@ may_send(Oid owner, const char *name, const char **error)
 
 /* The value of a secret becomes member "value" of the body. */
 static bool
-add_value(Outgoing *out, const char *name, const char **error)
+add_value(Outgoing *out, const char *value, const char **error)
 {
-	char	   *value = secret_value(name, error);
-	char	   *quoted = value ? malloc(strlen(value) * 6 + 3) : NULL;
+	char	   *quoted = malloc(strlen(value) * 6 + 3);
 	char	   *end = quoted;
 	size_t		size;
 
+	*error = "out of memory";
 	if (quoted == NULL)
-	{
-		signin_free_secret(value);
-		if (value != NULL)
-			*error = "out of memory";
 		return false;
-	}
 	for (const unsigned char *p = (const unsigned char *) value; *p != '\0'; p++)
 	{
 		if (*p < ' ' || *p == '"' || *p == '\\' || *p == 0x7f)
@@ -136,44 +139,38 @@ add_value(Outgoing *out, const char *name, const char **error)
 	*end = '\0';
 	size = strlen(quoted) + strlen(out->body) + 32;
 	out->secrets[2] = malloc(size);
-	if (out->secrets[2] != NULL)
+	out->masked[0] = strdup(value);
+	if (out->secrets[2] != NULL && out->masked[0] != NULL)
 	{
 		/* the body is an object: {"value":"...", and then its members */
 		snprintf(out->secrets[2], size, "{\"value\":\"%s\"%s%s", quoted,
 				 out->body[1] == '}' ? "" : ",", out->body + 1);
 		out->body = out->secrets[2];
 		out->body_len = strlen(out->body);
-		out->masked[0] = value;
-	}
-	else
-	{
-		signin_free_secret(value);
-		*error = "out of memory";
+		*error = NULL;
 	}
 	signin_free_secret(quoted);
-	return out->secrets[2] != NULL;
+	return *error == NULL;
 }
 
 bool
-outgoing_make(const KindRequest *request, const Connection *connection, const char *credentials,
-			  Oid owner, Outgoing *out, const char **error)
+outgoing_make(const KindRequest *request, const Connection *connection, const OutgoingSecrets *secrets,
+			  Outgoing *out, const char **error)
 {
-	const char *type = connection && !request->without_auth ? auth_string(connection, "type") : NULL;
 	bool		ok = true;
 
 	memset(out, 0, sizeof(*out));
 	*error = NULL;
 	out->url = request->url;
-	out->lines = header_lines(request, credentials);
+	out->lines = header_lines(request, secrets->credentials);
 	out->body = request->body;
 	out->body_len = request->body ? strlen(request->body) : 0;
 	if (request->secret != NULL)
-		ok = may_send(owner, request->secret, error) && add_value(out, request->secret, error);
+		ok = add_value(out, secrets->value, error);
 	/* last of all: what is signed is what is sent */
-	if (ok && type != NULL && strcmp(type, "shared_key") == 0)
-		ok = add_signature(out, connection, request->method, error);
-	else if (ok && type != NULL && strcmp(type, "sas") == 0)
-		ok = add_sas(out, connection, error);
+	if (ok && secrets->signing != NULL)
+		ok = has_type(connection, "sas") ? add_sas(out, secrets->signing, error) :
+			add_signature(out, connection, request->method, secrets->signing, error);
 	return ok;
 }
 
@@ -185,4 +182,13 @@ outgoing_wipe(Outgoing *out)
 	for (int i = 0; i < lengthof(out->masked); i++)
 		signin_free_secret(out->masked[i]);
 	memset(out, 0, sizeof(*out));
+}
+
+void
+outgoing_forget(OutgoingSecrets *secrets)
+{
+	signin_free_secret(secrets->credentials);
+	signin_free_secret(secrets->signing);
+	signin_free_secret(secrets->value);
+	memset(secrets, 0, sizeof(*secrets));
 }

@@ -2,8 +2,9 @@
  * outgoing.h
  *	  Requests as they are sent: with credentials, signatures and secrets.
  *
- * Needs SPI connected as the extension owner, for secrets.  What outgoing_make
- * filled in, also when it failed, is wiped by outgoing_wipe.
+ * Secrets are named here and come from whoever signs in (signin.h), which may
+ * have to ask a key vault first.  What outgoing_make filled in, also when it
+ * failed, is wiped by outgoing_wipe.
  *-------------------------------------------------------------------------
  */
 #ifndef WEIR_OUTGOING_H
@@ -11,6 +12,14 @@
 
 #include "catalog.h"
 #include "kind.h"
+
+/* What a request is signed in with, malloc'd; NULL where there is none. */
+typedef struct OutgoingSecrets
+{
+	char	   *credentials;	/* "Authorization: ..." */
+	char	   *signing;		/* of outgoing_signing_secret() */
+	char	   *value;			/* of request->secret */
+} OutgoingSecrets;
 
 typedef struct Outgoing
 {
@@ -22,15 +31,23 @@ typedef struct Outgoing
 	char	   *masked[2];		/* malloc'd; not to be seen in the answer, see HttpOptions */
 } Outgoing;
 
+/* The secret that auth of type shared_key or sas names, as auth does; NULL: another type, or no connection. */
+extern const char *outgoing_signing_secret(const KindRequest *request, const Connection *connection);
 /*
- * The request with what signs in: a line of credentials (or NULL), or what
- * the connection's auth of type shared_key or sas asks for.  connection is
- * NULL for none.  owner: of the pipeline, who must be in the role that owns a
- * secret to send its value somewhere.  False and *error (palloc'd or static,
- * no secrets).
+ * May the value of this secret leave?  owner: of the pipeline, who must be in
+ * the role that owns the secret.  Needs SPI connected as the extension owner.
+ * False and *error (palloc'd).
  */
-extern bool outgoing_make(const KindRequest *request, const Connection *connection, const char *credentials,
-						  Oid owner, Outgoing *out, const char **error);
+extern bool outgoing_may_send(Oid owner, const char *name, const char **error);
+/*
+ * The request with what signs in: a line of credentials, or what the
+ * connection's auth of type shared_key or sas asks for.  connection is NULL
+ * for none.  out points into the secrets.  False and *error (palloc'd or
+ * static, no secrets).
+ */
+extern bool outgoing_make(const KindRequest *request, const Connection *connection, const OutgoingSecrets *secrets,
+						  Outgoing *out, const char **error);
 extern void outgoing_wipe(Outgoing *out);
+extern void outgoing_forget(OutgoingSecrets *secrets);	/* wipes and frees them */
 
 #endif							/* WEIR_OUTGOING_H */

@@ -18,6 +18,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "pgtime.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
@@ -197,8 +198,8 @@ static void
 set_success(RedisPublish *publish, const char *left_behind, TaskOutcome *outcome)
 {
 	cJSON	   *output = cJSON_CreateObject();
-	TimestampTz expires = (TimestampTz) publish->expires_ms * 1000 -
-		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	pg_time_t	expires = publish->expires_ms / 1000;
+	char		text[40];
 
 	cJSON_AddStringToObject(output, "version", publish->version);
 	if (publish->previous != NULL)
@@ -207,7 +208,9 @@ set_success(RedisPublish *publish, const char *left_behind, TaskOutcome *outcome
 	cJSON_AddItemToObject(output, "bytesWritten", json_from_int64(publish->bytes));
 	cJSON_AddItemToObject(output, "rowsCompared", json_from_int64(publish->compared));
 	cJSON_AddItemToObject(output, "removedVersions", json_from_int64(publish->removed));
-	cJSON_AddStringToObject(output, "expiresAt", timestamptz_to_str(expires));
+	/* in UTC, whatever time zone the owner has set */
+	pg_strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", pg_gmtime(&expires));
+	cJSON_AddStringToObject(output, "expiresAt", text);
 	if (left_behind != NULL)
 		cJSON_AddStringToObject(output, "oldVersionExpires", left_behind);
 	outcome->status = ATTEMPT_SUCCEEDED;

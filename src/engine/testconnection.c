@@ -32,6 +32,7 @@
 #include "json.h"
 #include "kind.h"
 #include "netlink.h"
+#include "outgoing.h"
 #include "redispublish.h"
 #include "signin.h"
 #include "urlpolicy.h"
@@ -74,7 +75,8 @@ typedef struct Network
 	char	   *password;
 	HttpMux    *mux;
 	SignIn	   *signin;
-	char	   *credentials;
+	OutgoingSecrets secrets;
+	Outgoing	out;
 } Network;
 
 static const char *
@@ -212,10 +214,12 @@ find_connection(const char *name, SignInConnection *found, void *arg)
 }
 
 static bool
-sign_in(Network *network, const Connection *connection, Report *report)
+sign_in(Network *network, const Connection *connection, const KindRequest *request, Report *report)
 {
+	const char *signing = outgoing_signing_secret(request, connection);
 	SignInConnection asking;
 	SignInFailure failure = {0};
+	SignInResult result;
 	uint64		ticket;
 	HttpTransfer *transfer;
 
@@ -223,7 +227,11 @@ sign_in(Network *network, const Connection *connection, Report *report)
 	network->signin = signin_create(network->mux, &(SignInCatalog) {secret_lookup, find_connection, NULL});
 	for (;;)
 	{
-		switch (signin_header(network->signin, &asking, now_ms(), &network->credentials, &ticket, &failure))
+		outgoing_forget(&network->secrets);
+		result = signin_header(network->signin, &asking, now_ms(), &network->secrets.credentials, &ticket, &failure);
+		if ((result == SIGNIN_READY || result == SIGNIN_NONE) && signing != NULL)
+			result = signin_secret(network->signin, signing, now_ms(), &network->secrets.signing, &ticket, &failure);
+		switch (result)
 		{
 			case SIGNIN_READY:
 				return true;
@@ -243,33 +251,26 @@ sign_in(Network *network, const Connection *connection, Report *report)
 	}
 }
 
-static const char **
-header_lines(const KindRequest *request, const char *credentials)
-{
-	const char **lines = palloc0(sizeof(char *) * (3 + cJSON_GetArraySize(request->headers)));
-	const cJSON *header;
-	int			n = 0;
-
-	lines[n++] = "Accept: application/json";
-	if (credentials != NULL)
-		lines[n++] = credentials;
-	cJSON_ArrayForEach(header, request->headers)
-		if (cJSON_IsString(header))
-		lines[n++] = psprintf("%s: %s", header->string, header->valuestring);
-	return lines;
-}
-
 static void
 ask(Network *network, const Connection *connection, const KindRequest *request, Report *report)
 {
-	static const HttpOptions options = {.max_body = MAX_BODY, .connect_timeout_ms = CONNECT_MS, .total_timeout_ms = REQUEST_MS};
+	HttpOptions options = {.max_body = MAX_BODY, .connect_timeout_ms = CONNECT_MS, .total_timeout_ms = REQUEST_MS};
 	HttpTransfer *transfer;
 	const HttpResult *result;
 	KindResponse response = {0};
 	KindProbe	probe = {0};
 	TimestampTz start = GetCurrentTimestamp();
+	Outgoing   *out = &network->out;
+	const char *why = NULL;
 
-	(void) httpmux_start(network->mux, request->method, request->url, header_lines(request, network->credentials), NULL, 0, &options, NULL);
+	if (!outgoing_make(request, connection, &network->secrets, out, &why))
+	{
+		fail(report, &report->sign_in, why, "Correct the connection's auth, or the secret it names.");
+		return;
+	}
+	for (int i = 0; i < lengthof(out->masked); i++)
+		options.masked[i] = out->masked[i];
+	(void) httpmux_start(network->mux, request->method, out->url, out->lines, NULL, 0, &options, NULL);
 	while ((transfer = httpmux_finished(network->mux)) == NULL)
 		wait_for_network(network);
 	result = httpmux_result(transfer);
@@ -282,7 +283,7 @@ ask(Network *network, const Connection *connection, const KindRequest *request, 
 	kind_probe_response(connection->kind, &response, &probe);
 	if (response.http_status != 0)
 		report->latency_ms = (GetCurrentTimestamp() - start) / 1000.0;
-	report->sign_in = network->credentials == NULL ? NOT_NEEDED : "ok";
+	report->sign_in = network->secrets.credentials == NULL && network->secrets.signing == NULL ? NOT_NEEDED : "ok";
 	report->detail = probe.detail;
 	report->hint = probe.hint;
 	if (probe.is_signed_in)
@@ -300,7 +301,7 @@ try_http(Network *network, const Connection *connection, Report *report)
 {
 	KindRequest request;
 
-	if (!kind_probe_request(connection->kind, connection->base_url, connection->options, &request))
+	if (!kind_probe_request(connection->kind, connection->base_url, connection->options, now_ms(), &request))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("connections of kind %s cannot be tested", connection->kind)));
@@ -309,7 +310,7 @@ try_http(Network *network, const Connection *connection, Report *report)
 	netlink_close(network->link);
 	network->link = NULL;
 	network->mux = httpmux_create();
-	if (sign_in(network, connection, report))
+	if (sign_in(network, connection, &request, report))
 		ask(network, connection, &request, report);
 }
 
@@ -320,7 +321,8 @@ close_network(Network *network)
 {
 	redis_close(network->redis);
 	netlink_close(network->link);
-	signin_free_secret(network->credentials);
+	outgoing_wipe(&network->out);
+	outgoing_forget(&network->secrets);
 	signin_free_secret(network->password);
 	if (network->signin != NULL)
 		signin_destroy(network->signin);

@@ -11,7 +11,6 @@
 #include "mem.h"
 
 #include "databricks_int.h"
-#include "retry.h"
 
 #define SERVING_TRIES	10		/* an endpoint that scales from zero takes a while */
 #define MAX_REQUEST		(16 * 1024 * 1024)
@@ -226,25 +225,6 @@ succeed(const KindCall *call, const cJSON *answer, KindVerdict *verdict)
 		verdict->rows_read = cJSON_GetArraySize(predictions);
 }
 
-/* An answer that is none, to a request that must not be sent twice */
-static void
-fail_unrepeatable(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
-{
-	char	   *code;
-	char	   *message;
-
-	if (!retry_http_status_is_transient(response->http_status))
-	{
-		kind_fail_status(call, response, verdict);
-		return;
-	}
-	kind_body_error(response, &code, &message);
-	kind_fail(verdict, false, false, code,
-			  mem_printf("HTTP %d: %s; not tried again because the task is not marked \"idempotent\"",
-						 response->http_status, message));
-	verdict->may_go_on = true;
-}
-
 static void
 serving_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
@@ -275,7 +255,7 @@ serving_response(KindCall *call, const KindResponse *response, KindVerdict *verd
 	/* not sent, or refused before the model was asked; a gateway's 503 may be either */
 	else if ((answered && status != 401 && status != 403 && status != 429) ||
 			 !databricks_common_response(call, response, false, true, SERVING_TRIES, verdict))
-		fail_unrepeatable(call, response, verdict);
+		kind_fail_unrepeatable(call, response, verdict);
 }
 
 static void

@@ -476,26 +476,6 @@ http_is_expected(const cJSON *spec, int status)
 	return false;
 }
 
-/* The last answer to a request that must not be sent twice, other than what was expected */
-static void
-fail_unrepeatable(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
-{
-	char	   *code;
-	char	   *message;
-
-	if (!retry_http_status_is_transient(response->http_status))
-	{
-		kind_fail_status(call, response, verdict);
-		return;
-	}
-	kind_body_error(response, &code, &message);
-	kind_fail(verdict, false, false, code,
-			  mem_printf("HTTP %d: %s; not tried again because the task is not marked \"idempotent\"",
-						 response->http_status, message));
-	/* A gateway's answer says nothing about what is behind it. */
-	verdict->may_go_on = response->http_status != 429;
-}
-
 /* Not sent, or refused before anything was done, if the request may not be repeated */
 static void
 unrepeatable_response(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
@@ -513,10 +493,9 @@ unrepeatable_response(const KindCall *call, const KindResponse *response, KindVe
 		kind_continue(verdict, KIND_STEP_LOOKUP, kind_retry_delay(call, response->retry_after_ms));
 	}
 	else if (!answered && arrived)
-		kind_fail_unknown(verdict, unknown_message(call, response->transport_error ?
-														response->transport_error : "no answer"));
+		kind_fail_unknown(verdict, unknown_message(call, response->transport_error ? response->transport_error : "no answer"));
 	else if (!refused || !kind_common_response(call, response, false, true, HTTP_TRIES, verdict))
-		fail_unrepeatable(call, response, verdict);
+		kind_fail_unrepeatable(call, response, verdict);
 }
 
 void

@@ -21,8 +21,6 @@
  */
 #include "mem.h"
 
-#include <strings.h>
-
 #include "http_int.h"
 #include "jsonpath.h"
 
@@ -38,19 +36,6 @@ typedef enum State
 	STATE_CANCELLED,
 	STATE_UNKNOWN				/* "running" is listed, and this is in no list */
 } State;
-
-static bool
-is_listed(const cJSON *poll, const char *name, const char *value)
-{
-	const cJSON *item;
-
-	cJSON_ArrayForEach(item, kind_member(poll, name))
-	{
-		if (strcasecmp(kind_scalar_text(item), value) == 0)
-			return true;
-	}
-	return false;
-}
 
 static bool
 has_status(const cJSON *list, int status)
@@ -81,13 +66,13 @@ read_state(const cJSON *poll, const KindResponse *response, const cJSON *body, c
 		return response->http_status == 202 ? STATE_RUNNING : STATE_NONE;
 	*said = kind_scalar_text(item);
 	*said = kind_clean_text(*said, strlen(*said), 200);
-	if (is_listed(poll, "succeeded", *said))
+	if (kind_is_listed(kind_member(poll, "succeeded"), *said))
 		return STATE_SUCCEEDED;
-	if (is_listed(poll, "failed", *said))
+	if (kind_is_listed(kind_member(poll, "failed"), *said))
 		return STATE_FAILED;
-	if (is_listed(poll, "cancelled", *said))
+	if (kind_is_listed(kind_member(poll, "cancelled"), *said))
 		return STATE_CANCELLED;
-	if (kind_member(poll, "running") != NULL && !is_listed(poll, "running", *said))
+	if (kind_member(poll, "running") != NULL && !kind_is_listed(kind_member(poll, "running"), *said))
 		return STATE_UNKNOWN;
 	return STATE_RUNNING;
 }

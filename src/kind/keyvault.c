@@ -165,9 +165,14 @@ build_url(const KindCall *call, const char *rest)
 {
 	const char *name = current_name(call);
 	const char *version = kind_string(call->options, "api_version");
+	StrBuf		url;
 
-	return mem_printf("%s/secrets%s%s%s?api-version=%s", call->base_url, name ? "/" : "", name ? name : "", rest,
-					  version ? version : API_VERSION);
+	strbuf_init(&url);
+	strbuf_printf(&url, "%s/secrets%s", call->base_url, name ? "/" : "");
+	/* a name that a reference gave may still be anything */
+	kind_url_encode(&url, name ? name : "");
+	strbuf_printf(&url, "%s?api-version=%s", rest, version ? version : API_VERSION);
+	return url.data;
 }
 
 /* Length of the host in a URL, which begins at *host */
@@ -506,6 +511,9 @@ page_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 		kind_continue(verdict, call->step, 0);
 		verdict->reset_tries = true;
 	}
+	else if (call->step == KIND_STEP_LOOKUP && next != NULL)
+		kind_fail_unknown(verdict, mem_printf("secret \"%s\" has more versions than were looked at: whether one has the tag " TOKEN_TAG " = %s is not known",
+											  current_name(call), call->token ? call->token : ""));
 	else if (call->step == KIND_STEP_LOOKUP)
 	{
 		/* it did not arrive */

@@ -213,13 +213,20 @@ kind_unanswered(const KindCall *call, int64 retry_after_ms, bool arrived,
 	try_again(call, retry_after_ms, max_tries, code, message, verdict);
 }
 
-/* 401, and Databricks' 403 for a token it does not know */
+/* 401, and the 403 of Databricks for a token it does not know, of storage accounts for a key or a SAS that is none of theirs */
 static bool
 is_unauthorized(const KindResponse *response)
 {
+	const char *code;
+
 	if (response->http_status == 401)
 		return true;
-	return response->http_status == 403 && response->body != NULL &&
+	if (response->http_status != 403)
+		return false;
+	code = kind_header(response, "x-ms-error-code");
+	if (code != NULL && strcmp(code, "AuthenticationFailed") == 0)
+		return true;
+	return response->body != NULL &&
 		response->body_len < 4096 &&
 		strstr(response->body, "Invalid access token") != NULL;
 }
@@ -239,6 +246,8 @@ unauthorized(const KindCall *call, const KindResponse *response, KindVerdict *ve
 		return;
 	}
 	kind_body_error(response, &code, &message);
+	if (kind_header(response, "x-ms-error-code") != NULL)
+		code = kind_header(response, "x-ms-error-code");
 	message = mem_printf("HTTP %d: %s", response->http_status, message);
 	if (call->external_run_id != NULL)
 		message = mem_printf("%s; run %s may still be going on", message, call->external_run_id);
@@ -315,6 +324,25 @@ kind_fail_status(const KindCall *call, const KindResponse *response, KindVerdict
 	kind_fail(verdict, is_user_error && !passes,
 			  (passes || !is_user_error) && !may_run(call), code, message);
 	verdict->may_go_on = may_run(call);
+}
+
+void
+kind_fail_unrepeatable(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	char	   *code;
+	char	   *message;
+
+	if (!retry_http_status_is_transient(response->http_status))
+	{
+		kind_fail_status(call, response, verdict);
+		return;
+	}
+	kind_body_error(response, &code, &message);
+	kind_fail(verdict, false, false, code,
+			  mem_printf("HTTP %d: %s; not tried again because the task is not marked \"idempotent\"",
+						 response->http_status, message));
+	/* A gateway's answer says nothing about what is behind it. */
+	verdict->may_go_on = response->http_status != 429;
 }
 
 void

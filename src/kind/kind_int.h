@@ -29,6 +29,8 @@ extern void kind_continue(KindVerdict *verdict, KindStep next_step, int64 delay_
 extern void kind_fail_unknown(KindVerdict *verdict, const char *message);
 /* Fail on an HTTP status the kind does not understand: 4xx is a user error */
 extern void kind_fail_status(const KindCall *call, const KindResponse *response, KindVerdict *verdict);
+/* The same for a request that must not be sent twice, however passing the status is */
+extern void kind_fail_unrepeatable(const KindCall *call, const KindResponse *response, KindVerdict *verdict);
 /*
  * No usable answer; "arrived": the engine may have acted upon the request.
  * Goes on with the same step or with LOOKUP, or gives up.
@@ -90,6 +92,8 @@ extern const char *kind_string(const cJSON *object, const char *name);	/* NULL i
 extern int64 kind_int64(const cJSON *object, const char *name, int64 absent);
 extern char *kind_id(const cJSON *object, const char *name);	/* string or integer as text, exactly */
 extern char *kind_scalar_text(const cJSON *item);	/* strings as they are, the rest as JSON */
+/* Is text one of these scalars, whatever the case? */
+extern bool kind_is_listed(const cJSON *list, const char *text);
 
 /* spec.c: checking specs */
 #define KIND_TYPE_STRING	1

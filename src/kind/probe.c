@@ -9,7 +9,7 @@
  */
 #include "mem.h"
 
-#include "kind_int.h"
+#include "storage_int.h"
 
 #define MAX_DETAIL 500
 
@@ -17,19 +17,18 @@ typedef struct ProbeRule
 {
 	const char *connection_kind;
 	const char *path;			/* {NAME} is an option of the connection */
-	const char *header;			/* one more, or NULL */
-	const char *value;
 	const char *what;			/* that the path names */
 	bool		any_answer;		/* an address that need not be there: any answer will do */
 } ProbeRule;
 
 static const ProbeRule rules[] = {
 	{"adf", "/subscriptions/{subscription_id}/resourceGroups/{resource_group}/providers/Microsoft.DataFactory/factories/{factory}?api-version={api_version}",
-	NULL, NULL, "the data factory", false},
-	{"databricks", "/api/2.2/jobs/list?limit=1", NULL, NULL, "the workspace's list of jobs", false},
-	{"http", "/", NULL, NULL, "the address", true},
-	{"keyvault", "/secrets?api-version=7.4&maxresults=1", NULL, NULL, "the vault's list of secrets", false},
-	{"storage", "/?comp=list&maxresults=1", "x-ms-version", "2021-12-02", "the account's list of containers", false},
+	"the data factory", false},
+	{"databricks", "/api/2.2/jobs/list?limit=1", "the workspace's list of jobs", false},
+	{"fabric", "/workspaces", "the list of workspaces", false},
+	{"http", "/", "the address", true},
+	{"keyvault", "/secrets?api-version=7.4&maxresults=1", "the vault's list of secrets", false},
+	{"storage", "/?comp=list&maxresults=1", "the account's list of containers", false},
 };
 
 static const ProbeRule *
@@ -67,7 +66,7 @@ add_path(StrBuf *buf, const char *path, const cJSON *options)
 }
 
 bool
-kind_probe_request(const char *connection_kind, const char *base_url, const cJSON *options, KindRequest *request)
+kind_probe_request(const char *connection_kind, const char *base_url, const cJSON *options, int64 now_ms, KindRequest *request)
 {
 	const ProbeRule *rule = find_rule(connection_kind);
 	StrBuf		url;
@@ -82,13 +81,8 @@ kind_probe_request(const char *connection_kind, const char *base_url, const cJSO
 	request->url = url.data;
 	request->is_repeatable = true;
 	request->headers = kind_member(options, "default_headers");
-	if (rule->header != NULL)
-	{
-		cJSON	   *headers = cJSON_CreateObject();
-
-		cJSON_AddStringToObject(headers, rule->header, rule->value);
-		request->headers = headers;
-	}
+	if (strcmp(connection_kind, "storage") == 0)
+		request->headers = storage_headers(&(KindCall) {.now_ms = now_ms});
 	return true;
 }
 

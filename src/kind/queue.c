@@ -10,9 +10,8 @@
  */
 #include "mem.h"
 
-#include <time.h>
-
 #include "queue.h"
+#include "storage_int.h"
 
 #define MAX_TEXT		(256 * 1024)	/* messages have at most 64 kB, in base64 or escaped */
 
@@ -28,34 +27,22 @@ queue_name_is_valid(const char *name)
 char *
 queue_url(const char *base_url, const char *queue)
 {
-	return mem_printf("%s/%s/messages", base_url, queue);
-}
+	StrBuf		url;
 
-/* RFC 1123, which strftime would write in the locale's words */
-static char *
-http_date(int64 epoch_ms)
-{
-	static const char *const days[] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
-	static const char *const months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-	time_t		seconds = (time_t) (epoch_ms / 1000);
-	struct tm	tm;
-
-	if (gmtime_r(&seconds, &tm) == NULL)
-		return mem_strdup("Thu, 01 Jan 1970 00:00:00 GMT");
-	return mem_printf("%s, %02d %s %04d %02d:%02d:%02d GMT", days[tm.tm_wday], tm.tm_mday, months[tm.tm_mon],
-					  tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
+	strbuf_init(&url);
+	strbuf_printf(&url, "%s/", base_url);
+	/* a name that a reference gave may still be anything */
+	kind_url_encode(&url, queue);
+	strbuf_addstr(&url, "/messages");
+	return url.data;
 }
 
 static void
 set_up(const KindCall *call, KindRequest *request, const char *method, char *url)
 {
-	cJSON	   *headers = cJSON_CreateObject();
-
-	cJSON_AddStringToObject(headers, "x-ms-version", "2021-12-02");
-	cJSON_AddStringToObject(headers, "x-ms-date", http_date(call->now_ms));
 	request->method = method;
 	request->url = url;
-	request->headers = headers;
+	request->headers = storage_headers(call);
 	request->is_repeatable = true;
 }
 

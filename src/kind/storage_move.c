@@ -92,12 +92,10 @@ file_count(const cJSON *spec)
 	return cJSON_IsArray(files) ? cJSON_GetArraySize(files) : 1;
 }
 
-/* File i of the spec, which has been checked */
+/* The file of an entry of "files"; NULL: the one file of the spec */
 static File
-file_at(const cJSON *spec, int i)
+file_of(const cJSON *spec, const cJSON *item)
 {
-	const cJSON *files = kind_member(spec, "files");
-	const cJSON *item = cJSON_IsArray(files) ? cJSON_GetArrayItem(files, i) : NULL;
 	const char *from = kind_string(spec, "from");
 	const char *to = kind_string(spec, "to");
 	File		file = {NULL, NULL, -1, NULL};
@@ -120,7 +118,10 @@ file_at(const cJSON *spec, int i)
 static File
 current_file(const KindCall *call)
 {
-	return file_at(call->spec, (int) kind_int64(state_of(call), "i", 0));
+	const cJSON *files = kind_member(call->spec, "files");
+	int			i = (int) kind_int64(state_of(call), "i", 0);
+
+	return file_of(call->spec, cJSON_IsArray(files) ? cJSON_GetArrayItem(files, i) : NULL);
 }
 
 static const char *
@@ -145,33 +146,31 @@ target_url(const KindCall *call, const char *base_url)
 
 /* --- the spec ------------------------------------------------------------------ */
 
+/* item: the entry i of "files", or NULL for a single file */
 static bool
-check_file(const cJSON *spec, int i, KindProblem *problem)
+check_file(const cJSON *spec, const cJSON *item, int i, KindProblem *problem)
 {
 	const char *from = kind_string(spec, "from");
-	const char *path = kind_member(spec, "files") ? mem_printf("$.files[%d]", i) :
-		is_delete(spec) ? "$.name" : "$.from";
-	const cJSON *files = kind_member(spec, "files");
+	const char *path = item ? mem_printf("$.files[%d]", i) : is_delete(spec) ? "$.name" : "$.from";
 	File		file;
 	const char *why;
 
-	if (cJSON_IsArray(files) && from != NULL && !kind_has_reference(kind_member(spec, "from")))
+	if (item != NULL && from != NULL && !kind_has_reference(kind_member(spec, "from")))
 	{
-		const cJSON *item = cJSON_GetArrayItem(files, i);
 		const char *name = cJSON_IsString(item) ? item->valuestring : kind_string(item, "name");
 
 		if (name != NULL && strncmp(name, from, strlen(from)) != 0 && strstr(name, "{{") == NULL)
 			return kind_problem(problem, path, mem_printf("file \"%s\" is not below \"from\"", kind_clean_text(name, strlen(name), 200)),
 								"\"from\" is the part of the names that \"to\" takes the place of.");
 	}
-	file = file_at(spec, i);
+	file = file_of(spec, item);
 	if (file.name == NULL)
 		return kind_problem(problem, path, "a file must be a name, or an object with \"name\"", NULL);
 	why = storage_name_problem(file.name, false);
 	if (why == NULL && file.target != NULL)
 	{
 		why = storage_name_problem(file.target, false);
-		if (why != NULL && !kind_member(spec, "files"))
+		if (why != NULL && item == NULL)
 			path = "$.to";
 	}
 	if (why != NULL)
@@ -188,7 +187,9 @@ storage_move_check(const cJSON *spec, KindProblem *problem)
 	const cJSON *files = kind_member(spec, "files");
 	const char *to = kind_string(spec, "to");
 	bool		has_single = kind_string(spec, is_delete(spec) ? "name" : "from") != NULL;
+	const cJSON *item;
 	int			n = file_count(spec);
+	int			i = 0;
 
 	if ((storage_operation(spec) == STORAGE_COPY || storage_operation(spec) == STORAGE_MOVE) && to == NULL)
 		return kind_problem(problem, "$.to", "\"to\" is empty", NULL);
@@ -202,9 +203,12 @@ storage_move_check(const cJSON *spec, KindProblem *problem)
 		return kind_problem(problem, "$.files", "more than 10000 files", NULL);
 	if (files != NULL && to != NULL && to[strlen(to) - 1] != '/' && strstr(to, "{{") == NULL)
 		return kind_problem(problem, "$.to", "\"to\" must end in a slash: it is the folder of a list of files", NULL);
-	for (int i = 0; i < n; i++)
+	if (!cJSON_IsArray(files))
+		return check_file(spec, NULL, 0, problem);
+	/* not by index, which counts from the first each time: this is done before every request */
+	cJSON_ArrayForEach(item, files)
 	{
-		if (!check_file(spec, i, problem))
+		if (!check_file(spec, item, i++, problem))
 			return false;
 	}
 	return true;

@@ -227,6 +227,19 @@ kind_scalar_text(const cJSON *item)
 	return json_text(item);
 }
 
+bool
+kind_is_listed(const cJSON *list, const char *text)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach(item, list)
+	{
+		if (strcasecmp(kind_scalar_text(item), text) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* {"error": {"code", "message"}} and its relatives; NULL for what is not there */
 static void
 json_error(const cJSON *body, const char **code, char **code_number, const char **message)

@@ -458,20 +458,6 @@ start_response(KindCall *call, const KindResponse *response, KindVerdict *verdic
 		http_not_expected(&other, response, verdict);
 }
 
-static bool
-is_listed(const cJSON *list, const cJSON *value)
-{
-	const cJSON *item;
-	char	   *text = kind_scalar_text(value);
-
-	cJSON_ArrayForEach(item, list)
-	{
-		if (strcasecmp(kind_scalar_text(item), text) == 0)
-			return true;
-	}
-	return false;
-}
-
 static cJSON *
 build_output(const KindCall *call, const cJSON *event)
 {
@@ -529,7 +515,7 @@ finish(const KindCall *call, KindVerdict *verdict)
 		verdict->rows_read = rows;
 	if (kind_string(call->spec, "rows_written") && json_int64(jsonpath_find(event, kind_string(call->spec, "rows_written")), &rows) && rows >= 0)
 		verdict->rows_written = rows;
-	if (path == NULL || (status != NULL && (good ? is_listed(good, status) : !is_listed(bad, status))))
+	if (path == NULL || (status != NULL && kind_is_listed(good ? good : bad, kind_scalar_text(status)) == (good != NULL)))
 		verdict->outcome = KIND_SUCCEEDED;
 	else
 	{

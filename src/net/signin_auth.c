@@ -45,7 +45,6 @@ static const struct
 	{"databricks", "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d/.default"},
 	{"fabric", "https://api.fabric.microsoft.com/.default"},
 	{"keyvault", "https://vault.azure.net/.default"},
-	{"redis", "https://redis.azure.com/.default"},
 	{"storage", "https://storage.azure.com/.default"},
 };
 

@@ -19,7 +19,9 @@ test_requests(void)
 		{"adf", "{'subscription_id': 's', 'resource_group': 'rg', 'factory': 'f', 'api_version': '2020-01-01'}",
 		"/subscriptions/s/resourceGroups/rg/providers/Microsoft.DataFactory/factories/f?api-version=2020-01-01"},
 		{"databricks", "{}", "/api/2.2/jobs/list?limit=1"},
+		{"fabric", "{}", "/workspaces"},
 		{"http", "{}", "/"},
+		{"storage", "{}", "/?comp=list&maxresults=1"},
 		{"nothing", "{}", NULL},
 		{"redis", "{}", NULL},
 	};
@@ -27,7 +29,7 @@ test_requests(void)
 	for (size_t i = 0; i < lengthof(cases); i++)
 	{
 		KindRequest request;
-		bool		found = kind_probe_request(cases[i].kind, "https://x.example", from_text(cases[i].options), &request);
+		bool		found = kind_probe_request(cases[i].kind, "https://x.example", from_text(cases[i].options), INT64_C(1700000000000), &request);
 
 		CHECK(found == (cases[i].url != NULL));
 		if (!found)
@@ -35,6 +37,9 @@ test_requests(void)
 		CHECK_STR(request.url, mem_printf("https://x.example%s", cases[i].url));
 		CHECK_STR(request.method, "GET");
 		CHECK(!request.starts_work);
+		/* what a signature needs */
+		if (strcmp(cases[i].kind, "storage") == 0)
+			CHECK_STR(json_string(kind_member(request.headers, "x-ms-date")), "Tue, 14 Nov 2023 22:13:20 GMT");
 	}
 }
 

@@ -262,6 +262,27 @@ test_move(void)
 }
 
 static void
+test_refused_key(void)
+{
+	static const char headers[] = "x-ms-error-code: AuthenticationFailed\n";
+
+	/* a key out of a vault may have been replaced there: once it is asked for anew */
+	begin("storage", "{'operation': 'list', 'container': 'lake'}", "{}");
+	answer_with(&a, 403, headers, "", -1);
+	CHECK_INT(a.verdict.outcome, KIND_CONTINUE);
+	CHECK(a.verdict.forget_token);
+	answer_with(&a, 403, headers, "", -1);
+	CHECK_INT(a.verdict.outcome, KIND_FAILED);
+	CHECK_STR(a.verdict.error_code, "AuthenticationFailed");
+	CHECK(a.verdict.is_user_error);
+	/* other refusals are none of the key */
+	begin("storage", "{'operation': 'list', 'container': 'lake'}", "{}");
+	answer_with(&a, 403, "x-ms-error-code: AuthorizationFailure\n", "", -1);
+	CHECK_INT(a.verdict.outcome, KIND_FAILED);
+	CHECK_STR(a.verdict.error_code, "AuthorizationFailure");
+}
+
+static void
 test_keyvault(void)
 {
 	begin("keyvault", "{'operation': 'get', 'name': 'db'}", "{}");
@@ -291,6 +312,24 @@ test_keyvault(void)
 	CHECK(lose(&a, true));
 	answer(&a, 404, "{'error': {'code': 'SecretNotFound'}}");
 	CHECK_INT(a.call.step, KIND_STEP_START);
+	/* not all versions were seen: nobody knows */
+	begin("keyvault", "{'operation': 'set', 'name': 'db', 'from_secret': 's'}", "{}");
+	CHECK(lose(&a, true));
+	for (int i = 0; i < 200; i++)
+	{
+		CHECK_INT(a.call.step, KIND_STEP_LOOKUP);
+		answer(&a, 200, "{'value': [], 'nextLink': 'https://acct.blob.core.windows.net/secrets/db/versions?x=1'}");
+	}
+	CHECK_INT(a.verdict.outcome, KIND_FAILED);
+	CHECK_STR(a.verdict.error_code, "outcome_unknown");
+	CHECK(a.verdict.may_go_on);
+	/* a name that came out of a reference leads nowhere else */
+	begin("keyvault", "{'operation': 'get', 'name': 'x/../{{y}}?z'}", "{}");
+	CHECK(attempt_request(&a));
+	CHECK_STR(a.request.url, BASE "/secrets/x%2F..%2F%7B%7By%7D%7D%3Fz/versions?api-version=7.4");
+	begin("keyvault", "{'operation': 'set', 'name': 'db', 'from_secret': 's'}", "{}");
+	CHECK(lose(&a, true));
+	answer(&a, 404, "{'error': {'code': 'SecretNotFound'}}");
 	/* the answer to a set says the value back: it is in nothing that is kept */
 	answer(&a, 200, "{'value': 'hush', 'idd': 1}");
 	CHECK_INT(a.verdict.outcome, KIND_CONTINUE);
@@ -309,5 +348,6 @@ test_storage(void)
 	test_list();
 	test_wait();
 	test_move();
+	test_refused_key();
 	test_keyvault();
 }
