@@ -137,4 +137,11 @@
 	EvalPlanQualInit(epq, estate, plan, marks, param)
 #endif
 
+/* From 19 on each kind of process has a level of its own; needs miscadmin.h and utils/guc.h. */
+#if PG_VERSION_NUM >= 190000
+#define log_min_messages_compat() (log_min_messages[MyBackendType])
+#else
+#define log_min_messages_compat() (log_min_messages)
+#endif
+
 #endif							/* WEIR_COMPAT_H */

@@ -12,9 +12,11 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "utils/elog.h"
 #include "utils/guc.h"
 
+#include "compat.h"
 #include "mem.h"
 #include "sqltask_int.h"
 
@@ -83,7 +85,7 @@ sqlnotice_begin(bool is_local)
 		hooked = true;
 	}
 	n_notices = n_dropped = used = 0;
-	log_level = log_min_messages;
+	log_level = log_min_messages_compat();
 	listening = true;
 	if (log_level > INFO)
 		(void) set_config_option("log_min_messages", "info", PGC_SUSET, PGC_S_SESSION,

@@ -62,7 +62,7 @@ time_refusal(const char *words, int64 now_s)
 		return psprintf("the assertion is not valid at the time of the sign-in service: compare the clock of the database server (%s)", words);
 	if (ahead < -CLOCK_TOLERANCE_S || ahead > CLOCK_TOLERANCE_S)
 		return psprintf("the clock of the database server is " INT64_FORMAT " s %s that of the sign-in service: set it right (%s)",
-						Abs(ahead), ahead > 0 ? "ahead of" : "behind", words);
+						ahead > 0 ? ahead : -ahead, ahead > 0 ? "ahead of" : "behind", words);
 	return psprintf("the assertion has expired or is not valid yet, and the clock of the database server is right: look at who issues it (%s)", words);
 }
 
