@@ -310,9 +310,9 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 				 "weir.installation i RETURNING task_run_id, attempt_no, run_id, token, deadline, task_deadline) "
 				 "SELECT a.task_run_id, a.attempt_no::bigint, a.run_id, t.kind, r.owner::oid::bigint, a.token, "
 				 "ceil(extract(epoch FROM a.deadline) * 1000)::bigint, ceil(extract(epoch FROM a.task_deadline) * 1000)::bigint, "
-				 "t.pool, t.pool_slots::bigint, d.on_uncertain "
-				 "FROM a JOIN u t ON t.task_run_id = a.task_run_id JOIN weir.run r ON r.run_id = a.run_id "
-				 "JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no ORDER BY a.task_run_id",
+				 "t.pool, t.pool_slots::bigint, (SELECT d.on_uncertain FROM weir.task d "
+				 "WHERE d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no) "
+				 "FROM a JOIN weir.task_run t ON t.task_run_id = a.task_run_id JOIN weir.run r ON r.run_id = a.run_id ORDER BY a.task_run_id",
 				 2, types, values, NULL);
 	table = SPI_tuptable;
 	http = palloc(sizeof(Flight *) * Max(n, 1));
