@@ -70,8 +70,7 @@ CREATE INDEX run_by_backfill ON weir.run (backfill_id, run_id) WHERE backfill_id
 CREATE INDEX run_active ON weir.run (pipeline_id, run_id) WHERE status IN ('running', 'cancelling');
 CREATE INDEX run_deadline ON weir.run (deadline) WHERE status = 'running' AND deadline IS NOT NULL;
 CREATE INDEX run_by_pipeline ON weir.run (pipeline_id, run_id DESC);
-CREATE INDEX run_by_parent ON weir.run (parent_run_id) WHERE parent_run_id IS NOT NULL;
-CREATE INDEX run_by_parent_task ON weir.run (parent_task_run_id, run_id) WHERE parent_task_run_id IS NOT NULL;
+CREATE INDEX run_by_parent ON weir.run (parent_run_id, parent_task_run_id, run_id) WHERE parent_run_id IS NOT NULL;
 CREATE UNIQUE INDEX run_external ON weir.run (pipeline_id, external_system, external_run_id) NULLS NOT DISTINCT WHERE external_run_id IS NOT NULL;
 -- Reports ask for a period, here and in the tables below.
 CREATE INDEX run_by_time ON weir.run (queued_at);

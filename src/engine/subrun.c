@@ -260,8 +260,8 @@ repair_child(Conductor *c, Flight *flight, int64 run_id, int64 pipeline_id, int 
 static bool
 resume_child(Conductor *c, Flight *flight)
 {
-	static const Oid types[] = {INT8OID, INT4OID};
-	Datum		values[2] = {Int64GetDatum(flight->task_run_id), Int32GetDatum(flight->attempt_no)};
+	static const Oid types[] = {INT8OID, INT4OID, INT8OID};
+	Datum		values[3] = {Int64GetDatum(flight->task_run_id), Int32GetDatum(flight->attempt_no), Int64GetDatum(flight->run_id)};
 	int64		run_id,
 				pipeline_id;
 	int			repair_no,
@@ -276,8 +276,8 @@ resume_child(Conductor *c, Flight *flight)
 				 "FROM weir.run r JOIN weir.attempt a ON a.task_run_id = $1 AND a.attempt_no = $2 - 1 "
 				 "LEFT JOIN weir.pipeline_state s ON s.pipeline_id = r.pipeline_id "
 				 "LEFT JOIN weir.pipeline_version v ON v.pipeline_id = r.pipeline_id AND v.version = r.version "
-				 "WHERE r.parent_task_run_id = $1 ORDER BY r.run_id DESC LIMIT 1",
-				 2, types, values, NULL) == 0)
+				 "WHERE r.parent_run_id = $3 AND r.parent_task_run_id = $1 ORDER BY r.run_id DESC LIMIT 1",
+				 3, types, values, NULL) == 0)
 		return false;
 	run_id = weir_spi_int64(0, 1, NULL);
 	repair_no = (int) weir_spi_int64(0, 4, NULL);

@@ -350,7 +350,7 @@ weir_log_execution_end(PG_FUNCTION_ARGS)
 	Execution	execution;
 	int64		id = execution_arg_id(fcinfo, 0);
 
-	weir_enter(&scope);
+	weir_enter_lean(&scope);
 	weir_require_operator(scope.caller, "log executions");
 	execution_lock(id, true, &execution);
 

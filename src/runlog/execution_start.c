@@ -61,9 +61,11 @@ typedef struct Start
 	int64		pipeline_id;
 	ItemPointerData state_place;
 	Oid			owner;
+	bool		has_definition;
+	bool		pipeline_is_known;	/* as it was when the lock was had */
 	int64		origin;			/* row_audit_id a D would reuse, or 0 */
 	int64		last_run_id;
-	bool		is_initial;
+	int64		last_success_id;
 	int64		same_id;		/* execution with the same external run id, or 0 */
 	int64		other_id;		/* execution still E, or 0 */
 	int64		new_id;			/* drawn for this execution */
@@ -169,6 +171,16 @@ read_arguments(FunctionCallInfo fcinfo, Start *start)
 
 /* ---- reading under the lock ---- */
 
+static void
+read_pipeline(const ExecutionRow *pipeline, Start *start)
+{
+	start->pipeline_id = execution_row_id(pipeline, PIPELINE_COL_ID);
+	start->input.disabled = !execution_row_bool(pipeline, PIPELINE_COL_IS_ENABLED);
+	start->is_batch |= execution_row_bool(pipeline, PIPELINE_COL_IS_BATCH);
+	start->owner = execution_row_oid(pipeline, PIPELINE_COL_OWNER);
+	start->has_definition = execution_row_int4(pipeline, PIPELINE_COL_VERSION) != 0;
+}
+
 /*
  * A batch that crashed is closed together with its children, whose pipelines
  * may be older than its own: all are locked first, ids ascending.
@@ -178,24 +190,24 @@ lock_state(Start *start)
 {
 	ExecutionRow pipeline;
 	ExecutionRow state;
-	bool		is_batch;
 
 	if (!execution_row_find_name(EXECUTION_PIPELINE_BY_NAME, start->pipeline_name, &pipeline))
 		return false;
-	start->pipeline_id = execution_row_id(&pipeline, PIPELINE_COL_ID);
-	is_batch = execution_row_bool(&pipeline, PIPELINE_COL_IS_BATCH);
+	read_pipeline(&pipeline, start);
 	execution_row_close(&pipeline);
 
-	if (start->is_batch || is_batch)
+	if (start->is_batch)
 		execution_lock_family(start->pipeline_id);
-	if (!execution_row_find(EXECUTION_STATE_BY_ID, start->pipeline_id, &state) || !execution_row_lock(&state))
+	if (!execution_row_find(EXECUTION_STATE_BY_ID, start->pipeline_id, &state) ||
+		!execution_row_lock(&state, &start->pipeline_is_known))
 		return false;
+	start->pipeline_is_known &= !start->is_batch;
 	start->input.skip_once = execution_row_bool(&state, STATE_COL_SKIP_ONCE);
 	if (!next_load_status_parse(execution_row_letter(&state, STATE_COL_NEXT_LOAD), &start->input.last_next_load))
 		elog(ERROR, "unknown next_load_status of pipeline %s", start->pipeline_name);
 	start->origin = execution_row_id(&state, STATE_COL_ORIGIN);
 	start->last_run_id = execution_row_id(&state, STATE_COL_LAST_RUN);
-	start->is_initial = execution_row_id(&state, STATE_COL_LAST_SUCCESS) == 0;
+	start->last_success_id = execution_row_id(&state, STATE_COL_LAST_SUCCESS);
 	start->state_place = execution_row_place(&state);
 	execution_row_close(&state);
 	return true;
@@ -302,19 +314,20 @@ visit_other(const ExecutionRow *row, void *arg)
 /*
  * The run of the pipeline that is going on.  Of a pipeline that only outside
  * orchestrators run it can only be the last one: a start that finds it going
- * on does not run, or closes it first.  The index of what is running holds
+ * on does not run, or closes it first; one that succeeded is over.  The index of what is running holds
  * nothing else, but until they are cleaned up also the remains of all that
  * ended, and under a transaction held open these are many.
  */
 static void
-find_other(const Start *start, bool has_definition, OtherRun *other)
+find_other(const Start *start, OtherRun *other)
 {
 	ExecutionRow last;
 	RunStatus	status;
 
-	if (has_definition)
+	if (start->has_definition)
 		execution_rows_visit(EXECUTION_RUN_ACTIVE, start->pipeline_id, visit_other, other);
-	else if (start->last_run_id != 0 && execution_row_find(EXECUTION_RUN_BY_ID, start->last_run_id, &last))
+	else if (start->last_run_id != start->last_success_id &&
+			 execution_row_find(EXECUTION_RUN_BY_ID, start->last_run_id, &last))
 	{
 		status = execution_row_status(&last, RUN_COL_STATUS);
 		if (status == RUN_RUNNING || status == RUN_CANCELLING)
@@ -325,24 +338,23 @@ find_other(const Start *start, bool has_definition, OtherRun *other)
 
 /*
  * Read after the lock was had: what was committed while we waited for it
- * counts.  The id is drawn here; the rare start that does not use it leaves a gap.
+ * counts.  Where there was nothing to wait for, and the state is the one we
+ * found, nobody came between it and what was read of the pipeline.  The id is drawn here; the rare start that does not use it leaves a gap.
  */
 static void
 read_facts(FunctionCallInfo fcinfo, Start *start)
 {
 	ExecutionRow pipeline;
 	OtherRun	other = {0};
-	bool		has_definition;
 
-	if (!execution_row_find(EXECUTION_PIPELINE_BY_ID, start->pipeline_id, &pipeline))
-		elog(ERROR, "pipeline %s vanished while it was locked", start->pipeline_name);
-	start->input.disabled = !execution_row_bool(&pipeline, PIPELINE_COL_IS_ENABLED);
-	start->is_batch |= execution_row_bool(&pipeline, PIPELINE_COL_IS_BATCH);
-	start->owner = execution_row_oid(&pipeline, PIPELINE_COL_OWNER);
-	has_definition = execution_row_int4(&pipeline, PIPELINE_COL_VERSION) != 0;
-	execution_row_close(&pipeline);
-
-	find_other(start, has_definition, &other);
+	if (!start->pipeline_is_known)
+	{
+		if (!execution_row_find(EXECUTION_PIPELINE_BY_ID, start->pipeline_id, &pipeline))
+			elog(ERROR, "pipeline %s vanished while it was locked", start->pipeline_name);
+		read_pipeline(&pipeline, start);
+		execution_row_close(&pipeline);
+	}
+	find_other(start, &other);
 	start->other_id = other.id;
 	start->new_id = execution_next_id();
 
@@ -518,7 +530,7 @@ write_execution(FunctionCallInfo fcinfo, const Start *start, const RestartDecisi
 	answer->next_load = start->input.last_next_load;
 	answer->last_run_id = start->last_run_id;
 	answer->row_audit_id = restart_row_audit_id(decision, start->new_id, start->origin);
-	answer->is_initial = start->is_initial;
+	answer->is_initial = start->last_success_id == 0;
 	if (start->parent_id == 0)
 		answer->batch_start = now;
 
@@ -556,7 +568,7 @@ weir_log_execution_start(PG_FUNCTION_ARGS)
 	bool		nulls[7] = {false};
 
 	read_arguments(fcinfo, &start);
-	weir_enter(&scope);
+	weir_enter_lean(&scope);
 	weir_require_operator(scope.caller, "log executions");
 	start.caller = scope.caller;
 	start_execution(fcinfo, &start, &answer);
