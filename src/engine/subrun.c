@@ -270,8 +270,8 @@ resume_child(Conductor *c, Flight *flight)
 	if (flight->attempt_no == 1 || !waits(flight) ||
 		weir_spi("SELECT r.run_id, r.status IN ('queued', 'running', 'cancelling') OR (r.status = 'succeeded' AND a.status <> 'succeeded'), "
 				 "r.status IN ('failed', 'timed_out', 'cancelled') AND r.started_at IS NOT NULL AND v.version IS NOT NULL AND "
-				 "(r.is_apart OR (s.last_run_id = r.run_id AND NOT EXISTS (SELECT FROM weir.run o "
-				 "WHERE o.pipeline_id = r.pipeline_id AND o.status IN ('running', 'cancelling') AND NOT o.is_apart))), "
+				 "(r.is_apart OR (s.last_run_id = r.run_id AND NOT EXISTS (SELECT FROM weir._active o "
+				 "WHERE o.pipeline_id = r.pipeline_id AND NOT o.is_apart))), "
 				 "r.repair_no, r.pipeline_id, r.version "
 				 "FROM weir.run r JOIN weir.attempt a ON a.task_run_id = $1 AND a.attempt_no = $2 - 1 "
 				 "LEFT JOIN weir.pipeline_state s ON s.pipeline_id = r.pipeline_id "

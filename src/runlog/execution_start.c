@@ -65,9 +65,10 @@ typedef struct Start
 	bool		pipeline_is_known;	/* as it was when the lock was had */
 	int64		origin;			/* row_audit_id a D would reuse, or 0 */
 	int64		last_run_id;
-	int64		last_success_id;
+	int64		going_on_id;	/* execution of the pipeline that has not ended, or 0 */
+	bool		is_initial;
 	int64		same_id;		/* execution with the same external run id, or 0 */
-	int64		other_id;		/* execution still E, or 0 */
+	int64		other_id;		/* run still E, or 0 */
 	int64		new_id;			/* drawn for this execution */
 	RestartInput input;
 } Start;
@@ -207,7 +208,8 @@ lock_state(Start *start)
 		elog(ERROR, "unknown next_load_status of pipeline %s", start->pipeline_name);
 	start->origin = execution_row_id(&state, STATE_COL_ORIGIN);
 	start->last_run_id = execution_row_id(&state, STATE_COL_LAST_RUN);
-	start->last_success_id = execution_row_id(&state, STATE_COL_LAST_SUCCESS);
+	start->is_initial = execution_row_id(&state, STATE_COL_LAST_SUCCESS) == 0;
+	start->going_on_id = execution_row_id(&state, STATE_COL_EXECUTION);
 	start->state_place = execution_row_place(&state);
 	execution_row_close(&state);
 	return true;
@@ -288,52 +290,34 @@ other_is_stale(FunctionCallInfo fcinfo, const Start *start)
 	return weir_spi(stale_sql, 3, types, values, nulls) > 0 && weir_spi_bool(0, 1, NULL);
 }
 
-typedef struct OtherRun
-{
-	int64		id;				/* 0: none */
-	bool		is_external;
-} OtherRun;
-
-/* A run of weir comes before an outside one: it is never stale. */
+/* The oldest */
 static bool
-visit_other(const ExecutionRow *row, void *arg)
+visit_own(const ExecutionRow *row, void *arg)
 {
-	OtherRun   *other = arg;
+	int64	   *oldest = arg;
 	int64		id = execution_row_id(row, RUN_COL_ID);
-	bool		is_external = execution_row_bool(row, RUN_COL_IS_EXTERNAL);
 
-	if (other->id == 0 || is_external < other->is_external ||
-		(is_external == other->is_external && id < other->id))
-	{
-		other->id = id;
-		other->is_external = is_external;
-	}
+	if (*oldest == 0 || id < *oldest)
+		*oldest = id;
 	return true;
 }
 
 /*
- * The run of the pipeline that is going on.  Of a pipeline that only outside
- * orchestrators run it can only be the last one: a start that finds it going
- * on does not run, or closes it first; one that succeeded is over.  The index of what is running holds
- * nothing else, but until they are cleaned up also the remains of all that
- * ended, and under a transaction held open these are many.
+ * The run of the pipeline that is going on: one of weir comes before an
+ * outside one, because it is never stale.  Only a pipeline with a definition
+ * has them.  The outside one is known from the state: any index of what goes
+ * on would also hold the remains of all that ended and was not cleaned up,
+ * and under a transaction held open these are many.
  */
-static void
-find_other(const Start *start, OtherRun *other)
+static int64
+find_other(const Start *start, bool *is_external)
 {
-	ExecutionRow last;
-	RunStatus	status;
+	int64		own = 0;
 
 	if (start->has_definition)
-		execution_rows_visit(EXECUTION_RUN_ACTIVE, start->pipeline_id, visit_other, other);
-	else if (start->last_run_id != start->last_success_id &&
-			 execution_row_find(EXECUTION_RUN_BY_ID, start->last_run_id, &last))
-	{
-		status = execution_row_status(&last, RUN_COL_STATUS);
-		if (status == RUN_RUNNING || status == RUN_CANCELLING)
-			(void) visit_other(&last, other);
-		execution_row_close(&last);
-	}
+		execution_rows_visit(EXECUTION_RUN_ACTIVE, start->pipeline_id, visit_own, &own);
+	*is_external = own == 0;
+	return own != 0 ? own : start->going_on_id;
 }
 
 /*
@@ -345,7 +329,7 @@ static void
 read_facts(FunctionCallInfo fcinfo, Start *start)
 {
 	ExecutionRow pipeline;
-	OtherRun	other = {0};
+	bool		is_external;
 
 	if (!start->pipeline_is_known)
 	{
@@ -354,13 +338,12 @@ read_facts(FunctionCallInfo fcinfo, Start *start)
 		read_pipeline(&pipeline, start);
 		execution_row_close(&pipeline);
 	}
-	find_other(start, &other);
-	start->other_id = other.id;
+	start->other_id = find_other(start, &is_external);
 	start->new_id = execution_next_id();
 
-	if (other.id == 0)
+	if (start->other_id == 0)
 		start->input.other = RESTART_OTHER_NONE;
-	else if (other.is_external && other_is_stale(fcinfo, start))
+	else if (is_external && other_is_stale(fcinfo, start))
 		start->input.other = RESTART_OTHER_DEAD;
 	else
 		start->input.other = RESTART_OTHER_LIVE;
@@ -508,16 +491,16 @@ write_run(FunctionCallInfo fcinfo, const Start *start, const RestartDecision *de
 static void
 write_state(const Start *start, const RestartDecision *decision)
 {
-	static ExecutionWrite started = {EXECUTION_STATE, 1, {STATE_COL_LAST_RUN}};
+	static ExecutionWrite started = {EXECUTION_STATE, 2, {STATE_COL_LAST_RUN, STATE_COL_EXECUTION}};
 	static ExecutionWrite skipped = {EXECUTION_STATE, 1, {STATE_COL_SKIP_ONCE}};
-	Datum		id = Int64GetDatum(start->new_id);
+	Datum		id[2] = {Int64GetDatum(start->new_id), Int64GetDatum(start->new_id)};
 	Datum		skip_once = BoolGetDatum(false);
-	bool		null = false;
+	bool		nulls[2] = {false, false};
 
 	if (start_code_runs(decision->code))
-		execution_row_update(&started, EXECUTION_STATE_BY_ID, start->pipeline_id, &start->state_place, &id, &null);
+		execution_row_update(&started, EXECUTION_STATE_BY_ID, start->pipeline_id, &start->state_place, id, nulls);
 	else if (decision->skip_once_used)
-		execution_row_update(&skipped, EXECUTION_STATE_BY_ID, start->pipeline_id, &start->state_place, &skip_once, &null);
+		execution_row_update(&skipped, EXECUTION_STATE_BY_ID, start->pipeline_id, &start->state_place, &skip_once, nulls);
 }
 
 static void
@@ -530,7 +513,7 @@ write_execution(FunctionCallInfo fcinfo, const Start *start, const RestartDecisi
 	answer->next_load = start->input.last_next_load;
 	answer->last_run_id = start->last_run_id;
 	answer->row_audit_id = restart_row_audit_id(decision, start->new_id, start->origin);
-	answer->is_initial = start->last_success_id == 0;
+	answer->is_initial = start->is_initial;
 	if (start->parent_id == 0)
 		answer->batch_start = now;
 
