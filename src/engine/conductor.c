@@ -100,6 +100,7 @@ find_signin_connection(const char *name, SignInConnection *connection, void *arg
 	connection->kind = known->kind;
 	connection->base_url = known->base_url;
 	connection->auth = known->auth;
+	connection->options = known->options;
 	connection->changed_at = known->changed_at;
 	return true;
 }
