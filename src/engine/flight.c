@@ -499,6 +499,9 @@ send_request(Conductor *c, Flight *flight, const KindRequest *request, const Con
 	const char *why = NULL;
 
 	flight->signin_failures = 0;
+	options.max_body = (size_t) weir_http_max_body * 1024;
+	options.total_timeout_ms = weir_http_timeout;
+	options.stall_timeout_ms = weir_http_stall_timeout;
 	if (through != NULL && !route_set(&options, through->options, request->without_auth ? NULL : through->base_url, request->url, &why))
 	{
 		flight_verdict(c, flight, KIND_FAILED, "ca_certificate_missing", why, true, false);
@@ -513,9 +516,6 @@ send_request(Conductor *c, Flight *flight, const KindRequest *request, const Con
 	}
 	listening_share(c, flight);
 
-	options.max_body = (size_t) weir_http_max_body * 1024;
-	options.total_timeout_ms = weir_http_timeout;
-	options.stall_timeout_ms = weir_http_stall_timeout;
 	for (int i = 0; i < lengthof(out->masked); i++)
 		options.masked[i] = out->masked[i];
 	flight->starts_work = request->starts_work;

@@ -413,6 +413,12 @@ describe_failure(HttpTransfer *transfer, CURLcode code)
 						 (transfer->stall_timeout_ms + 999) / 1000, STALL_BYTES);
 				break;
 			}
+			if (code == CURLE_OUT_OF_MEMORY && transfer->sends > 0)
+			{
+				/* what libcurl says of a line that is longer than it takes */
+				snprintf(transfer->error, size, "a line of the response headers is too long, or memory ran out");
+				break;
+			}
 			describe_connecting(transfer, transfer->curl_error[0] ? transfer->curl_error : curl_easy_strerror(code));
 			break;
 	}
