@@ -164,6 +164,7 @@ conductor_recover(Conductor *c)
 {
 	conductor_begin(c);
 	breakers_reset();
+	quotas_reset();
 	dispatch_recover(c);
 	conductor_commit(c);
 }
@@ -276,6 +277,7 @@ conductor_cycle(Conductor *c)
 			subrun_take_in(c);
 		flights_write(c);
 		breakers_write(c);
+		quotas_write(c);
 		if (wake & ENGINE_WAKE_REQUEST)
 			intake_requests(c);
 		if (wake & ENGINE_WAKE_TASK)

@@ -522,6 +522,7 @@ send_request(Conductor *c, Flight *flight, const KindRequest *request, const Con
 	flight->transfer = httpmux_start(c->mux, request->method, out->url, out->lines, out->body, out->body_len, &options,
 									 &flight->task_run_id);
 	flight->due_ms = NEVER;
+	flight->turn_ms = 0;
 }
 
 /* Start the exchange of the step at hand. */
@@ -557,6 +558,8 @@ exchange(Conductor *c, Flight *flight)
 	if (!flight->via_other && !breaker_allows(c, flight))
 		return;
 	through = request.via_other ? flight->other : flight->connection;
+	if (!quota_allows(c, flight, through, &request))
+		return;
 	PG_TRY();
 	{
 		if ((request.without_auth || sign_in(c, flight, through, request.scope, &secrets.credentials)) &&

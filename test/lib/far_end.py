@@ -92,7 +92,7 @@ class Far(Quiet):
         body = self.rfile.read(size)
         url = urllib.parse.urlsplit(self.path)
         note("requests", {"method": self.command, "path": url.path, "headers": dict(self.headers.items()),
-                          "body": body.decode("latin-1"), "port": self.client_address[1]})
+                          "body": body.decode("latin-1"), "port": self.client_address[1], "at": time.time()})
         query = dict(urllib.parse.parse_qsl(url.query))
         name = "do_" + url.path.rsplit("/", 1)[-1].replace("-", "_")
         if name in ("do_GET", "do_POST") or not hasattr(self, name):
