@@ -24,6 +24,7 @@ directory = sys.argv[1]
 lock = threading.Lock()
 state = {}
 MB = 1024 * 1024
+pause = threading.Event().wait       # how slow the other end is, not what a test waits for
 
 
 def reset():
@@ -147,7 +148,7 @@ class Far(Quiet):
         for _ in range(1000):
             self.wfile.write(b" ")
             self.wfile.flush()
-            time.sleep(0.1)
+            pause(0.1)
 
     def do_steady(self, query):
         """Slow, but it goes on"""
@@ -155,10 +156,10 @@ class Far(Quiet):
         for n in range(20):
             self.wfile.write(b" " * 298 + (b"{}" if n == 0 else b"  "))
             self.wfile.flush()
-            time.sleep(0.2)
+            pause(0.2)
 
     def do_thinks(self, query):
-        time.sleep(float(query.get("seconds", "4")))
+        pause(float(query.get("seconds", "4")))
         self.answer(200)
 
     def do_many_headers(self, query):
