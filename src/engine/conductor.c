@@ -100,6 +100,7 @@ find_signin_connection(const char *name, SignInConnection *connection, void *arg
 	connection->kind = known->kind;
 	connection->base_url = known->base_url;
 	connection->auth = known->auth;
+	connection->options = known->options;
 	connection->changed_at = known->changed_at;
 	return true;
 }
@@ -163,6 +164,7 @@ conductor_recover(Conductor *c)
 {
 	conductor_begin(c);
 	breakers_reset();
+	quotas_reset();
 	dispatch_recover(c);
 	conductor_commit(c);
 }
@@ -275,6 +277,7 @@ conductor_cycle(Conductor *c)
 			subrun_take_in(c);
 		flights_write(c);
 		breakers_write(c);
+		quotas_write(c);
 		if (wake & ENGINE_WAKE_REQUEST)
 			intake_requests(c);
 		if (wake & ENGINE_WAKE_TASK)

@@ -75,6 +75,7 @@ typedef struct Flight
 	int64		intended_at_ms;
 	int64		started_ms;		/* for the polling pace */
 	int64		due_ms;			/* next exchange; NEVER while one is under way */
+	int64		turn_ms;		/* quota.c: when it may be sent; 0 not asked */
 	HttpTransfer *transfer;
 	KindVerdict *verdict;		/* to be written in the next transaction */
 	MemoryContext verdict_cxt;
@@ -109,6 +110,7 @@ typedef struct Conductor
 	int64		limit_due_ms;	/* a connection may be used again then */
 	struct ReadySet *ready;		/* ready.c */
 	HTAB	   *breakers;		/* breaker.c; NULL before the first exchange */
+	HTAB	   *quotas;			/* quota.c; likewise */
 	int64		starts;			/* so many, to tell who was served last */
 	int64		clock_offset_ms;	/* of the wall clock to one that nobody sets */
 	BackgroundWorkerHandle *handles[WEIR_MAX_SQL_SLOTS];
@@ -197,6 +199,12 @@ extern void breaker_note(Conductor *c, Flight *flight, const KindResponse *respo
 extern void breakers_write(Conductor *c);	/* inside a transaction */
 extern void breakers_reset(void);	/* inside a transaction */
 extern void breakers_clock_set(Conductor *c, int64 by);
+
+/* quota.c: so many requests a second */
+extern bool quota_allows(Conductor *c, Flight *flight, const Connection *through, const KindRequest *request);	/* else due_ms is its turn */
+extern void quotas_write(Conductor *c); /* inside a transaction */
+extern void quotas_reset(void); /* inside a transaction */
+extern void quotas_clock_set(Conductor *c, int64 by);
 
 /* listening.c: attempts that wait at a place they share */
 extern void listening_share(Conductor *c, Flight *flight);

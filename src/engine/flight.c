@@ -18,6 +18,7 @@
 #include "engine.h"
 #include "outgoing.h"
 #include "retry.h"
+#include "route.h"
 #include "urlpolicy.h"
 
 #define ANSWERS_BYTES	((Size) 1024 * 1024)	/* that may pile up in the memory of an attempt */
@@ -459,6 +460,7 @@ sign_in(Conductor *c, Flight *flight, const Connection *through, const char *sco
 	connection.kind = through->kind;
 	connection.base_url = through->base_url;
 	connection.auth = through->auth;
+	connection.options = through->options;
 	connection.changed_at = through->changed_at;
 	connection.scope = scope;
 	return signed_in(c, flight, signin_header(c->signin, &connection, now_ms(), credentials, &flight->signin_ticket, &failure), &failure);
@@ -497,6 +499,15 @@ send_request(Conductor *c, Flight *flight, const KindRequest *request, const Con
 	const char *why = NULL;
 
 	flight->signin_failures = 0;
+	options.max_body = (size_t) weir_http_max_body * 1024;
+	options.total_timeout_ms = weir_http_timeout;
+	options.stall_timeout_ms = weir_http_stall_timeout;
+	if (through != NULL && !route_set(&options, through->options, request->without_auth ? NULL : through->base_url, request->url, &why))
+	{
+		flight_verdict(c, flight, KIND_FAILED, "ca_certificate_missing", why, true, false);
+		flight->verdict->may_go_on = may_go_on(flight);
+		return;
+	}
 	if (!outgoing_make(request, through, secrets, out, &why))
 	{
 		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", why, true, false);
@@ -505,14 +516,13 @@ send_request(Conductor *c, Flight *flight, const KindRequest *request, const Con
 	}
 	listening_share(c, flight);
 
-	options.max_body = (size_t) weir_http_max_body * 1024;
-	options.total_timeout_ms = weir_http_timeout;
 	for (int i = 0; i < lengthof(out->masked); i++)
 		options.masked[i] = out->masked[i];
 	flight->starts_work = request->starts_work;
 	flight->transfer = httpmux_start(c->mux, request->method, out->url, out->lines, out->body, out->body_len, &options,
 									 &flight->task_run_id);
 	flight->due_ms = NEVER;
+	flight->turn_ms = 0;
 }
 
 /* Start the exchange of the step at hand. */
@@ -548,6 +558,8 @@ exchange(Conductor *c, Flight *flight)
 	if (!flight->via_other && !breaker_allows(c, flight))
 		return;
 	through = request.via_other ? flight->other : flight->connection;
+	if (!quota_allows(c, flight, through, &request))
+		return;
 	PG_TRY();
 	{
 		if ((request.without_auth || sign_in(c, flight, through, request.scope, &secrets.credentials)) &&

@@ -28,6 +28,7 @@
 #include "json.h"
 #include "kind.h"
 #include "redispublish.h"
+#include "route.h"
 #include "signin.h"
 
 #define DEFAULT_JITTER			0.1
@@ -138,7 +139,9 @@ redistask_options(const Connection *connection, RedisOptions *options, char **pa
 	(void) json_int64(cJSON_GetObjectItemCaseSensitive(connection->options, "database"), &database);
 	options->base_url = connection->base_url;
 	options->database = (int) database;
-	options->ca_certificate = json_string(cJSON_GetObjectItemCaseSensitive(connection->options, "ca_certificate"));
+	options->ca_certificate = route_certificate(json_string(cJSON_GetObjectItemCaseSensitive(connection->options, "ca_certificate")), &why);
+	if (why != NULL)
+		*error = pstrdup(why);
 	options->connect_timeout_ms = seconds_option(connection, "connect_timeout", DEFAULT_CONNECT_MS);
 	options->command_timeout_ms = seconds_option(connection, "command_timeout", DEFAULT_COMMAND_MS);
 	if (secret == NULL)

@@ -356,15 +356,18 @@ http_build_body(const cJSON *spec, KindRequest *request)
 	request->content_type = type ? type : "application/json";
 }
 
-/* The connection's default headers, then the spec's, which win */
+/*
+ * The connection's default headers, then the spec's, which win.  What belongs
+ * to the connection stays where its credentials stay.
+ */
 const cJSON *
-http_build_headers(const KindCall *call)
+http_build_headers(const KindCall *call, const KindRequest *request)
 {
 	const char *key = kind_string(call->spec, "idempotency_header");
 	const cJSON *sources[2];
 	cJSON	   *headers = cJSON_CreateObject();
 
-	sources[0] = kind_member(call->options, "default_headers");
+	sources[0] = request->without_auth ? NULL : kind_member(call->options, "default_headers");
 	sources[1] = kind_member(call->spec, "headers");
 	for (int i = 0; i < 2; i++)
 	{
@@ -453,7 +456,7 @@ http_request(const KindCall *call, KindRequest *request, KindProblem *problem)
 	request->is_repeatable = http_is_repeatable(call);
 	if (kind_string(call->spec, "idempotency_header") == NULL)
 		request->idempotency_key = call->token;
-	request->headers = http_build_headers(call);
+	request->headers = http_build_headers(call, request);
 	http_build_body(call->spec, request);
 	return true;
 }
@@ -476,14 +479,19 @@ http_is_expected(const cJSON *spec, int status)
 	return false;
 }
 
-/* Not sent, or refused before anything was done, if the request may not be repeated */
+/*
+ * Not sent, or refused before anything was done, if the request may not be
+ * repeated.  A 503 may come from the service, which did nothing, or from a
+ * gateway that lost its answer; only one that says when to come back is the
+ * word of somebody who sent us away.
+ */
 static void
 unrepeatable_response(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
 	int			status = response->http_status;
 	bool		answered = status > 0 && response->transport_error == NULL;
 	bool		arrived = response->request_sent || status > 0;
-	bool		refused = answered ? status == 401 || status == 429 || status == 503 : !arrived;
+	bool		refused = answered ? status == 401 || status == 429 || (status == 503 && response->retry_after_ms >= 0) : !arrived;
 	bool		transient = answered && retry_http_status_is_transient(status) && !refused;
 
 	/* what may have been started can be looked for */
@@ -521,7 +529,9 @@ http_not_expected(const KindCall *call, const KindResponse *response, KindVerdic
 	}
 	if (answered && verdict->outcome == KIND_FAILED)
 	{
-		http_say_error(call, response, verdict);
+		/* a gateway's words are not the service's */
+		if (strcmp(verdict->error_code, "outcome_unknown") != 0)
+			http_say_error(call, response, verdict);
 		verdict->output = http_output(response);
 	}
 }

@@ -14,7 +14,7 @@
 /* http.c */
 extern bool http_build_url(const KindCall *call, KindRequest *request, KindProblem *problem);
 extern void http_build_body(const cJSON *spec, KindRequest *request);
-extern const cJSON *http_build_headers(const KindCall *call);
+extern const cJSON *http_build_headers(const KindCall *call, const KindRequest *request);
 extern bool http_is_repeatable(const KindCall *call);	/* its first request */
 extern bool http_is_expected(const cJSON *spec, int status);
 extern bool http_check_request(const cJSON *spec, KindProblem *problem);	/* method, url, headers, ... */

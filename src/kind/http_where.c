@@ -159,5 +159,5 @@ http_get(const KindCall *call, const char *url, KindRequest *request)
 	request->is_repeatable = true;
 	request->without_auth = !kind_same_origin(url, call->base_url);
 	if (!request->without_auth)
-		request->headers = http_build_headers(call);
+		request->headers = http_build_headers(call, request);
 }

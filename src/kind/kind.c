@@ -338,10 +338,16 @@ kind_fail_unrepeatable(const KindCall *call, const KindResponse *response, KindV
 		return;
 	}
 	kind_body_error(response, &code, &message);
+	/* What stands between us and the service may say so whatever the service made of it. */
+	if (response->http_status >= 502 && response->http_status <= 504)
+	{
+		kind_fail_unknown(verdict, mem_printf("HTTP %d: %s; whether it took effect is not known, and it is not tried again because the task is not marked \"idempotent\"; check the service (Idempotency-Key \"%s\")",
+											  response->http_status, message, call->token ? call->token : ""));
+		return;
+	}
 	kind_fail(verdict, false, false, code,
 			  mem_printf("HTTP %d: %s; not tried again because the task is not marked \"idempotent\"",
 						 response->http_status, message));
-	/* A gateway's answer says nothing about what is behind it. */
 	verdict->may_go_on = response->http_status != 429;
 }
 

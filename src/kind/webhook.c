@@ -569,7 +569,7 @@ webhook_request(const KindCall *call, KindRequest *request, KindProblem *problem
 		request->idempotency_key = call->token;
 		if (!http_build_url(&other, request, problem) || !http_method(other.spec, request))
 			return problem->message != NULL ? false : kind_problem(problem, "$.request.method", "unknown method", NULL);
-		request->headers = http_build_headers(&other);
+		request->headers = http_build_headers(&other, request);
 		http_build_body(other.spec, request);
 		return true;
 	}

@@ -168,7 +168,8 @@ redis_open(const RedisOptions *options, RedisError *error)
 		redis_error_set(error, "redis_refused", true, false, psprintf("address of the connection is refused: %s", why), error->hint);
 		return NULL;
 	}
-	link = netlink_connect(url, options->ca_certificate, options->connect_timeout_ms);
+	link = netlink_connect(url, &(HttpOptions) {
+		.ca_certificate = options->ca_certificate, .connect_timeout_ms = options->connect_timeout_ms});
 	if (netlink_step(link) != NET_CONNECTED)
 	{
 		connect_error(link, error);

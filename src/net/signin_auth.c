@@ -298,6 +298,7 @@ auth_read(const SignInConnection *connection, Auth *auth, AuthProblem *problem)
 	memset(problem, 0, sizeof(*problem));
 	auth->json = json;
 	auth->kind = connection->kind;
+	auth->options = connection->options;
 	auth->base_url = connection->base_url;
 	auth->method = &signin_none;
 	if (json == NULL || (cJSON_IsObject(json) && json->child == NULL))

@@ -123,7 +123,7 @@ ask_vault(SignIn *signin, Credential *credential, const SignInConnection *vault,
 	request.url = auth_url_join(vault->base_url, psprintf("/secrets/%s/%s?api-version=" API_VERSION,
 														  name, version ? version : ""));
 	credential->vault_ticket = ticket;
-	credential_send(signin, credential, &request, vault_response);
+	credential_send(signin, credential, vault->options, vault->base_url, &request, vault_response, now_ms);
 	return true;
 }
 
