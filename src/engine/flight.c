@@ -455,12 +455,7 @@ sign_in(Conductor *c, Flight *flight, const Connection *through, const char *sco
 
 	if (through == NULL)
 		return true;
-	connection.name = through->name;
-	connection.kind = through->kind;
-	connection.base_url = through->base_url;
-	connection.auth = through->auth;
-	connection.changed_at = through->changed_at;
-	connection.scope = scope;
+	outgoing_describe(through, scope, &connection);
 	return signed_in(c, flight, signin_header(c->signin, &connection, now_ms(), credentials, &flight->signin_ticket, &failure), &failure);
 }
 

@@ -59,6 +59,19 @@ has_type(const Connection *connection, const char *type)
 	return is != NULL && strcmp(is, type) == 0;
 }
 
+void
+outgoing_describe(const Connection *connection, const char *scope, SignInConnection *asking)
+{
+	memset(asking, 0, sizeof(*asking));
+	asking->name = connection->name;
+	asking->kind = connection->kind;
+	asking->base_url = connection->base_url;
+	asking->auth = connection->auth;
+	asking->options = connection->options;
+	asking->changed_at = connection->changed_at;
+	asking->scope = scope;
+}
+
 const char *
 outgoing_signing_secret(const KindRequest *request, const Connection *connection)
 {

@@ -12,6 +12,7 @@
 
 #include "catalog.h"
 #include "kind.h"
+#include "signin.h"
 
 /* What a request is signed in with, malloc'd; NULL where there is none. */
 typedef struct OutgoingSecrets
@@ -31,6 +32,8 @@ typedef struct Outgoing
 	char	   *masked[2];		/* malloc'd; not to be seen in the answer, see HttpOptions */
 } Outgoing;
 
+/* A connection as sign-in sees it, strings shared.  scope: audience of the token, or NULL for the connection's own. */
+extern void outgoing_describe(const Connection *connection, const char *scope, SignInConnection *asking);
 /* The secret that auth of type shared_key or sas names, as auth does; NULL: another type, or no connection. */
 extern const char *outgoing_signing_secret(const KindRequest *request, const Connection *connection);
 /*

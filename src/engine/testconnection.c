@@ -35,6 +35,7 @@
 #include "netlink.h"
 #include "outgoing.h"
 #include "redispublish.h"
+#include "secretfetch.h"
 #include "signin.h"
 #include "urlpolicy.h"
 
@@ -142,18 +143,24 @@ try_redis(Network *network, const Connection *connection, Report *report)
 	RedisOptions options = {0};
 	RedisError	error = {0};
 	const char *why = NULL;
-	char	   *secret_error = NULL;
+	const char *secret;
+	SignInFailure failure = {0};
 	const char *url = redis_policy_url(connection->base_url, &why);
 	NetLink    *link;
 	TimestampTz start;
 
-	redistask_options(connection, &options, &network->password, &secret_error);
+	redistask_options(connection, &options, &secret);
 	if (!reach(network, url, options.ca_certificate, Min(options.connect_timeout_ms, CONNECT_MS), report))
 		return;
-	if (secret_error != NULL)
+	if (secret != NULL)
 	{
-		fail(report, &report->sign_in, secret_error, "Correct the secret, or the connection's auth.");
-		return;
+		network->password = secretfetch(secret, &(SecretScope) {0}, &failure);
+		options.password = network->password;
+		if (network->password == NULL)
+		{
+			fail(report, &report->sign_in, failure.text, "Correct the secret, or the connection's auth.");
+			return;
+		}
 	}
 	link = network->link;
 	network->link = NULL;
@@ -191,29 +198,6 @@ wait_for_network(Network *network)
 	httpmux_drive(network->mux);
 }
 
-static void
-describe(const Connection *connection, SignInConnection *asking)
-{
-	asking->name = connection->name;
-	asking->kind = connection->kind;
-	asking->base_url = connection->base_url;
-	asking->auth = connection->auth;
-	asking->changed_at = connection->changed_at;
-	asking->scope = NULL;
-}
-
-/* The key vault that a secret is in. */
-static bool
-find_connection(const char *name, SignInConnection *found, void *arg)
-{
-	const Connection *connection = connection_read(name);
-
-	if (connection == NULL)
-		return false;
-	describe(connection, found);
-	return true;
-}
-
 static bool
 sign_in(Network *network, const Connection *connection, const KindRequest *request, Report *report)
 {
@@ -224,8 +208,8 @@ sign_in(Network *network, const Connection *connection, const KindRequest *reque
 	uint64		ticket;
 	HttpTransfer *transfer;
 
-	describe(connection, &asking);
-	network->signin = signin_create(network->mux, &(SignInCatalog) {secret_lookup, find_connection, NULL});
+	outgoing_describe(connection, NULL, &asking);
+	network->signin = signin_create(network->mux, &(SignInCatalog) {secret_lookup, secretfetch_connection, NULL});
 	for (;;)
 	{
 		outgoing_forget(&network->secrets);
