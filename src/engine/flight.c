@@ -90,6 +90,32 @@ flight_verdict(Conductor *c, Flight *flight, KindOutcome outcome, const char *co
 }
 
 void
+flight_refuse(Conductor *c, Flight *flight, const KindProblem *problem)
+{
+	MemoryContext old;
+	const char *path = problem->path && problem->path[0] == '$' && problem->path[1] != '\0' ? problem->path + 1 : NULL;
+
+	flight_verdict(c, flight, KIND_FAILED, problem->code ? problem->code : "invalid_spec",
+				   problem->message, !problem->is_system_error, false);
+	old = MemoryContextSwitchTo(flight->verdict_cxt);
+	if (path != NULL || problem->hint != NULL)
+		flight->verdict->error_detail = psprintf("%s%s%s%s", path ? "JSON path: $.spec" : "", path ? path : "",
+												 path && problem->hint ? "\n" : "", problem->hint ? problem->hint : "");
+	MemoryContextSwitchTo(old);
+}
+
+bool
+flight_check_spec(Conductor *c, Flight *flight)
+{
+	KindProblem problem = {.is_rendered = true};
+
+	flight->kind->validate(flight->spec, &problem);
+	if (problem.message != NULL)
+		flight_refuse(c, flight, &problem);
+	return problem.message == NULL;
+}
+
+void
 flight_succeed(Conductor *c, Flight *flight, const cJSON *output)
 {
 	MemoryContext old = MemoryContextSwitchTo(fresh_verdict(flight));
@@ -516,7 +542,7 @@ exchange(Conductor *c, Flight *flight)
 {
 	KindCall	call;
 	KindRequest request = {0};
-	KindProblem problem = {0};
+	KindProblem problem = {.is_rendered = true};
 	const Connection *through;
 	OutgoingSecrets secrets = {0};
 	Outgoing	out = {0};
@@ -526,8 +552,7 @@ exchange(Conductor *c, Flight *flight)
 	flight_fill_call(flight, &call);
 	if (!flight->kind->request(&call, &request, &problem))
 	{
-		flight_verdict(c, flight, KIND_FAILED, problem.code ? problem.code : "invalid_spec",
-					   problem.message, !problem.is_system_error, false);
+		flight_refuse(c, flight, &problem);
 		flight->verdict->may_go_on = may_go_on(flight);
 		uncertain_consider(flight);
 		return;

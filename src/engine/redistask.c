@@ -81,7 +81,7 @@ render_spec(TaskContext *context, char **error)
 	const char *sql = json_string(cJSON_GetObjectItemCaseSensitive(context->spec, "sql"));
 	cJSON	   *copy = cJSON_Duplicate(context->spec, true);
 	cJSON	   *rendered;
-	KindProblem problem = {0};
+	KindProblem problem = {.is_rendered = true};
 
 	(void) cJSON_ReplaceItemInObjectCaseSensitive(copy, "sql", cJSON_CreateString("SELECT"));
 	rendered = ref_render_json(copy, context_resolve, context, error);

@@ -52,7 +52,7 @@ check_spec(const cJSON *spec, KindProblem *problem)
 
 	if (!kind_check_members(spec, members, lengthof(members), problem))
 		return false;
-	if (!kind_has_reference(job) && (!json_int64(job, &id) || id <= 0))
+	if (!kind_may_become(problem, job) && (!json_int64(job, &id) || id <= 0))
 		return kind_problem(problem, "$.job_id", "\"job_id\" must be a positive integer",
 							"It is the number at the end of the job's address.");
 	if (!cJSON_IsArray(only))

@@ -100,7 +100,7 @@ check_spec(const cJSON *spec, KindProblem *problem)
 		}
 	}
 	when = kind_string(spec, "when_active");
-	if (when != NULL && !kind_has_reference(kind_member(spec, "when_active")) &&
+	if (when != NULL && !kind_may_become(problem, kind_member(spec, "when_active")) &&
 		strcmp(when, "wait") != 0 && strcmp(when, "fail") != 0)
 		return kind_problem(problem, "$.when_active", "\"when_active\" must be \"wait\" or \"fail\"",
 							"A pipeline has one active update at a time; this says what happens when there is another one.");

@@ -93,7 +93,7 @@ check_parameter(const cJSON *item, KindProblem *problem)
 		type = kind_member(item, "type");
 		if (value == NULL || cJSON_GetArraySize(item) > 2 || (cJSON_GetArraySize(item) == 2 && type == NULL))
 			return kind_problem(problem, path, "a parameter with a type is {\"value\": ..., \"type\": ...}", NULL);
-		if (type != NULL && !kind_has_reference(type) && (json_string(type) == NULL || !is_type(type->valuestring)))
+		if (type != NULL && !kind_may_become(problem, type) && (json_string(type) == NULL || !is_type(type->valuestring)))
 			return kind_problem(problem, mem_printf("%s.type", path), "unknown type of a parameter",
 								"Types are those of Databricks SQL that hold one value, such as BIGINT, STRING, DATE, TIMESTAMP and DECIMAL(10,2).");
 	}
@@ -109,7 +109,7 @@ check_whole(const cJSON *spec, const char *name, int64 least, int64 most, KindPr
 	const cJSON *item = kind_member(spec, name);
 	int64		n;
 
-	if (item == NULL || cJSON_IsNull(item) || kind_has_reference(item))
+	if (item == NULL || cJSON_IsNull(item) || kind_may_become(problem, item))
 		return true;
 	if (json_int64(item, &n) && n >= least && n <= most)
 		return true;
@@ -177,7 +177,7 @@ check_spec(const cJSON *spec, KindProblem *problem)
 static void
 sql_validate(const cJSON *spec, KindProblem *problem)
 {
-	if (kind_has_reference(kind_member(spec, "statement")))
+	if (kind_may_become(problem, kind_member(spec, "statement")))
 		(void) kind_problem(problem, "$.statement", "the text of a statement must not hold references",
 							"Write :name in the statement and give the value in \"parameters\": {\"name\": \"{{...}}\"}; IDENTIFIER(:name) stands for the name of a table.");
 	else

@@ -118,7 +118,7 @@ static const char token_chars[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrs
 static bool
 check_key_header(const char *name, KindProblem *problem)
 {
-	if (name == NULL || strstr(name, "{{") != NULL || strcasecmp(name, "Idempotency-Key") == 0)
+	if (name == NULL || kind_text_may_become(problem, name) || strcasecmp(name, "Idempotency-Key") == 0)
 		return true;
 	for (size_t i = 0; i < lengthof(reserved); i++)
 	{
@@ -168,7 +168,7 @@ check_statuses(const cJSON *statuses, KindProblem *problem)
 	{
 		int64		status;
 
-		if (!kind_has_reference(item) &&
+		if (!kind_may_become(problem, item) &&
 			(!json_int64(item, &status) || status < 200 || status > 599))
 			return kind_problem(problem, mem_printf("$.expect_status[%d]", i),
 								"an expected status must be an integer from 200 to 599", NULL);
@@ -204,7 +204,7 @@ http_check_request(const cJSON *spec, KindProblem *problem)
 	const cJSON *headers;
 	const cJSON *statuses;
 
-	if (!kind_has_reference(method) && method_of(spec) < 0)
+	if (!kind_may_become(problem, method) && method_of(spec) < 0)
 		return kind_problem(problem, "$.method", "unknown method",
 							"Methods are GET, HEAD, OPTIONS, PUT, DELETE, POST and PATCH.");
 	if ((kind_string(spec, "url") == NULL) == (kind_string(spec, "path") == NULL))

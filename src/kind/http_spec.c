@@ -74,7 +74,7 @@ check_path(const cJSON *item, const char *path, KindProblem *problem)
 	const char *text = json_string(item);
 	char	   *error = NULL;
 
-	if (item == NULL || cJSON_IsNull(item) || kind_has_reference(item))
+	if (item == NULL || cJSON_IsNull(item) || kind_may_become(problem, item))
 		return true;
 	if (text != NULL && jsonpath_check(text, &error))
 		return true;
@@ -93,7 +93,7 @@ check_pattern(const cJSON *item, const char *path, KindProblem *problem)
 {
 	const char *text = json_string(item);
 
-	if (item == NULL || kind_has_reference(item) ||
+	if (item == NULL || kind_may_become(problem, item) ||
 		(text != NULL && *text != '\0' && strlen(text) <= HTTP_MAX_URL && strpbrk(text, "# \\") == NULL && !http_climbs(text)))
 		return true;
 	return kind_problem(problem, path, "not a path below the connection's base URL",
@@ -110,7 +110,7 @@ check_where(const cJSON *where, const char *at, KindProblem *problem)
 	if (n != 1)
 		return kind_problem(problem, at, "give exactly one of \"header\", \"json\" and \"path\"",
 							"The address is in a header of the answer, at a JSON path of it, or a path such as \"/jobs/{id}\".");
-	if (header != NULL && !kind_has_reference(header) &&
+	if (header != NULL && !kind_may_become(problem, header) &&
 		(*header->valuestring == '\0' || strlen(header->valuestring) > 100 || strpbrk(header->valuestring, ": \t\r\n") != NULL))
 		return kind_problem(problem, mem_printf("%s.header", at), "not the name of a header", NULL);
 	if (kind_member(where, "query") != NULL && kind_member(where, "path") == NULL)
@@ -122,7 +122,7 @@ check_where(const cJSON *where, const char *at, KindProblem *problem)
 static bool
 check_duration(const cJSON *item, const char *path, KindProblem *problem)
 {
-	if (item == NULL || cJSON_IsNull(item) || kind_has_reference(item) || kind_duration_ms(item) >= 0)
+	if (item == NULL || cJSON_IsNull(item) || kind_may_become(problem, item) || kind_duration_ms(item) >= 0)
 		return true;
 	return kind_problem(problem, path, "not a duration", "Such as \"30 seconds\", \"5 minutes\" or a number of seconds.");
 }
@@ -184,7 +184,7 @@ check_cancel(const cJSON *cancel, KindProblem *problem)
 
 	if (!CHECK_MEMBERS(cancel, "$.cancel", cancel_members, problem) || !check_where(cancel, "$.cancel", problem))
 		return false;
-	if (method == NULL || kind_has_reference(kind_member(cancel, "method")))
+	if (method == NULL || kind_may_become(problem, kind_member(cancel, "method")))
 		return true;
 	for (size_t i = 0; i < lengthof(methods); i++)
 	{
@@ -212,7 +212,7 @@ check_limit(const cJSON *pages, const char *name, int64 most, KindProblem *probl
 	const cJSON *item = kind_member(pages, name);
 	int64		value;
 
-	if (item == NULL || cJSON_IsNull(item) || kind_has_reference(item) || (json_int64(item, &value) && value >= 1 && value <= most))
+	if (item == NULL || cJSON_IsNull(item) || kind_may_become(problem, item) || (json_int64(item, &value) && value >= 1 && value <= most))
 		return true;
 	return kind_problem(problem, mem_printf("$.pages.%s", name), mem_printf("\"%s\" must be from 1 to " INT64_FORMAT, name, most), NULL);
 }
@@ -276,7 +276,7 @@ check_hosts(const cJSON *hosts, KindProblem *problem)
 
 		if (i >= MAX_HOSTS)
 			return kind_problem(problem, "$.allow_hosts", "more than 20 hosts", NULL);
-		if (!kind_has_reference(item) && (text == NULL || !host_rule_parse(text, strlen(text), &rule, &why)))
+		if (!kind_may_become(problem, item) && (text == NULL || !host_rule_parse(text, strlen(text), &rule, &why)))
 			return kind_problem(problem, mem_printf("$.allow_hosts[%d]", i), mem_printf("not a host: %s", why),
 								"Such as \"api.example.com\", \"*.example.com\" or \"host.example.com:8443\".");
 		i++;

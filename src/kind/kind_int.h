@@ -115,6 +115,8 @@ extern bool kind_check_members(const cJSON *spec, const KindMember *members, int
 							   KindProblem *problem);
 /* False, for the caller to return */
 extern bool kind_problem(KindProblem *problem, const char *path, const char *message, const char *hint);
-extern bool kind_has_reference(const cJSON *item);
+/* A reference, still to be rendered: it may become anything, and is checked then */
+extern bool kind_may_become(const KindProblem *problem, const cJSON *item);
+extern bool kind_text_may_become(const KindProblem *problem, const char *text);
 
 #endif							/* WEIR_KIND_INT_H */

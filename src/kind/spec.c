@@ -3,8 +3,9 @@
  *	  Checking the members of a spec
  *
  * Runs in sessions that define pipelines, before references are rendered,
- * and in the conductor, on rendered specs.  A string that holds a reference
- * passes for a value of any type: what it becomes is checked when it is used.
+ * and in the conductor, on rendered specs.  Before, a string that holds a
+ * reference passes for a value of any type; afterwards nothing does, and braces
+ * in a text are just that.
  *-------------------------------------------------------------------------
  */
 #include "mem.h"
@@ -21,11 +22,15 @@ kind_problem(KindProblem *problem, const char *path, const char *message, const 
 }
 
 bool
-kind_has_reference(const cJSON *item)
+kind_text_may_become(const KindProblem *problem, const char *text)
 {
-	const char *text = json_string(item);
+	return text != NULL && !problem->is_rendered && strstr(text, "{{") != NULL;
+}
 
-	return text != NULL && strstr(text, "{{") != NULL;
+bool
+kind_may_become(const KindProblem *problem, const cJSON *item)
+{
+	return kind_text_may_become(problem, json_string(item));
 }
 
 static unsigned
@@ -122,7 +127,7 @@ kind_check_members(const cJSON *spec, const KindMember *members, int nmembers,
 		}
 		if (cJSON_IsNull(item) && !member->is_required)
 			continue;
-		if ((types_of(item) & member->types) == 0 && !kind_has_reference(item))
+		if ((types_of(item) & member->types) == 0 && !kind_may_become(problem, item))
 			return kind_problem(problem, mem_printf("$.%s", member->name),
 								mem_printf("\"%s\" must be %s", member->name, type_words(member->types)),
 								NULL);

@@ -90,7 +90,7 @@ check_number(const cJSON *spec, const char *name, int64 least, int64 most, KindP
 	const cJSON *item = kind_member(spec, name);
 	int64		value;
 
-	if (item == NULL || cJSON_IsNull(item) || kind_has_reference(item))
+	if (item == NULL || cJSON_IsNull(item) || kind_may_become(problem, item))
 		return true;
 	if (json_int64(item, &value) && value >= least && value <= most)
 		return true;
@@ -143,7 +143,7 @@ check_containers(const cJSON *spec, KindProblem *problem)
 	{
 		const char *name = kind_string(spec, names[i]);
 
-		if (name != NULL && strstr(name, "{{") == NULL && !storage_container_is_valid(name))
+		if (name != NULL && !kind_text_may_become(problem, name) && !storage_container_is_valid(name))
 			return kind_problem(problem, mem_printf("$.%s", names[i]), "not the name of a container",
 								"It has 3 to 63 lower case letters, digits and hyphens.");
 	}

@@ -155,11 +155,11 @@ check_file(const cJSON *spec, const cJSON *item, int i, KindProblem *problem)
 	File		file;
 	const char *why;
 
-	if (item != NULL && from != NULL && !kind_has_reference(kind_member(spec, "from")))
+	if (item != NULL && from != NULL && !kind_may_become(problem, kind_member(spec, "from")))
 	{
 		const char *name = cJSON_IsString(item) ? item->valuestring : kind_string(item, "name");
 
-		if (name != NULL && strncmp(name, from, strlen(from)) != 0 && strstr(name, "{{") == NULL)
+		if (name != NULL && strncmp(name, from, strlen(from)) != 0 && !kind_text_may_become(problem, name))
 			return kind_problem(problem, path, mem_printf("file \"%s\" is not below \"from\"", kind_clean_text(name, strlen(name), 200)),
 								"\"from\" is the part of the names that \"to\" takes the place of.");
 	}
@@ -193,7 +193,7 @@ storage_move_check(const cJSON *spec, KindProblem *problem)
 
 	if ((storage_operation(spec) == STORAGE_COPY || storage_operation(spec) == STORAGE_MOVE) && to == NULL)
 		return kind_problem(problem, "$.to", "\"to\" is empty", NULL);
-	if (kind_has_reference(files))
+	if (kind_may_become(problem, files))
 		return true;			/* looked at when it is known */
 	if (files == NULL && !has_single)
 		return kind_problem(problem, "$", is_delete(spec) ? "give either \"name\" or \"files\"" : "give either \"from\" or \"files\"", NULL);
@@ -201,7 +201,7 @@ storage_move_check(const cJSON *spec, KindProblem *problem)
 		return kind_problem(problem, "$.etag", "\"etag\" is for a single file", "Files of a list have ETags of their own: {\"name\", \"etag\"}.");
 	if (n > STORAGE_MAX_FILES)
 		return kind_problem(problem, "$.files", "more than 10000 files", NULL);
-	if (files != NULL && to != NULL && to[strlen(to) - 1] != '/' && strstr(to, "{{") == NULL)
+	if (files != NULL && to != NULL && to[strlen(to) - 1] != '/' && !kind_text_may_become(problem, to))
 		return kind_problem(problem, "$.to", "\"to\" must end in a slash: it is the folder of a list of files", NULL);
 	if (!cJSON_IsArray(files))
 		return check_file(spec, NULL, 0, problem);

@@ -69,7 +69,7 @@ check_path(const cJSON *item, const char *path, KindProblem *problem)
 {
 	char	   *error = NULL;
 
-	if (item == NULL || cJSON_IsNull(item) || kind_has_reference(item) ||
+	if (item == NULL || cJSON_IsNull(item) || kind_may_become(problem, item) ||
 		(cJSON_IsString(item) && jsonpath_check(item->valuestring, &error)))
 		return true;
 	return kind_problem(problem, path, mem_printf("not a JSON path: %s", error ? error : "it must be a string"),
@@ -81,7 +81,7 @@ check_queue(const cJSON *spec, const char *name, KindProblem *problem)
 {
 	const cJSON *item = kind_member(spec, name);
 
-	return item == NULL || kind_has_reference(item) || queue_name_is_valid(json_string(item)) ||
+	return item == NULL || kind_may_become(problem, item) || queue_name_is_valid(json_string(item)) ||
 		kind_problem(problem, mem_printf("$.%s", name), "not the name of a queue",
 					 "Names have 3 to 63 lower-case letters, digits and single hyphens.");
 }
@@ -92,7 +92,7 @@ check_number(const cJSON *spec, const char *name, int64 least, int64 most, KindP
 	const cJSON *item = kind_member(spec, name);
 	int64		value;
 
-	if (item == NULL || kind_has_reference(item) || (json_int64(item, &value) && value >= least && value <= most))
+	if (item == NULL || kind_may_become(problem, item) || (json_int64(item, &value) && value >= least && value <= most))
 		return true;
 	return kind_problem(problem, mem_printf("$.%s", name),
 						mem_printf("\"%s\" must be from " INT64_FORMAT " to " INT64_FORMAT, name, least, most), NULL);
@@ -122,7 +122,7 @@ check_request(const cJSON *spec, KindProblem *problem)
 
 	if (!kind_check_members(request, request_members, lengthof(request_members), problem))
 		return at("$.request", problem);
-	if (connection == NULL || kind_has_reference(kind_member(request, "connection")))
+	if (connection == NULL || kind_may_become(problem, kind_member(request, "connection")))
 		return kind_problem(problem, "$.request.connection", "\"connection\" must be the name of a connection", NULL);
 	if (!http_check_request(request, problem))
 		return at("$.request", problem);
@@ -185,7 +185,7 @@ webhook_check_spec(const cJSON *spec, KindProblem *problem)
 	if (!check_queue(spec, "queue", problem) || !check_queue(spec, "poison_queue", problem) ||
 		!check_number(spec, "hide_seconds", 1, 3600, problem) || !check_number(spec, "poison_after", 1, 1000000, problem))
 		return false;
-	if (every != NULL && !kind_has_reference(every) && kind_duration_ms(every) < 100)
+	if (every != NULL && !kind_may_become(problem, every) && kind_duration_ms(every) < 100)
 		return kind_problem(problem, "$.every", "not a duration of at least 0.1 seconds", NULL);
 	if ((kind_member(spec, "request") != NULL) == (kind_member(spec, "event") != NULL))
 		return kind_problem(problem, "$", "give either \"request\" or \"event\"",
