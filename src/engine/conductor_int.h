@@ -70,7 +70,7 @@ typedef struct Flight
 	bool		cancel_sent;
 	bool		signin_wait;	/* for a token that is being fetched */
 	int			signin_failures;
-	uint64		signin_ticket;	/* of the credentials sent with the latest exchange */
+	uint64		signin_ticket[2];	/* of the credentials sent with the latest exchange; a second token where one is needed */
 	int			start_failures; /* SQL: workers that never took it */
 	int64		intended_at_ms;
 	int64		started_ms;		/* for the polling pace */

@@ -308,7 +308,10 @@ follow_verdict(Conductor *c, Flight *flight)
 	bool		known = flight->external_run_id != NULL || verdict->external_run_id != NULL;
 
 	if (verdict->forget_token && flight->connection)
-		signin_forget(c->signin, flight->signin_ticket);
+	{
+		signin_forget(c->signin, flight->signin_ticket[0]);
+		signin_forget(c->signin, flight->signin_ticket[1]);
+	}
 	if (flight->ending != SQL_CANCEL_NONE && !flight->cancel_sent)
 	{
 		if (known && verdict->next_step != KIND_STEP_DETAIL)
@@ -474,15 +477,13 @@ signed_in(Conductor *c, Flight *flight, SignInResult result, const SignInFailure
 
 /* Credentials; false: not now (pending, failed, or a verdict was made). */
 static bool
-sign_in(Conductor *c, Flight *flight, const Connection *through, const char *scope, char **credentials)
+sign_in(Conductor *c, Flight *flight, const Connection *through, const char *scope, OutgoingSecrets *secrets)
 {
-	SignInConnection connection;
 	SignInFailure failure = {0};
 
 	if (through == NULL)
 		return true;
-	outgoing_describe(through, scope, &connection);
-	return signed_in(c, flight, signin_header(c->signin, &connection, now_ms(), credentials, &flight->signin_ticket, &failure), &failure);
+	return signed_in(c, flight, outgoing_sign_in(c->signin, through, scope, now_ms(), secrets, flight->signin_ticket, &failure), &failure);
 }
 
 /* Values of the secrets that are not a line of credentials; false: as sign_in. */
@@ -495,7 +496,7 @@ obtain_secrets(Conductor *c, Flight *flight, const KindRequest *request, const C
 	SignInFailure failure = {0};
 
 	if (signing != NULL &&
-		!signed_in(c, flight, signin_secret(c->signin, signing, now_ms(), &secrets->signing, &flight->signin_ticket, &failure), &failure))
+		!signed_in(c, flight, signin_secret(c->signin, signing, now_ms(), &secrets->signing, &flight->signin_ticket[0], &failure), &failure))
 		return false;
 	if (request->secret == NULL)
 		return true;
@@ -570,7 +571,7 @@ exchange(Conductor *c, Flight *flight)
 	through = request.via_other ? flight->other : flight->connection;
 	PG_TRY();
 	{
-		if ((request.without_auth || sign_in(c, flight, through, request.scope, &secrets.credentials)) &&
+		if ((request.without_auth || sign_in(c, flight, through, request.scope, &secrets)) &&
 			obtain_secrets(c, flight, &request, through, &secrets))
 			send_request(c, flight, &request, through, &secrets, &out);
 	}

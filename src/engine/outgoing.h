@@ -18,6 +18,7 @@
 typedef struct OutgoingSecrets
 {
 	char	   *credentials;	/* "Authorization: ..." */
+	char	   *management;		/* "X-Databricks-Azure-SP-Management-Token: ..." */
 	char	   *signing;		/* of outgoing_signing_secret() */
 	char	   *value;			/* of request->secret */
 } OutgoingSecrets;
@@ -34,6 +35,13 @@ typedef struct Outgoing
 
 /* A connection as sign-in sees it, strings shared.  scope: audience of the token, or NULL for the connection's own. */
 extern void outgoing_describe(const Connection *connection, const char *scope, SignInConnection *asking);
+/*
+ * All that signing in through a connection takes but for the secrets named
+ * below: the line of credentials, and that of a second token where one is
+ * needed.  tickets: as signin_header() gives them, one for each.
+ */
+extern SignInResult outgoing_sign_in(SignIn *signin, const Connection *connection, const char *scope, int64 now_ms,
+									 OutgoingSecrets *secrets, uint64 tickets[2], SignInFailure *failure);
 /* The secret that auth of type shared_key or sas names, as auth does; NULL: another type, or no connection. */
 extern const char *outgoing_signing_secret(const KindRequest *request, const Connection *connection);
 /*

@@ -202,20 +202,18 @@ static bool
 sign_in(Network *network, const Connection *connection, const KindRequest *request, Report *report)
 {
 	const char *signing = outgoing_signing_secret(request, connection);
-	SignInConnection asking;
 	SignInFailure failure = {0};
 	SignInResult result;
-	uint64		ticket;
+	uint64		tickets[2];
 	HttpTransfer *transfer;
 
-	outgoing_describe(connection, NULL, &asking);
 	network->signin = signin_create(network->mux, &(SignInCatalog) {secret_lookup, secretfetch_connection, NULL});
 	for (;;)
 	{
 		outgoing_forget(&network->secrets);
-		result = signin_header(network->signin, &asking, now_ms(), &network->secrets.credentials, &ticket, &failure);
+		result = outgoing_sign_in(network->signin, connection, NULL, now_ms(), &network->secrets, tickets, &failure);
 		if ((result == SIGNIN_READY || result == SIGNIN_NONE) && signing != NULL)
-			result = signin_secret(network->signin, signing, now_ms(), &network->secrets.signing, &ticket, &failure);
+			result = signin_secret(network->signin, signing, now_ms(), &network->secrets.signing, &tickets[0], &failure);
 		switch (result)
 		{
 			case SIGNIN_READY:
