@@ -52,23 +52,20 @@ static const KindMember members[] = {
 static bool
 check_spec(const cJSON *spec, KindProblem *problem)
 {
-	const cJSON *restart = kind_member(spec, "on_restart");
+	static const char *const restarts[] = {"rerun", "recover", NULL};
 	const char *name;
 
 	if (!kind_check_members(spec, members, lengthof(members), problem))
 		return false;
+	if (!kind_check_filled(spec, "pipeline", problem))
+		return false;
 	name = kind_string(spec, "pipeline");
-	if (name == NULL)
-		return kind_problem(problem, "$.pipeline", "\"pipeline\" is empty", NULL);
 	if (!kind_may_become(problem, kind_member(spec, "pipeline")) &&
 		(strlen(name) > 260 || strpbrk(name, "<>*#.%&:\\+?/") != NULL))
 		return kind_problem(problem, "$.pipeline", "not a valid name of a Data Factory pipeline",
 							"Names have at most 260 characters and none of < > * # . % & : \\ + ? /");
-	if (cJSON_IsString(restart) && !kind_may_become(problem, restart) &&
-		strcmp(restart->valuestring, "rerun") != 0 && strcmp(restart->valuestring, "recover") != 0)
-		return kind_problem(problem, "$.on_restart", "\"on_restart\" must be \"rerun\" or \"recover\"",
-							"\"recover\" continues the earlier run from the activity that failed, with the earlier run's parameters.");
-	return true;
+	return kind_check_choice(spec, "on_restart", restarts,
+							 "\"recover\" continues the earlier run from the activity that failed, with the earlier run's parameters.", problem);
 }
 
 static void

@@ -52,59 +52,23 @@ static const char *const selections[] = {"refresh_selection", "full_refresh_sele
 /* --- the spec -------------------------------------------------------------- */
 
 static bool
-check_selection(const cJSON *list, const char *name, KindProblem *problem)
-{
-	const cJSON *item;
-	int			i = 0;
-
-	if (cJSON_GetArraySize(list) > MAX_SELECTION)
-		return kind_problem(problem, mem_printf("$.%s", name), mem_printf("more than %d tables", MAX_SELECTION), NULL);
-	cJSON_ArrayForEach(item, list)
-	{
-		if (json_string(item) == NULL || *item->valuestring == '\0')
-			return kind_problem(problem, mem_printf("$.%s[%d]", name, i), "a table must be named by a string", NULL);
-		i++;
-	}
-	return true;
-}
-
-static bool
 check_spec(const cJSON *spec, KindProblem *problem)
 {
-	const char *when;
-	const cJSON *item;
+	static const char *const policies[] = {"wait", "fail", NULL};
 
-	if (!kind_check_members(spec, members, lengthof(members), problem))
+	if (!kind_check_members(spec, members, lengthof(members), problem) || !kind_check_filled(spec, "pipeline_id", problem))
 		return false;
-	if (kind_string(spec, "pipeline_id") == NULL)
-		return kind_problem(problem, "$.pipeline_id", "\"pipeline_id\" is empty", NULL);
 	for (size_t i = 0; i < lengthof(selections); i++)
 	{
-		item = kind_member(spec, selections[i]);
-		if (!cJSON_IsArray(item))
-			continue;
-		if (!check_selection(item, selections[i], problem))
+		if (!kind_check_texts(spec, selections[i], "the name of a table", MAX_SELECTION, problem))
 			return false;
-		if (item->child != NULL && cJSON_IsTrue(kind_member(spec, "full_refresh")))
+		if (cJSON_GetArraySize(kind_member(spec, selections[i])) > 0 && cJSON_IsTrue(kind_member(spec, "full_refresh")))
 			return kind_problem(problem, mem_printf("$.%s", selections[i]), "\"full_refresh\" is of all tables",
 								"Leave out \"full_refresh\", or the selection.");
 	}
-	item = kind_member(spec, "parameters");
-	if (cJSON_IsObject(item))
-	{
-		cJSON_ArrayForEach(item, kind_member(spec, "parameters"))
-		{
-			if (cJSON_IsObject(item) || cJSON_IsArray(item))
-				return kind_problem(problem, mem_printf("$.parameters.%s", kind_clean_text(item->string, strlen(item->string), 64)),
-									"the value of a parameter must be a scalar", NULL);
-		}
-	}
-	when = kind_string(spec, "when_active");
-	if (when != NULL && !kind_may_become(problem, kind_member(spec, "when_active")) &&
-		strcmp(when, "wait") != 0 && strcmp(when, "fail") != 0)
-		return kind_problem(problem, "$.when_active", "\"when_active\" must be \"wait\" or \"fail\"",
-							"A pipeline has one active update at a time; this says what happens when there is another one.");
-	return true;
+	return kind_check_scalars(spec, "parameters", "a parameter", problem) &&
+		kind_check_choice(spec, "when_active", policies,
+						  "A pipeline has one active update at a time; this says what happens when there is another one.", problem);
 }
 
 static void

@@ -235,34 +235,6 @@ http_validate(const cJSON *spec, KindProblem *problem)
 	(void) check_spec(spec, problem);
 }
 
-/* Does "text" hold a segment "..", also in disguise?  The rest of the path is the service's. */
-bool
-http_climbs(const char *text)
-{
-	size_t		dots = 0;
-	size_t		others = 0;
-
-	for (; *text != '\0' && *text != '?' && *text != '#'; text++)
-	{
-		if (*text == '/' || *text == '\\')
-		{
-			if (dots == 2 && others == 0)
-				return true;
-			dots = others = 0;
-		}
-		else if (*text == '.')
-			dots++;
-		else if (strncasecmp(text, "%2e", 3) == 0)
-		{
-			dots++;
-			text += 2;
-		}
-		else
-			others++;
-	}
-	return dots == 2 && others == 0;
-}
-
 void
 http_add_query(StrBuf *url, const cJSON *query)
 {
@@ -293,7 +265,7 @@ is_below(const char *url, const char *base)
 	size_t		len = base ? strlen(base) : 0;
 
 	return len > 0 && strncmp(url, base, len) == 0 &&
-		(url[len] == '\0' || strchr("/?#", url[len]) != NULL) && !http_climbs(url + len);
+		(url[len] == '\0' || strchr("/?#", url[len]) != NULL) && !kind_path_climbs(url + len);
 }
 
 bool
@@ -308,7 +280,7 @@ http_build_url(const KindCall *call, KindRequest *request, KindProblem *problem)
 	{
 		if (call->base_url == NULL || *call->base_url == '\0')
 			return kind_problem(problem, "$.path", "\"path\" needs a connection with a base URL", NULL);
-		if (strchr(path, '#') != NULL || http_climbs(path))
+		if (strchr(path, '#') != NULL || kind_path_climbs(path))
 			return kind_problem(problem, "$.path", "\"path\" must not contain \"#\" or segments \"..\"", NULL);
 		strbuf_addstr(&url, call->base_url);
 		if (*path != '/' && *path != '?')

@@ -20,7 +20,6 @@ extern bool http_is_expected(const cJSON *spec, int status);
 extern bool http_check_request(const cJSON *spec, KindProblem *problem);	/* method, url, headers, ... */
 extern bool http_method(const cJSON *spec, KindRequest *request);	/* false: unknown */
 extern void http_add_query(StrBuf *url, const cJSON *query);
-extern bool http_climbs(const char *path);	/* a segment "..", also in disguise */
 /* Not answered, refused or unexpected: goes on or fails, see http.c */
 extern void http_not_expected(const KindCall *call, const KindResponse *response, KindVerdict *verdict);
 

@@ -31,6 +31,7 @@
 #define TRIES			20
 #define CLOCKS_MS		300000		/* by which ours and the vault's may differ */
 #define DEFAULT_DAYS	30
+#define MAX_DAYS		36500
 
 static const KindMember check_members[] = {
 	{"operation", KIND_TYPE_STRING, true},
@@ -83,18 +84,6 @@ check_name(const char *name, const char *path, KindProblem *problem)
 }
 
 static bool
-check_days(const cJSON *spec, const char *name, KindProblem *problem)
-{
-	const cJSON *item = kind_member(spec, name);
-	int64		days;
-
-	if (item == NULL || cJSON_IsNull(item) || kind_may_become(problem, item) ||
-		(json_int64(item, &days) && days >= 0 && days <= 36500))
-		return true;
-	return kind_problem(problem, mem_printf("$.%s", name), mem_printf("\"%s\" must be a number of days from 0 to 36500", name), NULL);
-}
-
-static bool
 check_names(const cJSON *spec, KindProblem *problem)
 {
 	const cJSON *names = kind_member(spec, "secrets");
@@ -127,7 +116,7 @@ check_set(const cJSON *spec, KindProblem *problem)
 		if (!cJSON_IsString(tag) || strcmp(tag->string, TOKEN_TAG) == 0 || strlen(tag->valuestring) > 256)
 			return kind_problem(problem, "$.tags", "tags must be strings of at most 256 bytes, and none may be called \"" TOKEN_TAG "\"", NULL);
 	}
-	return check_name(kind_string(spec, "name"), "$.name", problem) && check_days(spec, "expires_in_days", problem);
+	return check_name(kind_string(spec, "name"), "$.name", problem) && kind_check_integer(spec, "$", "expires_in_days", 0, MAX_DAYS, problem);
 }
 
 static bool
@@ -135,7 +124,7 @@ check_spec(const cJSON *spec, KindProblem *problem)
 {
 	if (is_operation(spec, "check"))
 		return kind_check_members(spec, check_members, lengthof(check_members), problem) &&
-			check_days(spec, "expires_within_days", problem) && check_names(spec, problem);
+			kind_check_integer(spec, "$", "expires_within_days", 0, MAX_DAYS, problem) && check_names(spec, problem);
 	if (is_operation(spec, "list"))
 		return kind_check_members(spec, list_members, lengthof(list_members), problem);
 	if (is_operation(spec, "get"))
