@@ -616,6 +616,7 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 	const char *status;
 	const char *message;
 	cJSON	   *run;
+	const cJSON *value;
 	cJSON	   *final;
 
 	if (kind_common_response(call, response, false, true, KIND_POLL_TRIES, verdict))
@@ -654,6 +655,9 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 	if (kind_time_parse(kind_string(run, "runStart"), &start_ms))
 		cJSON_AddItemToObject(final, "run_start_ms", json_from_int64(start_ms));
 	cJSON_AddItemToObject(final, "seen_ms", json_from_int64(call->now_ms));
+	value = kind_member(run, "pipelineReturnValue");
+	if (cJSON_IsObject(value) && value->child != NULL)
+		cJSON_AddItemToObject(final, "return_value", kind_limited_copy(value, ADF_MAX_RETURN_VALUE));
 	kind_state_set(call, verdict, "final", final);
 	kind_continue(verdict, KIND_STEP_DETAIL, 0);
 }

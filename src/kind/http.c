@@ -36,6 +36,7 @@ static const KindMember members[] = {
 	{"idempotent", KIND_TYPE_BOOLEAN, false},
 	{"idempotency_header", KIND_TYPE_STRING, false},
 	{"id", KIND_TYPE_STRING, false},
+	{"link", KIND_TYPE_STRING, false},
 	{"poll", KIND_TYPE_OBJECT, false},
 	{"result", KIND_TYPE_OBJECT, false},
 	{"cancel", KIND_TYPE_OBJECT, false},

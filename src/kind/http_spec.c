@@ -255,7 +255,7 @@ check_together(const cJSON *spec, KindProblem *problem)
 bool
 http_check_rest(const cJSON *spec, KindProblem *problem)
 {
-	static const char *const paths[] = {"id", "rows_read", "rows_written"};
+	static const char *const paths[] = {"id", "link", "rows_read", "rows_written"};
 	const cJSON *poll = kind_member(spec, "poll");
 	const cJSON *result = kind_member(spec, "result");
 	const cJSON *cancel = kind_member(spec, "cancel");

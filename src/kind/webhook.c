@@ -319,6 +319,7 @@ start_response(KindCall *call, const KindResponse *response, KindVerdict *verdic
 		verdict->external_run_id = id && *id ? kind_clean_text(id, strlen(id), 200) : mem_strdup(call->token);
 		kind_state_set(call, verdict, "sent", cJSON_CreateTrue());
 		kind_continue(verdict, KIND_STEP_POLL, 0);
+		http_note_link(call, other.spec, body, verdict);
 		cJSON_Delete(body);
 	}
 	else if (!http_is_repeatable(&other) && (answered ? status != 429 && status != 503 && retry_http_status_is_transient(status) :

@@ -42,6 +42,7 @@ static const KindMember request_members[] = {
 	{"expect_status", KIND_TYPE_ARRAY, false},
 	{"idempotent", KIND_TYPE_BOOLEAN, false},
 	{"id", KIND_TYPE_STRING, false},
+	{"link", KIND_TYPE_STRING, false},
 };
 
 static const KindMember event_members[] = {
@@ -95,7 +96,8 @@ check_request(const cJSON *spec, KindProblem *problem)
 		return kind_problem(problem, "$.request.connection", "\"connection\" must be the name of a connection", NULL);
 	if (!http_check_request(request, problem))
 		return kind_problem_at("$.request", problem);
-	if (!kind_check_json_path(kind_member(request, "id"), "$.request.id", problem))
+	if (!kind_check_json_path(kind_member(request, "id"), "$.request.id", problem) ||
+		!kind_check_json_path(kind_member(request, "link"), "$.request.link", problem))
 		return false;
 	if (!holds_token(request))
 		return kind_problem(problem, "$.request", "the request does not say the token",

@@ -7,7 +7,7 @@ from assertions import BadToken, Jwt
 from databricks_pipelines import Pipelines
 from databricks_serving import Serving
 from databricks_sql import Warehouses
-from entra import DATABRICKS, basic, bearer
+from entra import ARM, DATABRICKS, basic, bearer
 from job_runs import ACTIONS, dependencies, notebook_result
 from one_time import one_time_job, task_kind
 from server import Refusal, json_response

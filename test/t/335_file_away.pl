@@ -290,7 +290,7 @@ foreach my $fault ('reset_after', 'reset_before')
 	my $before = $cloud->started('keyvault.set');
 	$cloud->add_fault(operation => 'keyvault.set', fault => $fault);
 	$cloud->add_fault(operation => 'keyvault.versions', status => 403, body => '{"error":{"code":"Forbidden","message":"does not have secrets list permission"}}');
-	$got = vault_outcome(vault({ %$set, name => "unlisted-$fault" }));
+	$got = vault_outcome(vault({ %$set, name => "unlisted-" . ($fault =~ tr{_}{-}r) }));
 	is($got->{status}, 'succeeded', "set, $fault, versions may not be listed: the run") or diag(explain($got));
 	is($cloud->started('keyvault.set') - $before, 1, "set, $fault, versions may not be listed: one version");
 }
@@ -326,7 +326,9 @@ is(filed($run)->{next_load_status}, 'P', 'nothing failed');
 is(names('alone/'), "alone/archive/$run/1.csv", 'so its files are archived');
 is(next_load('alone'), 'P', 'and the next start processes');
 $run = weir_trigger($node, 'alone');
-is(wait_for_run($node, $run), 'succeeded', 'files that are gone are no failure') or diag(value("SELECT error_message FROM weir.task_run WHERE run_id = $run"));
+is(wait_for_run($node, $run), 'failed', 'files that are gone are a failure of the run');
+is(value("SELECT code FROM weir.error WHERE run_id = $run"), 'file_missing', 'which says so');
+is(next_load('alone'), 'P', 'but not of its data');
 
 # somebody else's secret
 value(q{CREATE ROLE dev LOGIN; GRANT weir_admin TO dev});
