@@ -71,6 +71,10 @@ extern void databricks_detail_response(KindCall *call, const KindResponse *respo
 
 /* databricks_output.c: what get-output says of a one-time run, into the verdict */
 extern void databricks_add_result(const cJSON *result, cJSON *output, KindVerdict *verdict);
+/* ... and of the tasks of a job that the spec names: the run to be asked next, or NULL when all were */
+extern const char *databricks_next_output(KindCall *call, KindVerdict *verdict);
+/* What that run answered, NULL if nothing of use; false: it was not asked for this */
+extern bool databricks_keep_output(KindCall *call, const cJSON *result, KindVerdict *verdict);
 
 /* databricks_statement.c: what came of a SQL statement */
 extern void databricks_statement_ended(KindCall *call, const cJSON *statement, KindVerdict *verdict);

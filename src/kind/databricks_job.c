@@ -35,12 +35,14 @@
 #define MAX_UNSEEN_MS			((int64) 15 * 60 * 1000)
 
 #define MAX_ONLY	1000		/* tasks of a job */
+#define MAX_OUTPUTS	20			/* an exchange each */
 
 static const KindMember members[] = {
 	{"job_id", KIND_TYPE_INTEGER | KIND_TYPE_STRING, true},
 	{"job_parameters", KIND_TYPE_OBJECT, false},
 	{"repair", KIND_TYPE_BOOLEAN, false},
 	{"only", KIND_TYPE_ARRAY, false},
+	{"outputs", KIND_TYPE_ARRAY, false},
 };
 
 static bool
@@ -54,7 +56,8 @@ check_spec(const cJSON *spec, KindProblem *problem)
 	if (!kind_may_become(problem, job) && (!json_int64(job, &id) || id <= 0))
 		return kind_problem(problem, "$.job_id", "\"job_id\" must be a positive integer",
 							"It is the number at the end of the job's address.");
-	return kind_check_texts(spec, "only", "a task key", MAX_ONLY, problem);
+	return kind_check_texts(spec, "only", "a task key", MAX_ONLY, problem) &&
+		kind_check_texts(spec, "outputs", "a task key", MAX_OUTPUTS, problem);
 }
 
 static void

@@ -37,9 +37,9 @@ value(qq{
 
 my @chain = (
 	{ name => 'land', kind => 'adf_pipeline', connection => 'adf', spec => { pipeline => 'answer' } },
-	{ name => 'job', kind => 'databricks_job', connection => 'dbx', spec => { job_id => '{{params.job}}', job_parameters => { seconds => '0', day => '{{tasks.land.output.returnValue.day}}' } } },
+	{ name => 'job', kind => 'databricks_job', connection => 'dbx', spec => { job_id => '{{params.job}}', outputs => [ 'look', 'count', 'gone' ], job_parameters => { day => '{{tasks.land.output.returnValue.day}}' } } },
 	{ name => 'notebook', kind => 'databricks_notebook', connection => 'dbx',
-		spec => { notebook_path => '/Shared/echo', base_parameters => { day => '{{tasks.land.output.returnValue.day}}', rows => '{{tasks.land.output.returnValue.rows}}' } } },
+		spec => { notebook_path => '/Shared/echo', base_parameters => { day => '{{tasks.job.output.outputs.look.exit_value.day}}', rows => '{{tasks.land.output.returnValue.rows}}' } } },
 	{ name => 'statement', kind => 'databricks_sql', connection => 'dbx',
 		spec => { warehouse_id => 'wh1', statement => 'SELECT :day AS day, :rows * 2 AS twice', parameters => { day => '{{tasks.notebook.output.exit_value.day}}', rows => '{{tasks.land.output.returnValue.rows}}' } } },
 	{ name => 'score', kind => 'databricks_serving', connection => 'dbx',
@@ -54,12 +54,13 @@ my @chain = (
 		spec => { method => 'POST', path => '/json/done', link => '$.json.page', body => { files => '{{tasks.files.output.files}}', page => 'https://ui.example.com/run/1' } } },
 	{ name => 'keep', kind => 'sql', spec => { sql => q{SELECT {{tasks.call.output.body.json.files[0].name}} AS name, {{tasks.score.output.predictions[0]}} AS score, {{tasks.item.output.status}} AS fabric} } });
 $chain[$_]{depends_on} = [ $chain[ $_ - 1 ]{name} ] foreach 1 .. $#chain;
-value("SELECT weir.create_pipeline('chain', " . literal($json->encode({ tasks => \@chain, parameters => { job => { type => 'bigint', default => 102 } } })) . ')');
+value("SELECT weir.create_pipeline('chain', " . literal($json->encode({ tasks => \@chain, parameters => { job => { type => 'bigint', default => 104 } } })) . ')');
 my $run = weir_trigger($node, 'chain');
 is(wait_for_run($node, $run), 'succeeded', 'one engine after the other')
   or diag(value("SELECT string_agg(concat_ws(' ', task_name, status, error_message), E'\n' ORDER BY task_no) FROM weir.task_run WHERE run_id = $run"));
 is(of_task($run, 'land', "output->>'returnValue'"), '{"day": "2026-01-02", "rows": 7}', 'what a Data Factory pipeline returns');
-is($cloud->ledger(operation => 'databricks.run-now')->[-1]{job_id}, '102', 'a parameter of the run chose the job');
+is($cloud->ledger(operation => 'databricks.run-now')->[-1]{job_id}, '104', 'a parameter of the run chose the job');
+is(of_task($run, 'job', "output #>> '{outputs,count,exit_value,rows}' || ' ' || (output #> '{outputs,gone}')::text"), '5 null', 'a job was told, and each of its tasks says what it exits with');
 is(of_task($run, 'notebook', "output->'exit_value'->>'day'"), '2026-01-02', 'a notebook was told, and says it again');
 is(of_task($run, 'statement', "output->'rows'"), '[{"day": "2026-01-02", "twice": 14}]', 'a number stayed a number');
 is(of_task($run, 'score', "output->'predictions'"), '[15]', 'and was reckoned with');
@@ -69,7 +70,7 @@ is(of_task($run, 'keep', "output->'rows'"), '[{"name": "out/2026-01-02/done.json
 
 my %page = (
 	land => qr{^https://adf\.azure\.com/en/monitoring/pipelineruns/[0-9a-f-]{36}\?factory=},
-	job => qr{^\Q$address\E/dbx/\?o=\d+#job/102/run/\d+$},
+	job => qr{^\Q$address\E/dbx/\?o=\d+#job/104/run/\d+$},
 	notebook => qr{^\Q$address\E/dbx/\?o=\d+#job/\d+/run/\d+$},
 	statement => qr{/sql/history\?queryId=},
 	score => qr{/ml/endpoints/adder$},
