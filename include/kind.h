@@ -138,6 +138,7 @@ typedef struct KindVerdict
 /* Collects what is wrong with a spec; path is relative to the spec, "$.x[1]" */
 typedef struct KindProblem
 {
+	bool		is_rendered;	/* set by the caller: references are gone, "{{" is text like any other */
 	const char *path;
 	const char *message;		/* NULL: no problem */
 	const char *hint;
@@ -158,7 +159,7 @@ typedef struct TaskKind
 	bool		has_runs;		/* its work has ids that can be followed, although it has abandon() */
 	bool		is_waiting;		/* the conductor keeps the attempt open until something happens in the database */
 	bool		uses_worker;	/* a SQL worker runs the attempt: sql, redis_publish (and a for_each whose items a statement lists) */
-	/* Check a spec when it is defined; references are not rendered yet.  First problem wins. */
+	/* Check a spec, when it is defined and when it is rendered: problem->is_rendered.  First problem wins. */
 	void		(*validate) (const cJSON *spec, KindProblem *problem);
 	/* Kinds that choose a branch: is there one of this name?  Else NULL. */
 	bool		(*has_branch) (const cJSON *spec, const char *branch);

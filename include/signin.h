@@ -75,6 +75,15 @@ extern SignInResult signin_secret(SignIn *signin, const char *name, int64 now_ms
 								  char **value, uint64 *ticket, SignInFailure *failure);
 
 /*
+ * The Azure resource of the workspace that an Entra service principal is not
+ * yet in, as auth has it, and the *scope of the second token that goes with it;
+ * NULL for all others.  Points into the connection.
+ */
+extern const char *signin_workspace_id(const SignInConnection *connection, const char **scope);
+/* A header line with the token of this "Authorization: Bearer ..."; malloc'd like it, NULL if it is none or memory ran out. */
+extern char *signin_management_line(const char *authorization);
+
+/*
  * After a 401.  The ticket tells which credentials were refused: those that
  * have been fetched since then are kept, however many requests come back
  * with the old ones.

@@ -40,6 +40,7 @@
 #include "engine.h"
 #include "engine_int.h"
 #include "launcher.h"
+#include "outgoing.h"
 
 PGDLLEXPORT void conductor_main(Datum main_arg);
 
@@ -96,12 +97,7 @@ find_signin_connection(const char *name, SignInConnection *connection, void *arg
 
 	if (known == NULL)
 		return false;
-	connection->name = known->name;
-	connection->kind = known->kind;
-	connection->base_url = known->base_url;
-	connection->auth = known->auth;
-	connection->options = known->options;
-	connection->changed_at = known->changed_at;
+	outgoing_describe(known, NULL, connection);
 	return true;
 }
 

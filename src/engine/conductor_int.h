@@ -70,7 +70,7 @@ typedef struct Flight
 	bool		cancel_sent;
 	bool		signin_wait;	/* for a token that is being fetched */
 	int			signin_failures;
-	uint64		signin_ticket;	/* of the credentials sent with the latest exchange */
+	uint64		signin_ticket[2];	/* of the credentials sent with the latest exchange; a second token where one is needed */
 	int			start_failures; /* SQL: workers that never took it */
 	int64		intended_at_ms;
 	int64		started_ms;		/* for the polling pace */
@@ -184,6 +184,10 @@ extern void flights_transfers(Conductor *c);	/* finished exchanges -> verdicts *
 extern void flight_decide(Conductor *c, Flight *flight);	/* a verdict of an inline kind */
 extern void flight_verdict(Conductor *c, Flight *flight, KindOutcome outcome, const char *code,
 						   const char *message, bool is_user_error, bool is_retryable);
+/* The spec does not do: a user error unless the problem says otherwise, never tried again */
+extern void flight_refuse(Conductor *c, Flight *flight, const KindProblem *problem);
+/* The checks of definition once more, on what references became; false: there is a verdict */
+extern bool flight_check_spec(Conductor *c, Flight *flight);
 /* output is copied; NULL for none */
 extern void flight_succeed(Conductor *c, Flight *flight, const cJSON *output);
 extern void flight_drop_verdict(Flight *flight);

@@ -91,6 +91,32 @@ flight_verdict(Conductor *c, Flight *flight, KindOutcome outcome, const char *co
 }
 
 void
+flight_refuse(Conductor *c, Flight *flight, const KindProblem *problem)
+{
+	MemoryContext old;
+	const char *path = problem->path && problem->path[0] == '$' && problem->path[1] != '\0' ? problem->path + 1 : NULL;
+
+	flight_verdict(c, flight, KIND_FAILED, problem->code ? problem->code : "invalid_spec",
+				   problem->message, !problem->is_system_error, false);
+	old = MemoryContextSwitchTo(flight->verdict_cxt);
+	if (path != NULL || problem->hint != NULL)
+		flight->verdict->error_detail = psprintf("%s%s%s%s", path ? "JSON path: $.spec" : "", path ? path : "",
+												 path && problem->hint ? "\n" : "", problem->hint ? problem->hint : "");
+	MemoryContextSwitchTo(old);
+}
+
+bool
+flight_check_spec(Conductor *c, Flight *flight)
+{
+	KindProblem problem = {.is_rendered = true};
+
+	flight->kind->validate(flight->spec, &problem);
+	if (problem.message != NULL)
+		flight_refuse(c, flight, &problem);
+	return problem.message == NULL;
+}
+
+void
 flight_succeed(Conductor *c, Flight *flight, const cJSON *output)
 {
 	MemoryContext old = MemoryContextSwitchTo(fresh_verdict(flight));
@@ -283,7 +309,10 @@ follow_verdict(Conductor *c, Flight *flight)
 	bool		known = flight->external_run_id != NULL || verdict->external_run_id != NULL;
 
 	if (verdict->forget_token && flight->connection)
-		signin_forget(c->signin, flight->signin_ticket);
+	{
+		signin_forget(c->signin, flight->signin_ticket[0]);
+		signin_forget(c->signin, flight->signin_ticket[1]);
+	}
 	if (flight->ending != SQL_CANCEL_NONE && !flight->cancel_sent)
 	{
 		if (known && verdict->next_step != KIND_STEP_DETAIL)
@@ -449,21 +478,13 @@ signed_in(Conductor *c, Flight *flight, SignInResult result, const SignInFailure
 
 /* Credentials; false: not now (pending, failed, or a verdict was made). */
 static bool
-sign_in(Conductor *c, Flight *flight, const Connection *through, const char *scope, char **credentials)
+sign_in(Conductor *c, Flight *flight, const Connection *through, const char *scope, OutgoingSecrets *secrets)
 {
-	SignInConnection connection;
 	SignInFailure failure = {0};
 
 	if (through == NULL)
 		return true;
-	connection.name = through->name;
-	connection.kind = through->kind;
-	connection.base_url = through->base_url;
-	connection.auth = through->auth;
-	connection.options = through->options;
-	connection.changed_at = through->changed_at;
-	connection.scope = scope;
-	return signed_in(c, flight, signin_header(c->signin, &connection, now_ms(), credentials, &flight->signin_ticket, &failure), &failure);
+	return signed_in(c, flight, outgoing_sign_in(c->signin, through, scope, now_ms(), secrets, flight->signin_ticket, &failure), &failure);
 }
 
 /* Values of the secrets that are not a line of credentials; false: as sign_in. */
@@ -476,7 +497,7 @@ obtain_secrets(Conductor *c, Flight *flight, const KindRequest *request, const C
 	SignInFailure failure = {0};
 
 	if (signing != NULL &&
-		!signed_in(c, flight, signin_secret(c->signin, signing, now_ms(), &secrets->signing, &flight->signin_ticket, &failure), &failure))
+		!signed_in(c, flight, signin_secret(c->signin, signing, now_ms(), &secrets->signing, &flight->signin_ticket[0], &failure), &failure))
 		return false;
 	if (request->secret == NULL)
 		return true;
@@ -531,7 +552,7 @@ exchange(Conductor *c, Flight *flight)
 {
 	KindCall	call;
 	KindRequest request = {0};
-	KindProblem problem = {0};
+	KindProblem problem = {.is_rendered = true};
 	const Connection *through;
 	OutgoingSecrets secrets = {0};
 	Outgoing	out = {0};
@@ -541,8 +562,7 @@ exchange(Conductor *c, Flight *flight)
 	flight_fill_call(flight, &call);
 	if (!flight->kind->request(&call, &request, &problem))
 	{
-		flight_verdict(c, flight, KIND_FAILED, problem.code ? problem.code : "invalid_spec",
-					   problem.message, !problem.is_system_error, false);
+		flight_refuse(c, flight, &problem);
 		flight->verdict->may_go_on = may_go_on(flight);
 		uncertain_consider(flight);
 		return;
@@ -562,7 +582,7 @@ exchange(Conductor *c, Flight *flight)
 		return;
 	PG_TRY();
 	{
-		if ((request.without_auth || sign_in(c, flight, through, request.scope, &secrets.credentials)) &&
+		if ((request.without_auth || sign_in(c, flight, through, request.scope, &secrets)) &&
 			obtain_secrets(c, flight, &request, through, &secrets))
 			send_request(c, flight, &request, through, &secrets, &out);
 	}

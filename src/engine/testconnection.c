@@ -36,6 +36,7 @@
 #include "outgoing.h"
 #include "redispublish.h"
 #include "route.h"
+#include "secretfetch.h"
 #include "signin.h"
 #include "urlpolicy.h"
 
@@ -171,7 +172,9 @@ try_redis(Network *network, const Connection *connection, Report *report)
 	RedisOptions options = {0};
 	RedisError	error = {0};
 	const char *why = NULL;
-	char	   *secret_error = NULL;
+	const char *secret;
+	char	   *unreadable = NULL;
+	SignInFailure failure = {0};
 	const char *url = redis_policy_url(connection->base_url, &why);
 	NetLink    *link;
 	TimestampTz start;
@@ -179,14 +182,20 @@ try_redis(Network *network, const Connection *connection, Report *report)
 
 	if (!find_route(connection, &route, report))
 		return;
-	redistask_options(connection, &options, &network->password, &secret_error);
+	/* of the authorities the route has told already */
+	redistask_options(connection, &options, &secret, &unreadable);
 	route.connect_timeout_ms = Min(options.connect_timeout_ms, CONNECT_MS);
 	if (!reach(network, url, &route, report))
 		return;
-	if (secret_error != NULL)
+	if (secret != NULL)
 	{
-		fail(report, &report->sign_in, secret_error, "Correct the secret, or the connection's auth.");
-		return;
+		network->password = secretfetch(secret, &(SecretScope) {0}, &failure);
+		options.password = network->password;
+		if (network->password == NULL)
+		{
+			fail(report, &report->sign_in, failure.text, "Correct the secret, or the connection's auth.");
+			return;
+		}
 	}
 	link = network->link;
 	network->link = NULL;
@@ -224,48 +233,22 @@ wait_for_network(Network *network)
 	httpmux_drive(network->mux);
 }
 
-static void
-describe(const Connection *connection, SignInConnection *asking)
-{
-	asking->name = connection->name;
-	asking->kind = connection->kind;
-	asking->base_url = connection->base_url;
-	asking->auth = connection->auth;
-	asking->options = connection->options;
-	asking->changed_at = connection->changed_at;
-	asking->scope = NULL;
-}
-
-/* The key vault that a secret is in. */
-static bool
-find_connection(const char *name, SignInConnection *found, void *arg)
-{
-	const Connection *connection = connection_read(name);
-
-	if (connection == NULL)
-		return false;
-	describe(connection, found);
-	return true;
-}
-
 static bool
 sign_in(Network *network, const Connection *connection, const KindRequest *request, Report *report)
 {
 	const char *signing = outgoing_signing_secret(request, connection);
-	SignInConnection asking;
 	SignInFailure failure = {0};
 	SignInResult result;
-	uint64		ticket;
+	uint64		tickets[2];
 	HttpTransfer *transfer;
 
-	describe(connection, &asking);
-	network->signin = signin_create(network->mux, &(SignInCatalog) {secret_lookup, find_connection, NULL});
+	network->signin = signin_create(network->mux, &(SignInCatalog) {secret_lookup, secretfetch_connection, NULL});
 	for (;;)
 	{
 		outgoing_forget(&network->secrets);
-		result = signin_header(network->signin, &asking, now_ms(), &network->secrets.credentials, &ticket, &failure);
+		result = outgoing_sign_in(network->signin, connection, NULL, now_ms(), &network->secrets, tickets, &failure);
 		if ((result == SIGNIN_READY || result == SIGNIN_NONE) && signing != NULL)
-			result = signin_secret(network->signin, signing, now_ms(), &network->secrets.signing, &ticket, &failure);
+			result = signin_secret(network->signin, signing, now_ms(), &network->secrets.signing, &tickets[0], &failure);
 		switch (result)
 		{
 			case SIGNIN_READY:

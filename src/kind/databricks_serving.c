@@ -67,13 +67,13 @@ check_split(const cJSON *split, KindProblem *problem)
 	const cJSON *row;
 	int			i = 0;
 
-	if (!cJSON_IsArray(data) && !kind_has_reference(data))
+	if (!cJSON_IsArray(data) && !kind_may_become(problem, data))
 		return kind_problem(problem, "$.dataframe_split.data", "\"data\" must be an array of rows", NULL);
 	if (!cJSON_IsArray(columns) || !cJSON_IsArray(data))
 		return true;
 	cJSON_ArrayForEach(row, data)
 	{
-		if (!kind_has_reference(row) &&
+		if (!kind_may_become(problem, row) &&
 			(!cJSON_IsArray(row) || cJSON_GetArraySize(row) != cJSON_GetArraySize(columns)))
 			return kind_problem(problem, mem_printf("$.dataframe_split.data[%d]", i),
 								"a row must have a value for each of \"columns\"", NULL);

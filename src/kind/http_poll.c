@@ -243,6 +243,7 @@ http_started(KindCall *call, const KindResponse *response, KindVerdict *verdict)
 				ended_badly(call, response, state, said, verdict);
 		}
 	}
+	http_note_link(call, call->spec, body, verdict);
 	cJSON_Delete(body);
 }
 
@@ -443,6 +444,7 @@ look_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 		ended_well(call, response, body, asked, verdict);
 	else
 		ended_badly(call, response, state, said, verdict);
+	http_note_link(call, call->spec, body, verdict);
 	cJSON_Delete(body);
 }
 

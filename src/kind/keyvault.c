@@ -4,14 +4,17 @@
  *	  version of one from a secret of weir's
  *
  * Runs in the conductor, and for specs in sessions that define pipelines.
- * Values are never asked for: facts about a secret come from the list of its
- * versions, which has none.  The value of a new version is put into the
- * request when it is sent (KindRequest.secret); what the vault says back of
- * it is neither read nor shown.
+ * Facts about a secret come from the list of its versions, which has no
+ * values.  The value of a new version is put into the request when it is sent
+ * (KindRequest.secret); what the vault says back of it is neither read nor
+ * shown.
  *
  * Setting is not repeatable, each time makes a version.  So the version is
  * tagged with the token of the attempt, and after a crash or a lost answer
- * LOOKUP searches the versions for it before anything is sent again.
+ * LOOKUP searches the versions for it before anything is sent again.  Where the
+ * versions may not be listed, or are too many, the newest one settles it: it is
+ * ours, or it is older than the attempt, and then ours was never made.  Only
+ * that look-up is answered with a value, which is not read either.
  *-------------------------------------------------------------------------
  */
 #include "mem.h"
@@ -26,7 +29,9 @@
 #define MAX_PAGES		200
 #define MAX_TAGS		14			/* of 15, one is ours */
 #define TRIES			20
+#define CLOCKS_MS		300000		/* by which ours and the vault's may differ */
 #define DEFAULT_DAYS	30
+#define MAX_DAYS		36500
 
 static const KindMember check_members[] = {
 	{"operation", KIND_TYPE_STRING, true},
@@ -69,7 +74,7 @@ check_name(const char *name, const char *path, KindProblem *problem)
 {
 	size_t		len = name ? strlen(name) : 0;
 
-	if (name != NULL && strstr(name, "{{") != NULL)
+	if (kind_text_may_become(problem, name))
 		return true;
 	if (len >= 1 && len <= 127 &&
 		strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-") == len)
@@ -79,24 +84,12 @@ check_name(const char *name, const char *path, KindProblem *problem)
 }
 
 static bool
-check_days(const cJSON *spec, const char *name, KindProblem *problem)
-{
-	const cJSON *item = kind_member(spec, name);
-	int64		days;
-
-	if (item == NULL || cJSON_IsNull(item) || kind_has_reference(item) ||
-		(json_int64(item, &days) && days >= 0 && days <= 36500))
-		return true;
-	return kind_problem(problem, mem_printf("$.%s", name), mem_printf("\"%s\" must be a number of days from 0 to 36500", name), NULL);
-}
-
-static bool
 check_names(const cJSON *spec, KindProblem *problem)
 {
 	const cJSON *names = kind_member(spec, "secrets");
 	int			n = cJSON_GetArraySize(names);
 
-	if (kind_has_reference(names))
+	if (kind_may_become(problem, names))
 		return true;
 	if (n < 1 || n > MAX_NAMES)
 		return kind_problem(problem, "$.secrets", "\"secrets\" must have 1 to 100 names", NULL);
@@ -114,7 +107,7 @@ check_set(const cJSON *spec, KindProblem *problem)
 	const cJSON *tags = kind_member(spec, "tags");
 	const cJSON *tag;
 
-	if (kind_has_reference(kind_member(spec, "from_secret")))
+	if (kind_may_become(problem, kind_member(spec, "from_secret")))
 		return kind_problem(problem, "$.from_secret", "\"from_secret\" must be the name of a secret, without references", NULL);
 	if (cJSON_IsObject(tags) && cJSON_GetArraySize(tags) > MAX_TAGS)
 		return kind_problem(problem, "$.tags", "more than 14 tags", NULL);
@@ -123,7 +116,7 @@ check_set(const cJSON *spec, KindProblem *problem)
 		if (!cJSON_IsString(tag) || strcmp(tag->string, TOKEN_TAG) == 0 || strlen(tag->valuestring) > 256)
 			return kind_problem(problem, "$.tags", "tags must be strings of at most 256 bytes, and none may be called \"" TOKEN_TAG "\"", NULL);
 	}
-	return check_name(kind_string(spec, "name"), "$.name", problem) && check_days(spec, "expires_in_days", problem);
+	return check_name(kind_string(spec, "name"), "$.name", problem) && kind_check_integer(spec, "$", "expires_in_days", 0, MAX_DAYS, problem);
 }
 
 static bool
@@ -131,7 +124,7 @@ check_spec(const cJSON *spec, KindProblem *problem)
 {
 	if (is_operation(spec, "check"))
 		return kind_check_members(spec, check_members, lengthof(check_members), problem) &&
-			check_days(spec, "expires_within_days", problem) && check_names(spec, problem);
+			kind_check_integer(spec, "$", "expires_within_days", 0, MAX_DAYS, problem) && check_names(spec, problem);
 	if (is_operation(spec, "list"))
 		return kind_check_members(spec, list_members, lengthof(list_members), problem);
 	if (is_operation(spec, "get"))
@@ -228,6 +221,13 @@ set_request(const KindCall *call, KindRequest *request)
 	request->starts_work = true;
 }
 
+/* LOOKUP, and the list is of no use */
+static bool
+looks_at_newest(const KindCall *call)
+{
+	return call->step == KIND_STEP_LOOKUP && kind_member(call->scratch, "newest_only") != NULL;
+}
+
 static bool
 keyvault_request(const KindCall *call, KindRequest *request, KindProblem *problem)
 {
@@ -244,7 +244,10 @@ keyvault_request(const KindCall *call, KindRequest *request, KindProblem *proble
 	}
 	request->method = "GET";
 	request->is_repeatable = true;
-	request->url = link ? mem_strdup(link) : build_url(call, current_name(call) ? "/versions" : "");
+	if (looks_at_newest(call))
+		request->url = build_url(call, "");
+	else
+		request->url = link ? mem_strdup(link) : build_url(call, current_name(call) ? "/versions" : "");
 	return true;
 }
 
@@ -476,6 +479,74 @@ read_entry(const KindCall *call, const cJSON *item, KindVerdict *verdict)
 }
 
 static void
+look_at_newest(const KindCall *call, KindVerdict *verdict)
+{
+	scratch_set(call, "next", NULL);
+	scratch_set(call, "newest_only", cJSON_CreateTrue());
+	kind_continue(verdict, KIND_STEP_LOOKUP, 0);
+	verdict->reset_tries = true;
+}
+
+/* LOOKUP: what was sent did not arrive */
+static void
+set_again(const KindCall *call, KindVerdict *verdict)
+{
+	int64		starts = kind_state_int64(call, "starts", 0) + 1;
+
+	kind_state_drop(call, verdict, "maybe_started");
+	scratch_set(call, "pages", NULL);
+	scratch_set(call, "newest_only", NULL);
+	if (starts >= KIND_MAX_STARTS)
+	{
+		kind_fail(verdict, false, true, "no_answer", mem_printf("the vault never took secret \"%s\", sent %d times", current_name(call), KIND_MAX_STARTS));
+		return;
+	}
+	kind_state_set_int64(call, verdict, "starts", starts);
+	kind_continue(verdict, KIND_STEP_START, 0);
+}
+
+static void
+fail_unsettled(const KindCall *call, const char *why, KindVerdict *verdict)
+{
+	kind_fail_unknown(verdict, mem_printf("%s: whether a version of secret \"%s\" has the tag " TOKEN_TAG " = %s is not known",
+										  why, current_name(call), call->token ? call->token : ""));
+}
+
+static void
+newest_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	cJSON	   *body;
+	int64		created;
+
+	if (kind_common_response(call, response, false, true, TRIES, verdict))
+		return;
+	if (response->http_status == 404)
+	{
+		set_again(call, verdict);
+		return;
+	}
+	if (response->http_status != 200)
+	{
+		fail_unsettled(call, response->http_status == 403 ? "the connection's identity may neither list nor get the secret" :
+					   mem_printf("HTTP %d", response->http_status), verdict);
+		return;
+	}
+	body = kind_parse_object(response);
+	created = attribute(body, "created");
+	if (kind_string(body, "id") == NULL || created < 0)
+		kind_unanswered(call, response->retry_after_ms, true, false, true, TRIES, "bad_answer",
+						"HTTP 200, but the answer names no version", verdict);
+	else if (!read_entry(call, body, verdict))
+	{
+		if (created * 1000 < call->intended_at_ms - CLOCKS_MS)
+			set_again(call, verdict);
+		else
+			fail_unsettled(call, "somebody else has set the secret meanwhile, and its versions cannot all be listed", verdict);
+	}
+	cJSON_Delete(body);
+}
+
+static void
 page_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
 	int64		pages = kind_int64(call->scratch, "pages", 0) + 1;
@@ -488,6 +559,11 @@ page_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 	if (kind_common_response(call, response, false, true, TRIES, verdict))
 		return;
 	scratch_set(call, "next", NULL);
+	if (response->http_status == 403 && call->step == KIND_STEP_LOOKUP)
+	{
+		look_at_newest(call, verdict);
+		return;
+	}
 	if (response->http_status != 200 && !(response->http_status == 404 && current_name(call) != NULL))
 	{
 		kind_fail_status(call, response, verdict);
@@ -512,15 +588,9 @@ page_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 		verdict->reset_tries = true;
 	}
 	else if (call->step == KIND_STEP_LOOKUP && next != NULL)
-		kind_fail_unknown(verdict, mem_printf("secret \"%s\" has more versions than were looked at: whether one has the tag " TOKEN_TAG " = %s is not known",
-											  current_name(call), call->token ? call->token : ""));
+		look_at_newest(call, verdict);
 	else if (call->step == KIND_STEP_LOOKUP)
-	{
-		/* it did not arrive */
-		kind_state_drop(call, verdict, "maybe_started");
-		scratch_set(call, "pages", NULL);
-		kind_continue(verdict, KIND_STEP_START, 0);
-	}
+		set_again(call, verdict);
 	else if (current_name(call) != NULL)
 		finish_versions(call, verdict);
 	else
@@ -554,6 +624,8 @@ keyvault_response(KindCall *call, const KindResponse *response, KindVerdict *ver
 {
 	if (call->step == KIND_STEP_START && is_operation(call->spec, "set"))
 		set_response(call, response, verdict);
+	else if (looks_at_newest(call))
+		newest_response(call, response, verdict);
 	else
 		page_response(call, response, verdict);
 }

@@ -113,8 +113,29 @@ typedef struct KindMember
 
 extern bool kind_check_members(const cJSON *spec, const KindMember *members, int nmembers,
 							   KindProblem *problem);
+/* A problem found within a member: "$.poll" and "$.status" become "$.poll.status".  False. */
+extern bool kind_problem_at(const char *place, KindProblem *problem);
+/* Of a member that must not be empty */
+extern bool kind_check_filled(const cJSON *spec, const char *name, KindProblem *problem);
+
+/* What is absent, null or still to be rendered passes all of these.  at: path of the object, "$" for the spec */
+extern bool kind_check_integer(const cJSON *object, const char *at, const char *name, int64 least, int64 most, KindProblem *problem);
+/* choices: up to a NULL */
+extern bool kind_check_choice(const cJSON *spec, const char *name, const char *const *choices, const char *hint, KindProblem *problem);
+/* Strings that are not empty; what: "the name of a table" */
+extern bool kind_check_texts(const cJSON *spec, const char *name, const char *what, int most, KindProblem *problem);
+/* Values of an object that are no structures; what: "a parameter" */
+extern bool kind_check_scalars(const cJSON *spec, const char *name, const char *what, KindProblem *problem);
+extern bool kind_check_duration(const cJSON *item, const char *path, int64 least_ms, KindProblem *problem);
+extern bool kind_check_json_path(const cJSON *item, const char *path, KindProblem *problem);
+#define KIND_MAX_PATH	8000
+/* What is joined to a connection's base URL, and stays below it */
+extern bool kind_check_path(const cJSON *item, const char *path, const char *hint, KindProblem *problem);
+extern bool kind_path_climbs(const char *path);	/* a segment "..", also in disguise */
 /* False, for the caller to return */
 extern bool kind_problem(KindProblem *problem, const char *path, const char *message, const char *hint);
-extern bool kind_has_reference(const cJSON *item);
+/* A reference, still to be rendered: it may become anything, and is checked then */
+extern bool kind_may_become(const KindProblem *problem, const cJSON *item);
+extern bool kind_text_may_become(const KindProblem *problem, const char *text);
 
 #endif							/* WEIR_KIND_INT_H */

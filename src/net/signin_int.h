@@ -150,6 +150,14 @@ extern char *signin_oauth_words(const HttpResult *result, const cJSON *answer);
 /* Is it up to a person to correct something? */
 extern bool signin_oauth_is_final(const HttpResult *result);
 
+/* signin_databricks.c */
+extern const SignInMethod signin_databricks_federated;
+/* Of ways whose tokens are Entra's, for service principals that are not in the workspace */
+#define WORKSPACE_KEYS \
+	{"workspace_resource_id", AUTH_KEY_TEXT}, \
+	{"management_scope", AUTH_KEY_SCOPE}
+extern bool databricks_check_workspace(const Auth *auth, AuthProblem *problem);
+
 /* signin_entra.c, signin_identity.c */
 extern const SignInMethod signin_entra_client_secret;
 extern const SignInMethod signin_entra_certificate;
