@@ -69,6 +69,9 @@ extern void databricks_ended(KindCall *call, const cJSON *run, const JobState *s
 extern bool databricks_detail_request(const KindCall *call, KindRequest *request, KindProblem *problem);
 extern void databricks_detail_response(KindCall *call, const KindResponse *response, KindVerdict *verdict);
 
+/* databricks_list.c: of all runs of the Jobs API, whatever started them */
+extern const KindListing databricks_listing;
+
 /* databricks_output.c: what get-output says of a one-time run, into the verdict */
 extern void databricks_add_result(const cJSON *result, cJSON *output, KindVerdict *verdict);
 

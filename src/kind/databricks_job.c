@@ -418,4 +418,5 @@ const TaskKind kind_databricks_job = {
 	.resume_step = databricks_resume_step,
 	.request = databricks_request,
 	.response = databricks_response,
+	.listing = &databricks_listing,
 };

@@ -481,6 +481,7 @@ const TaskKind kind_databricks_##what = { \
 	.resume_step = resume_step, \
 	.request = what##_request, \
 	.response = read_response, \
+	.listing = &databricks_listing, \
 }
 
 ONE_TIME_KIND(notebook);
