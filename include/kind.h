@@ -173,7 +173,7 @@ typedef struct KindPage
 typedef struct KindListing
 {
 	int			page_size;		/* runs of a page at most */
-	/* Will a list do for this attempt, or does its next POLL have more to tell? */
+	/* Will a list do for this attempt, or does its next POLL have more to tell?  NULL: it always will */
 	bool		(*can_tell) (const KindCall *call);
 	/* What all pages of a list of the runs of these attempts have in common: an object. */
 	cJSON	   *(*scope) (const KindCall *calls, int n);

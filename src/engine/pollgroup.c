@@ -150,6 +150,8 @@ is_listable(const PollGroup *group, const Flight *flight)
 	if (!is_member(group, flight) || flight->polling != POLLS_FREELY || flight->transfer != NULL || flight->signin_wait ||
 		flight->due_ms == NEVER || flight->step_tries > 0 || flight->unlisted >= UNLISTED_MOST || strlen(flight->external_run_id) >= ID_LEN)
 		return false;
+	if (group->key.listing->can_tell == NULL)
+		return true;
 	flight_fill_call(flight, &call);
 	return group->key.listing->can_tell(&call);
 }

@@ -17,12 +17,6 @@
 #define DAY_MS			((int64) 86400000)
 #define KEPT_MS			(45 * DAY_MS)	/* runs are known for so long */
 
-static bool
-can_tell(const KindCall *call)
-{
-	return true;
-}
-
 /* Runs that began before their attempts: continued, or somebody else's at first */
 static bool
 is_adopted(const KindCall *call)
@@ -126,7 +120,6 @@ list_response(const KindResponse *response, KindPage *page)
 
 const KindListing adf_listing = {
 	.page_size = PAGE_SIZE,
-	.can_tell = can_tell,
 	.scope = list_scope,
 	.request = list_request,
 	.response = list_response,

@@ -260,8 +260,7 @@ databricks_poll_run(KindCall *call, const KindResponse *response, const cJSON **
 }
 
 void
-databricks_polled(KindCall *call, const KindResponse *response, const cJSON *run, const JobState *state,
-				  KindVerdict *verdict)
+databricks_polled(KindCall *call, const cJSON *run, const JobState *state, KindVerdict *verdict)
 {
 	if (state->end == JOB_END_NONE)
 		kind_continue(verdict, KIND_STEP_POLL, -1);

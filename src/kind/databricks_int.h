@@ -58,8 +58,7 @@ extern bool databricks_read_run(const KindCall *call, const KindResponse *respon
 /* POLL: the same; then, of what was read, databricks_polled */
 extern bool databricks_poll_run(KindCall *call, const KindResponse *response, const cJSON **run, JobState *state,
 								KindVerdict *verdict);
-extern void databricks_polled(KindCall *call, const KindResponse *response, const cJSON *run, const JobState *state,
-							  KindVerdict *verdict);
+extern void databricks_polled(KindCall *call, const cJSON *run, const JobState *state, KindVerdict *verdict);
 extern void databricks_cancelled(KindCall *call, const KindResponse *response, KindVerdict *verdict);
 
 /* databricks_run.c.  False if it says nothing about its state */

@@ -377,7 +377,7 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 		}
 		state.end = JOB_END_NONE;
 	}
-	databricks_polled(call, response, run, &state, verdict);
+	databricks_polled(call, run, &state, verdict);
 }
 
 static void

@@ -448,7 +448,7 @@ read_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 			break;
 		case KIND_STEP_POLL:
 			if (databricks_poll_run(call, response, &run, &state, verdict))
-				databricks_polled(call, response, run, &state, verdict);
+				databricks_polled(call, run, &state, verdict);
 			break;
 		case KIND_STEP_DETAIL:
 			databricks_detail_response(call, response, verdict);

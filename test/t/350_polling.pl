@@ -49,21 +49,204 @@ sub many
 sub newest { my $entries = $cloud->ledger(limit => 1); return @$entries ? $entries->[0]{seq} : 0 }
 sub tasks { return value("SELECT string_agg(DISTINCT status, ',') || ' ' || count(*) FROM weir.task_run WHERE run_id = $_[0]") }
 
+# An entry of the ledger as often as this is there, after another.
+sub asked
+{
+	my ($operation, $count, %more) = @_;
+	my $found = $cloud->wait(operation => $operation, count => $count, timeout_ms => 1000 * $PostgreSQL::Test::Utils::timeout_default, %more);
+	cmp_ok(scalar @$found, '>=', $count, "$operation is asked $count times") if @$found < $count;
+	return $found;
+}
+sub since { my ($operation, $seq) = @_; return $cloud->requests($operation, since => $seq) }
+
 foreach my $how (qw(databricks one_time adf))
 {
 	my $way = $ways{$how};
 	$cloud->reset;
-	many("lists_$how", $how, 40, 60);
-	my $run = weir_trigger($node, "lists_$how");
+	many("long_$how", $how, 30, 900);
+	many("short_$how", $how, 12, 30);
+	my ($long, $short) = map { weir_trigger($node, "${_}_$how") } qw(long short);
+	asked($way->{list}, 2);
+	is(wait_for_run($node, $short), 'succeeded', "$how: runs that end among others that do not");
+	is(value("SELECT count(*) FROM weir.activity WHERE run_id = $short") + 0, $how eq 'one_time' ? 0 : 12, "$how: with what is known of their tasks");
+	is($cloud->started($way->{start}), 42, "$how: each was started once");
+
 	# once a list has told of all, lists are all that is needed
-	$cloud->wait(operation => $way->{list}, count => 4, timeout_ms => 60000);
-	my $since = newest();
-	$cloud->wait(operation => $way->{list}, since => $since, count => 4, timeout_ms => 60000);
+	asked($way->{list}, 4, since => newest());
+	my $from = newest();
+	asked($way->{list}, 4, since => $from);
 	my $until = newest();
-	my @asked = grep { $_->{seq} <= $until } @{ $cloud->ledger(since => $since) };
-	diag("$how: " . join(' ', map { $_->{operation} } @asked));
-	wait_for_run($node, $run);
-	diag(tasks($run), ' ', $json->encode($cloud->counts));
+	my %asked;
+	$asked{ $_->{operation} }++ foreach grep { $_->{seq} <= $until } @{ $cloud->ledger(since => $from) };
+	is_deeply([ sort keys %asked ], [ $way->{list} ], "$how: thirty runs go on, and nothing but lists is asked for") or diag($json->encode(\%asked));
+	is(tasks($long), 'running 30', "$how: all of them");
+	value("SELECT weir.cancel($long)");
+	is(wait_for_run($node, $long), 'cancelled', "$how: they can be cancelled");
+	is($cloud->requests($how eq 'adf' ? 'adf.cancel' : 'databricks.cancel'), 30, "$how: each by itself");
+	diag($json->encode($cloud->counts));
 }
+
+# --- lists that fail.  Each through a connection of its own, as one that fails is left alone for a while.
+my $connections = 0;
+
+sub anew
+{
+	my ($name, $n, $seconds) = @_;
+	my $connection = 'dbx' . ++$connections;
+	$cloud->clear_faults;
+	$cloud->reset;
+	value("SELECT weir.create_connection('$connection', 'databricks', '$address/dbx', '{\"type\": \"pat\", \"token\": \"token\"}', '{\"settle_seconds\": 2}')");
+	local $ways{databricks}{connection} = $connection;
+	many($name, 'databricks', $n, $seconds);
+	return;
+}
+# They go on, and can be cancelled.
+sub all_go_on
+{
+	my ($run, $what) = @_;
+	is(tasks($run), 'running 30', "$what: all go on");
+	is($cloud->started('databricks.run-now'), 30, "$what: each was started once");
+	value("SELECT weir.cancel($run)");
+	is(wait_for_run($node, $run), 'cancelled', "$what: and can be cancelled");
+	return;
+}
+sub no_harm
+{
+	my ($run, $n, $what) = @_;
+	is(wait_for_run($node, $run), 'succeeded', "$what: all runs succeed");
+	is($cloud->started('databricks.run-now'), $n, "$what: each was started once");
+	is(value("SELECT count(*) FROM weir.attempt WHERE run_id = $run"), $n, "$what: in its first attempt");
+	return;
+}
+
+my %passing = (
+	'500' => { fault => 'status', status => 500 },
+	'429' => { fault => 'status', status => 429, retry_after => 1 },
+	'a gateway' => { fault => 'html' },
+	'half a body' => { fault => 'half_body' },
+	'no JSON' => { fault => 'not_json' },
+	'no list' => { fault => 'not_json', body => '{"error": 7}' });
+foreach my $what (sort keys %passing)
+{
+	anew("passing $what", 30, 900);
+	my $run = weir_trigger($node, "passing $what");
+	asked('databricks.list', 6);
+	$cloud->add_fault(operation => 'databricks.list', times => 2, %{ $passing{$what} });
+	my $from = newest();
+	my $lists = asked('databricks.list', 6, since => $from);
+	is(scalar(grep { $_->{fault} } @{ $lists }), 2, "$what: twice, then the list goes on");
+	is(since('databricks.get', $from), since('databricks.get', $lists->[5]{seq}), "$what: nobody was asked for singly meanwhile");
+	all_go_on($run, $what);
+}
+
+# a service whose lists do not work at all
+my %lasting = (
+	'always 500' => { fault => 'status', status => 500 },
+	'forbidden' => { fault => 'status', status => 403 });
+foreach my $what (sort keys %lasting)
+{
+	anew($what, 30, 900);
+	$cloud->add_fault(operation => 'databricks.list', times => undef, %{ $lasting{$what} });
+	my $run = weir_trigger($node, $what);
+	my $log = -s $node->logfile;
+	my $lists = asked('databricks.list', $what eq 'forbidden' ? 1 : 4);
+	asked('databricks.get', 60, since => $lists->[-1]{seq});
+	is($cloud->requests('databricks.list'), $what eq 'forbidden' ? 1 : 4, "$what: lists are left alone, runs asked for one by one");
+	ok($node->log_contains('refuses lists of runs: HTTP status 403', $log), "$what: the log says so") if $what eq 'forbidden';
+	all_go_on($run, $what);
+}
+
+# lists that have nothing of what goes on, or not all of it
+my %holes = (
+	'nothing' => [ '{"has_more": false}', 2, 4 ],
+	'no end' => [ '{"has_more": true, "next_page_token": "offset:24"}', 6, 60 ]);
+foreach my $what (sort keys %holes)
+{
+	my ($body, $pages, $most) = @{ $holes{$what} };
+	anew($what, 30, 900);
+	$cloud->add_fault(operation => 'databricks.list', fault => 'not_json', times => undef, body => $body);
+	my $run = weir_trigger($node, $what);
+	my $lists = asked('databricks.list', $pages);
+	asked('databricks.get', 60, since => $lists->[-1]{seq});
+	cmp_ok($cloud->requests('databricks.list'), '<=', $most, "a list with $what: all are asked for one by one, and it is not tried again");
+	all_go_on($run, "a list with $what");
+}
+
+# the second page is missing: who is on it is asked for singly, and found to go on
+anew('hole', 30, 900);
+$cloud->add_fault(operation => 'databricks.list', fault => 'not_json', times => 1, body => '{"has_more": false}');
+my $holed = weir_trigger($node, 'hole');
+asked('databricks.list', 6);
+all_go_on($holed, 'a list with a hole');
+
+# --- kill -9 while a page is awaited
+anew('crash', 30, 40);
+$cloud->add_fault(operation => 'databricks.list', fault => 'hold', times => undef);
+my $run = weir_trigger($node, 'crash');
+asked('databricks.list', 1);
+my $log = -s $node->logfile;
+kill9_backend($node, 'weir conductor');
+wait_for_restart($node, $log);
+asked('databricks.list', 2);
+$cloud->clear_faults;
+no_harm($run, 30, 'a crash');
+
+# --- whoever reads the list for the others is cancelled
+anew('cancelled', 1, 600);
+value(q{SELECT weir.create_pipeline('crowd', (definition || '{"max_concurrent_runs": 20}')::jsonb) FROM weir.pipeline_version v JOIN weir.pipeline p USING (pipeline_id) WHERE p.name = 'cancelled'});
+my @runs = map { weir_trigger($node, 'crowd') } (1 .. 20);
+asked('databricks.list', 2);
+$cloud->add_fault(operation => 'databricks.list', fault => 'hold', times => undef);
+asked('databricks.list', 1, since => newest());
+my $last = pop @runs;
+value('SELECT ' . join(', ', map { "weir.cancel($_)" } @runs));
+asked('databricks.cancel', 18);
+$cloud->clear_faults;
+wait_for_run($node, $_) foreach @runs;
+is(value('SELECT string_agg(DISTINCT status, \',\') FROM weir.run WHERE run_id IN (' . join(',', @runs) . ')'), 'cancelled', 'nineteen of twenty are cancelled, the one that read a list among them');
+my $from = newest();
+asked('databricks.get', 2, since => $from);
+is(value("SELECT status FROM weir.run WHERE run_id = $last"), 'running', 'and the last one is still followed');
+value("SELECT weir.cancel($last)");
+wait_for_run($node, $last);
+
+# --- a thousand in flight: how many requests that takes is a matter of pages, and memory does not grow
+sub memory
+{
+	my ($kilobytes) = slurp_file('/proc/' . backend_pid($node, 'weir conductor') . '/status') =~ /RssAnon:\s+(\d+)/;
+	return $kilobytes;
+}
+foreach my $how (qw(databricks adf))
+{
+	my $way = $ways{$how};
+	my $pages = $how eq 'adf' ? 10 : 42;
+	$cloud->clear_faults;
+	$cloud->reset;
+	many("thousand_$how", $how, 1000, 36000);
+	my $run = weir_trigger($node, "thousand_$how");
+	wait_until($node, "$how: a thousand are in flight",
+		"SELECT count(*) = 1000 FROM weir.attempt WHERE run_id = $run AND external_run_id IS NOT NULL");
+	# until a list has told of all of them
+	asked($way->{list}, 2 * $pages);
+	my $from = newest();
+	asked($way->{list}, 2 * $pages, since => $from);
+	my $before = memory();
+	$from = newest();
+	my $lists = asked($way->{list}, 2 * $pages, since => $from);
+	my $until = $lists->[2 * $pages - 1]{seq};
+	my @asked = grep { $_->{seq} <= $until } @{ $cloud->ledger(since => $from) };
+	my $singly = grep { $_->{operation} eq $way->{get} } @asked;
+	cmp_ok($singly, '<=', 50, "$how: while $pages pages of a list were read twice, $singly of 2,000 questions were asked singly");
+	is($cloud->requests('entra.token'), 1, "$how: one token was enough") if $how eq 'adf';
+	my $seconds = $lists->[2 * $pages - 1]{time} - $lists->[0]{time};
+	my $rate = @asked / $seconds;
+	cmp_ok($rate, '<=', 5, sprintf('%s: %.1f requests per second', $how, $rate));
+	cmp_ok(memory() - $before, '<=', 1024, "$how: and no memory") or diag("$before kB, " . memory() . ' kB');
+	diag(sprintf('%d kB, then %d kB; %d requests in %.1f s, %d singly', $before, memory(), scalar(@asked), $seconds, $singly));
+	is(tasks($run), 'running 1000', "$how: all go on");
+	value("SELECT weir.cancel($run)");
+	is(wait_for_run($node, $run), 'cancelled', "$how: they are cancelled");
+}
+
 $node->stop;
 done_testing();
