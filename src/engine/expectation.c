@@ -21,6 +21,7 @@
 #include "pollpace.h"
 
 #define KEPT_MS			((int64) 10 * 60000)
+#define UNKNOWN_KEPT_MS	30000	/* after its first success a task has a history */
 #define MOST_AT_ONCE	1000
 #define MOST_PIPELINES	50		/* that a Foresight can keep */
 #define LONGEST_S		(366 * 86400.0)
@@ -30,6 +31,7 @@ typedef struct Expectations
 	MemoryContext cxt;
 	Foresight  *foresight;		/* in it */
 	int64		read_ms;
+	bool		has_unknown;	/* of some task there was no history */
 	int64		pipelines[MOST_PIPELINES];
 	int			n_pipelines;
 } Expectations;
@@ -46,6 +48,7 @@ forget(Expectations *known)
 	MemoryContextSwitchTo(old);
 	known->read_ms = now_ms();
 	known->n_pipelines = 0;
+	known->has_unknown = false;
 }
 
 static Expectations *
@@ -59,7 +62,7 @@ expectations(Conductor *c)
 		known->cxt = AllocSetContextCreate(c->cxt, "weir expectations", ALLOCSET_DEFAULT_SIZES);
 		forget(known);
 	}
-	if (known->read_ms + KEPT_MS < now_ms() || known->read_ms > now_ms())
+	if (known->read_ms + (known->has_unknown ? UNKNOWN_KEPT_MS : KEPT_MS) < now_ms() || known->read_ms > now_ms())
 		forget(known);
 	return known;
 }
@@ -133,5 +136,6 @@ expectations_read(Conductor *c)
 		seconds = seconds_of(known, weir_spi_int64(i, 2, NULL), weir_spi_text(i, 3));
 		if (flight != NULL && seconds > 0 && seconds < LONGEST_S)
 			flight->expected_ms = Max((int64) (seconds * 1000), 1);
+		known->has_unknown = known->has_unknown || seconds < 0;
 	}
 }
