@@ -147,6 +147,42 @@ typedef struct KindProblem
 	bool		is_system_error;	/* not the spec is wrong: see code, such as outcome_unknown */
 } KindProblem;
 
+/* What to do after an exchange for a page of a list of runs */
+typedef enum KindPageResult
+{
+	KIND_PAGE_READ,
+	KIND_PAGE_AGAIN,			/* no usable answer: ask for the same page again, later */
+	KIND_PAGE_REFUSED			/* asking again will not help: no lists here */
+} KindPageResult;
+
+typedef struct KindPage
+{
+	KindPageResult result;
+	bool		forget_token;	/* with AGAIN: drop the cached token first */
+	/* With READ: */
+	const char **running;		/* ids of runs that have not ended, as external_run_id has them */
+	int			n_running;
+	const char *next;			/* token of the next page; NULL: this was the last */
+} KindPage;
+
+/*
+ * Kinds whose service lists runs: one exchange that tells of many attempts in
+ * POLL that they go on.  It says nothing else of them.  A run that a list does
+ * not have, for whatever reason, is asked for by itself; so a list may be
+ * late or have holes.  Several kinds may share a listing.
+ */
+typedef struct KindListing
+{
+	int			page_size;		/* runs of a page at most */
+	/* Will a list do for this attempt, or does its next POLL have more to tell?  NULL: it always will */
+	bool		(*can_tell) (const KindCall *call);
+	/* What all pages of a list of the runs of these attempts have in common: an object. */
+	cJSON	   *(*scope) (const KindCall *calls, int n);
+	/* page: its token, NULL the first.  call: any of them */
+	void		(*request) (const KindCall *call, const cJSON *scope, const char *page, KindRequest *request);
+	void		(*response) (const KindResponse *response, KindPage *page);
+} KindListing;
+
 typedef struct TaskKind
 {
 	const char *name;			/* sql, http, ... */
@@ -194,6 +230,7 @@ typedef struct TaskKind
 	 */
 	char	   *(*place) (const KindCall *call, int64 *every_ms);
 	void		(*deliver) (KindCall *call, const cJSON *callback, KindVerdict *verdict);
+	const KindListing *listing; /* or NULL */
 } TaskKind;
 
 extern const TaskKind *kind_find(const char *name);	/* NULL if unknown */

@@ -78,7 +78,4 @@ extern bool retry_sqlstate_is_transient(const char *sqlstate);
  */
 extern int64 retry_after_parse(const char *value, int64 now_epoch);
 
-/* next poll of something that has been going on for elapsed_ms */
-extern int64 poll_delay_ms(int64 elapsed_ms);
-
 #endif							/* WEIR_RETRY_H */

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * retry.c
- *	  How long to wait before the next attempt or poll, and what is worth one
+ *	  How long to wait before the next attempt, and what is worth one
  *
  * Runs in the conductor; pure functions.  Clock and random numbers are the
  * caller's, so that every result can be tested.
@@ -9,9 +9,6 @@
 #include "mem.h"
 
 #include "retry.h"
-
-#define POLL_FIRST_MS	200
-#define POLL_MAX_MS		30000
 
 RetryPolicy
 retry_policy_default(void)
@@ -337,17 +334,4 @@ retry_after_parse(const char *value, int64 now_epoch)
 	if (now_epoch < epoch - RETRY_MAX_DELAY_MS / 1000)
 		return RETRY_MAX_DELAY_MS;
 	return (epoch - now_epoch) * 1000;
-}
-
-/*
- * Something that takes seconds is looked at several times a second,
- * something that takes hours twice a minute: the end is noticed after about
- * a tenth of the time it took.
- */
-int64
-poll_delay_ms(int64 elapsed_ms)
-{
-	if (elapsed_ms <= 0)
-		return POLL_FIRST_MS;
-	return Min(POLL_FIRST_MS + elapsed_ms / 10, POLL_MAX_MS);
 }

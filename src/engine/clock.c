@@ -134,6 +134,7 @@ clock_follow(Conductor *c)
 	move_flights(c, by);
 	breakers_clock_set(c, by);
 	quotas_clock_set(c, by);
+	pollgroups_clock_set(c, by);
 	conductor_begin(c);
 	move_rows(by);
 	conductor_commit(c);

@@ -21,6 +21,15 @@
 
 #define NEVER PG_INT64_MAX
 
+/* How an attempt in POLL is asked for, see pollgroup.c */
+typedef enum Polling
+{
+	POLLS_FREELY,				/* by itself, or a list */
+	POLLS_NOT,					/* a list is being read */
+	POLLS_FOR_ALL,				/* it reads a list for itself and others */
+	POLLS_SINGLY				/* by itself, the next time */
+} Polling;
+
 /*
  * A running attempt, as the conductor sees it.  Everything that must survive
  * a crash is in weir.attempt; this is rebuilt from there.
@@ -76,6 +85,11 @@ typedef struct Flight
 	int64		started_ms;		/* for the polling pace */
 	int64		due_ms;			/* next exchange; NEVER while one is under way */
 	int64		turn_ms;		/* quota.c: when it may be sent; 0 not asked */
+	int64		pause_ms;		/* that leads to it */
+	int64		expected_ms;	/* it takes in all; 0 not looked up yet, POLL_UNKNOWN */
+	int			together;		/* pollgroup.c: runs followed through its connection */
+	int			unlisted;		/* lists in a row that did not have its run */
+	Polling		polling;
 	HttpTransfer *transfer;
 	KindVerdict *verdict;		/* to be written in the next transaction */
 	MemoryContext verdict_cxt;
@@ -111,6 +125,8 @@ typedef struct Conductor
 	struct ReadySet *ready;		/* ready.c */
 	HTAB	   *breakers;		/* breaker.c; NULL before the first exchange */
 	HTAB	   *quotas;			/* quota.c; likewise */
+	HTAB	   *pollgroups;		/* pollgroup.c; NULL before the first POLL */
+	struct Expectations *expectations;	/* expectation.c; NULL before the first POLL */
 	int64		starts;			/* so many, to tell who was served last */
 	int64		clock_offset_ms;	/* of the wall clock to one that nobody sets */
 	BackgroundWorkerHandle *handles[WEIR_MAX_SQL_SLOTS];
@@ -186,6 +202,7 @@ extern void flight_verdict(Conductor *c, Flight *flight, KindOutcome outcome, co
 						   const char *message, bool is_user_error, bool is_retryable);
 /* The spec does not do: a user error unless the problem says otherwise, never tried again */
 extern void flight_refuse(Conductor *c, Flight *flight, const KindProblem *problem);
+extern void flight_forget_token(Conductor *c, Flight *flight);	/* what it signed in with last was refused */
 /* The checks of definition once more, on what references became; false: there is a verdict */
 extern bool flight_check_spec(Conductor *c, Flight *flight);
 /* output is copied; NULL for none */
@@ -209,6 +226,16 @@ extern bool quota_allows(Conductor *c, Flight *flight, const Connection *through
 extern void quotas_write(Conductor *c); /* inside a transaction */
 extern void quotas_reset(void); /* inside a transaction */
 extern void quotas_clock_set(Conductor *c, int64 by);
+/* pollgroup.c: attempts whose runs are listed together */
+extern bool pollgroup_holds(Conductor *c, Flight *flight, int64 now);	/* is due, but not to be asked for now; due_ms was moved */
+/* The request for a page of a list, if it is this attempt that asks for it */
+extern bool pollgroup_request(Conductor *c, Flight *flight, const KindCall *call, KindRequest *request);
+extern void pollgroup_response(Conductor *c, Flight *flight, const KindResponse *response);	/* of that */
+extern int64 pollgroup_pause_ms(const Flight *flight, int64 now);	/* until the next POLL */
+extern void pollgroups_clock_set(Conductor *c, int64 by);
+
+/* expectation.c: how long runs that are followed take; inside a transaction */
+extern void expectations_read(Conductor *c);
 
 /* listening.c: attempts that wait at a place they share */
 extern void listening_share(Conductor *c, Flight *flight);

@@ -465,8 +465,7 @@ dispatch_recover(Conductor *c)
 		flight->task_deadline_ms = int64_column(table, i, 17, NEVER);
 		set_pool(flight, table, i, 18);
 		flight->on_uncertain = uncertain_policy(SPI_getvalue(table->vals[i], table->tupdesc, 20));
-		flight->intended_at_ms = int64_column(table, i, 8, 0);
-		flight->started_ms = now_ms();
+		flight->intended_at_ms = flight->started_ms = int64_column(table, i, 8, 0);
 		flight->slot = WEIR_MAX_SQL_SLOTS;	/* sqlpool_check() finds out */
 		flight->runs_sql = runs_sql(flight);
 		if (flight->kind == NULL)

@@ -17,7 +17,6 @@
 #include "conductor_int.h"
 #include "engine.h"
 #include "outgoing.h"
-#include "retry.h"
 #include "route.h"
 #include "urlpolicy.h"
 
@@ -168,7 +167,9 @@ flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_trie
 	if (flight->step == KIND_STEP_LOOKUP && step == KIND_STEP_START)
 		flight->after_crash = false;
 	flight->step = step;
-	flight->due_ms = uncertain_waits(flight) ? NEVER : now + (delay_ms >= 0 ? delay_ms : poll_delay_ms(now - flight->started_ms));
+	flight->polling = POLLS_FREELY;
+	flight->pause_ms = delay_ms >= 0 ? delay_ms : pollgroup_pause_ms(flight, now);
+	flight->due_ms = uncertain_waits(flight) ? NEVER : now + flight->pause_ms;
 }
 
 /* Was START sent by this attempt, and nobody read the answer? */
@@ -301,6 +302,13 @@ flight_fill_call(const Flight *flight, KindCall *call)
 	call->after_crash = flight->after_crash;
 }
 
+void
+flight_forget_token(Conductor *c, Flight *flight)
+{
+	signin_forget(c->signin, flight->signin_ticket[0]);
+	signin_forget(c->signin, flight->signin_ticket[1]);
+}
+
 /* A verdict to go on: does the log have to know before we do? */
 static void
 follow_verdict(Conductor *c, Flight *flight)
@@ -309,10 +317,7 @@ follow_verdict(Conductor *c, Flight *flight)
 	bool		known = flight->external_run_id != NULL || verdict->external_run_id != NULL;
 
 	if (verdict->forget_token && flight->connection)
-	{
-		signin_forget(c->signin, flight->signin_ticket[0]);
-		signin_forget(c->signin, flight->signin_ticket[1]);
-	}
+		flight_forget_token(c, flight);
 	if (flight->ending != SQL_CANCEL_NONE && !flight->cancel_sent)
 	{
 		if (known && verdict->next_step != KIND_STEP_DETAIL)
@@ -376,11 +381,48 @@ answers_memory(Flight *flight)
 	return flight->answers_cxt;
 }
 
+/* The exchange is over: its answer, in the current context.  False: it was refused before it was sent. */
+static bool
+take_answer(Conductor *c, Flight *flight, KindResponse *response)
+{
+	const HttpResult *result = httpmux_result(flight->transfer);
+	bool		refused = result->refused_by_policy;
+
+	response->http_status = result->http_status;
+	response->body = result->body ? pnstrdup(result->body, result->body_len) : "";
+	response->body_len = result->body ? result->body_len : 0;
+	response->retry_after_ms = result->retry_after_ms;
+	response->content_type = result->content_type ? pstrdup(result->content_type) : NULL;
+	response->headers = pstrdup(result->headers);
+	response->transport_error = result->error ? pstrdup(result->error) : NULL;
+	response->request_sent = result->request_sent;
+	flight->http_status = result->http_status;
+	flight->retry_after_ms = Max(result->retry_after_ms, 0);
+	if (!refused && !flight->via_other)
+		breaker_note(c, flight, response);
+	httpmux_free(c->mux, flight->transfer);
+	flight->transfer = NULL;
+	return !refused;
+}
+
+/* A page of a list of runs, this one's among them: it leaves no verdict. */
+static void
+read_list(Conductor *c, Flight *flight)
+{
+	MemoryContext cxt = AllocSetContextCreate(c->cxt, "weir page of runs", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	KindResponse response = {0};
+
+	(void) take_answer(c, flight, &response);
+	pollgroup_response(c, flight, &response);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(cxt);
+}
+
 static void
 read_response(Conductor *c, Flight *flight)
 {
 	MemoryContext answers = answers_memory(flight);
-	const HttpResult *result = httpmux_result(flight->transfer);
 	MemoryContext old = MemoryContextSwitchTo(fresh_verdict(flight));
 	KindCall	call;
 	KindResponse response = {0};
@@ -388,20 +430,7 @@ read_response(Conductor *c, Flight *flight)
 
 	flight_fill_call(flight, &call);
 	listening_fill(c, flight, &call, &others);
-	response.http_status = result->http_status;
-	response.body = result->body ? pnstrdup(result->body, result->body_len) : "";
-	response.body_len = result->body ? result->body_len : 0;
-	response.retry_after_ms = result->retry_after_ms;
-	response.content_type = result->content_type ? pstrdup(result->content_type) : NULL;
-	response.headers = pstrdup(result->headers);
-	response.transport_error = result->error ? pstrdup(result->error) : NULL;
-	response.request_sent = result->request_sent;
-	flight->http_status = result->http_status;
-	flight->retry_after_ms = Max(result->retry_after_ms, 0);
-	if (!result->refused_by_policy && !flight->via_other)
-		breaker_note(c, flight, &response);
-
-	if (result->refused_by_policy)
+	if (!take_answer(c, flight, &response))
 	{
 		kind_fail(flight->verdict, true, false, "address_not_allowed", response.transport_error);
 		flight->verdict->may_go_on = may_go_on(flight);
@@ -413,8 +442,6 @@ read_response(Conductor *c, Flight *flight)
 		flight->kind->response(&call, &response, flight->verdict);
 		listening_deliver(c, flight->verdict, others, call.n_others);
 	}
-	httpmux_free(c->mux, flight->transfer);
-	flight->transfer = NULL;
 	MemoryContextSwitchTo(old);
 
 	uncertain_consider(flight);
@@ -436,7 +463,11 @@ flights_transfers(Conductor *c)
 
 		if (!signin_handle(c->signin, transfer, now_ms()))
 		{
-			read_response(c, flight_find(c, *(int64 *) httpmux_arg(transfer)));
+			flight = flight_find(c, *(int64 *) httpmux_arg(transfer));
+			if (flight->polling == POLLS_FOR_ALL)
+				read_list(c, flight);
+			else
+				read_response(c, flight);
 			continue;
 		}
 		hash_seq_init(&seq, c->flights);
@@ -560,7 +591,7 @@ exchange(Conductor *c, Flight *flight)
 			   *hint = NULL;
 
 	flight_fill_call(flight, &call);
-	if (!flight->kind->request(&call, &request, &problem))
+	if (!pollgroup_request(c, flight, &call, &request) && !flight->kind->request(&call, &request, &problem))
 	{
 		flight_refuse(c, flight, &problem);
 		flight->verdict->may_go_on = may_go_on(flight);
@@ -631,7 +662,7 @@ flights_act(Conductor *c)
 			give_up_cancel(c, flight);
 			continue;
 		}
-		if (flight->due_ms > now || flight->transfer != NULL)
+		if (flight->due_ms > now || flight->transfer != NULL || pollgroup_holds(c, flight, now))
 			continue;
 		/* Secrets are read in a transaction; nothing in it waits. */
 		if (!in_transaction)
@@ -639,6 +670,8 @@ flights_act(Conductor *c)
 		in_transaction = true;
 		exchange(c, flight);
 	}
-	if (in_transaction)
-		conductor_commit(c);
+	if (!in_transaction)
+		return;
+	expectations_read(c);
+	conductor_commit(c);
 }

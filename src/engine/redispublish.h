@@ -84,7 +84,7 @@ extern bool redispublish_fail(RedisPublish *publish, const char *code, bool is_u
 							  const char *message, const char *hint);
 
 /* redistask.c */
-/* How to reach the server of a connection, but for the password; *secret: what holds that, or NULL. */
+/* How to reach the server of a connection, but for the password; *secret: what holds that, or NULL.  *error: set, palloc'd, when authorities cannot be read. */
 extern void redistask_options(const Connection *connection, RedisOptions *options, const char **secret, char **error);
 extern RedisPublish *redistask_read(TaskContext *context, char **error);	/* SPI connected as the extension's owner */
 /* in_session: in weir.conduct() */

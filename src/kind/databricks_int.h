@@ -58,8 +58,7 @@ extern bool databricks_read_run(const KindCall *call, const KindResponse *respon
 /* POLL: the same; then, of what was read, databricks_polled */
 extern bool databricks_poll_run(KindCall *call, const KindResponse *response, const cJSON **run, JobState *state,
 								KindVerdict *verdict);
-extern void databricks_polled(KindCall *call, const KindResponse *response, const cJSON *run, const JobState *state,
-							  KindVerdict *verdict);
+extern void databricks_polled(KindCall *call, const cJSON *run, const JobState *state, KindVerdict *verdict);
 extern void databricks_cancelled(KindCall *call, const KindResponse *response, KindVerdict *verdict);
 
 /* databricks_run.c.  False if it says nothing about its state */
@@ -68,6 +67,9 @@ extern bool databricks_read_state(const cJSON *run, JobState *state);
 extern void databricks_ended(KindCall *call, const cJSON *run, const JobState *state, KindVerdict *verdict);
 extern bool databricks_detail_request(const KindCall *call, KindRequest *request, KindProblem *problem);
 extern void databricks_detail_response(KindCall *call, const KindResponse *response, KindVerdict *verdict);
+
+/* databricks_list.c: of all runs of the Jobs API, whatever started them */
+extern const KindListing databricks_listing;
 
 /* databricks_output.c: what get-output says of a one-time run, into the verdict */
 extern void databricks_add_result(const cJSON *result, cJSON *output, KindVerdict *verdict);

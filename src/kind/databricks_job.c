@@ -371,7 +371,7 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 		}
 		state.end = JOB_END_NONE;
 	}
-	databricks_polled(call, response, run, &state, verdict);
+	databricks_polled(call, run, &state, verdict);
 }
 
 static void
@@ -412,4 +412,5 @@ const TaskKind kind_databricks_job = {
 	.resume_step = databricks_resume_step,
 	.request = databricks_request,
 	.response = databricks_response,
+	.listing = &databricks_listing,
 };

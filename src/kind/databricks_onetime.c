@@ -444,7 +444,7 @@ read_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 			break;
 		case KIND_STEP_POLL:
 			if (databricks_poll_run(call, response, &run, &state, verdict))
-				databricks_polled(call, response, run, &state, verdict);
+				databricks_polled(call, run, &state, verdict);
 			break;
 		case KIND_STEP_DETAIL:
 			databricks_detail_response(call, response, verdict);
@@ -477,6 +477,7 @@ const TaskKind kind_databricks_##what = { \
 	.resume_step = resume_step, \
 	.request = what##_request, \
 	.response = read_response, \
+	.listing = &databricks_listing, \
 }
 
 ONE_TIME_KIND(notebook);

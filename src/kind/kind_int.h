@@ -44,6 +44,10 @@ extern void kind_bad_answer(const KindCall *call, const KindResponse *response, 
 /* The pause before exchange number tries + 1 of a step */
 extern int64 kind_retry_delay(const KindCall *call, int64 retry_after_ms);
 
+/* listing.c: the object of a page of a list of runs; NULL: page->result says why there is none */
+extern cJSON *kind_page_object(const KindResponse *response, KindPage *page);
+extern void kind_page_add(KindPage *page, int room, const char *id);	/* a run that goes on, of at most room */
+
 /* kind_state: set marks the verdict so that it is committed */
 extern void kind_state_set(const KindCall *call, KindVerdict *verdict, const char *name, cJSON *value);
 extern void kind_state_set_int64(const KindCall *call, KindVerdict *verdict, const char *name, int64 value);

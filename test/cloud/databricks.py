@@ -285,7 +285,8 @@ class Databricks:
         earliest, latest = as_int(body.get("start_time_from", "0")), as_int(body.get("start_time_to", str(2 ** 62)))
         runs = [run for run in reversed(self.runs.runs.values())
                 if (job_id is None or run.job.job_id == job_id) and earliest <= run.start <= latest
-                and not (active and run.terminal) and not (completed and not run.terminal)]
+                and not (active and run.terminal) and not (completed and not run.terminal)
+                and body.get("run_type", run_type(run)) == run_type(run)]
         first = page_start(body, runs)
         page = runs[first:first + limit]
         answer = {"has_more": len(runs) > first + limit}

@@ -89,6 +89,7 @@ main(int argc, char **argv)
 		{"flow", test_flow},
 		{"forecast", test_forecast},
 		{"pace", test_pace},
+		{"pollpace", test_pollpace},
 		{"selector", test_selector},
 		{"restart", test_restart},
 		{"retry", test_retry},

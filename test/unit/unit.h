@@ -51,6 +51,7 @@ extern void test_dag(void);
 extern void test_flow(void);
 extern void test_forecast(void);
 extern void test_pace(void);
+extern void test_pollpace(void);
 extern void test_selector(void);
 extern void test_restart(void);
 extern void test_retry(void);
