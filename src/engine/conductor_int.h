@@ -248,6 +248,7 @@ extern char uncertain_policy(const char *word); /* of on_uncertain, as a flight 
 extern void uncertain_consider(Flight *flight); /* its verdict is new */
 extern bool uncertain_waits(const Flight *flight);	/* until somebody says what happened */
 extern void uncertain_conclude(Conductor *c, Flight *flight);	/* if somebody has */
+extern void uncertain_ask_first(Flight *flight);	/* found after a crash */
 extern void uncertain_end(Conductor *c, Flight *flight);
 extern bool uncertain_request(Conductor *c, int64 request_id, const char *action);	/* false: not its action */
 

@@ -507,6 +507,7 @@ dispatch_recover(Conductor *c)
 				{
 					flight->step = flight->kind->resume_step(&call);
 					flight->due_ms = now_ms();
+					uncertain_ask_first(flight);
 				}
 				uncertain_conclude(c, flight);
 			}

@@ -24,6 +24,7 @@
 #include "kind.h"
 
 #define MAX_SENT_AGAIN	5
+#define ASK_FIRST_MS	30000	/* for an engine to say what came of an attempt whose time is up */
 
 bool
 uncertain_waits(const Flight *flight)
@@ -185,6 +186,18 @@ uncertain_conclude(Conductor *c, Flight *flight)
 	drop(flight, "uncertain");
 	drop(flight, "resolution");
 	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Its time may have run out while nobody looked.  A run that can be cancelled
+ * is followed to its end all the same; whatever else is given up is never
+ * asked for again (flight_end), so it is asked before that.
+ */
+void
+uncertain_ask_first(Flight *flight)
+{
+	if (flight->kind->abandon != NULL)
+		flight->deadline_ms = Max(flight->deadline_ms, now_ms() + ASK_FIRST_MS);
 }
 
 /* It waited for somebody; it need not any more. */

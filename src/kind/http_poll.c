@@ -402,6 +402,19 @@ note_moved(KindCall *call, const KindResponse *response, const cJSON *body, Kind
 		kind_state_set_string(call, verdict, "poll_url", url);
 }
 
+/* It was there, or its id would not be known: nobody can say any more what came of it */
+static void
+gone(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	char	   *code;
+	char	   *message;
+
+	kind_body_error(response, &code, &message);
+	kind_fail_unknown(verdict, mem_printf("HTTP %d: %s; %s is not known to the service (any more): whether its work was done is not known",
+										  response->http_status, message, call->external_run_id ? call->external_run_id : "the work"));
+	verdict->output = http_output(response);
+}
+
 static void
 look_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
@@ -423,6 +436,11 @@ look_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 	said = NULL;
 	if (!fails && !moved)
 	{
+		if (status == 404 || status == 410)
+		{
+			gone(call, response, verdict);
+			return;
+		}
 		if (status < 200 || status > 299)
 		{
 			kind_fail_status(call, response, verdict);

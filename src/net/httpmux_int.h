@@ -74,6 +74,7 @@ struct HttpTransfer
 	char		retry_after[64];
 	char	   *header_text;	/* of the final answer, lines "Name: value\n"; NULL none */
 	size_t		header_len;
+	bool		headers_complete;	/* of the latest answer */
 
 	char	   *content_type;
 	char		curl_error[CURL_ERROR_SIZE];

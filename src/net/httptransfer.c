@@ -153,6 +153,9 @@ header_callback(char *data, size_t size, size_t count, void *userp)
 		transfer->stop = STOP_HEADERS_TOO_LARGE;
 		return 0;
 	}
+	/* the empty line that ends them; trailers come after it */
+	if (n <= 2 && data[n - 1] == '\n' && (n == 1 || data[0] == '\r'))
+		transfer->headers_complete = true;
 	if (n > 5 && memcmp(data, "HTTP/", 5) == 0)
 	{
 		/* until now it was thinking; an answer that has begun has to go on */
@@ -162,6 +165,7 @@ header_callback(char *data, size_t size, size_t count, void *userp)
 			curl_easy_setopt(transfer->easy, CURLOPT_LOW_SPEED_TIME, (transfer->stall_timeout_ms + 999L) / 1000);
 		}
 		transfer->has_begun = true;
+		transfer->headers_complete = false;
 		transfer->retry_after[0] = '\0';
 		transfer->header_len = 0;
 		if (transfer->header_text)
@@ -440,6 +444,9 @@ transfer_complete(HttpTransfer *transfer, CURLcode code)
 		describe_failure(transfer, code);
 	else if (status == 0)
 		strlcpy(transfer->error, "the answer is not HTTP", sizeof(transfer->error));
+	else if (!transfer->headers_complete)
+		/* libcurl takes what ends in the middle of them for an answer without a body */
+		strlcpy(transfer->error, "the answer broke off in its headers", sizeof(transfer->error));
 	finish(transfer);
 }
 

@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import os
 import pathlib
+import re
 import resource
 import signal
 import sys
@@ -41,6 +42,9 @@ from server import Refusal, Server, json_response
 from services import Services
 from settings import Settings
 from vault import Vault
+
+
+CALLER = re.compile(r"/as-([0-9A-Za-z_.-]+)(?=/)")
 
 
 class Cloud:
@@ -99,7 +103,12 @@ class Cloud:
     async def __call__(self, request):
         if request.path.startswith("/_cloud/"):
             return await self.control.handle(request, urllib.parse.unquote(request.path))
+        caller = CALLER.match(request.path)
+        if caller:
+            request.path = request.path[caller.end():]
         service, operation, facts, handler = self.find(request)
+        if caller:
+            facts = {**facts, "caller": caller[1]}
         entry = self.ledger.open(service, operation, request, facts)
         fault = self.faults.for_request(operation, {**facts, "method": request.method, "path": request.path})
         if fault is None:
