@@ -12,7 +12,11 @@ use JSON::PP;
 use DagsCloud;
 use Dice;
 
-our @EXPORT = qw(one_of weighted chance random_pipeline random_list %pools %connections);
+our @EXPORT = qw(one_of weighted chance random_pipeline random_list %pools %connections $theme);
+
+# What a cycle is about: "unknown" has many tasks of which nobody may know
+# whether they began, "landings" runs side by side that fail after landing.
+our $theme = '';
 
 # Limits, which the judge holds weir to.
 our %pools = (chaos_one => 1, chaos_four => 4);
@@ -25,7 +29,7 @@ my ($true, $false) = (JSON::PP::true, JSON::PP::false);
 # Each is given the task as weir gets it, what the judge knows of it, the tasks
 # before it and the pipelines it may call.
 
-sub random_percent { return weighted(0 => 5, 30 => 2, 60 => 1, 100 => 1); }
+sub random_percent { return weighted(0 => 5, 30 => 2, 60 => 1, 100 => $theme eq 'landings' ? 4 : 1); }
 
 # An item says itself how likely it is to fail.
 sub sql_task
@@ -250,7 +254,8 @@ sub random_task
 	my %known = (
 		name => "t$no",
 		no => $no,
-		kind => weighted(noop => 4, sql => 6, http => 4, adf_pipeline => 2, databricks_job => 2, databricks_notebook => 1, databricks_sql => 1,
+		kind => $theme eq 'unknown' && chance(0.8) ? weighted(http => 4, databricks_serving => 3, databricks_sql => 3, databricks_job => 2)
+		: weighted(noop => 4, sql => 6, http => 4, adf_pipeline => 2, databricks_job => 2, databricks_notebook => 1, databricks_sql => 1,
 			databricks_serving => 1, webhook => 1, if => 1, switch => 1, wait => 4, for_each => 4, @callers),
 		phase => $no <= $landing ? 'land' : one_of('transform', 'publish'),
 		run_if => chance(0.65) ? 'all_success'
@@ -283,7 +288,7 @@ sub random_pipeline
 {
 	my ($name, @callable) = @_;
 	my $n = weighted(1 => 1, 2 + int(rand(4)) => 4, 6 + int(rand(10)) => 2);
-	my $landing = chance(0.4) ? int(rand($n)) : 0;
+	my $landing = chance($theme eq 'landings' ? 0.9 : 0.4) ? int(rand($n)) : 0;
 	my (@tasks, @known);
 
 	foreach my $no (1 .. $n)
@@ -296,7 +301,7 @@ sub random_pipeline
 		name => $name,
 		tasks => \@known,
 		on_failure => chance(0.3) ? 'fail_fast' : 'continue',
-		max_concurrent_runs => weighted(1 => 3, 2 => 1, 4 => 1),
+		max_concurrent_runs => weighted(1 => $theme eq 'landings' ? 0 : 3, 2 => 1, 4 => 1),
 		on_overlap => weighted(queue => 4, skip => 1, cancel_older => 1),
 		keeps => chance(0.4) ? one_of(1, 1, 2, 4) : undef,
 		list => random_list(3));

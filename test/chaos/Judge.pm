@@ -527,6 +527,8 @@ sub judge_state
 	my $expected = $self->{states}{$pipeline} // return;
 	my $found = $self->{noted}{$pipeline} // return;
 
+	$self->wrong("pipeline $pipeline: a start was skipped, and is to be again, in transaction $event->{xid}")
+	  if ($self->{skipped}{"$event->{xid} $pipeline"} // 0) > 0 && !$self->{switch}{$pipeline}{was_off};
 	foreach my $key (qw(next last origin success))
 	{
 		my ($a, $b) = map { $_->{$key} // 'null' } $expected, $found;

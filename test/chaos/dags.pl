@@ -84,9 +84,10 @@ sub start_of_run
 {
 	my ($pipeline) = @_;
 	my $tasks = $pipeline->{tasks};
-	my %params = (n => int(rand(10)), region => one_of('north', 'south', 'west'), (chance(0.2) ? (list => weighted(random_list(int(rand(6))) => 5, 7 => 1)) : ()));
+	my $few = $theme eq 'landings';
+	my %params = (n => int(rand($few ? 2 : 10)), region => $few ? 'north' : one_of('north', 'south', 'west'), (!$few && chance(0.2) ? (list => weighted(random_list(int(rand(6))) => 5, 7 => 1)) : ()));
 	my $params = quoted($json->encode(\%params))
-	  . weighted('' => 1, '::jsonb || jsonb_build_object(\'at\', clock_timestamp() + interval \'' . sprintf('%.2f', rand(0.8)) . ' s\')' => 1);
+	  . weighted('' => $few ? 20 : 1, '::jsonb || jsonb_build_object(\'at\', clock_timestamp() + interval \'' . sprintf('%.2f', rand(0.8)) . ' s\')' => 1);
 	my $selector = one_of('%s', '+%s', '%s+', '+%s+');
 	my $call = "weir.trigger('$pipeline->{name}', $params, priority => " . int(rand(5))
 	  . (chance(0.15) ? ", tasks => '{" . sprintf($selector, one_of(@$tasks)->{name}) . "}'" : '') . ')';
@@ -126,17 +127,17 @@ sub one_statement
 		"SELECT weir.repair($run, tasks => '{$task}')" => 1,
 		"SELECT weir.repair($run, tasks => '{$task}', downstream => true)" => 1,
 		"SELECT weir.rerun_from($run, '$task')" => 2,
-		"INSERT INTO public.asked VALUES (weir.restart($run), 'restart')" => 2,
+		"INSERT INTO public.asked VALUES (weir.restart($run), 'restart')" => $theme eq 'landings' ? 8 : 2,
 		"SELECT public.answer_all()" => 3,
 		"SELECT public.decide_all()" => 2,
-		"SELECT public.adopt($after)" => 3,
+		"SELECT public.adopt($after)" => $theme eq 'unknown' ? 12 : 2,
 		"SELECT public.prune(" . one_of(1, 3, 1000) . ')' => 2,
 		"SELECT weir.skip_once('$pipeline->{name}', true)" => 1.7,
 		"SELECT weir.set_pipeline_enabled('$pipeline->{name}', false)" => 1.2,
 		"SELECT public.send('files', NULL)" => 1,
 		"SELECT public.send(one_of.name, $run) FROM (SELECT '" . one_of('files', 'of t1', 'of t2', 'of t3[1]') . "') AS one_of (name)" => 1,
 		"SELECT weir.alter_pool('chaos_four', " . one_of(3, 5) . ')' => 0.7,
-		"INSERT INTO public.asked VALUES (weir.trigger('$pipeline->{name}'), 'trigger')" => 1,
+		"INSERT INTO public.asked VALUES (weir.trigger('$pipeline->{name}'), 'trigger')" => $theme eq 'landings' ? 8 : 1,
 		"SELECT weir.alter_pipeline('$pipeline->{name}', " . quoted($pipeline->{json}) . ')' => 0.7,
 		"SELECT weir.pause_pipeline('$pipeline->{name}')" => 0.7);
 }
@@ -147,7 +148,9 @@ sub one_statement
 # in vain and sent again: that is what settle_seconds is to be long enough for.
 sub misbehave
 {
-	foreach (1 .. weighted(0 => 3, 1 => 3, 2 => 3, 4 => 2, 6 => 1))
+	my $unknown = $theme eq 'unknown';
+
+	foreach (1 .. $unknown ? 6 : weighted(0 => 3, 1 => 3, 2 => 2, 4 => 1))
 	{
 		my $operation = weighted('adf.createRun' => 3, 'adf.getRun' => 1, 'adf.queryRuns' => 1, 'adf.cancel' => 1, 'adf.queryActivityRuns' => 1,
 			'databricks.run-now' => 3, 'databricks.get' => 2, 'databricks.repair' => 1, 'databricks.cancel' => 1, 'databricks.get-output' => 1,
@@ -166,6 +169,11 @@ sub misbehave
 			[ fault => 'task_fails', job_id => 102 ] => 2,
 			[ fault => 'copy_fails' ] => 1)->@*;
 
+		if ($unknown && chance(0.8))
+		{
+			$operation = weighted('http.json' => 3, 'databricks.invoke' => 2, 'databricks.execute' => 2);
+			%fault = (fault => weighted(reset_before => 2, reset_after => 3, half_body => 1));
+		}
 		$fault{operation} = $operation unless $fault{fault} =~ /_fails$/;
 		$cloud->add_fault(%fault, times => one_of(1, 1, 2, 3), after => weighted(0 => 3, 1 => 1));
 	}
@@ -333,15 +341,16 @@ sub cycle
 	srand($cycle_seed);
 	my $after = value('SELECT coalesce(max(run_id), 0) FROM weir.run');
 	my $name = "c${cycle_seed}_$after";
+	$theme = weighted('' => 3, unknown => 1, landings => 1);
 	my @pipelines;
 	push @pipelines, random_pipeline("${name}_" . (@pipelines + 1), @pipelines) foreach 1 .. weighted(1 => 2, 2 => 2, 3 => 2);
 	my $violence = choose_violence($cycle_seed);
-	my @first = map { start_of_run(one_of(@pipelines)) } 1 .. weighted(1 => 1, 2 => 2, 4 => 2, 8 => 1);
+	my @first = map { start_of_run(one_of(@pipelines)) } 1 .. weighted(1 => 1, 2 => 2, 4 => 2, 8 => $theme ? 4 : 1);
 	my @later = map { [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', about_a_run($after, \@pipelines) ] } 1 .. int(rand(7));
 	push @later, [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', split /\n/, start_of_run($pipelines[0]) ] if chance(0.3);
 	@later = grep { "@$_" !~ /gset|SAVEPOINT|PREPARE/ } @later;	# one statement for each -c
-	my $again = chance(0.5) ? choose_violence(0) : undef;
-	my @again = map { [ about_a_run($after, \@pipelines) ] } 1 .. 4;
+	my $again = chance($theme ? 0.8 : 0.5) ? choose_violence(0) : undef;
+	my @again = map { [ about_a_run($after, \@pipelines) ] } 1 .. ($theme ? 8 : 4);
 
 	$again = 'nothing' if $again && $again eq 'promote';
 	prepare_standby() if $violence eq 'promote';
@@ -368,6 +377,7 @@ sub cycle
 	push @wrong, "log: $1" while substr(PostgreSQL::Test::Utils::slurp_file($node->logfile), $violence eq 'promote' ? 0 : $log)
 	  =~ /^(.*(?:PANIC|illegal|signal 11|signal 6|deadlock detected|TRAP:).*)$/mg;
 
+	$violence = "$theme: $violence" if $theme;
 	my $did = $again ? "$violence, $again" : $violence;
 	ok(!@wrong, "SEED=$cycle_seed: $did, " . keys(%{ $facts->{asked} }) . ' runs, ' . @{ $facts->{attempts} } . ' attempts') or do {
 		diag($_) foreach splice(@wrong, 0, 20);
