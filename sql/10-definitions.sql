@@ -46,7 +46,7 @@ CREATE TABLE weir.connection (
 );
 COMMENT ON TABLE weir.connection IS 'Where something is and how to sign in; never holds a secret itself';
 COMMENT ON COLUMN weir.connection.name IS 'Name by which tasks refer to the connection';
-COMMENT ON COLUMN weir.connection.kind IS 'adf, databricks, fabric, http, keyvault or redis';
+COMMENT ON COLUMN weir.connection.kind IS 'adf, databricks, fabric, http, keyvault, redis or storage';
 COMMENT ON COLUMN weir.connection.base_url IS 'Address including a path prefix, without a trailing slash';
 COMMENT ON COLUMN weir.connection.auth IS 'How to sign in: type and, for values that must stay secret, names of secrets';
 COMMENT ON COLUMN weir.connection.options IS 'Settings of the kind, such as subscription_id, resource_group and factory';
