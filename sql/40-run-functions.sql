@@ -384,7 +384,8 @@ WITH given AS MATERIALIZED (
 	UNION ALL
 	-- runs that have ended
 	SELECT 7, r.run_id, 0, NULL, 'nothing',
-		concat_ws('; ', 'it ended as ' || r.status || coalesce(': ' || r.error_message, ''),
+		concat_ws('; ', 'it ended as ' || r.status || coalesce(': ' || coalesce(r.error_message, r.cancel_reason,
+				CASE WHEN r.status = 'skipped' AND r.start_status = 'C' THEN 'its start was to be skipped (C), by weir.skip_once or the run before' END), ''),
 			CASE WHEN r.latest_run_id <> r.run_id THEN format('run %s started last', r.latest_run_id) END,
 			CASE WHEN r.skip_once THEN 'the next start is skipped (C), once'
 				 WHEN r.next_start = 'R' THEN 'the next start reruns from the start (R)'

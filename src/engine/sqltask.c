@@ -22,6 +22,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/resowner.h"
@@ -36,6 +37,8 @@
 #include "shmem.h"
 #include "sqltask_int.h"
 
+#define ERROR_CONTEXT_MAX_BYTES	2000
+
 bool
 sqltask_take(int64 task_run_id, int attempt_no)
 {
@@ -45,6 +48,31 @@ sqltask_take(int64 task_run_id, int attempt_no)
 	return weir_spi("UPDATE weir.attempt SET status = 'started', started_at = clock_timestamp(), worker_pid = $3 "
 					"WHERE task_run_id = $1 AND attempt_no = $2 AND status = 'intended'",
 					3, types, values, NULL) == 1;
+}
+
+/*
+ * Where in the functions it happened.  The outermost statement is the task's
+ * own, which is in the definition.
+ */
+static void
+append_context(StringInfo detail, const char *context)
+{
+	static const char own[] = "SQL statement \"";
+	const char *end = NULL;
+	int			len;
+
+	for (const char *line = context; line != NULL; line = strchr(line, '\n'))
+	{
+		line += *line == '\n';
+		if (strncmp(line, own, strlen(own)) == 0)
+			end = line;
+	}
+	len = end != NULL ? (int) (end - context) : (int) strlen(context);
+	len = pg_mbcliplen(context, len, ERROR_CONTEXT_MAX_BYTES);
+	while (len > 0 && context[len - 1] == '\n')
+		len--;
+	if (len > 0)
+		appendStringInfo(detail, "%.*s\n", len, context);
 }
 
 void
@@ -72,6 +100,7 @@ sqltask_outcome_of_error(TaskOutcome *outcome, const ErrorData *edata, SqlCancel
 	{
 		outcome->status = ATTEMPT_CANCELLED;
 		outcome->error_code = "cancelled";
+		outcome->error_message = "cancelled while it ran";
 	}
 
 	initStringInfo(&detail);
@@ -79,6 +108,10 @@ sqltask_outcome_of_error(TaskOutcome *outcome, const ErrorData *edata, SqlCancel
 		appendStringInfo(&detail, "%s\n", edata->detail);
 	if (edata->hint)
 		appendStringInfo(&detail, "%s\n", edata->hint);
+	if (edata->sqlerrcode == ERRCODE_INVALID_TRANSACTION_TERMINATION)
+		appendStringInfoString(&detail, "A procedure that commits needs \"transaction\": \"own\" in the spec, and no block with EXCEPTION around the COMMIT.\n");
+	if (edata->context)
+		append_context(&detail, edata->context);
 	if (notices)
 		appendStringInfo(&detail, "%s\n", notices);
 	if (detail.len > 0)

@@ -207,6 +207,12 @@ switch_validate(const cJSON *spec, KindProblem *problem)
 			(void) kind_problem(problem, path, "\"default\" is the branch taken when no case fits", "Choose another name.");
 			return;
 		}
+		for (const cJSON *before = cases->child; before != item; before = before->next)
+			if (strcmp(before->valuestring, item->valuestring) == 0)
+			{
+				(void) kind_problem(problem, path, mem_printf("case \"%s\" is there twice", item->valuestring), NULL);
+				return;
+			}
 	}
 }
 
