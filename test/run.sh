@@ -246,6 +246,35 @@ npm_packages()
 	chmod -R a+rX "$dir"
 }
 
+# The same for lines "# pypi: PACKAGE==VERSION", into a virtual environment.
+pypi_packages()
+{
+	local dir="$SCRATCH/packages" wanted
+	# shellcheck disable=SC2046
+	wanted=$(sed -n 's/^# pypi: //p' $(printf 'test/t/%s.pl ' $1) | sort -u)
+	[ -n "$wanted" ] || return 0
+	mkdir -p "$dir"
+	# shellcheck disable=SC2086
+	if ! PATH=$SYSTEM_PATH python3 -m venv "$dir/venv" >"$dir/pypi.log" 2>&1; then
+		echo 'python3 has no venv' >"$dir/pypi.missing"
+	elif ! timeout 600 "$dir/venv/bin/pip" install -q --disable-pip-version-check $wanted >"$dir/pypi.log" 2>&1; then
+		echo "pip: $(grep -m1 'ERROR' "$dir/pypi.log" || tail -n 1 "$dir/pypi.log")" | head -c 300 >"$dir/pypi.missing"
+	fi
+	chmod -R a+rX "$dir"
+}
+
+# Published descriptions of APIs, which are no part of this: where WEIR_SPECS
+# says, or beside the checkout.  Copied to where everybody may read.
+published_descriptions()
+{
+	local from=${WEIR_SPECS:-$WEIR_ROOT/../shared/specs}
+	[ -d "$from" ] || return 0
+	as_user mkdir -p "$SCRATCH/specs"
+	tar -C "$from" -cf - . | as_user tar -C "$SCRATCH/specs" --no-same-owner --no-same-permissions -xf -
+	chmod -R u+w "$SCRATCH/specs"
+	USER_ENV+=(WEIR_SPECS="$SCRATCH/specs")
+}
+
 part_tap()
 {
 	local log="$SCRATCH/tap.log" start=$SECONDS status=0 passed failed skipped files
@@ -260,8 +289,9 @@ part_tap()
 		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-${ASAN:+360}}"
 		PERL5LIB="$SERVER_PGXS/src/test/perl:$SCRATCH/src/test/lib")
 	[ -n "${USER_ENV[6]#*=}" ] || unset 'USER_ENV[6]'
-	(cd "$SCRATCH/src" && npm_packages "$files")
+	(cd "$SCRATCH/src" && npm_packages "$files" && pypi_packages "$files")
 	USER_ENV+=(WEIR_PACKAGES="$SCRATCH/packages")
+	[[ " $files " != *_described* ]] || published_descriptions
 	# shellcheck disable=SC2086
 	run "$log" prove -v -j2 --timer $(printf 'test/t/%s.pl ' $files) || status=$?
 	USER_ENV=()

@@ -390,7 +390,7 @@ def describe_repair(item):
 
 def base_url(request):
     prefix = "/dbx" if request.path.startswith("/dbx/") else ""
-    return f"http://{request.headers.get('host', '127.0.0.1')}{prefix}"
+    return request.origin + prefix
 
 
 def page_url(run, run_id, request):

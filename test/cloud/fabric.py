@@ -127,8 +127,7 @@ class Fabric:
 
     def _accepted(self, request, location, headers=None):
         prefix = request.path[:request.path.index("/v1/")]
-        host = request.headers.get("host", "localhost")
-        return Response(202, b"", {"Location": f"http://{host}{prefix}{location}",
+        return Response(202, b"", {"Location": f"{request.origin}{prefix}{location}",
                                    "Retry-After": str(self.settings.fabric_retry_after), **(headers or {})})
 
     async def run(self, request, entry, names):
@@ -202,7 +201,7 @@ class Fabric:
         answer = {"value": rows[first:first + size]}
         if first + size < len(rows):
             answer["continuationToken"] = str(first + size)
-            answer["continuationUri"] = f"http://{request.headers.get('host')}{request.path}?continuationToken={first + size}"
+            answer["continuationUri"] = f"{request.origin}{request.path}?continuationToken={first + size}"
         return json_response(200, answer)
 
     async def cancel(self, request, entry, names):

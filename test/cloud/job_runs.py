@@ -166,6 +166,10 @@ class JobRuns:
         self.tokens = {}
         self.background = set()
 
+    def count_from(self, first):
+        """Ids of runs go on from here: for clients that cannot hold those above 2^53."""
+        self.ids = itertools.count(first)
+
     def define(self, spec):
         job = Job(spec)
         self.jobs[job.job_id] = job

@@ -56,13 +56,13 @@ class Settings:
     def change(self, wanted):
         """Apply a configuration object; ValueError (and no change) when it is wrong."""
         unknown = set(wanted) - {"speed", "database", "token_lifetime", "consistency_delay_ms",
-                                 "page_size", "chunk_rows", "history_delay_ms", "clients", "revoke_tokens", "fabric_retry_after",
+                                 "page_size", "chunk_rows", "history_delay_ms", "clients", "revoke_tokens", "first_run_id", "fabric_retry_after",
                                  "fabric_location", "queue_auth", "job_retry_after", "storage", *PLAIN, *SETS}
         if unknown:
             raise ValueError(f"unknown setting {sorted(unknown)[0]!r}")
         for name, least in (("speed", 1e-6), ("token_lifetime", 0),
                             ("consistency_delay_ms", 0), ("page_size", 1), ("chunk_rows", 1),
-                            ("history_delay_ms", 0), ("fabric_retry_after", 0), ("job_retry_after", 0)):
+                            ("history_delay_ms", 0), ("fabric_retry_after", 0), ("job_retry_after", 0), ("first_run_id", 1)):
             value = wanted.get(name, least)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
                 raise ValueError(f"{name} must be a number, at least {least}")
