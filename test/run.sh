@@ -145,7 +145,7 @@ part_lint()
 part_unit()
 {
 	local file name
-	for file in test/unit/Makefile test/unit/*/Makefile; do
+	for file in test/unit/Makefile test/unit/*/Makefile test/fuzz/Makefile; do
 		[ -f "$SCRATCH/src/$file" ] || continue
 		name=${file%/Makefile}
 		[ -z "$TESTS" ] || [[ " $TESTS " == *" ${name##*/} "* ]] || continue
