@@ -26,7 +26,7 @@ typedef struct SignInConnection
 	const char *kind;
 	const char *base_url;		/* may be NULL where the kind has none */
 	const cJSON *auth;			/* {"type": "none" | "pat" | ..., ...}, see doc/connections.md */
-	const cJSON *options;		/* or NULL */
+	const cJSON *options;		/* proxy, ca_certificate and the like hold for signing in, too */
 	int64		changed_at;		/* TimestampTz; a changed connection invalidates cached tokens */
 	const char *scope;			/* audience of the token, "https://host/.default"; NULL: the connection's own */
 } SignInConnection;

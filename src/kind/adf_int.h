@@ -8,8 +8,6 @@
 
 #include "kind_int.h"
 
-#define ADF_MAX_RETURN_VALUE	(64 * 1024)
-
 /* DETAIL: asks for a page of activity runs; the URL is the caller's */
 extern void adf_activities_request(const KindCall *call, KindRequest *request);
 

@@ -384,18 +384,17 @@ look_at_newest(const KindCall *call, KindVerdict *verdict)
 static void
 set_again(const KindCall *call, KindVerdict *verdict)
 {
-	int64		starts = kind_state_int64(call, "starts", 0) + 1;
+	int64		starts = kind_state_int64(call, "starts", 0);
 
 	kind_state_drop(call, verdict, "maybe_started");
 	scratch_set(call, "pages", NULL);
 	scratch_set(call, "newest_only", NULL);
-	if (starts >= KIND_MAX_STARTS)
-	{
-		kind_fail(verdict, false, true, "no_answer", mem_printf("the vault never took secret \"%s\", sent %d times", current_name(call), KIND_MAX_STARTS));
-		return;
-	}
-	kind_state_set_int64(call, verdict, "starts", starts);
-	kind_continue(verdict, KIND_STEP_START, 0);
+	kind_state_set_int64(call, verdict, "starts", starts + 1);
+	if (starts < KIND_MAX_STARTS)
+		kind_continue(verdict, KIND_STEP_START, 0);
+	else
+		kind_fail(verdict, false, true, "no_answer",
+				  mem_printf("the version was sent %d times, was not answered and is not there", KIND_MAX_STARTS + 1));
 }
 
 static void
