@@ -8,8 +8,6 @@
 
 #include "kind_int.h"
 
-#define ADF_MAX_RETURN_VALUE	(64 * 1024)
-
 /* adf_pipeline.c.  A terminal status, case ignored; the list is closed, anything else is still running */
 extern bool adf_is_terminal(const char *status);
 /* {base}{factory}/{collection}/{name}{action}?api-version=... */

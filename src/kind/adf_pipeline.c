@@ -42,6 +42,7 @@
 /* A START is sent, or given up, within this time of when it was due */
 #define START_SPAN_MS			(15 * MINUTE_MS)
 #define MAX_LOOKUP_PAGES		1000
+#define MAX_RETURN_VALUE		(64 * 1024)
 
 static const KindMember members[] = {
 	{"pipeline", KIND_TYPE_STRING, true},
@@ -654,7 +655,7 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 	cJSON_AddItemToObject(final, "seen_ms", json_from_int64(call->now_ms));
 	value = kind_member(run, "pipelineReturnValue");
 	if (cJSON_IsObject(value) && value->child != NULL)
-		cJSON_AddItemToObject(final, "return_value", kind_limited_copy(value, ADF_MAX_RETURN_VALUE));
+		cJSON_AddItemToObject(final, "return_value", kind_limited_copy(value, MAX_RETURN_VALUE));
 	kind_state_set(call, verdict, "final", final);
 	kind_continue(verdict, KIND_STEP_DETAIL, 0);
 }

@@ -31,7 +31,7 @@ queue_url(const char *base_url, const char *queue)
 
 	strbuf_init(&url);
 	strbuf_printf(&url, "%s/", base_url);
-	/* a name that a reference gave may still be anything */
+	/* checked, and encoded all the same */
 	kind_url_encode(&url, queue);
 	strbuf_addstr(&url, "/messages");
 	return url.data;

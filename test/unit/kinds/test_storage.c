@@ -352,6 +352,16 @@ test_keyvault(void)
 		else
 			CHECK_INT(a.call.step, KIND_STEP_START);
 	}
+	/* sent so often and never there: given up */
+	begin("keyvault", "{'operation': 'set', 'name': 'db', 'from_secret': 's'}", "{}");
+	for (int i = 0; i <= KIND_MAX_STARTS; i++)
+	{
+		CHECK_INT(a.call.step, KIND_STEP_START);
+		CHECK(lose(&a, true));
+		answer(&a, 404, "{'error': {'code': 'SecretNotFound'}}");
+	}
+	CHECK_INT(a.verdict.outcome, KIND_FAILED);
+	CHECK_STR(a.verdict.error_code, "no_answer");
 	/* a name that came out of a reference leads nowhere else, whatever it looks like */
 	begin("keyvault", "{'operation': 'get', 'name': 'x/../{{y}}?z'}", "{}");
 	CHECK(!attempt_request(&a));
