@@ -89,6 +89,7 @@ typedef struct Flight
 	int64		expected_ms;	/* it takes in all; 0 not looked up yet, POLL_UNKNOWN */
 	int			together;		/* pollgroup.c: runs followed through its connection */
 	int			unlisted;		/* lists in a row that did not have its run */
+	bool		lists_do;		/* a list tells all there is to know, until the run ends */
 	Polling		polling;
 	HttpTransfer *transfer;
 	KindVerdict *verdict;		/* to be written in the next transaction */

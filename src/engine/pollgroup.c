@@ -141,19 +141,20 @@ is_member(const PollGroup *group, const Flight *flight)
 		strcmp(flight->connection->name, group->key.connection) == 0;
 }
 
-/* May a list tell of it? */
+/* May a list tell of it?  What a kind says of that, once it may, remains so. */
 static bool
-is_listable(const PollGroup *group, const Flight *flight)
+is_listable(const PollGroup *group, Flight *flight)
 {
 	KindCall	call;
 
 	if (!is_member(group, flight) || flight->polling != POLLS_FREELY || flight->transfer != NULL || flight->signin_wait ||
 		flight->due_ms == NEVER || flight->step_tries > 0 || flight->unlisted >= UNLISTED_MOST || strlen(flight->external_run_id) >= ID_LEN)
 		return false;
-	if (group->key.listing->can_tell == NULL)
+	if (flight->lists_do || group->key.listing->can_tell == NULL)
 		return true;
 	flight_fill_call(flight, &call);
-	return group->key.listing->can_tell(&call);
+	flight->lists_do = group->key.listing->can_tell(&call);
+	return flight->lists_do;
 }
 
 /* It need not wait to the last: half of its pause is over. */
@@ -195,6 +196,19 @@ decide(Conductor *c, PollGroup *group, int64 now)
 		group->pages_before = 0;
 	group->by_list = group->singly_until_ms <= now &&
 		poll_by_list(due, listable, group->key.listing->page_size, group->pages_before);
+}
+
+/* The next list is not due yet: all that it may tell of wait for it, and nobody wakes up in between. */
+static void
+wait_for_list(Conductor *c, PollGroup *group)
+{
+	HASH_SEQ_STATUS seq;
+	Flight	   *flight;
+
+	hash_seq_init(&seq, c->flights);
+	while ((flight = hash_seq_search(&seq)) != NULL)
+		if (is_listable(group, flight))
+			flight->due_ms = Max(flight->due_ms, group->not_before_ms);
 }
 
 /* ---- the list under way ---- */
@@ -470,7 +484,7 @@ pollgroup_holds(Conductor *c, Flight *flight, int64 now)
 		return false;
 	if (group->not_before_ms > now)
 	{
-		flight->due_ms = group->not_before_ms;
+		wait_for_list(c, group);
 		return true;
 	}
 	begin_list(c, group, flight, now);
