@@ -125,7 +125,8 @@ sub work_of_engine
 	my $key = "$id $task $no";
 	my $most = 1 + ($policy eq 'send_again' ? 5 : 0) + ($self->{sent_again}{$key} // 0);
 	my $must = $begins{$kind} || ($kind eq 'http' && ($spec->{method} // '') eq 'POST');
-	my $follows = among($mode // '', 'repair adopt recover') || $self->{unseen}{$key} || (defined $external && $self->{followed}{$external});
+	my $follows = among($mode // '', 'repair adopt recover') || $self->{unseen}{$key} 
+	  || (defined $external && ($self->{followed}{$external} || $self->{facts}{by_hand}{$external}));
 
 	$self->{seen}{'sent again'}++ if $n > 1;
 	$self->wrong("$name: begun $n times, at most $most may be") if $n > $most;
@@ -193,10 +194,12 @@ sub apply_gone
 		$self->wrong("$name, and is the $what of its pipeline") if ($state->{$what} // 0) == $id;
 	}
 	$self->wrong("$name, and its landing waits") if defined $state->{landings}{$id};
-	my @newer = grep { $_->{pipeline} eq $run->{pipeline} && $_->{id} > $id && $is_final{ $_->{status} } } values %{ $self->{runs} };
+	# The look at what is live was before the removal: only what was live for some time is seen to be.
+	my @live = grep { !$_->{gone} && !$is_final{ $_->{status} } && $event->{more}{at} - ($_->{live_since} // $event->{more}{at}) > 0.5 } values %{ $self->{runs} };
+	my @newer = grep { my $other = $_; $other->{pipeline} eq $run->{pipeline} && $other->{id} > $id && $other->{status} ne 'queued'
+		  && ($is_final{ $other->{status} } || !grep { $_ == $other } @live) } values %{ $self->{runs} };
 	$self->wrong("$name, and only " . @newer . " ended ones are newer of $run->{definition}{keeps} that stay") if @newer < $run->{definition}{keeps};
-	# Only what was live for some time: the look at it was before the removal.
-	foreach my $other (grep { !$_->{gone} && !$is_final{ $_->{status} } && $event->{more}{at} - ($_->{live_since} // $event->{more}{at}) > 0.5 } values %{ $self->{runs} })
+	foreach my $other (@live)
 	{
 		$self->wrong("$name, and run $other->{id}, which it started, is $other->{status}") if $other->{creator} && $other->{creator}[0] == $id;
 		$self->wrong("$name, and run $other->{id}, which started it, is $other->{status}") if $run->{creator} && $run->{creator}[0] == $other->{id};

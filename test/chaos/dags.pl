@@ -150,7 +150,7 @@ sub misbehave
 {
 	my $unknown = $theme eq 'unknown';
 
-	foreach (1 .. $unknown ? 6 : weighted(0 => 3, 1 => 3, 2 => 2, 4 => 1))
+	foreach (1 .. ($unknown ? 6 : weighted(0 => 3, 1 => 3, 2 => 2, 4 => 1)))
 	{
 		my $operation = weighted('adf.createRun' => 3, 'adf.getRun' => 1, 'adf.queryRuns' => 1, 'adf.cancel' => 1, 'adf.queryActivityRuns' => 1,
 			'databricks.run-now' => 3, 'databricks.get' => 2, 'databricks.repair' => 1, 'databricks.cancel' => 1, 'databricks.get-output' => 1,
