@@ -397,7 +397,7 @@ WITH given AS MATERIALIZED (
 	FROM given r WHERE NOT r.is_live
 )
 SELECT a.run_id, a.task, a.waiting_for, a.detail || coalesce('; the ' || d.what || ' timeout strikes at ' || d.at, ''),
-	a.since, a.hint, e.expected_start, d.at
+	a.since, a.hint, CASE WHEN a.waiting_for <> 'conductor' THEN e.expected_start END, d.at
 FROM answer a
 	-- what strikes first, for a run and for a task that is running or ready to
 	LEFT JOIN LATERAL (SELECT k.what, k.at
