@@ -223,8 +223,7 @@ WITH given AS MATERIALIZED (
 	FROM given r WHERE r.status = 'queued' AND cardinality(r.active) >= r.max_concurrent_runs
 	UNION ALL
 	SELECT 3, r.run_id, 0, NULL, 'run',
-		format('%s runs of backfill %s have not ended and its concurrency is %s; %s of its runs are queued before this one',
-			n.active, b.backfill_id, b.concurrency, n.before),
+		format('backfill %s runs %s at a time: %s going on, %s queued before this one', b.backfill_id, b.concurrency, n.active, n.before),
 		r.queued_at, format('SELECT * FROM weir.backfills WHERE backfill_id = %s;', b.backfill_id)
 	FROM given r JOIN weir.backfill b ON b.backfill_id = r.backfill_id
 		CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE o.status IN ('running', 'cancelling')) AS active,
@@ -401,7 +400,7 @@ WITH given AS MATERIALIZED (
 	FROM given r WHERE NOT r.is_live
 )
 SELECT a.run_id, a.task, a.waiting_for, a.detail || coalesce('; the ' || d.what || ' timeout strikes at ' || d.at, ''),
-	a.since, a.hint, e.expected_start, d.at
+	a.since, a.hint, CASE WHEN a.waiting_for <> 'conductor' THEN e.expected_start END, d.at
 FROM answer a
 	-- what strikes first, for a run and for a task that is running or ready to
 	LEFT JOIN LATERAL (SELECT k.what, k.at
