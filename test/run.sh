@@ -272,7 +272,8 @@ published_descriptions()
 	as_user mkdir -p "$SCRATCH/specs"
 	tar -C "$from" -cf - . | as_user tar -C "$SCRATCH/specs" --no-same-owner --no-same-permissions -xf -
 	chmod -R u+w "$SCRATCH/specs"
-	USER_ENV+=(WEIR_SPECS="$SCRATCH/specs")
+	as_user mkdir -p "$SCRATCH/recorded"
+	USER_ENV+=(WEIR_SPECS="$SCRATCH/specs" WEIR_RECORD="$SCRATCH/recorded")
 }
 
 part_tap()
