@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Compares recorded requests of weir with the descriptions that the vendors publish.
 
-    python3 test/cloud/described/described.py DESCRIPTIONS RECORDING...
+    python3 test/cloud/described/described.py [--check] DESCRIPTIONS RECORDING...
 
 RECORDING is what the local cloud wrote (--record), DESCRIPTIONS the folder with the files named in FILES below.  The answer is one JSON
 object: how often each described operation was asked for (operations), what is not described anywhere (undescribed), and what is
-not as described (findings).  Needs jsonschema and databricks-sdk.
+not as described (findings).  With --check it is what is not as described, and a last line that counts.  RECORDING may be a folder of
+such files.  Needs jsonschema and databricks-sdk.
 """
 
 import json
@@ -39,12 +40,20 @@ def clean(request):
     return {**request, "target": path + ("?" + query if query else "")}
 
 
+def recordings(names):
+    for name in map(pathlib.Path, names):
+        yield from sorted(name.iterdir()) if name.is_dir() else [name]
+
+
 def main():
-    documents = Documents(pathlib.Path(sys.argv[1]))
+    arguments = sys.argv[1:]
+    is_check = arguments[0] == "--check"
+    root, *files = arguments[is_check:]
+    documents = Documents(pathlib.Path(root))
     descriptions = [(prefix, [Description(documents, name) for name in names]) for prefix, names in FILES]
     operations, undescribed, findings = {}, {}, {}
     requests = 0
-    for file in sys.argv[2:]:
+    for file in recordings(files):
         with open(file, encoding="utf-8") as stream:
             for line in stream:
                 request = json.loads(line)
@@ -70,6 +79,11 @@ def main():
                 for text in judged[1]:
                     text = f"{judged[0]}: {text}"
                     findings.setdefault(text, f"{request['method']} {request['target']} {request.get('body', '')}"[:600])
+    if is_check:
+        for text, example in sorted(findings.items()):
+            print(f"not ok: {text} -- {example}")
+        print(f"{sum(operations.values()) - len(findings)} passed, {len(findings)} failed")
+        sys.exit(1 if findings else 0)
     print(json.dumps({"requests": requests, "operations": operations, "undescribed": undescribed,
                       "findings": [f"{text} -- {example}" for text, example in sorted(findings.items())]}, indent=1))
 
