@@ -6,6 +6,7 @@
 #                      isolation or tap; several as in PART="unit tap"
 #   TESTS="NAME ..."   only these tests of it
 #   KEEP=1             keep the scratch folder
+#   WEIR_SPECS=FOLDER  published descriptions to compare what weir sends with
 #   --asan             with AddressSanitizer and UBSan
 #
 # The last line is "N passed, N failed"; the exit status says the same.
@@ -272,7 +273,8 @@ published_descriptions()
 	as_user mkdir -p "$SCRATCH/specs"
 	tar -C "$from" -cf - . | as_user tar -C "$SCRATCH/specs" --no-same-owner --no-same-permissions -xf -
 	chmod -R u+w "$SCRATCH/specs"
-	USER_ENV+=(WEIR_SPECS="$SCRATCH/specs")
+	as_user mkdir -p "$SCRATCH/recorded"
+	USER_ENV+=(WEIR_SPECS="$SCRATCH/specs" WEIR_RECORD="$SCRATCH/recorded")
 }
 
 part_tap()
@@ -309,6 +311,15 @@ part_tap()
 		say "see $log and the logs of servers below $SCRATCH/tap"
 	fi
 	result tap "$passed" "$failed" $((SECONDS - start))
+	part_described
+}
+
+# What weir sent to all local clouds of these tests, compared with the
+# descriptions, if they are there and so is what compares.
+part_described()
+{
+	[ -d "$SCRATCH/specs" ] && [ ! -e "$SCRATCH/packages/pypi.missing" ] || return 0
+	counted described "$SCRATCH/packages/venv/bin/python" test/cloud/described/described.py --check "$SCRATCH/specs" "$SCRATCH/recorded"
 }
 
 # --- sanitizers -----------------------------------------------------------------
@@ -350,6 +361,7 @@ part_sanitizer_reports()
 # --- main -----------------------------------------------------------------------
 
 WITH_REDIS=yes				# a real server to publish to
+WITH_VENV=yes				# for what tests take from PyPI
 weir_prepare
 weir_scratch test
 SANITIZE='-fsanitize=address,undefined -fno-omit-frame-pointer -O1'

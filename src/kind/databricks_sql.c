@@ -205,9 +205,8 @@ add_parameter(cJSON *list, const cJSON *item)
 	else if (type == NULL && !cJSON_IsString(value) && json_double(value, &number))
 		type = "DOUBLE";
 	cJSON_AddStringToObject(entry, "name", item->string);
-	if (value == NULL || cJSON_IsNull(value))
-		cJSON_AddNullToObject(entry, "value");
-	else
+	/* one without a value is NULL */
+	if (value != NULL && !cJSON_IsNull(value))
 		cJSON_AddStringToObject(entry, "value", kind_scalar_text(value));
 	if (type != NULL)
 		cJSON_AddStringToObject(entry, "type", type);

@@ -22,6 +22,7 @@ GUID = "[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 ITEM = rf"/v1/workspaces/(?P<workspace>{GUID})/items/(?P<item>{GUID})"
 ROUTES = [(method, re.compile(pattern + "$"), "fabric." + operation, handler)
           for method, pattern, operation, handler in (
+              ("GET", r"/v1/workspaces", "workspaces", "workspaces"),
               ("POST", ITEM + r"/jobs/(?P<job_type>[A-Za-z]+)/instances", "run", "run"),
               ("POST", ITEM + r"/jobs/instances", "run", "run"),
               ("GET", ITEM + r"/jobs/instances", "list", "list"),
@@ -116,6 +117,9 @@ class Fabric:
 
     def describe(self):
         return [{**one.describe(), "activities": len(one.activities)} for one in self.instances.values()]
+
+    async def workspaces(self, request, entry, names):
+        return json_response(200, {"value": [{"id": WORKSPACE, "displayName": "local", "description": "", "type": "Workspace"}]})
 
     # -- jobs ------------------------------------------------------------------
 

@@ -43,10 +43,13 @@ class Hierarchical:
 
     def route(self, request, path):
         parts = path.strip("/-").split("/", 2)          # blob or dfs, filesystem, path
-        if len(parts) < 2 or parts[0] not in ("blob", "dfs"):
+        is_account = parts[0] == "blob" and len(parts) == 1 and request.query.get("comp") == "list"
+        if parts[0] not in ("blob", "dfs") or not (is_account or len(parts) > 1):
             return None
+        if is_account:
+            parts.append("")
         name = urllib.parse.unquote(parts[2]).rstrip("/") if len(parts) == 3 else ""
-        operation = lake_operation(request, name) if parts[0] == "dfs" else blob_operation(request, name)
+        operation = "containers" if is_account else lake_operation(request, name) if parts[0] == "dfs" else blob_operation(request, name)
 
         async def handler(request, entry):
             problem = self.entra.check(bearer(request) or "", RESOURCE)
@@ -65,6 +68,15 @@ class Hierarchical:
 
     def container(self, request, entry, system, name):
         return Response(200)
+
+    def containers(self, request, entry, system, name):
+        """Those that have something in them: nothing else is known of a container here."""
+        names = sorted({one for one, _ in self.files})
+        items = "".join(f"<Container><Name>{one}</Name><Properties><Last-Modified>{http_date(0)}</Last-Modified><Etag>0x0</Etag>"
+                        "</Properties></Container>" for one in names)
+        return Response(200, (f'<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceEndpoint="{request.origin}/hns/blob/">'
+                              f"<Containers>{items}</Containers><NextMarker/></EnumerationResults>").encode(),
+                        {"Content-Type": "application/xml"})
 
     # -- blobs -----------------------------------------------------------------
 

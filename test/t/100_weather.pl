@@ -37,7 +37,7 @@ value(qq{
 	SELECT weir.create_connection('dbx', 'databricks', '$address/dbx', '{"type": "pat", "token": "token"}');
 	SELECT weir.create_connection('adf', 'adf', '$address/adf', '{"type": "entra_client_secret", "tenant_id": "local",
 		"client_id": "weir-client", "client_secret": "entra_secret", "authority": "$address"}',
-		'{"subscription_id": "s1", "resource_group": "rg", "factory": "f", "settle_seconds": 1}');
+		'{"subscription_id": "s1", "resource_group": "rg", "factory": "adf-dev", "settle_seconds": 1}');
 	CREATE TABLE landed (run_id bigint, status integer, body jsonb, note text)});
 
 # --- pipelines
@@ -320,7 +320,7 @@ my %outside = (
 	copy => sub {
 		my $token = decode_json($client->post_form("$address/local/oauth2/v2.0/token", { grant_type => 'client_credentials',
 			client_id => 'weir-client', client_secret => 'weir-secret', scope => 'https://management.azure.com/.default' })->{content})->{access_token};
-		return $client->post("$address/adf/subscriptions/s1/resourceGroups/rg/providers/Microsoft.DataFactory/factories/f/pipelineruns/$_[0]/cancel?api-version=2018-06-01",
+		return $client->post("$address/adf/subscriptions/s1/resourceGroups/rg/providers/Microsoft.DataFactory/factories/adf-dev/pipelineruns/$_[0]/cancel?api-version=2018-06-01",
 			{ headers => { Authorization => "Bearer $token" } });
 	});
 foreach my $task (job(tries(3)), copy(tries(3)))

@@ -17,7 +17,7 @@ my $node = weir_node('vault');
 my $cloud = weir_cloud($node);
 my $address = $cloud->address;
 my $http = HTTP::Tiny->new;
-my $factory = { subscription_id => 's1', resource_group => 'rg', factory => 'f', settle_seconds => 0 };
+my $factory = { subscription_id => 's1', resource_group => 'rg', factory => 'adf-dev', settle_seconds => 0 };
 my $job = { job_id => 102, job_parameters => { seconds => '0' } };
 my $wait = { pipeline => 'wait', parameters => { seconds => 0 } };
 my @entra = (tenant_id => 'local', authority => $address);

@@ -170,6 +170,7 @@ async function blobs(cloud) {
     check("blob: listed", pages.length === 3 && names.join() === "in/0.csv,in/1.csv,in/2.csv,in/3.csv,in/4.csv,in/ümläut & +%.csv", names);
     const folders = await all(container.listBlobsByHierarchy("/"));
     check("blob: folders", folders.length === 1 && folders[0].kind === "prefix" && folders[0].name === "in/", folders);
+    check("blob: containers", (await all(service.listContainers())).map(one => one.name).join() === "lake");
     const other = container.getBlockBlobClient("in/3.csv");
     const changed = await refused(() => other.delete({ conditions: { ifMatch: put.etag } }));
     check("blob: changed meanwhile", changed?.statusCode === 412 && changed.code === "ConditionNotMet", changed);

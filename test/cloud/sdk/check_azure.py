@@ -286,6 +286,7 @@ def blobs(cloud):
     check("blob: one of the list", one.size == 3 and one.etag and one.last_modified and one.content_settings.content_md5, one)
     walked = [one.name for one in container.walk_blobs(name_starts_with="", delimiter="/")]
     check("blob: folders", walked == ["in/"], walked)
+    check("blob: containers", [one.name for one in service.list_containers()] == ["lake"])
     client = container.get_blob_client("in/3.csv")
     etag = client.get_blob_properties().etag
     client.upload_blob(b"new", overwrite=True)
