@@ -366,6 +366,7 @@ read_response(Conductor *c, Flight *flight)
 	response.headers = pstrdup(result->headers);
 	response.transport_error = result->error ? pstrdup(result->error) : NULL;
 	response.request_sent = result->request_sent;
+	response.too_large = result->too_large;
 	flight->http_status = result->http_status;
 	flight->retry_after_ms = Max(result->retry_after_ms, 0);
 	if (!result->refused_by_policy && !flight->via_other)
@@ -387,6 +388,7 @@ read_response(Conductor *c, Flight *flight)
 	flight->transfer = NULL;
 	MemoryContextSwitchTo(old);
 
+	trouble_note(flight);
 	uncertain_consider(flight);
 	if (flight->verdict->outcome == KIND_CONTINUE)
 		follow_verdict(c, flight);

@@ -516,10 +516,17 @@ page_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 											  current_name(call), call->token ? call->token : ""));
 	else if (call->step == KIND_STEP_LOOKUP)
 	{
+		int64		starts = kind_state_int64(call, "starts", 0);
+
 		/* it did not arrive */
 		kind_state_drop(call, verdict, "maybe_started");
 		scratch_set(call, "pages", NULL);
-		kind_continue(verdict, KIND_STEP_START, 0);
+		kind_state_set_int64(call, verdict, "starts", starts + 1);
+		if (starts < KIND_MAX_STARTS)
+			kind_continue(verdict, KIND_STEP_START, 0);
+		else
+			kind_fail(verdict, false, true, "no_answer",
+					  mem_printf("the version was sent %d times, was not answered and is not there", KIND_MAX_STARTS + 1));
 	}
 	else if (current_name(call) != NULL)
 		finish_versions(call, verdict);
