@@ -49,6 +49,7 @@ typedef struct HttpResult
 	const char *error;			/* NULL: complete answer received; printable, no secrets */
 	bool		request_sent;	/* with error: the server may have seen the request */
 	bool		refused_by_policy;	/* never sent: address or URL not allowed */
+	bool		too_large;		/* with error: the body exceeds max_body */
 	int64		elapsed_ms;
 } HttpResult;
 

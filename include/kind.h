@@ -98,6 +98,7 @@ typedef struct KindResponse
 	const char *headers;		/* lines "Name: value\n"; see kind_header() */
 	const char *transport_error;	/* set when http_status is 0 or the body broke off */
 	bool		request_sent;	/* transport error: bytes of the request may have arrived */
+	bool		too_large;		/* transport error: more than weir.http_max_body */
 } KindResponse;
 
 typedef enum KindOutcome
@@ -115,6 +116,7 @@ typedef struct KindVerdict
 	int64		delay_ms;		/* with KIND_CONTINUE; -1: the conductor's polling pace */
 	bool		state_changed;	/* call->kind_state was changed: commit before next_step */
 	bool		reset_tries;	/* step_tries starts over although next_step is the same */
+	const char *trouble;		/* with KIND_CONTINUE: why the answer was of no use, or NULL */
 	const char *external_run_id;	/* newly learnt, or NULL */
 	const char *external_url;	/* newly learnt, or NULL */
 	cJSON	   *output;			/* with KIND_SUCCEEDED (or FAILED), or NULL */

@@ -30,6 +30,15 @@ typedef enum Polling
 	POLLS_SINGLY				/* by itself, the next time */
 } Polling;
 
+/* on_uncertain of a task: what follows when nobody knows whether an engine began it */
+typedef enum UncertainPolicy
+{
+	UNCERTAIN_FAIL,
+	UNCERTAIN_ASK,
+	UNCERTAIN_ASSUME_STARTED,
+	UNCERTAIN_SEND_AGAIN
+} UncertainPolicy;
+
 /*
  * A running attempt, as the conductor sees it.  Everything that must survive
  * a crash is in weir.attempt; this is rebuilt from there.
@@ -75,7 +84,7 @@ typedef struct Flight
 	int			step_tries;
 	bool		after_crash;
 	bool		starts_work;	/* the exchange under way may begin work */
-	char		on_uncertain;	/* uncertain_policy() */
+	UncertainPolicy on_uncertain;
 	bool		cancel_sent;
 	bool		signin_wait;	/* for a token that is being fetched */
 	int			signin_failures;
@@ -95,6 +104,7 @@ typedef struct Flight
 	KindVerdict *verdict;		/* to be written in the next transaction */
 	MemoryContext verdict_cxt;
 	int			http_status;	/* of the response behind the verdict */
+	char	   *trouble;		/* why the latest answer was of no use; NULL: it was not */
 	int64		retry_after_ms;
 } Flight;
 
@@ -245,13 +255,17 @@ extern void listening_deliver(Conductor *c, KindVerdict *verdict, Flight *const 
 extern void listening_once(Flight *flight, const KindVerdict *verdict);	/* inside a transaction */
 
 /* uncertain.c: nobody knows whether the engine began an attempt */
-extern char uncertain_policy(const char *word); /* of on_uncertain, as a flight has it */
+extern UncertainPolicy uncertain_policy(const char *word);	/* of on_uncertain; NULL: fail */
 extern void uncertain_consider(Flight *flight); /* its verdict is new */
 extern bool uncertain_waits(const Flight *flight);	/* until somebody says what happened */
 extern void uncertain_conclude(Conductor *c, Flight *flight);	/* if somebody has */
 extern void uncertain_ask_first(Flight *flight);	/* found after a crash */
 extern void uncertain_end(Conductor *c, Flight *flight);
 extern bool uncertain_request(Conductor *c, int64 request_id, const char *action);	/* false: not its action */
+
+/* trouble.c: what went wrong last with its exchanges */
+extern void trouble_note(Flight *flight);	/* its verdict is a new one of the kind's */
+extern const char *trouble_add(const Flight *flight, const char *message);
 
 /* flightwrite.c: verdicts into the log, inside a transaction */
 extern void flights_write(Conductor *c);

@@ -396,6 +396,7 @@ take_answer(Conductor *c, Flight *flight, KindResponse *response)
 	response->headers = pstrdup(result->headers);
 	response->transport_error = result->error ? pstrdup(result->error) : NULL;
 	response->request_sent = result->request_sent;
+	response->too_large = result->too_large;
 	flight->http_status = result->http_status;
 	flight->retry_after_ms = Max(result->retry_after_ms, 0);
 	if (!refused && !flight->via_other)
@@ -444,6 +445,7 @@ read_response(Conductor *c, Flight *flight)
 	}
 	MemoryContextSwitchTo(old);
 
+	trouble_note(flight);
 	uncertain_consider(flight);
 	if (flight->verdict->outcome == KIND_CONTINUE)
 		follow_verdict(c, flight);

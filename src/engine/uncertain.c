@@ -118,29 +118,36 @@ uncertain_consider(Flight *flight)
 	old = MemoryContextSwitchTo(flight->cxt);
 	switch (flight->on_uncertain)
 	{
-		case 'a':
+		case UNCERTAIN_ASK:
 			ask(flight);
 			break;
-		case 's':
+		case UNCERTAIN_SEND_AGAIN:
 			if (may_send_again(flight))
 				send_again(flight, -1);
 			break;
-		case 'd':
+		case UNCERTAIN_ASSUME_STARTED:
 			assume(flight);
 			break;
-		default:
+		case UNCERTAIN_FAIL:
 			break;
 	}
 	MemoryContextSwitchTo(old);
 }
 
-char
+UncertainPolicy
 uncertain_policy(const char *word)
 {
-	if (word == NULL)
-		return '\0';
-	return strcmp(word, "ask") == 0 ? 'a' : strcmp(word, "send_again") == 0 ? 's' :
-		strcmp(word, "assume_started") == 0 ? 'd' : '\0';
+	static const char *const words[] = {
+		[UNCERTAIN_FAIL] = "fail",
+		[UNCERTAIN_ASK] = "ask",
+		[UNCERTAIN_ASSUME_STARTED] = "assume_started",
+		[UNCERTAIN_SEND_AGAIN] = "send_again",
+	};
+
+	for (int i = 0; word != NULL && i < lengthof(words); i++)
+		if (strcmp(words[i], word) == 0)
+			return (UncertainPolicy) i;
+	return UNCERTAIN_FAIL;
 }
 
 /* Somebody has said what happened: the attempt goes on, or ends. */

@@ -246,8 +246,9 @@ adf_order(cJSON *body, const char *field, const char *continuation)
 }
 
 /*
- * The end of the window is rounded, so that all pages of a search are asked
- * for with the same window.
+ * The window is in the time of the factory, and our clock may be hours off:
+ * a run that is outside of it would be started again.  Its end is rounded, so
+ * that all pages of a search are asked for with the same window.
  */
 static void
 lookup_request(const KindCall *call, KindRequest *request)
@@ -264,7 +265,7 @@ lookup_request(const KindCall *call, KindRequest *request)
 		operand = "RunGroupId";
 		value = kind_state_string(call, "group_id");
 	}
-	adf_window(body, call->intended_at_ms - 5 * MINUTE_MS,
+	adf_window(body, call->intended_at_ms - DAY_MS,
 			   call->now_ms - call->now_ms % HOUR_MS + HOUR_MS + DAY_MS);
 	cJSON_AddStringToObject(filter, "operand", operand);
 	cJSON_AddStringToObject(filter, "operator", "Equals");

@@ -243,6 +243,7 @@ serving_response(KindCall *call, const KindResponse *response, KindVerdict *verd
 			kind_bad_answer(call, response, "is no JSON", true, true, SERVING_TRIES, verdict);
 		else
 			kind_fail_unknown(verdict, unknown_message(call, mem_printf("the answer is no JSON: %s", error ? error : "")));
+		kind_hopeless(call, response, verdict);
 		return;
 	}
 	if (is_repeatable(call))
@@ -251,7 +252,10 @@ serving_response(KindCall *call, const KindResponse *response, KindVerdict *verd
 			kind_fail_status(call, response, verdict);
 	}
 	else if (!answered && arrived)
+	{
 		kind_fail_unknown(verdict, unknown_message(call, response->transport_error ? response->transport_error : "no answer"));
+		kind_hopeless(call, response, verdict);
+	}
 	/* not sent, or refused before the model was asked; a gateway's 503 may be either */
 	else if ((answered && status != 401 && status != 403 && status != 429) ||
 			 !databricks_common_response(call, response, false, true, SERVING_TRIES, verdict))

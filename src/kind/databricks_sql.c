@@ -36,7 +36,7 @@
 
 #define TAG					"weir_token"
 #define HISTORY_SECONDS		60	/* that the history is given to show a statement */
-#define CLOCK_SKEW_MS		300000
+#define CLOCK_SKEW_MS		((int64) 86400000)	/* the newest come first, so this costs little */
 #define MAX_PAGES			20
 #define MAX_PARAMETERS		200
 #define MAX_TAGS			19	/* and ours */

@@ -474,7 +474,10 @@ unrepeatable_response(const KindCall *call, const KindResponse *response, KindVe
 		kind_continue(verdict, KIND_STEP_LOOKUP, kind_retry_delay(call, response->retry_after_ms));
 	}
 	else if (!answered && arrived)
+	{
 		kind_fail_unknown(verdict, unknown_message(call, response->transport_error ? response->transport_error : "no answer"));
+		kind_hopeless(call, response, verdict);
+	}
 	else if (!refused || !kind_common_response(call, response, false, true, HTTP_TRIES, verdict))
 		kind_fail_unrepeatable(call, response, verdict);
 }

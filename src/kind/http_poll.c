@@ -230,7 +230,10 @@ http_started(KindCall *call, const KindResponse *response, KindVerdict *verdict)
 		if (kind_string(poll, "status") == NULL && response->http_status == 201)
 			state = STATE_RUNNING;
 		if (path != NULL && id == NULL && (state == STATE_RUNNING || state == STATE_NONE))
+		{
 			fail_link(call, mem_printf("the request was accepted, but the answer has no id at %s", path), verdict);
+			kind_hopeless(call, response, verdict);
+		}
 		else if (state == STATE_RUNNING || state == STATE_NONE)
 			follow(call, response, body, asked, id, verdict);
 		else

@@ -17,6 +17,7 @@
 #define KIND_LOOK_TRIES		20	/* PREPARE, LOOKUP */
 #define KIND_POLL_TRIES		60
 #define KIND_EXTRA_TRIES	5	/* DETAIL, CANCEL: we can do without */
+#define KIND_HOPELESS_TRIES	3	/* an answer that somebody has to do something about */
 
 #define KIND_MAX_STARTS		5	/* times START is sent again after LOOKUP found nothing */
 #define KIND_MAX_BODY		(32 * 1024 * 1024)
@@ -41,6 +42,12 @@ extern void kind_unanswered(const KindCall *call, int64 retry_after_ms, bool arr
 /* A 2xx answer that cannot be used: like no answer */
 extern void kind_bad_answer(const KindCall *call, const KindResponse *response, const char *what,
 							bool starts_work, bool is_repeatable, int max_tries, KindVerdict *verdict);
+/* advice.c: a page for people where an API was asked */
+extern bool kind_is_web_page(const KindResponse *response);
+/* Add to error_detail of a failure what can be done about it, if that is known */
+extern void kind_advise(const KindCall *call, const KindResponse *response, KindVerdict *verdict);
+/* The same, and if it was the answer's form that failed it: a user error, not tried again */
+extern void kind_hopeless(const KindCall *call, const KindResponse *response, KindVerdict *verdict);
 /* The pause before exchange number tries + 1 of a step */
 extern int64 kind_retry_delay(const KindCall *call, int64 retry_after_ms);
 

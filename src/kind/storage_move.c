@@ -399,7 +399,7 @@ rename_response(const KindCall *call, const KindResponse *response, KindVerdict 
 	const char *code = status >= 400 ? storage_error_code(response) : "";
 	int64		looks = kind_int64(storage_work(call), "looks", 0);
 
-	if (status == 201 || status == 200)
+	if (status == 201)
 		next_file(call, true, verdict);
 	else if (strcmp(code, "RenameDestinationParentPathNotFound") == 0 && strchr(storage_current_file(call).target, '/') != NULL &&
 			 looks <= MAX_LOOKS)

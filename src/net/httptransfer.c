@@ -385,6 +385,7 @@ describe_failure(HttpTransfer *transfer, CURLcode code)
 		case STOP_BODY_TOO_LARGE:
 			snprintf(transfer->error, size, "response body exceeds the limit of %zu bytes",
 					 transfer->max_body);
+			transfer->result.too_large = true;
 			break;
 		case STOP_HEADERS_TOO_LARGE:
 			snprintf(transfer->error, size, "response headers exceed the limit of %d bytes",

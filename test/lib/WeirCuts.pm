@@ -21,7 +21,7 @@ use HTTP::Tiny;
 use JSON::PP;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(time);
 
 use WeirTest;
 
@@ -117,7 +117,7 @@ sub new
 	until (-s $file)
 	{
 		die "the cutter did not start, see $file.log" if time > $limit;
-		sleep(0.02);
+		select(undef, undef, undef, 0.02);
 	}
 	$self->{address} = PostgreSQL::Test::Utils::slurp_file($file);
 	$self->value(q{SELECT weir.create_secret('cuts_token', 'dapi-local'), weir.create_secret('cuts_secret', 'weir-secret')});
@@ -171,10 +171,10 @@ sub _connect
 	  . literal($options && $json->encode($options)) . ');';
 }
 
-# Connections, and the pipeline; returns it, and the callers in order.
-sub _define
+# Connections, and a pipeline of N tasks, with more members; returns it, and the callers in order.
+sub define
 {
-	my ($self, $name, $n) = @_;
+	my ($self, $name, $n, %options) = @_;
 	my $kind = $kinds{$name};
 	my (@callers, @tasks);
 	my $sql = '';
@@ -189,7 +189,7 @@ sub _define
 		$sql .= $self->_connect("$caller-other", $caller, $kind->{other}) if $kind->{other};
 		push @callers, $caller;
 		push @tasks, { name => $caller =~ s/-/_/r, kind => $kind->{kind}, connection => $caller, spec => $kind->{spec}->($caller, $number),
-			retry => { max_attempts => 3, initial_delay => '200 milliseconds' }, on_uncertain => 'ask', %{ $kind->{more} // {} } };
+			retry => { max_attempts => 3, initial_delay => '200 milliseconds' }, on_uncertain => 'ask', %{ $kind->{more} // {} }, %options };
 	}
 	my $pipeline = sprintf('%s_%05d', $name, $self->{number});
 	$self->value("$sql SELECT weir.create_pipeline('$pipeline', " . literal($json->encode({ tasks => \@tasks })) . ')');
@@ -293,7 +293,7 @@ sub round
 	foreach my $name (sort keys %$wanted)
 	{
 		my @cuts = @{ $wanted->{$name} };
-		my ($pipeline, @callers) = $self->_define($name, scalar @cuts);
+		my ($pipeline, @callers) = $self->define($name, scalar @cuts);
 
 		foreach my $caller (@callers)
 		{
@@ -326,7 +326,7 @@ sub _wait
 	until ($is_so->())
 	{
 		die "waited in vain until $what: " . $json->encode($self->call('GET', 'state')) if time > $limit;
-		sleep(0.05);
+		select(undef, undef, undef, 0.05);
 	}
 	return;
 }
