@@ -16,6 +16,7 @@
 
 #include "conductor_int.h"
 #include "engine.h"
+#include "mem.h"
 #include "outgoing.h"
 #include "retry.h"
 #include "urlpolicy.h"
@@ -359,7 +360,7 @@ read_response(Conductor *c, Flight *flight)
 	flight_fill_call(flight, &call);
 	listening_fill(c, flight, &call, &others);
 	response.http_status = result->http_status;
-	response.body = result->body ? pnstrdup(result->body, result->body_len) : "";
+	response.body = result->body ? mem_strndup(result->body, result->body_len) : "";	/* zeros and all */
 	response.body_len = result->body ? result->body_len : 0;
 	response.retry_after_ms = result->retry_after_ms;
 	response.content_type = result->content_type ? pstrdup(result->content_type) : NULL;
