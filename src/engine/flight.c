@@ -16,6 +16,7 @@
 
 #include "conductor_int.h"
 #include "engine.h"
+#include "mem.h"
 #include "outgoing.h"
 #include "route.h"
 #include "urlpolicy.h"
@@ -389,7 +390,7 @@ take_answer(Conductor *c, Flight *flight, KindResponse *response)
 	bool		refused = result->refused_by_policy;
 
 	response->http_status = result->http_status;
-	response->body = result->body ? pnstrdup(result->body, result->body_len) : "";
+	response->body = result->body ? mem_strndup(result->body, result->body_len) : "";	/* zeros and all */
 	response->body_len = result->body ? result->body_len : 0;
 	response->retry_after_ms = result->retry_after_ms;
 	response->content_type = result->content_type ? pstrdup(result->content_type) : NULL;
