@@ -13,6 +13,7 @@
 
 typedef struct WeirScope
 {
+	struct WeirScope *outer_lean;	/* around us, not yet pinned */
 	Oid			caller;			/* GetUserId() at entry */
 	Oid			save_userid;
 	int			save_sec_context;
@@ -27,7 +28,16 @@ typedef struct WeirScope
  * installed in this database.
  */
 extern void weir_enter(WeirScope *scope);
+/* The same, but search_path is pinned when the first weir_spi() is called: for those that rarely call it, and nothing else by name. */
+extern void weir_enter_lean(WeirScope *scope);
 extern void weir_leave(WeirScope *scope);
+
+/* For a process of weir's own: scopes need not pin what is pinned for good. */
+extern void weir_settle_search_path(void);
+
+/* --- between access.c and spi.c --- */
+extern bool weir_search_path_is_open(void);
+extern void weir_pin_search_path(void);
 
 extern Oid	weir_extension_owner(void);	/* InvalidOid if not installed; needs a transaction */
 extern Oid	weir_extension_oid(void);

@@ -137,6 +137,18 @@
 	EvalPlanQualInit(epq, estate, plan, marks, param)
 #endif
 
+/* 16: onlySummarizing; 19: flags instead of booleans */
+#if PG_VERSION_NUM >= 190000
+#define insert_index_tuples_compat(result, estate, slot, is_update) \
+	ExecInsertIndexTuples(result, estate, (is_update) ? EIIT_IS_UPDATE : 0, slot, NIL, NULL)
+#elif PG_VERSION_NUM >= 160000
+#define insert_index_tuples_compat(result, estate, slot, is_update) \
+	ExecInsertIndexTuples(result, slot, estate, is_update, false, NULL, NIL, false)
+#else
+#define insert_index_tuples_compat(result, estate, slot, is_update) \
+	ExecInsertIndexTuples(result, slot, estate, is_update, false, NULL, NIL)
+#endif
+
 /* From 19 on each kind of process has a level of its own; needs miscadmin.h and utils/guc.h. */
 #if PG_VERSION_NUM >= 190000
 #define log_min_messages_compat() (log_min_messages[MyBackendType])

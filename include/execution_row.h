@@ -31,7 +31,7 @@ enum
 enum
 {
 	STATE_COL_PIPELINE, STATE_COL_NEXT_LOAD, STATE_COL_SKIP_ONCE, STATE_COL_ORIGIN,
-	STATE_COL_LAST_RUN, STATE_COL_LAST_SUCCESS,
+	STATE_COL_LAST_RUN, STATE_COL_LAST_SUCCESS, STATE_COL_EXECUTION,
 	STATE_COLS
 };
 enum
@@ -63,8 +63,12 @@ extern bool execution_row_find(ExecutionIndex index, int64 key, ExecutionRow *ro
 extern bool execution_row_find_seen(ExecutionIndex index, int64 key, ExecutionRow *row);
 extern bool execution_row_find_at(const ItemPointerData *place, ExecutionIndex index, int64 key, ExecutionRow *row);
 extern bool execution_row_find_name(ExecutionIndex index, const char *name, ExecutionRow *row);
-/* Lock what was found FOR UPDATE, at its newest version; false, and closed, if it is gone. */
-extern bool execution_row_lock(ExecutionRow *row);
+/*
+ * Lock what was found FOR UPDATE, at its newest version; false, and closed, if
+ * it is gone.  at_once, unless NULL: nobody held it, and what was found is the
+ * newest version.
+ */
+extern bool execution_row_lock(ExecutionRow *row, bool *at_once);
 extern ItemPointerData execution_row_place(const ExecutionRow *row);
 extern void execution_row_close(ExecutionRow *row);
 /* All rows with the key, until visit() returns false. */

@@ -284,6 +284,7 @@ CREATE TABLE weir.pipeline_state (
 	origin_row_audit_id bigint,
 	last_run_id		bigint,
 	last_success_run_id bigint,
+	execution_id	bigint,
 	CHECK (next_load_status <> 'D' OR origin_row_audit_id IS NOT NULL)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 COMMENT ON TABLE weir.pipeline_state IS 'Restart state of a pipeline';
@@ -293,6 +294,7 @@ COMMENT ON COLUMN weir.pipeline_state.skip_once IS 'The next start is answered C
 COMMENT ON COLUMN weir.pipeline_state.origin_row_audit_id IS 'With D: the run that landed the data, however often D repeated';
 COMMENT ON COLUMN weir.pipeline_state.last_run_id IS 'The run that started last';
 COMMENT ON COLUMN weir.pipeline_state.last_success_run_id IS 'The run that last succeeded';
+COMMENT ON COLUMN weir.pipeline_state.execution_id IS 'The execution of an outside orchestrator that is going on';
 
 -- Runs that go on side by side may each leave a landing behind.  Which of
 -- them somebody is resuming is not noted: a run that is live and has its row

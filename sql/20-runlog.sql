@@ -62,16 +62,20 @@ CREATE TABLE weir.run (
 	error_message	text,
 	repair_no		integer NOT NULL DEFAULT 0,
 	restart_of		bigint,
+	live			"char" GENERATED ALWAYS AS (CASE WHEN is_external THEN NULL WHEN status = 'queued' THEN 'q'
+						WHEN status IN ('running', 'cancelling') THEN 'a' END) STORED,
 	CONSTRAINT run_status_check CHECK (weir._is_run(status, start_status, next_load_status))
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
-CREATE INDEX run_queued ON weir.run (pipeline_id, priority DESC, run_id) WHERE status = 'queued';
-CREATE INDEX run_overlap ON weir.run (pipeline_id, run_id) WHERE status = 'queued' AND on_overlap IS NOT NULL;
+-- What is queued and what goes on of weir's own runs.  No index names the
+-- status: so the end of an execution of an outside orchestrator leaves all of
+-- them as they are.
+CREATE INDEX run_queued ON weir.run (pipeline_id, priority DESC, run_id) WHERE live = 'q';
+CREATE INDEX run_overlap ON weir.run (pipeline_id, run_id) WHERE live = 'q' AND on_overlap IS NOT NULL;
 CREATE INDEX run_by_backfill ON weir.run (backfill_id, run_id) WHERE backfill_id IS NOT NULL;
-CREATE INDEX run_active ON weir.run (pipeline_id, run_id) WHERE status IN ('running', 'cancelling');
-CREATE INDEX run_deadline ON weir.run (deadline) WHERE status = 'running' AND deadline IS NOT NULL;
+CREATE INDEX run_active ON weir.run (pipeline_id, run_id) WHERE live = 'a';
+CREATE INDEX run_deadline ON weir.run (deadline) WHERE live = 'a' AND deadline IS NOT NULL;
 CREATE INDEX run_by_pipeline ON weir.run (pipeline_id, run_id DESC);
-CREATE INDEX run_by_parent ON weir.run (parent_run_id) WHERE parent_run_id IS NOT NULL;
-CREATE INDEX run_by_parent_task ON weir.run (parent_task_run_id, run_id) WHERE parent_task_run_id IS NOT NULL;
+CREATE INDEX run_by_parent ON weir.run (parent_run_id, parent_task_run_id, run_id) WHERE parent_run_id IS NOT NULL;
 CREATE UNIQUE INDEX run_external ON weir.run (pipeline_id, external_system, external_run_id) NULLS NOT DISTINCT WHERE external_run_id IS NOT NULL;
 -- Reports ask for a period, here and in the tables below.
 CREATE INDEX run_by_time ON weir.run (queued_at);
@@ -112,8 +116,22 @@ COMMENT ON COLUMN weir.run.ended_at IS 'When it reached its final state';
 COMMENT ON COLUMN weir.run.deadline IS 'When the run timeout strikes';
 COMMENT ON COLUMN weir.run.cancel_reason IS 'Who cancelled it and why';
 COMMENT ON COLUMN weir.run.error_message IS 'First error of the run, in one line';
+COMMENT ON COLUMN weir.run.live IS 'Of runs of weir: q queued, a running or being cancelled, null for what has ended';
 COMMENT ON COLUMN weir.run.repair_no IS 'How often it was repaired';
 COMMENT ON COLUMN weir.run.restart_of IS 'The run it repeats, if weir.restart made it';
+
+CREATE VIEW weir._active AS
+SELECT r.pipeline_id, r.run_id, r.is_apart
+FROM weir.run r
+WHERE r.live = 'a'
+UNION ALL
+SELECT s.pipeline_id, s.execution_id, false
+FROM weir.pipeline_state s
+WHERE s.execution_id IS NOT NULL;
+COMMENT ON VIEW weir._active IS 'What goes on, of weir and of outside orchestrators';
+COMMENT ON COLUMN weir._active.pipeline_id IS 'The pipeline';
+COMMENT ON COLUMN weir._active.run_id IS 'The run, or the execution; of a pipeline at most one of the latter';
+COMMENT ON COLUMN weir._active.is_apart IS 'Whether it says nothing of what the pipeline''s next start must do';
 
 CREATE TABLE weir.task_run (
 	task_run_id		bigint PRIMARY KEY DEFAULT nextval('weir.task_run_id_seq'),

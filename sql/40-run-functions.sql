@@ -108,9 +108,8 @@ WITH given AS MATERIALIZED (
 	SELECT r.*, p.is_paused, p.is_enabled, p.changed_at, v.max_concurrent_runs,
 		s.last_run_id AS latest_run_id, s.next_load_status AS next_start, s.skip_once, s.origin_row_audit_id,
 		r.status IN ('queued', 'running', 'cancelling') AS is_live,
-		(SELECT array_agg(a.run_id ORDER BY a.run_id) FROM weir.run a
-		 WHERE r.status = 'queued' AND a.pipeline_id = r.pipeline_id
-			AND a.status IN ('running', 'cancelling')) AS active
+		(SELECT array_agg(a.run_id ORDER BY a.run_id) FROM weir._active a
+		 WHERE r.status = 'queued' AND a.pipeline_id = r.pipeline_id) AS active
 	FROM weir.run r
 		LEFT JOIN weir.pipeline p ON p.pipeline_id = r.pipeline_id
 		LEFT JOIN weir.pipeline_version v ON v.pipeline_id = r.pipeline_id AND v.version = r.version
@@ -236,7 +235,7 @@ WITH given AS MATERIALIZED (
 	SELECT 3, r.run_id, 0, NULL, 'conductor',
 		'it has not been taken in yet' || coalesce(
 			(SELECT format('; %s queued before it', count(*)) FROM weir.run b
-			 WHERE b.pipeline_id = r.pipeline_id AND b.status = 'queued' AND b.run_id < r.run_id
+			 WHERE b.pipeline_id = r.pipeline_id AND b.live = 'q' AND b.run_id < r.run_id
 			 HAVING count(*) > 0), ''),
 		r.queued_at, NULL
 	FROM given r, conductor c

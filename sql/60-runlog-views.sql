@@ -493,8 +493,8 @@ SELECT l.pipeline_id,
 	l.window_start,
 	l.window_end,
 	l.left_at,
-	(SELECT max(r.run_id) FROM weir.run r WHERE r.pipeline_id = l.pipeline_id
-		AND r.status IN ('running', 'cancelling') AND r.row_audit_id = l.row_audit_id) AS resumed_by_run_id
+	(SELECT max(r.run_id) FROM weir._active a JOIN weir.run r ON r.run_id = a.run_id
+		WHERE a.pipeline_id = l.pipeline_id AND r.row_audit_id = l.row_audit_id) AS resumed_by_run_id
 FROM weir.landing l
 	JOIN weir.pipeline p ON p.pipeline_id = l.pipeline_id
 WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))

@@ -21,14 +21,13 @@ SELECT 'queued_runs', CASE WHEN count(*) = 0 THEN 'none' ELSE 'waiting' END,
 	NULL, min(r.queued_at), NULL
 FROM weir.run r
 	LEFT JOIN weir.pipeline p ON p.pipeline_id = r.pipeline_id
-WHERE r.status = 'queued'
+WHERE r.live = 'q'
 UNION ALL
 SELECT 'active_runs', CASE WHEN count(*) = 0 THEN 'none' ELSE 'running' END,
 	count(*) FILTER (WHERE NOT is_external) || ' of weir, ' || count(*) FILTER (WHERE is_external) || ' of outside orchestrators, '
 		|| count(*) FILTER (WHERE status = 'cancelling') || ' being cancelled',
 	NULL, min(started_at), NULL
-FROM weir.run
-WHERE status IN ('running', 'cancelling')
+FROM weir._active JOIN weir.run USING (run_id)
 UNION ALL
 SELECT 'ready_task_runs', CASE WHEN count(*) = 0 THEN 'none' ELSE 'waiting' END,
 	count(*) || ' ready, ' || count(*) FILTER (WHERE not_before > clock_timestamp()) || ' of them waiting for their retry',

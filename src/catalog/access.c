@@ -12,7 +12,9 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/indexing.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
@@ -39,6 +41,11 @@ PG_FUNCTION_INFO_V1(weir_ensure_role);
  * weir's functions, and that is announced: the next call looks again.
  */
 static Oid	known_owner = InvalidOid;
+
+#define SAFE_SEARCH_PATH "pg_catalog, pg_temp"
+
+/* The scope we are in, while the caller's search_path is still set in it. */
+static WeirScope *lean_scope = NULL;
 
 /*
  * _ensure_role(name): create a NOLOGIN role unless it exists.  Only called by
@@ -115,8 +122,38 @@ weir_extension_owner(void)
 	return known_owner;
 }
 
+/* An error leaves every scope at once. */
+static void
+forget_lean_scope(XactEvent event, void *arg)
+{
+	lean_scope = NULL;
+}
+
+static void
+forget_lean_scope_of_subtransaction(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		lean_scope = NULL;
+}
+
 void
-weir_enter(WeirScope *scope)
+weir_pin_search_path(void)
+{
+	lean_scope = NULL;
+	if (strcmp(namespace_search_path, SAFE_SEARCH_PATH) != 0)
+		(void) set_config_option("search_path", SAFE_SEARCH_PATH,
+								 PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+}
+
+bool
+weir_search_path_is_open(void)
+{
+	return lean_scope != NULL;
+}
+
+static void
+enter(WeirScope *scope)
 {
 	Oid			owner = weir_extension_owner();
 
@@ -129,11 +166,9 @@ weir_enter(WeirScope *scope)
 	scope->caller = GetUserId();
 	GetUserIdAndSecContext(&scope->save_userid, &scope->save_sec_context);
 	scope->guc_level = NewGUCNestLevel();
+	scope->outer_lean = lean_scope;
 	SetUserIdAndSecContext(owner, scope->save_sec_context |
 						   SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	(void) set_config_option("search_path", "pg_catalog, pg_temp",
-							 PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
 	scope->pushed_snapshot = !ActiveSnapshotSet();
 	if (scope->pushed_snapshot)
 		PushActiveSnapshot(GetTransactionSnapshot());
@@ -143,8 +178,42 @@ weir_enter(WeirScope *scope)
 }
 
 void
+weir_enter(WeirScope *scope)
+{
+	enter(scope);
+	weir_pin_search_path();
+}
+
+/*
+ * Changing the path costs little, finding out afterwards what it stands for
+ * again costs more than all else of a scope; of log_execution_start and _end
+ * most calls run no statement.
+ */
+void
+weir_enter_lean(WeirScope *scope)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		RegisterXactCallback(forget_lean_scope, NULL);
+		RegisterSubXactCallback(forget_lean_scope_of_subtransaction, NULL);
+		registered = true;
+	}
+	enter(scope);
+	lean_scope = scope;
+}
+
+void
+weir_settle_search_path(void)
+{
+	SetConfigOption("search_path", SAFE_SEARCH_PATH, PGC_USERSET, PGC_S_SESSION);
+}
+
+void
 weir_leave(WeirScope *scope)
 {
+	lean_scope = scope->outer_lean;
 	if (scope->spi_connected)
 		SPI_finish();
 	scope->spi_connected = false;

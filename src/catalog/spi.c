@@ -157,8 +157,13 @@ uint64
 weir_spi(const char *sql, int nargs, const Oid *types, const Datum *values, const char *nulls)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	SPIPlanPtr	plan = plan_for(sql, nargs, types);
-	int			rc = indexes_preferred ? execute_by_index(plan, values, nulls) :
+	SPIPlanPtr	plan;
+	int			rc;
+
+	if (weir_search_path_is_open())
+		weir_pin_search_path();
+	plan = plan_for(sql, nargs, types);
+	rc = indexes_preferred ? execute_by_index(plan, values, nulls) :
 		SPI_execute_plan(plan, (Datum *) values, nulls, false, 0);
 
 	/* SPI leaves its own context current; what callers read must live in theirs. */

@@ -98,7 +98,7 @@ move_rows(int64 by)
 	Datum		values[1] = {Int64GetDatum(by)};
 
 	weir_spi("UPDATE weir.run SET deadline = deadline + $1 * interval '1 millisecond' WHERE run_id IN "
-			 "(SELECT r.run_id FROM weir.run r WHERE r.status = 'running' AND r.deadline IS NOT NULL "
+			 "(SELECT r.run_id FROM weir.run r WHERE r.live = 'a' AND r.status = 'running' AND r.deadline IS NOT NULL "
 			 "ORDER BY r.run_id FOR NO KEY UPDATE SKIP LOCKED)",
 			 1, types, values, NULL);
 	weir_spi("UPDATE weir.task_run SET not_before = not_before + $1 * interval '1 millisecond' WHERE $1 < 0 AND task_run_id IN "

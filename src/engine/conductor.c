@@ -400,6 +400,7 @@ conductor_main(Datum main_arg)
 		proc_exit(0);
 	BackgroundWorkerInitializeConnectionByOid(databaseid, InvalidOid, 0);
 	engine_settle_transactions();
+	weir_settle_search_path();
 
 	if (!extension_usable(&absent))
 	{

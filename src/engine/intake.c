@@ -120,7 +120,7 @@ intake_requests(Conductor *c)
 static void
 run_deadlines(Conductor *c)
 {
-	uint64		n = weir_spi("SELECT run_id FROM weir.run WHERE status = 'running' AND deadline <= clock_timestamp() "
+	uint64		n = weir_spi("SELECT run_id FROM weir.run WHERE live = 'a' AND status = 'running' AND deadline <= clock_timestamp() "
 							 "ORDER BY run_id LIMIT 500", 0, NULL, NULL, NULL);
 	int64	   *runs = result_ids(n);
 
@@ -166,7 +166,7 @@ intake_deadlines(Conductor *c)
 
 	run_deadlines(c);
 	task_deadlines(c);
-	weir_spi("SELECT (extract(epoch FROM least((SELECT min(deadline) FROM weir.run WHERE status = 'running' AND deadline IS NOT NULL), "
+	weir_spi("SELECT (extract(epoch FROM least((SELECT min(deadline) FROM weir.run WHERE live = 'a' AND status = 'running' AND deadline IS NOT NULL), "
 			 "(SELECT min(deadline) FROM weir.task_run WHERE status = 'ready' AND deadline IS NOT NULL))) * 1000)::bigint",
 			 0, NULL, NULL, NULL);
 	ms = weir_spi_int64(0, 1, &is_null);
@@ -253,8 +253,8 @@ intake_start_run(int64 run_id)
 /* From pipeline to pipeline, those with a queue: however long the queues are. */
 #define ALL_QUEUES \
 	"WITH RECURSIVE w (pipeline_id) AS (" \
-	"(SELECT r.pipeline_id FROM weir.run r WHERE r.status = 'queued' ORDER BY r.pipeline_id LIMIT 1) UNION ALL " \
-	"SELECT (SELECT r.pipeline_id FROM weir.run r WHERE r.status = 'queued' AND r.pipeline_id > w.pipeline_id " \
+	"(SELECT r.pipeline_id FROM weir.run r WHERE r.live = 'q' ORDER BY r.pipeline_id LIMIT 1) UNION ALL " \
+	"SELECT (SELECT r.pipeline_id FROM weir.run r WHERE r.live = 'q' AND r.pipeline_id > w.pipeline_id " \
 	"ORDER BY r.pipeline_id LIMIT 1) FROM w WHERE w.pipeline_id IS NOT NULL) "
 
 #define NOTED_QUEUES "WITH w AS (SELECT unnest($2) AS pipeline_id) "
@@ -262,17 +262,16 @@ intake_start_run(int64 run_id)
 /* Of each queue only as many as may start: a long one costs nothing. */
 #define STARTABLE \
 	"SELECT q.run_id, w.pipeline_id FROM w JOIN weir.pipeline p ON p.pipeline_id = w.pipeline_id AND NOT p.is_paused " \
-	"CROSS JOIN LATERAL (SELECT count(*) AS active FROM weir.run r " \
-	"WHERE r.pipeline_id = w.pipeline_id AND r.status IN ('running', 'cancelling')) a " \
+	"CROSS JOIN LATERAL (SELECT count(*) AS active FROM weir._active r WHERE r.pipeline_id = w.pipeline_id) a " \
 	"CROSS JOIN LATERAL (SELECT r.run_id, r.version, r.priority, r.backfill_id, " \
 	"row_number() OVER (ORDER BY r.priority DESC, r.run_id) AS place, " \
 	"row_number() OVER (PARTITION BY r.backfill_id ORDER BY r.run_id) AS place_in_backfill FROM weir.run r " \
-	"WHERE r.pipeline_id = w.pipeline_id AND r.status = 'queued' ORDER BY r.priority DESC, r.run_id LIMIT greatest(0, " \
+	"WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' ORDER BY r.priority DESC, r.run_id LIMIT greatest(0, " \
 	"(SELECT max(v.max_concurrent_runs) FROM weir.pipeline_version v WHERE v.pipeline_id = w.pipeline_id) - a.active)) q " \
 	"JOIN weir.pipeline_version v ON v.pipeline_id = w.pipeline_id AND v.version = q.version " \
 	"WHERE q.place <= v.max_concurrent_runs - a.active AND (q.backfill_id IS NULL OR q.place_in_backfill <= " \
 	"(SELECT b.concurrency - (SELECT count(*) FROM weir.run r WHERE r.pipeline_id = w.pipeline_id " \
-	"AND r.status IN ('running', 'cancelling') AND r.backfill_id = b.backfill_id) " \
+	"AND r.live = 'a' AND r.backfill_id = b.backfill_id) " \
 	"FROM weir.backfill b WHERE b.backfill_id = q.backfill_id)) " \
 	"ORDER BY q.priority DESC, q.run_id LIMIT $1"
 

@@ -61,8 +61,8 @@ overlap_take_in(Conductor *c, bool all, Datum pipelines)
 
 	n = weir_spi("SELECT r.run_id, r.on_overlap = 'skip' FROM weir.run r JOIN weir.pipeline p ON p.pipeline_id = r.pipeline_id AND NOT p.is_paused "
 				 "JOIN weir.pipeline_version v ON v.pipeline_id = r.pipeline_id AND v.version = r.version "
-				 "WHERE r.status = 'queued' AND r.on_overlap IS NOT NULL AND ($2 OR r.pipeline_id = ANY ($3)) AND CASE r.on_overlap WHEN 'skip' THEN "
-				 "(SELECT count(*) FROM weir.run a WHERE a.pipeline_id = r.pipeline_id AND a.status IN ('running', 'cancelling')) >= v.max_concurrent_runs "
+				 "WHERE r.live = 'q' AND r.on_overlap IS NOT NULL AND ($2 OR r.pipeline_id = ANY ($3)) AND CASE r.on_overlap WHEN 'skip' THEN "
+				 "(SELECT count(*) FROM weir._active a WHERE a.pipeline_id = r.pipeline_id) >= v.max_concurrent_runs "
 				 "ELSE EXISTS (SELECT FROM weir.run o WHERE o.pipeline_id = r.pipeline_id AND o.run_id < r.run_id "
 				 "AND o.status IN ('queued', 'running') AND NOT o.is_apart AND NOT o.is_external) END "
 				 "ORDER BY r.pipeline_id, r.run_id DESC LIMIT $1",

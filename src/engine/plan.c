@@ -131,12 +131,12 @@ read_start(PlanStart *start, const LandingWish *wish)
 
 	(void) weir_spi("SELECT v.max_concurrent_runs, v.on_overlap, v.priority, p.is_paused, coalesce(cardinality(a.ids), 0), "
 					"array_to_string(a.ids, ', '), "
-					"(SELECT count(*) FROM weir.run r WHERE r.pipeline_id = $1 AND r.status = 'queued' AND r.priority >= v.priority), "
+					"(SELECT count(*) FROM weir.run r WHERE r.pipeline_id = $1 AND r.live = 'q' AND r.priority >= v.priority), "
 					"(SELECT string_agg(o.run_id::text, ', ' ORDER BY o.run_id) FROM weir.run o WHERE o.pipeline_id = $1 "
 					"AND o.status IN ('queued', 'running') AND NOT o.is_apart AND NOT o.is_external), v.run_timeout "
 					"FROM weir.pipeline p JOIN weir.pipeline_version v USING (pipeline_id) CROSS JOIN LATERAL "
-					"(SELECT array_agg(r.run_id ORDER BY r.run_id) AS ids FROM weir.run r WHERE r.pipeline_id = $1 "
-					"AND r.status IN ('running', 'cancelling')) a WHERE v.pipeline_id = $1 AND v.version = $2",
+					"(SELECT array_agg(r.run_id ORDER BY r.run_id) AS ids FROM weir._active r "
+					"WHERE r.pipeline_id = $1) a WHERE v.pipeline_id = $1 AND v.version = $2",
 					2, types, values, NULL);
 	start->max_concurrent_runs = (int) weir_spi_int64(0, 1, NULL);
 	start->on_overlap = weir_spi_text(0, 2);

@@ -28,8 +28,8 @@ revive_run(int64 run_id, int64 request_id)
 					"WHERE r.run_id = $1 AND q.request_id = $2 AND r.started_at IS NOT NULL "
 					"AND (r.status IN ('failed', 'timed_out', 'cancelled') OR (r.status = 'succeeded' AND q.tasks IS NOT NULL)) "
 					"AND s.pipeline_id = r.pipeline_id AND v.pipeline_id = r.pipeline_id AND v.version = r.version "
-					"AND (r.is_apart OR (s.last_run_id = r.run_id AND NOT EXISTS (SELECT FROM weir.run o "
-					"WHERE o.pipeline_id = r.pipeline_id AND o.status IN ('running', 'cancelling') AND NOT o.is_apart)))",
+					"AND (r.is_apart OR (s.last_run_id = r.run_id AND NOT EXISTS (SELECT FROM weir._active o "
+					"WHERE o.pipeline_id = r.pipeline_id AND NOT o.is_apart)))",
 					2, types, values, NULL) == 1;
 }
 

@@ -260,8 +260,8 @@ repair_child(Conductor *c, Flight *flight, int64 run_id, int64 pipeline_id, int 
 static bool
 resume_child(Conductor *c, Flight *flight)
 {
-	static const Oid types[] = {INT8OID, INT4OID};
-	Datum		values[2] = {Int64GetDatum(flight->task_run_id), Int32GetDatum(flight->attempt_no)};
+	static const Oid types[] = {INT8OID, INT4OID, INT8OID};
+	Datum		values[3] = {Int64GetDatum(flight->task_run_id), Int32GetDatum(flight->attempt_no), Int64GetDatum(flight->run_id)};
 	int64		run_id,
 				pipeline_id;
 	int			repair_no,
@@ -270,14 +270,14 @@ resume_child(Conductor *c, Flight *flight)
 	if (flight->attempt_no == 1 || !waits(flight) ||
 		weir_spi("SELECT r.run_id, r.status IN ('queued', 'running', 'cancelling') OR (r.status = 'succeeded' AND a.status <> 'succeeded'), "
 				 "r.status IN ('failed', 'timed_out', 'cancelled') AND r.started_at IS NOT NULL AND v.version IS NOT NULL AND "
-				 "(r.is_apart OR (s.last_run_id = r.run_id AND NOT EXISTS (SELECT FROM weir.run o "
-				 "WHERE o.pipeline_id = r.pipeline_id AND o.status IN ('running', 'cancelling') AND NOT o.is_apart))), "
+				 "(r.is_apart OR (s.last_run_id = r.run_id AND NOT EXISTS (SELECT FROM weir._active o "
+				 "WHERE o.pipeline_id = r.pipeline_id AND NOT o.is_apart))), "
 				 "r.repair_no, r.pipeline_id, r.version "
 				 "FROM weir.run r JOIN weir.attempt a ON a.task_run_id = $1 AND a.attempt_no = $2 - 1 "
 				 "LEFT JOIN weir.pipeline_state s ON s.pipeline_id = r.pipeline_id "
 				 "LEFT JOIN weir.pipeline_version v ON v.pipeline_id = r.pipeline_id AND v.version = r.version "
-				 "WHERE r.parent_task_run_id = $1 ORDER BY r.run_id DESC LIMIT 1",
-				 2, types, values, NULL) == 0)
+				 "WHERE r.parent_run_id = $3 AND r.parent_task_run_id = $1 ORDER BY r.run_id DESC LIMIT 1",
+				 3, types, values, NULL) == 0)
 		return false;
 	run_id = weir_spi_int64(0, 1, NULL);
 	repair_no = (int) weir_spi_int64(0, 4, NULL);

@@ -72,8 +72,8 @@ static const char restore_sql[] =
 	"changed_by = $4, changed_at = clock_timestamp() FROM back WHERE " KEYS("v", "back");
 
 static const char running_sql[] =
-	"SELECT r.run_id FROM weir.run r WHERE r.pipeline_id = $1 "
-	"AND r.status IN ('running', 'cancelling') AND r.run_id <> $2 ORDER BY r.run_id LIMIT 1";
+	"SELECT r.run_id FROM weir._active r WHERE r.pipeline_id = $1 "
+	"AND r.run_id <> $2 ORDER BY r.run_id LIMIT 1";
 
 static const char audit_ids_sql[] =
 	"SELECT DISTINCT r.row_audit_id FROM weir.run r WHERE r.pipeline_id = $1 AND r.run_id > $2 "

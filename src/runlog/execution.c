@@ -21,7 +21,10 @@
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/jsonb.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
 
 #include "access.h"
 #include "catalogutil.h"
@@ -118,14 +121,59 @@ execution_letter(char letter, bool *isnull)
 	return *isnull ? (Datum) 0 : CStringGetTextDatum(text);
 }
 
+/*
+ * The row types of our functions, as pg_proc says they are: finding that out
+ * for each call would cost as much as reading a row.
+ */
+typedef struct RowType
+{
+	Oid			function;
+	TupleDesc	tupdesc;		/* blessed, for good */
+} RowType;
+
+static RowType row_types[8];
+static int	nrow_types = 0;
+
+static void
+forget_row_types(Datum arg, int cacheid, uint32 hashvalue)
+{
+	nrow_types = 0;
+}
+
+static TupleDesc
+row_type(FunctionCallInfo fcinfo)
+{
+	static bool registered = false;
+	Oid			function = fcinfo->flinfo->fn_oid;
+	MemoryContext caller;
+	TupleDesc	tupdesc;
+
+	for (int i = 0; i < nrow_types; i++)
+	{
+		if (row_types[i].function == function)
+			return row_types[i].tupdesc;
+	}
+	if (!registered)
+	{
+		CacheRegisterSyscacheCallback(PROCOID, forget_row_types, (Datum) 0);
+		registered = true;
+	}
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	if (nrow_types == lengthof(row_types))
+		return BlessTupleDesc(tupdesc);
+	/* What is forgotten is not freed: an answer may be in the making.  It is little, and rare. */
+	caller = MemoryContextSwitchTo(TopMemoryContext);
+	tupdesc = BlessTupleDesc(CreateTupleDescCopy(tupdesc));
+	MemoryContextSwitchTo(caller);
+	row_types[nrow_types++] = (RowType) {function, tupdesc};
+	return tupdesc;
+}
+
 Datum
 execution_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
 {
-	TupleDesc	tupdesc;
-
-	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls));
+	return HeapTupleGetDatum(heap_form_tuple(row_type(fcinfo), values, nulls));
 }
 
 /* ---- locking ---- */
@@ -206,7 +254,7 @@ lock_alone(int64 execution_id, bool with_batch, bool parent_lost, Execution *exe
 		return false;
 	}
 
-	if (!execution_row_lock(&state))
+	if (!execution_row_lock(&state, NULL))
 	{
 		execution_row_close(&run);
 		return false;
@@ -217,7 +265,7 @@ lock_alone(int64 execution_id, bool with_batch, bool parent_lost, Execution *exe
 	execution->state_place = execution_row_place(&state);
 	execution_row_close(&state);
 
-	if (!execution_row_lock(&run))
+	if (!execution_row_lock(&run, NULL))
 		return false;
 	execution->status = execution_row_status(&run, RUN_COL_STATUS);
 	execution->is_external = execution_row_bool(&run, RUN_COL_IS_EXTERNAL);

@@ -50,7 +50,7 @@ static const char facts_sql[] =
 
 static const char fail_sql[] =
 	"WITH s AS (UPDATE weir.pipeline_state SET next_load_status = $3, "
-	"origin_row_audit_id = CASE WHEN $3 = 'D' THEN $4 END WHERE pipeline_id = $2) "
+	"origin_row_audit_id = CASE WHEN $3 = 'D' THEN $4 END, execution_id = NULL WHERE pipeline_id = $2) "
 	"UPDATE weir.run SET status = 'failed', next_load_status = $3, "
 	"ended_at = clock_timestamp(), error_message = $5 WHERE run_id = $1";
 
@@ -257,14 +257,14 @@ static void
 write_success(const Execution *execution, NextLoadStatus next_load)
 {
 	static ExecutionWrite run = {EXECUTION_RUN, 3, {RUN_COL_STATUS, RUN_COL_NEXT_LOAD, RUN_COL_ENDED_AT}};
-	static ExecutionWrite state = {EXECUTION_STATE, 3, {STATE_COL_NEXT_LOAD, STATE_COL_ORIGIN, STATE_COL_LAST_SUCCESS}};
+	static ExecutionWrite state = {EXECUTION_STATE, 4, {STATE_COL_NEXT_LOAD, STATE_COL_ORIGIN, STATE_COL_LAST_SUCCESS, STATE_COL_EXECUTION}};
 	Datum		run_values[3] = {
 		CStringGetTextDatum(run_status_name(RUN_SUCCEEDED)), CharGetDatum((char) next_load),
 		TimestampTzGetDatum(GetCurrentTimestamp())
 	};
-	Datum		state_values[3] = {CharGetDatum((char) next_load), (Datum) 0, Int64GetDatum(execution->id)};
+	Datum		state_values[4] = {CharGetDatum((char) next_load), (Datum) 0, Int64GetDatum(execution->id), (Datum) 0};
 	bool		run_nulls[3] = {false, false, false};
-	bool		state_nulls[3] = {false, true, false};
+	bool		state_nulls[4] = {false, true, false, true};
 
 	execution_row_update(&run, EXECUTION_RUN_BY_ID, execution->id, &execution->place, run_values, run_nulls);
 	execution_row_update(&state, EXECUTION_STATE_BY_ID, execution->pipeline_id, &execution->state_place,
@@ -350,7 +350,7 @@ weir_log_execution_end(PG_FUNCTION_ARGS)
 	Execution	execution;
 	int64		id = execution_arg_id(fcinfo, 0);
 
-	weir_enter(&scope);
+	weir_enter_lean(&scope);
 	weir_require_operator(scope.caller, "log executions");
 	execution_lock(id, true, &execution);
 

@@ -126,25 +126,44 @@ execution_row_find_name(ExecutionIndex index, const char *name, ExecutionRow *ro
 	return find(index, TEXTOID, CStringGetTextDatum(name), GetTransactionSnapshot(), row);
 }
 
+static TM_Result
+lock_newest(ExecutionRow *row, ItemPointer tid, LockWaitPolicy wait)
+{
+	TM_FailureData failure;
+	TM_Result	result;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	result = table_tuple_lock(row->rel, tid, GetActiveSnapshot(), row->slot, GetCurrentCommandId(false),
+							  LockTupleExclusive, wait,
+							  IsolationUsesXactSnapshot() ? 0 : TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure);
+	PopActiveSnapshot();
+	return result;
+}
+
 /*
  * What was found may be long outdated: its newer versions are reached from
  * it, and it cannot be cleaned away, because the statement that called us
  * has a snapshot as old.
  */
 bool
-execution_row_lock(ExecutionRow *row)
+execution_row_lock(ExecutionRow *row, bool *at_once)
 {
-	ItemPointerData tid = row->slot->tts_tid;
-	TM_FailureData failure;
+	ItemPointerData found = row->slot->tts_tid;
+	ItemPointerData tid = found;
 	TM_Result	result;
+	bool		waited = false;
 
 	PreventCommandIfReadOnly("SELECT FOR UPDATE");
 	LockRelation(row->rel, RowShareLock);
-	PushActiveSnapshot(GetTransactionSnapshot());
-	result = table_tuple_lock(row->rel, &tid, GetActiveSnapshot(), row->slot, GetCurrentCommandId(false),
-							  LockTupleExclusive, LockWaitBlock,
-							  IsolationUsesXactSnapshot() ? 0 : TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure);
-	PopActiveSnapshot();
+	result = lock_newest(row, &tid, at_once != NULL ? LockWaitSkip : LockWaitBlock);
+	if (result == TM_WouldBlock)
+	{
+		waited = true;
+		tid = found;
+		result = lock_newest(row, &tid, LockWaitBlock);
+	}
+	if (at_once != NULL)
+		*at_once = !waited && ItemPointerEquals(&found, &row->slot->tts_tid);
 	if (result == TM_Ok)
 		return true;
 	if (IsolationUsesXactSnapshot() && (result == TM_Updated || result == TM_Deleted))

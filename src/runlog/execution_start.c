@@ -61,11 +61,14 @@ typedef struct Start
 	int64		pipeline_id;
 	ItemPointerData state_place;
 	Oid			owner;
+	bool		has_definition;
+	bool		pipeline_is_known;	/* as it was when the lock was had */
 	int64		origin;			/* row_audit_id a D would reuse, or 0 */
 	int64		last_run_id;
+	int64		going_on_id;	/* execution of the pipeline that has not ended, or 0 */
 	bool		is_initial;
 	int64		same_id;		/* execution with the same external run id, or 0 */
-	int64		other_id;		/* execution still E, or 0 */
+	int64		other_id;		/* run still E, or 0 */
 	int64		new_id;			/* drawn for this execution */
 	RestartInput input;
 } Start;
@@ -169,6 +172,16 @@ read_arguments(FunctionCallInfo fcinfo, Start *start)
 
 /* ---- reading under the lock ---- */
 
+static void
+read_pipeline(const ExecutionRow *pipeline, Start *start)
+{
+	start->pipeline_id = execution_row_id(pipeline, PIPELINE_COL_ID);
+	start->input.disabled = !execution_row_bool(pipeline, PIPELINE_COL_IS_ENABLED);
+	start->is_batch |= execution_row_bool(pipeline, PIPELINE_COL_IS_BATCH);
+	start->owner = execution_row_oid(pipeline, PIPELINE_COL_OWNER);
+	start->has_definition = execution_row_int4(pipeline, PIPELINE_COL_VERSION) != 0;
+}
+
 /*
  * A batch that crashed is closed together with its children, whose pipelines
  * may be older than its own: all are locked first, ids ascending.
@@ -178,24 +191,25 @@ lock_state(Start *start)
 {
 	ExecutionRow pipeline;
 	ExecutionRow state;
-	bool		is_batch;
 
 	if (!execution_row_find_name(EXECUTION_PIPELINE_BY_NAME, start->pipeline_name, &pipeline))
 		return false;
-	start->pipeline_id = execution_row_id(&pipeline, PIPELINE_COL_ID);
-	is_batch = execution_row_bool(&pipeline, PIPELINE_COL_IS_BATCH);
+	read_pipeline(&pipeline, start);
 	execution_row_close(&pipeline);
 
-	if (start->is_batch || is_batch)
+	if (start->is_batch)
 		execution_lock_family(start->pipeline_id);
-	if (!execution_row_find(EXECUTION_STATE_BY_ID, start->pipeline_id, &state) || !execution_row_lock(&state))
+	if (!execution_row_find(EXECUTION_STATE_BY_ID, start->pipeline_id, &state) ||
+		!execution_row_lock(&state, &start->pipeline_is_known))
 		return false;
+	start->pipeline_is_known &= !start->is_batch;
 	start->input.skip_once = execution_row_bool(&state, STATE_COL_SKIP_ONCE);
 	if (!next_load_status_parse(execution_row_letter(&state, STATE_COL_NEXT_LOAD), &start->input.last_next_load))
 		elog(ERROR, "unknown next_load_status of pipeline %s", start->pipeline_name);
 	start->origin = execution_row_id(&state, STATE_COL_ORIGIN);
 	start->last_run_id = execution_row_id(&state, STATE_COL_LAST_RUN);
 	start->is_initial = execution_row_id(&state, STATE_COL_LAST_SUCCESS) == 0;
+	start->going_on_id = execution_row_id(&state, STATE_COL_EXECUTION);
 	start->state_place = execution_row_place(&state);
 	execution_row_close(&state);
 	return true;
@@ -276,79 +290,60 @@ other_is_stale(FunctionCallInfo fcinfo, const Start *start)
 	return weir_spi(stale_sql, 3, types, values, nulls) > 0 && weir_spi_bool(0, 1, NULL);
 }
 
-typedef struct OtherRun
-{
-	int64		id;				/* 0: none */
-	bool		is_external;
-} OtherRun;
-
-/* A run of weir comes before an outside one: it is never stale. */
+/* The oldest */
 static bool
-visit_other(const ExecutionRow *row, void *arg)
+visit_own(const ExecutionRow *row, void *arg)
 {
-	OtherRun   *other = arg;
+	int64	   *oldest = arg;
 	int64		id = execution_row_id(row, RUN_COL_ID);
-	bool		is_external = execution_row_bool(row, RUN_COL_IS_EXTERNAL);
 
-	if (other->id == 0 || is_external < other->is_external ||
-		(is_external == other->is_external && id < other->id))
-	{
-		other->id = id;
-		other->is_external = is_external;
-	}
+	if (*oldest == 0 || id < *oldest)
+		*oldest = id;
 	return true;
 }
 
 /*
- * The run of the pipeline that is going on.  Of a pipeline that only outside
- * orchestrators run it can only be the last one: a start that finds it going
- * on does not run, or closes it first.  The index of what is running holds
- * nothing else, but until they are cleaned up also the remains of all that
- * ended, and under a transaction held open these are many.
+ * The run of the pipeline that is going on: one of weir comes before an
+ * outside one, because it is never stale.  Only a pipeline with a definition
+ * has them.  The outside one is known from the state: any index of what goes
+ * on would also hold the remains of all that ended and was not cleaned up,
+ * and under a transaction held open these are many.
  */
-static void
-find_other(const Start *start, bool has_definition, OtherRun *other)
+static int64
+find_other(const Start *start, bool *is_external)
 {
-	ExecutionRow last;
-	RunStatus	status;
+	int64		own = 0;
 
-	if (has_definition)
-		execution_rows_visit(EXECUTION_RUN_ACTIVE, start->pipeline_id, visit_other, other);
-	else if (start->last_run_id != 0 && execution_row_find(EXECUTION_RUN_BY_ID, start->last_run_id, &last))
-	{
-		status = execution_row_status(&last, RUN_COL_STATUS);
-		if (status == RUN_RUNNING || status == RUN_CANCELLING)
-			(void) visit_other(&last, other);
-		execution_row_close(&last);
-	}
+	if (start->has_definition)
+		execution_rows_visit(EXECUTION_RUN_ACTIVE, start->pipeline_id, visit_own, &own);
+	*is_external = own == 0;
+	return own != 0 ? own : start->going_on_id;
 }
 
 /*
  * Read after the lock was had: what was committed while we waited for it
- * counts.  The id is drawn here; the rare start that does not use it leaves a gap.
+ * counts.  Where there was nothing to wait for, and the state is the one we
+ * found, nobody came between it and what was read of the pipeline.  The id is drawn here; the rare start that does not use it leaves a gap.
  */
 static void
 read_facts(FunctionCallInfo fcinfo, Start *start)
 {
 	ExecutionRow pipeline;
-	OtherRun	other = {0};
-	bool		has_definition;
+	bool		is_external;
 
-	if (!execution_row_find(EXECUTION_PIPELINE_BY_ID, start->pipeline_id, &pipeline))
-		elog(ERROR, "pipeline %s vanished while it was locked", start->pipeline_name);
-	start->input.disabled = !execution_row_bool(&pipeline, PIPELINE_COL_IS_ENABLED);
-	start->is_batch |= execution_row_bool(&pipeline, PIPELINE_COL_IS_BATCH);
-	start->owner = execution_row_oid(&pipeline, PIPELINE_COL_OWNER);
-	has_definition = execution_row_int4(&pipeline, PIPELINE_COL_VERSION) != 0;
-	execution_row_close(&pipeline);
-
-	find_other(start, has_definition, &other);
-	start->other_id = other.id;
+	if (!start->pipeline_is_known)
+	{
+		if (!execution_row_find(EXECUTION_PIPELINE_BY_ID, start->pipeline_id, &pipeline))
+			elog(ERROR, "pipeline %s vanished while it was locked", start->pipeline_name);
+		read_pipeline(&pipeline, start);
+		execution_row_close(&pipeline);
+	}
+	start->other_id = find_other(start, &is_external);
 	start->new_id = execution_next_id();
 
-	if (other.id == 0)
+	if (start->other_id == 0)
 		start->input.other = RESTART_OTHER_NONE;
-	else if (other.is_external && other_is_stale(fcinfo, start))
+	else if (is_external && other_is_stale(fcinfo, start))
 		start->input.other = RESTART_OTHER_DEAD;
 	else
 		start->input.other = RESTART_OTHER_LIVE;
@@ -496,16 +491,16 @@ write_run(FunctionCallInfo fcinfo, const Start *start, const RestartDecision *de
 static void
 write_state(const Start *start, const RestartDecision *decision)
 {
-	static ExecutionWrite started = {EXECUTION_STATE, 1, {STATE_COL_LAST_RUN}};
+	static ExecutionWrite started = {EXECUTION_STATE, 2, {STATE_COL_LAST_RUN, STATE_COL_EXECUTION}};
 	static ExecutionWrite skipped = {EXECUTION_STATE, 1, {STATE_COL_SKIP_ONCE}};
-	Datum		id = Int64GetDatum(start->new_id);
+	Datum		id[2] = {Int64GetDatum(start->new_id), Int64GetDatum(start->new_id)};
 	Datum		skip_once = BoolGetDatum(false);
-	bool		null = false;
+	bool		nulls[2] = {false, false};
 
 	if (start_code_runs(decision->code))
-		execution_row_update(&started, EXECUTION_STATE_BY_ID, start->pipeline_id, &start->state_place, &id, &null);
+		execution_row_update(&started, EXECUTION_STATE_BY_ID, start->pipeline_id, &start->state_place, id, nulls);
 	else if (decision->skip_once_used)
-		execution_row_update(&skipped, EXECUTION_STATE_BY_ID, start->pipeline_id, &start->state_place, &skip_once, &null);
+		execution_row_update(&skipped, EXECUTION_STATE_BY_ID, start->pipeline_id, &start->state_place, &skip_once, nulls);
 }
 
 static void
@@ -556,7 +551,7 @@ weir_log_execution_start(PG_FUNCTION_ARGS)
 	bool		nulls[7] = {false};
 
 	read_arguments(fcinfo, &start);
-	weir_enter(&scope);
+	weir_enter_lean(&scope);
 	weir_require_operator(scope.caller, "log executions");
 	start.caller = scope.caller;
 	start_execution(fcinfo, &start, &answer);

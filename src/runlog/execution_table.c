@@ -49,7 +49,8 @@ static const char *const pipeline_columns[PIPELINE_COLS] = {
 	"pipeline_id", "name", "owner", "current_version", "is_enabled", "is_batch", "project"
 };
 static const char *const state_columns[STATE_COLS] = {
-	"pipeline_id", "next_load_status", "skip_once", "origin_row_audit_id", "last_run_id", "last_success_run_id"
+	"pipeline_id", "next_load_status", "skip_once", "origin_row_audit_id", "last_run_id", "last_success_run_id",
+	"execution_id"
 };
 static const char *const run_columns[RUN_COLS] = {
 	"run_id", "pipeline_id", "pipeline_name", "is_external", "is_batch", "parent_run_id",

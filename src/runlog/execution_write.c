@@ -46,7 +46,10 @@ typedef struct ExecutionWriter
 	EState	   *estate;
 	ResultRelInfo *result;
 	EPQState	epq;			/* never used: rows are locked before */
+	int			nindexes;
 	Oid		   *indexes;
+	bool		indexes_are_open;
+	bool		only_btree;
 	ExprState **defaults;		/* by attribute; inserts only */
 } ExecutionWriter;
 
@@ -81,14 +84,17 @@ prepare_indexes(ExecutionWriter *writer)
 	ResultRelInfo *result = writer->result;
 
 	ExecOpenIndices(result, false);
-	writer->indexes = palloc(Max(result->ri_NumIndices, 1) * sizeof(Oid));
-	for (int i = 0; i < result->ri_NumIndices; i++)
+	writer->nindexes = result->ri_NumIndices;
+	writer->indexes = palloc(Max(writer->nindexes, 1) * sizeof(Oid));
+	writer->indexes_are_open = true;
+	writer->only_btree = true;
+	for (int i = 0; i < writer->nindexes; i++)
 	{
 		writer->indexes[i] = RelationGetRelid(result->ri_IndexRelationDescs[i]);
-		/* others may keep something of this transaction */
-		if (result->ri_IndexRelationDescs[i]->rd_rel->relam != BTREE_AM_OID)
-			writer->keep = false;
+		writer->only_btree &= result->ri_IndexRelationDescs[i]->rd_rel->relam == BTREE_AM_OID;
 	}
+	/* others may keep something of this transaction */
+	writer->keep = writer->only_btree;
 }
 
 /* Looked up on its first call, a trigger's function would last no longer than that. */
@@ -166,9 +172,17 @@ borrow(ExecutionWrite *write, Relation rel)
 
 	MemoryContextSetParent(writer->context, CurTransactionContext);
 	writer->result->ri_RelationDesc = rel;
-	for (int i = 0; i < writer->result->ri_NumIndices; i++)
-		writer->result->ri_IndexRelationDescs[i] = index_open(writer->indexes[i], RowExclusiveLock);
 	return writer;
+}
+
+static void
+open_indexes(ExecutionWriter *writer)
+{
+	if (writer->indexes_are_open)
+		return;
+	for (int i = 0; i < writer->nindexes; i++)
+		writer->result->ri_IndexRelationDescs[i] = index_open(writer->indexes[i], RowExclusiveLock);
+	writer->indexes_are_open = true;
 }
 
 /* Slots and relations go; what was compiled stays. */
@@ -178,7 +192,9 @@ give_back(ExecutionWrite *write, ExecutionWriter *writer)
 	EState	   *estate = writer->estate;
 	ListCell   *cell;
 
-	ExecCloseIndices(writer->result);
+	if (writer->indexes_are_open)
+		ExecCloseIndices(writer->result);
+	writer->indexes_are_open = false;
 	ExecResetTupleTable(estate->es_tupleTable, true);
 	estate->es_tupleTable = NIL;
 	writer->result->ri_TrigOldSlot = NULL;
@@ -228,6 +244,33 @@ fill(const ExecutionWrite *write, const ExecutionWriter *writer, TupleTableSlot 
 	ExecStoreVirtualTuple(slot);
 }
 
+/*
+ * Most updates change no indexed column and stay in their page: then no index
+ * needs to be opened, and a table of weir's has many.  Whether that is so the
+ * table access method tells by the row it has made.  Indexes that summarize
+ * want to know even then.
+ */
+static void
+update(ExecutionWriter *writer, TupleTableSlot *old, TupleTableSlot *slot)
+{
+	ResultRelInfo *result = writer->result;
+
+	if (!writer->only_btree)
+	{
+		open_indexes(writer);
+		ExecSimpleRelationUpdate(result, writer->estate, &writer->epq, old, slot);
+		return;
+	}
+	result->ri_NumIndices = 0;
+	ExecSimpleRelationUpdate(result, writer->estate, &writer->epq, old, slot);
+	result->ri_NumIndices = writer->nindexes;
+	/* A trigger may have said no: then nothing was made. */
+	if (!ItemPointerIsValid(&slot->tts_tid) || HeapTupleIsHeapOnly(ExecFetchSlotHeapTuple(slot, false, NULL)))
+		return;
+	open_indexes(writer);
+	list_free(insert_index_tuples_compat(result, writer->estate, slot, true));
+}
+
 /* old: the row to replace, or NULL */
 static void
 write_row(ExecutionWrite *write, TupleTableSlot *old, const Datum *values, const bool *nulls)
@@ -257,9 +300,12 @@ write_row(ExecutionWrite *write, TupleTableSlot *old, const Datum *values, const
 	estate->es_output_cid = GetCurrentCommandId(true);
 	AfterTriggerBeginQuery();
 	if (old == NULL)
+	{
+		open_indexes(writer);
 		ExecSimpleRelationInsert(writer->result, estate, slot);
+	}
 	else
-		ExecSimpleRelationUpdate(writer->result, estate, &writer->epq, old, slot);
+		update(writer, old, slot);
 	AfterTriggerEndQuery(estate);
 	PopActiveSnapshot();
 

@@ -33,8 +33,8 @@
 	"(SELECT coalesce(l.row_audit_id = w.restarted_audit_id, false) AS is_own, " \
 	"l.params = w.params AND l.window_start IS NOT DISTINCT FROM w.window_start AND l.window_end IS NOT DISTINCT FROM w.window_end AS is_for_same) m " \
 	"WHERE l.pipeline_id = w.pipeline_id AND (w.max_concurrent_runs = 1 OR m.is_own OR m.is_for_same) " \
-	"AND NOT EXISTS (SELECT FROM weir.run a WHERE a.pipeline_id = l.pipeline_id AND a.status IN ('running', 'cancelling') " \
-	"AND a.row_audit_id = l.row_audit_id) " \
+	"AND NOT EXISTS (SELECT FROM weir._active a JOIN weir.run n ON n.run_id = a.run_id WHERE a.pipeline_id = l.pipeline_id " \
+	"AND n.row_audit_id = l.row_audit_id) " \
 	"ORDER BY m.is_own DESC, m.is_for_same DESC, l.row_audit_id LIMIT 1) c ON true " \
 	"WHERE EXISTS (SELECT FROM weir.landing l WHERE l.pipeline_id = w.pipeline_id)"
 

@@ -39,8 +39,8 @@ int			retention_runs = 10000;
 
 static const char pipeline_sql[] =
 	"SELECT w.pipeline_id, (extract(epoch FROM v.retention_age) * 1000)::bigint, v.retention_runs, "
-	"(SELECT count(*) FROM weir.run q WHERE q.pipeline_id = w.pipeline_id AND q.status = 'queued') "
-	"+ (SELECT count(*) FROM weir.run a WHERE a.pipeline_id = w.pipeline_id AND a.status IN ('running', 'cancelling')), "
+	"(SELECT count(*) FROM weir.run q WHERE q.pipeline_id = w.pipeline_id AND q.live = 'q') "
+	"+ (SELECT count(*) FROM weir._active a WHERE a.pipeline_id = w.pipeline_id), "
 	"CASE WHEN p.pipeline_id IS NOT NULL THEN (SELECT l.run_id FROM weir.run l WHERE l.pipeline_id = w.pipeline_id "
 	"ORDER BY l.run_id DESC LIMIT 1) END "
 	"FROM (SELECT r.pipeline_id FROM weir.run r WHERE r.pipeline_id > $1 ORDER BY r.pipeline_id LIMIT 1) w "

@@ -64,7 +64,7 @@ struct Sweep
 	"AND " r ".run_id IN (g.run_id, g.row_audit_id))) " \
 	"OR (" r ".run_id > coalesce(s.last_success_run_id, 0) AND " r ".status NOT IN ('skipped', 'aborted') " \
 	"AND EXISTS (SELECT FROM weir.config_variable_history h WHERE h.run_id = " r ".run_id)))) " \
-	"OR EXISTS (SELECT FROM weir.run l WHERE l.pipeline_id = " r ".pipeline_id AND l.status IN ('running', 'cancelling') " \
+	"OR EXISTS (SELECT FROM weir._active a JOIN weir.run l ON l.run_id = a.run_id WHERE a.pipeline_id = " r ".pipeline_id " \
 	"AND " r ".run_id IN (l.last_run_id, l.row_audit_id)) " \
 	"OR EXISTS (SELECT FROM weir.run k WHERE k.parent_run_id = " r ".run_id AND " RETENTION_LIVE("k") ") " \
 	"OR EXISTS (SELECT FROM weir.run b LEFT JOIN weir.pipeline_state bs ON bs.pipeline_id = b.pipeline_id " \

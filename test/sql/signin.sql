@@ -93,7 +93,10 @@ SELECT pg_reload_conf();
 \c -
 SET ROLE regress_weir_admin;
 SELECT weir.create_connection('x', 'keyvault', 'https://localhost', '{"type": "managed_identity"}');
+-- PostgreSQL words it differently from version to version
+\set VERBOSITY sqlstate
 SHOW weir.identity_endpoint;
+\set VERBOSITY default
 RESET ROLE;
 ALTER SYSTEM SET weir.identity_endpoint = 'http://127.0.0.2:1';
 SELECT pg_reload_conf();
