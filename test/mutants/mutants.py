@@ -60,7 +60,7 @@ class Mutant:
         if self.part not in TESTS or not self.tests:
             yield f"test: one of {', '.join(TESTS)} and the name of a test"
         for test in self.tests:
-            place = f"unit/{test}" if self.part == "unit" and test != "unit" else test
+            place = f"unit/{test}" if self.part == "unit" and test not in ("unit", "fuzz") else test
             if self.part in TESTS and not (ROOT / TESTS[self.part].format(place)).is_file():
                 yield f"there is no test {self.part} {test}"
         if not (ROOT / self.file).is_file():
