@@ -102,13 +102,21 @@ class Cloud:
         if request.path.startswith("/_cloud/"):
             return await self.control.handle(request, urllib.parse.unquote(request.path))
         service, operation, facts, handler = self.find(request)
-        self.recorder.write(operation, request)
+        response = None
+        try:
+            response, is_true = await self._answer(service, operation, facts, handler, request)
+        finally:
+            self.recorder.write(operation, request, response if response and is_true else None)
+        return response
+
+    async def _answer(self, service, operation, facts, handler, request):
+        """The response, and whether it is what the service itself says."""
         entry = self.ledger.open(service, operation, request, facts)
         fault = self.faults.for_request(operation, {**facts, "method": request.method, "path": request.path})
         if fault is None:
             response = await self._work(handler, request, entry)
             entry["status"], entry["answered"] = response.status, True
-            return response
+            return response, True
         entry["fault"] = fault.kind
         await fault.before()
         response = await self._work(handler, request, entry) if fault.carries_out else None
@@ -116,7 +124,7 @@ class Cloud:
         entry["status"] = response.status or None
         await asyncio.sleep(fault.spec.get("delay_ms", 0) / 1000)
         entry["answered"] = response.effect is None or response.effect["kind"] not in ("reset", "half")
-        return response
+        return response, False
 
     async def _work(self, handler, request, entry):
         try:
