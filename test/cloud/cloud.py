@@ -111,13 +111,21 @@ class Cloud:
         service, operation, facts, handler = self.find(request)
         if caller:
             facts = {**facts, "caller": caller[1]}
-        self.recorder.write(operation, request)
+        response = None
+        try:
+            response, is_true = await self._answer(service, operation, facts, handler, request)
+        finally:
+            self.recorder.write(operation, request, response if response and is_true else None)
+        return response
+
+    async def _answer(self, service, operation, facts, handler, request):
+        """The response, and whether it is what the service itself says."""
         entry = self.ledger.open(service, operation, request, facts)
         fault = self.faults.for_request(operation, {**facts, "method": request.method, "path": request.path})
         if fault is None:
             response = await self._work(handler, request, entry)
             entry["status"], entry["answered"] = response.status, True
-            return response
+            return response, True
         entry["fault"] = fault.kind
         await fault.before()
         response = await self._work(handler, request, entry) if fault.carries_out else None
@@ -125,7 +133,7 @@ class Cloud:
         entry["status"] = response.status or None
         await asyncio.sleep(fault.spec.get("delay_ms", 0) / 1000)
         entry["answered"] = response.effect is None or response.effect["kind"] not in ("reset", "half")
-        return response
+        return response, False
 
     async def _work(self, handler, request, entry):
         try:

@@ -207,7 +207,7 @@ $node->stop;
 # --- what was recorded
 my ($out, $err);
 IPC::Run::run([ venv_python(), "$WeirTest::root/test/cloud/described/described.py", $specs, $recording ], '<', \undef, '>', \$out, '2>', \$err)
-  or BAIL_OUT("described.py: $err");
+  or die "described.py: $err";
 my $judged = $json->decode($out);
 is(join("\n", @{ $judged->{findings} }), '', 'every request is as described');
 
@@ -242,7 +242,7 @@ sub wrong
 	$line->{body} = $json->encode($body) if defined $body;
 	write_file("$recording.wrong", $json->encode($line) . "\n");
 	IPC::Run::run([ venv_python(), "$WeirTest::root/test/cloud/described/described.py", $specs, "$recording.wrong" ], '<', \undef, '>', \$out, '2>', \$err)
-	  or BAIL_OUT("described.py: $err");
+	  or die "described.py: $err";
 	like(join("\n", @{ $json->decode($out)->{findings} }), $expected, "seen: $what");
 	return;
 }

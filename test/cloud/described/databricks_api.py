@@ -43,11 +43,11 @@ CONVERT = {"true": True, "false": False}
 
 
 def judge(request, path):
-    """(class.method, findings), or None when there is no such method."""
+    """(class.method, findings, none of the answer), or None when there is no such method."""
     for method, pattern, owner, name, names in METHODS:
         match = pattern.match(path)
         if match and method == request["method"]:
-            return f"{owner.__name__}.{name}", findings(getattr(owner, name), dict(zip(names, match.groups())), request)
+            return f"{owner.__name__}.{name}", findings(getattr(owner, name), dict(zip(names, match.groups())), request), []
     return None
 
 

@@ -61,6 +61,7 @@ class Operation:
         self.method = method.upper()
         self.documents = documents
         self.parameters = []
+        self.responses = {status: documents.follow(one, name) for status, one in spec.get("responses", {}).items()}
         self.consumes = spec.get("consumes") or documents.load(name).get("consumes") or ["application/json"]
         if "x-ms-pageable" in spec:     # the next page is asked for with the link that the service gave
             self.parameters.append(({"name": "$skiptoken", "in": "query", "type": "string"}, name))
@@ -123,9 +124,26 @@ class Operation:
             value = json.loads(text)
         except ValueError as error:
             return [f"the body is not JSON: {error}"]
-        validator = jsonschema.Draft4Validator(self.absolute(spec["schema"], name), registry=self.documents.registry, format_checker=FORMATS)
-        found = [f"body {'.'.join(map(str, error.absolute_path))}: {error.message[:200]}" for error in validator.iter_errors(value)]
-        return found + [f"body {place} is not known" for place in self.unknown(spec["schema"], name, value, "")]
+        return self.misfits(spec["schema"], name, value, "body") + \
+            [f"body {place} is not known" for place in self.unknown(spec["schema"], name, value, "")]
+
+    def misfits(self, schema, name, value, what):
+        validator = jsonschema.Draft4Validator(self.absolute(schema, name), registry=self.documents.registry, format_checker=FORMATS)
+        return [f"{what} {'.'.join(map(str, error.absolute_path))}: {error.message[:200]}" for error in validator.iter_errors(value)]
+
+    def answer_findings(self, answer):
+        """What is not as described in an answer of the local cloud, as texts.  More than is described is allowed."""
+        spec, name = self.responses.get(str(answer["status"])) or self.responses.get("default") or (None, None)
+        if spec is None:
+            return [f"answer: status {answer['status']} is not described"]
+        text = answer.get("body", "")
+        if "schema" not in spec or "json" not in " ".join(answer["headers"].values()) or not text:
+            return []
+        if self.documents.follow(spec["schema"], name)[0].get("type") == "file":
+            return []
+        if self.id == "FileSystem_ListPaths" and answer["status"] == 200:      # numbers and booleans are text there
+            return []
+        return self.misfits(spec["schema"], name, said(json.loads(text)), f"answer {answer['status']}")
 
     def absolute(self, schema, name):
         """The schema with references that say their file."""
@@ -177,6 +195,13 @@ def meant(value):
     if value.get("type") == "object" and not set(value) & {"properties", "additionalProperties", "allOf"}:
         value = {key: one for key, one in value.items() if key != "type"}
     return {key: meant(one) for key, one in value.items()}
+
+
+def said(value):
+    """Without what is null: services write that for what is not known yet."""
+    if isinstance(value, list):
+        return [said(one) for one in value]
+    return {key: said(one) for key, one in value.items() if one is not None} if isinstance(value, dict) else value
 
 
 def xml_findings(schema, text):
@@ -234,7 +259,7 @@ class Description:
             mend(one)
 
     def judge(self, request, path):
-        """(id of the operation that fits best, findings), or None when there is none."""
+        """(id of the operation that fits best, findings, findings of the answer), or None when there is none."""
         _, _, text = request["target"].partition("?")
         query = dict(urllib.parse.parse_qsl(text, keep_blank_values=True))
         best = None
@@ -242,6 +267,6 @@ class Description:
             match = one.matches(request["method"], path, query)
             if match:
                 found = one.findings(match, request, query)
-                if best is None or (len(found), -len(one.fixed)) < best[0]:
-                    best = (len(found), -len(one.fixed)), one.id, found
-        return best and best[1:]
+                if best is None or (len(found), -len(one.fixed), len(one.names)) < best[0]:
+                    best = (len(found), -len(one.fixed), len(one.names)), one, found
+        return best and (best[1].id, best[2], best[1].answer_findings(request["answer"]) if "answer" in request else [])

@@ -82,7 +82,8 @@ class LocalCloud:
         plain, secure = (pathlib.Path(self.directory) / name for name in ("address", "tls"))
         self.process = subprocess.Popen(
             [sys.executable, str(CLOUD), "--dir", self.directory, "--speed", "10", "--address-file", str(plain),
-             "--certificate", self.certificate, "--key", base + ".key", "--tls-address-file", str(secure)],
+             "--certificate", self.certificate, "--key", base + ".key", "--tls-address-file", str(secure),
+             *(["--record", os.environ["WEIR_RECORD_FILE"]] if "WEIR_RECORD_FILE" in os.environ else [])],
             stdout=subprocess.DEVNULL)
         until(lambda: plain.exists() or self.process.poll() is not None, bool)
         self.address, self.secure = plain.read_text(), secure.read_text()

@@ -226,7 +226,7 @@ test_statement(void)
 			   "'disposition': 'INLINE', 'format': 'JSON_ARRAY', 'row_limit': 3, 'byte_limit': 1048576,"
 			   "'query_tags': [{'key': 'weir_token', 'value': 'weir-k1-42-1'}, {'key': 'team', 'value': 'eng'}],"
 			   "'parameters': [{'name': 'i', 'value': '9007199254740993', 'type': 'BIGINT'}, {'name': 'f', 'value': '1.5', 'type': 'DOUBLE'},"
-			   "{'name': 'b', 'value': 'true', 'type': 'BOOLEAN'}, {'name': 's', 'value': 'x'}, {'name': 'z', 'value': null}, {'name': 'd', 'value': '2026-01-01', 'type': 'DATE'}]}");
+			   "{'name': 'b', 'value': 'true', 'type': 'BOOLEAN'}, {'name': 's', 'value': 'x'}, {'name': 'z'}, {'name': 'd', 'value': '2026-01-01', 'type': 'DATE'}]}");
 
 	/* rows in two chunks, typed by their columns */
 	begin_statement("{'statement': 's', 'warehouse_id': 'w'}");
