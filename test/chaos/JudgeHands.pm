@@ -125,7 +125,7 @@ sub work_of_engine
 	my $key = "$id $task $no";
 	my $most = 1 + ($policy eq 'send_again' ? 5 : 0) + ($self->{sent_again}{$key} // 0);
 	my $must = $begins{$kind} || ($kind eq 'http' && ($spec->{method} // '') eq 'POST');
-	my $follows = among($mode // '', 'repair adopt recover') || $self->{unseen}{$key} 
+	my $follows = among($mode // '', 'repair adopt recover') || $self->{unseen}{$key}
 	  || (defined $external && ($self->{followed}{$external} || $self->{facts}{by_hand}{$external}));
 
 	$self->{seen}{'sent again'}++ if $n > 1;
