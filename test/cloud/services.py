@@ -133,7 +133,7 @@ class Services:
         headers = {}
         if first + size < count:
             base = f"/http/pages/{way}?count={count}&size={size}&from={first + size}"
-            absolute = f"http://{request.headers.get('host')}{base}"
+            absolute = request.origin + base
             if way == "cursor":
                 answer["cursor"] = str(first + size)
             elif way == "link":
