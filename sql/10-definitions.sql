@@ -70,6 +70,22 @@ COMMENT ON COLUMN weir.circuit.retry_at IS 'When the next exchange is tried';
 COMMENT ON COLUMN weir.circuit.failures IS 'Failures in a row';
 COMMENT ON COLUMN weir.circuit.last_error IS 'The latest of them';
 
+-- Written by the conductor while requests wait for their turn.
+CREATE TABLE weir.throttle (
+	connection_name	text NOT NULL,
+	requests		text NOT NULL CHECK (requests IN ('reads', 'writes')),
+	per_second		double precision NOT NULL,
+	since			timestamptz NOT NULL,
+	until			timestamptz NOT NULL,
+	PRIMARY KEY (connection_name, requests)
+);
+COMMENT ON TABLE weir.throttle IS 'Connections whose requests waited for their turn, because there were more than request_limits lets through; over when until has passed';
+COMMENT ON COLUMN weir.throttle.connection_name IS 'The connection';
+COMMENT ON COLUMN weir.throttle.requests IS 'Which of them: reads (GET and HEAD) or writes (all others)';
+COMMENT ON COLUMN weir.throttle.per_second IS 'So many a second are let through';
+COMMENT ON COLUMN weir.throttle.since IS 'Since when some wait';
+COMMENT ON COLUMN weir.throttle.until IS 'When the last of those that wait is let through; about a second late at most';
+
 CREATE TABLE weir.pool (
 	name			text PRIMARY KEY CHECK (name ~ '^[A-Za-z_][A-Za-z0-9_.-]{0,62}$'),
 	slots			integer NOT NULL CHECK (slots BETWEEN 0 AND 100000),

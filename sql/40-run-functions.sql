@@ -316,6 +316,8 @@ WITH given AS MATERIALIZED (
 			' in process ' || a.worker_pid,
 			' as ' || coalesce(a.external_run_id, t.external_run_id))
 			|| coalesce(', and the service cannot be reached since ' || o.opened_at || ': ' || o.last_error || '; next try at ' || o.retry_at, '')
+			|| coalesce(', and ' || q.requests || ' through connection "' || t.connection_name || '" take turns, ' || q.per_second
+				|| ' a second (request_limits), until ' || q.until, '')
 			|| coalesce(', blocked by process ' ||
 				nullif(array_to_string(CASE WHEN a.worker_pid IS NOT NULL THEN pg_blocking_pids(a.worker_pid) END, ', '), ''), ''),
 		coalesce(a.started_at, a.intended_at, t.started_at),
@@ -323,6 +325,8 @@ WITH given AS MATERIALIZED (
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
 		LEFT JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
 		LEFT JOIN weir.circuit o ON o.connection_name = t.connection_name
+		LEFT JOIN LATERAL (SELECT h.requests, h.per_second, h.until FROM weir.throttle h
+			WHERE h.connection_name = t.connection_name AND h.until > clock_timestamp() ORDER BY h.until DESC LIMIT 1) q ON true
 		CROSS JOIN conductor c
 	WHERE r.is_live AND t.status = 'running' AND t.kind NOT IN ('wait', 'pipeline') AND t.item_no = 0
 		AND NOT (t.kind = 'for_each' AND a.status = 'succeeded')

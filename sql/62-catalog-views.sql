@@ -3,29 +3,6 @@
 -- headers) are for weir_admin and for whom it belongs to; everybody else who
 -- sees the connection sees null there.  No view shows the value of a secret.
 
-CREATE VIEW weir.connections WITH (security_barrier) AS
-SELECT c.name, c.kind, c.base_url, c.auth->>'type' AS sign_in,
-	CASE WHEN m.may_change THEN c.auth END AS auth,
-	CASE WHEN m.may_change THEN c.options END AS options,
-	c.description, c.owner, c.created_at, c.changed_at
-FROM weir.connection c
-	CROSS JOIN LATERAL (SELECT pg_has_role('weir_admin', 'USAGE') OR pg_has_role(c.owner, 'USAGE') AS may_change OFFSET 0) m
-WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
-	OR m.may_change
-ORDER BY c.name;
-COMMENT ON VIEW weir.connections IS 'Connections: where something is and how to sign in';
-COMMENT ON COLUMN weir.connections.name IS 'Name by which tasks refer to the connection';
-COMMENT ON COLUMN weir.connections.kind IS 'adf, databricks, fabric, http, keyvault, redis or storage';
-COMMENT ON COLUMN weir.connections.base_url IS 'Address including a path prefix, without a trailing slash';
-COMMENT ON COLUMN weir.connections.sign_in IS 'Type of its sign-in, such as entra_client_secret; null: none';
-COMMENT ON COLUMN weir.connections.auth IS 'How to sign in, with names of secrets, for weir_admin and the owner; else null';
-COMMENT ON COLUMN weir.connections.options IS 'Settings of the kind, for weir_admin and the owner; else null';
-COMMENT ON COLUMN weir.connections.description IS 'What the connection is for';
-COMMENT ON COLUMN weir.connections.owner IS 'Who may change or drop it';
-COMMENT ON COLUMN weir.connections.created_at IS 'When it was created';
-COMMENT ON COLUMN weir.connections.changed_at IS 'When it last changed';
-GRANT SELECT ON weir.connections TO PUBLIC;
-
 CREATE VIEW weir.secrets WITH (security_barrier) AS
 SELECT s.name, CASE WHEN s.reference IS NULL THEN 'value' ELSE split_part(s.reference, ':', 1) END AS kept,
 	s.reference, s.description, s.owner, s.created_at, s.changed_at

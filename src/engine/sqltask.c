@@ -254,7 +254,7 @@ sqltask_run(SqlTry *try)
 	{
 		run_as_owner(try->context, &try->bound, &try->spec, try->restricted, try->cause, outcome);
 		if (try->spec.publish != NULL && outcome->status == ATTEMPT_SUCCEEDED)
-			redistask_run(try->spec.publish, try->cause, outcome);
+			redistask_run(try->spec.publish, try->restricted, try->cause, outcome);
 		return;
 	}
 	outcome->status = ATTEMPT_FAILED;
@@ -299,13 +299,11 @@ sqltask_execute(int64 task_run_id, int attempt_no, bool restricted, SqlCancelCau
 		try.outcome.status = ATTEMPT_SUCCEEDED;
 		try.outcome.items = "[]";
 	}
-	else if (try.is_ready && (try.spec.is_own || try.spec.publish != NULL) && restricted)
+	else if (try.is_ready && try.spec.is_own && restricted)
 	{
 		try.outcome.status = ATTEMPT_FAILED;
 		try.outcome.error_code = "needs_worker";
-		try.outcome.error_message = try.spec.publish != NULL ?
-			"a task of kind redis_publish needs a SQL worker, which weir.conduct() has not" :
-			"a task whose \"transaction\" is \"own\" needs a SQL worker, which weir.conduct() has not";
+		try.outcome.error_message = "a task whose \"transaction\" is \"own\" needs a SQL worker, which weir.conduct() has not";
 		try.outcome.is_user_error = true;
 	}
 	else if (try.is_ready && try.spec.is_own)

@@ -197,7 +197,7 @@ switch_validate(const cJSON *spec, KindProblem *problem)
 	{
 		const char *path = mem_printf("$.cases[%d]", i++);
 
-		if (!cJSON_IsString(item) || kind_has_reference(item))
+		if (!cJSON_IsString(item) || kind_may_become(problem, item))
 		{
 			(void) kind_problem(problem, path, "a case must be a string without references", NULL);
 			return;
