@@ -98,6 +98,7 @@ typedef struct KindResponse
 	const char *headers;		/* lines "Name: value\n"; see kind_header() */
 	const char *transport_error;	/* set when http_status is 0 or the body broke off */
 	bool		request_sent;	/* transport error: bytes of the request may have arrived */
+	bool		too_large;		/* transport error: more than weir.http_max_body */
 } KindResponse;
 
 typedef enum KindOutcome
@@ -115,6 +116,7 @@ typedef struct KindVerdict
 	int64		delay_ms;		/* with KIND_CONTINUE; -1: the conductor's polling pace */
 	bool		state_changed;	/* call->kind_state was changed: commit before next_step */
 	bool		reset_tries;	/* step_tries starts over although next_step is the same */
+	const char *trouble;		/* with KIND_CONTINUE: why the answer was of no use, or NULL */
 	const char *external_run_id;	/* newly learnt, or NULL */
 	const char *external_url;	/* newly learnt, or NULL */
 	cJSON	   *output;			/* with KIND_SUCCEEDED (or FAILED), or NULL */
@@ -138,6 +140,7 @@ typedef struct KindVerdict
 /* Collects what is wrong with a spec; path is relative to the spec, "$.x[1]" */
 typedef struct KindProblem
 {
+	bool		is_rendered;	/* set by the caller: references are gone, "{{" is text like any other */
 	const char *path;
 	const char *message;		/* NULL: no problem */
 	const char *hint;
@@ -194,7 +197,7 @@ typedef struct TaskKind
 	bool		has_runs;		/* its work has ids that can be followed, although it has abandon() */
 	bool		is_waiting;		/* the conductor keeps the attempt open until something happens in the database */
 	bool		uses_worker;	/* a SQL worker runs the attempt: sql, redis_publish (and a for_each whose items a statement lists) */
-	/* Check a spec when it is defined; references are not rendered yet.  First problem wins. */
+	/* Check a spec, when it is defined and when it is rendered: problem->is_rendered.  First problem wins. */
 	void		(*validate) (const cJSON *spec, KindProblem *problem);
 	/* Kinds that choose a branch: is there one of this name?  Else NULL. */
 	bool		(*has_branch) (const cJSON *spec, const char *branch);

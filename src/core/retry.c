@@ -259,8 +259,8 @@ full_year(int two_digits, int64 now_epoch)
 }
 
 /* The three forms of RFC 9110; seconds since 1970, or false */
-static bool
-http_date_parse(const char *value, int64 now_epoch, int64 *epoch)
+bool
+retry_http_date(const char *value, int64 now_epoch, int64 *epoch)
 {
 	static const int days_in_month[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
 	char		month_name[4] = "";
@@ -326,7 +326,7 @@ retry_after_parse(const char *value, int64 now_epoch)
 		return Min(seconds, RETRY_MAX_DELAY_MS / 1000) * 1000;
 	}
 
-	if (!http_date_parse(text, now_epoch, &epoch))
+	if (!retry_http_date(text, now_epoch, &epoch))
 		return -1;
 	if (epoch <= now_epoch)
 		return 0;

@@ -416,7 +416,7 @@ read_page(Conductor *c, PollGroup *group, Flight *leader, const KindResponse *re
 
 	group->key.listing->response(response, &page);
 	if (page.forget_token && leader->connection)
-		signin_forget(c->signin, leader->signin_ticket);
+		flight_forget_token(c, leader);
 	switch (page.result)
 	{
 		case KIND_PAGE_AGAIN:

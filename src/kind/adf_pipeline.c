@@ -42,6 +42,7 @@
 /* A START is sent, or given up, within this time of when it was due */
 #define START_SPAN_MS			(15 * MINUTE_MS)
 #define MAX_LOOKUP_PAGES		1000
+#define MAX_RETURN_VALUE		(64 * 1024)
 
 static const KindMember members[] = {
 	{"pipeline", KIND_TYPE_STRING, true},
@@ -52,23 +53,20 @@ static const KindMember members[] = {
 static bool
 check_spec(const cJSON *spec, KindProblem *problem)
 {
-	const cJSON *restart = kind_member(spec, "on_restart");
+	static const char *const restarts[] = {"rerun", "recover", NULL};
 	const char *name;
 
 	if (!kind_check_members(spec, members, lengthof(members), problem))
 		return false;
+	if (!kind_check_filled(spec, "pipeline", problem))
+		return false;
 	name = kind_string(spec, "pipeline");
-	if (name == NULL)
-		return kind_problem(problem, "$.pipeline", "\"pipeline\" is empty", NULL);
-	if (!kind_has_reference(kind_member(spec, "pipeline")) &&
+	if (!kind_may_become(problem, kind_member(spec, "pipeline")) &&
 		(strlen(name) > 260 || strpbrk(name, "<>*#.%&:\\+?/") != NULL))
 		return kind_problem(problem, "$.pipeline", "not a valid name of a Data Factory pipeline",
 							"Names have at most 260 characters and none of < > * # . % & : \\ + ? /");
-	if (cJSON_IsString(restart) && !kind_has_reference(restart) &&
-		strcmp(restart->valuestring, "rerun") != 0 && strcmp(restart->valuestring, "recover") != 0)
-		return kind_problem(problem, "$.on_restart", "\"on_restart\" must be \"rerun\" or \"recover\"",
-							"\"recover\" continues the earlier run from the activity that failed, with the earlier run's parameters.");
-	return true;
+	return kind_check_choice(spec, "on_restart", restarts,
+							 "\"recover\" continues the earlier run from the activity that failed, with the earlier run's parameters.", problem);
 }
 
 static void
@@ -248,8 +246,9 @@ adf_order(cJSON *body, const char *field, const char *continuation)
 }
 
 /*
- * The end of the window is rounded, so that all pages of a search are asked
- * for with the same window.
+ * The window is in the time of the factory, and our clock may be hours off:
+ * a run that is outside of it would be started again.  Its end is rounded, so
+ * that all pages of a search are asked for with the same window.
  */
 static void
 lookup_request(const KindCall *call, KindRequest *request)
@@ -266,7 +265,7 @@ lookup_request(const KindCall *call, KindRequest *request)
 		operand = "RunGroupId";
 		value = kind_state_string(call, "group_id");
 	}
-	adf_window(body, call->intended_at_ms - 5 * MINUTE_MS,
+	adf_window(body, call->intended_at_ms - DAY_MS,
 			   call->now_ms - call->now_ms % HOUR_MS + HOUR_MS + DAY_MS);
 	cJSON_AddStringToObject(filter, "operand", operand);
 	cJSON_AddStringToObject(filter, "operator", "Equals");
@@ -616,6 +615,7 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 	const char *status;
 	const char *message;
 	cJSON	   *run;
+	const cJSON *value;
 	cJSON	   *final;
 
 	if (kind_common_response(call, response, false, true, KIND_POLL_TRIES, verdict))
@@ -654,6 +654,9 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 	if (kind_time_parse(kind_string(run, "runStart"), &start_ms))
 		cJSON_AddItemToObject(final, "run_start_ms", json_from_int64(start_ms));
 	cJSON_AddItemToObject(final, "seen_ms", json_from_int64(call->now_ms));
+	value = kind_member(run, "pipelineReturnValue");
+	if (cJSON_IsObject(value) && value->child != NULL)
+		cJSON_AddItemToObject(final, "return_value", kind_limited_copy(value, MAX_RETURN_VALUE));
 	kind_state_set(call, verdict, "final", final);
 	kind_continue(verdict, KIND_STEP_DETAIL, 0);
 }

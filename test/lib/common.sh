@@ -68,6 +68,7 @@ missing_packages()
 	command -v python3 >/dev/null || echo python3
 	command -v prove >/dev/null || echo perl
 	perl -MIPC::Run -e 1 2>/dev/null || echo libipc-run-perl
+	[ -z "${WITH_VENV:-}" ] || python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
 	[ -z "${WITH_REDIS:-}" ] || command -v redis-server >/dev/null || echo redis-server
 }
 
@@ -217,6 +218,37 @@ weir_build()
 {
 	as_user make -C "$SCRATCH/src" -s -j"$(nproc)" PG_CONFIG="$SERVER_CONFIG" with_llvm=no "$@" all &&
 		as_user make -C "$SCRATCH/src" -s PG_CONFIG="$SERVER_CONFIG" with_llvm=no DESTDIR="$SCRATCH/pg" "$@" install
+}
+
+# --- sanitizers -----------------------------------------------------------------
+
+# Flags to build with: weir_build COPT="$SANITIZE"
+# shellcheck disable=SC2034
+SANITIZE='-fsanitize=address,undefined -fno-omit-frame-pointer -O1'
+
+# The server itself is not built with them: its program is wrapped so that the
+# runtime is loaded first.
+weir_asan_server()
+{
+	local program="$SERVER_BIN/postgres.real"
+	as_user mv "$SERVER_BIN/postgres" "$program"
+	as_user mkdir -p "$SCRATCH/sanitizer"
+	as_user gcc -shared -fPIC -Wl,-z,initfirst -DOPTIONS="\"log_path=$SCRATCH/sanitizer/report\"" \
+		-o "$SCRATCH/asan_early.so" "$SCRATCH/src/test/lib/asan_early.c"
+	as_user tee "$SERVER_BIN/postgres" >/dev/null <<-END
+		#!/bin/sh
+		export LD_PRELOAD="$SCRATCH/asan_early.so $(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
+		exec "$program" "\$@"
+	END
+	as_user chmod 755 "$SERVER_BIN/postgres"
+}
+
+# Files in which a sanitizer says something.  AddressSanitizer writes files of
+# its own; UBSan writes to stderr, which is the log.
+weir_sanitizer_reports()
+{
+	find "$SCRATCH/sanitizer" -type f
+	find "$SCRATCH" -name '*.log' -not -path "$SCRATCH/src/*" -exec grep -l 'runtime error: ' {} + || true
 }
 
 # --- clusters -------------------------------------------------------------------

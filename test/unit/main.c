@@ -101,6 +101,7 @@ main(int argc, char **argv)
 		{"sqltext", test_sqltext},
 		{"urlpolicy", test_urlpolicy},
 		{"signin", test_signin},
+		{"redisframe", test_redisframe},
 	};
 
 	for (size_t i = 0; i < lengthof(tests); i++)

@@ -63,5 +63,6 @@ extern void test_render(void);
 extern void test_sqltext(void);
 extern void test_urlpolicy(void);
 extern void test_signin(void);
+extern void test_redisframe(void);
 
 #endif							/* WEIR_UNIT_H */
