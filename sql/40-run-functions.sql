@@ -128,11 +128,15 @@ WITH given AS MATERIALIZED (
 		AND (t.item_no = 0 OR NOT EXISTS (SELECT FROM weir.task_run e WHERE e.parent_task_run_id = t.parent_task_run_id
 			AND e.status IN ('ready', 'running') AND e.status = 'ready' AND e.item_no < t.item_no))
 ), place AS MATERIALIZED (
+	-- as the conductor orders them: what is overdue first
 	SELECT t.task_run_id,
-		row_number() OVER (PARTITION BY t.pool ORDER BY t.priority DESC, t.ready_at, t.task_run_id) - 1 AS in_pool,
-		row_number() OVER (PARTITION BY t.connection_name ORDER BY t.priority DESC, t.ready_at, t.task_run_id) - 1 AS in_connection,
-		row_number() OVER (PARTITION BY t.lane LIKE 'sql%' ORDER BY t.priority DESC, t.ready_at, t.task_run_id) - 1 AS for_worker
-	FROM weir.task_run t WHERE t.status = 'ready' AND t.not_before IS NULL
+		row_number() OVER (PARTITION BY t.pool ORDER BY o.since, t.priority DESC, t.ready_at, t.task_run_id) - 1 AS in_pool,
+		row_number() OVER (PARTITION BY t.connection_name ORDER BY o.since, t.priority DESC, t.ready_at, t.task_run_id) - 1 AS in_connection,
+		row_number() OVER (PARTITION BY t.lane LIKE 'sql%' ORDER BY o.since, t.priority DESC, t.ready_at, t.task_run_id) - 1 AS for_worker
+	FROM weir.task_run t
+		CROSS JOIN LATERAL (SELECT CASE WHEN t.ready_at + nullif(current_setting('weir.overdue_after'), '0')::interval < clock_timestamp()
+			THEN t.ready_at END AS since) o
+	WHERE t.status = 'ready' AND t.not_before IS NULL
 ), limited (run_id, task_run_id, task_no, task_name, waiting_for, detail, since, hint) AS MATERIALIZED (
 	SELECT t.run_id, t.task_run_id, t.task_no, t.task_name, 'pool',
 		CASE WHEN p.slots IS NULL THEN format('pool "%s" does not exist', t.pool)

@@ -29,6 +29,7 @@ int			weir_http_max_body = 16384;
 int			weir_http_timeout = 60000;
 int			weir_http_stall_timeout = 30000;
 int			weir_cancel_grace = 60000;
+int			weir_overdue_after = 600;
 int			weir_max_lost_attempts = 20;
 
 static const struct config_enum_entry notify_levels[] = {
@@ -46,6 +47,12 @@ define_gucs(void)
 							"A SQL task that is still running then is terminated; an engine that does not answer is given up.",
 							&weir_cancel_grace, 60000, 100, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("weir.overdue_after",
+							"Time that a ready task waits for its turn before priorities count no more.",
+							"Where slots, workers or connections are scarce, what has waited for longer goes first. 0: priorities always count.",
+							&weir_overdue_after, 600, 0, INT_MAX / 1000,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 
 	DefineCustomBoolVariable("weir.enabled",
 							 "Runs pipelines in the background.",

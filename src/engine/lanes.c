@@ -9,7 +9,8 @@
  * attempts going on, and for rates the attempts intended within the last
  * minute.  There is no counter that a crash could leave wrong.
  *
- * Order where something is scarce: the higher priority first; among equals
+ * Order where something is scarce: what is overdue (weir.overdue_after) in
+ * the order it became ready; then the higher priority first; among equals
  * lanes take turns, in a lane runs take turns, and in a run the task that has
  * been ready longest goes first.  A task that needs more slots than are free
  * keeps them from those behind it, or small ones would pass it for ever; one
@@ -52,9 +53,7 @@ typedef struct Lane
 	Room	   *connection;
 	bool		stopped;
 	bool		is_empty;
-	int64		task_run_id;	/* its next */
-	int64		run_id;
-	int			priority;
+	ReadyNext	next;
 } Lane;
 
 static Room *
@@ -223,12 +222,22 @@ waits_for_slots(const Lane *lane)
 
 /* The next task run of a lane. */
 static void
-look_ahead(Lane *lane)
+look_ahead(Lane *lane, int64 overdue_before)
 {
-	lane->is_empty = !ready_peek(lane->ready, &lane->task_run_id, &lane->run_id, &lane->priority);
+	lane->is_empty = !ready_peek(lane->ready, overdue_before, &lane->next);
 }
 
-/* The lane that is next: highest priority, then the one that was served longest ago. */
+static bool
+goes_before(const Lane *a, const Lane *b)
+{
+	if (a->next.overdue_since != b->next.overdue_since)
+		return a->next.overdue_since < b->next.overdue_since;
+	if (a->next.priority != b->next.priority)
+		return a->next.priority > b->next.priority;
+	return a->ready->served < b->ready->served;
+}
+
+/* The lane that is next: overdue for longest, highest priority, then the one that was served longest ago. */
 static Lane *
 next_lane(Lane *lanes, int n)
 {
@@ -240,8 +249,7 @@ next_lane(Lane *lanes, int n)
 
 		if (lane->stopped || lane->is_empty)
 			continue;
-		if (best == NULL || lane->priority > best->priority ||
-			(lane->priority == best->priority && lane->ready->served < best->ready->served))
+		if (best == NULL || goes_before(lane, best))
 			best = lane;
 	}
 	return best;
@@ -257,12 +265,12 @@ take(Conductor *c, Lane *lane)
 	if (lane->pool)
 		lane->pool->free -= lane->pool_slots;
 	lane->ready->served = ++c->starts;
-	lane->ready->last_run_id = lane->run_id;
+	lane->ready->last_run_id = lane->next.run_id;
 }
 
 /* In order, as long as there is room; the result is the number of ids. */
 static int
-choose(Conductor *c, Lane *lanes, int n, Datum *ids)
+choose(Conductor *c, Lane *lanes, int n, int64 overdue_before, Datum *ids)
 {
 	int			chosen = 0;
 	Lane	   *lane;
@@ -276,21 +284,21 @@ choose(Conductor *c, Lane *lanes, int n, Datum *ids)
 				lane->pool->free = 0;	/* they are kept for it */
 			continue;
 		}
-		(void) ready_pop(c, lane->ready);
+		ready_pop(c, lane->ready, &lane->next);
 
 		/*
 		 * A SQL worker may have committed an attempt that is to be tried
 		 * again at once before we have seen its slot go free: such a task
 		 * run waits for that.
 		 */
-		if (flight_find(c, lane->task_run_id) != NULL)
-			ready_again(c, lane->task_run_id);
+		if (flight_find(c, lane->next.task_run_id) != NULL)
+			ready_again(c, lane->next.task_run_id);
 		else
 		{
 			take(c, lane);
-			ids[chosen++] = Int64GetDatum(lane->task_run_id);
+			ids[chosen++] = Int64GetDatum(lane->next.task_run_id);
 		}
-		look_ahead(lane);
+		look_ahead(lane, overdue_before);
 	}
 	return chosen;
 }
@@ -306,6 +314,7 @@ lanes_choose(Conductor *c, int *n_chosen)
 	Lane	   *lanes = palloc0(sizeof(Lane) * Max(n, 1));
 	Datum	   *ids;
 	bool		any_worker = false;
+	int64		overdue_before = weir_overdue_after == 0 ? PG_INT64_MIN : (now_ms() - weir_overdue_after * INT64CONST(1000)) * 1000;
 
 	*n_chosen = 0;
 	c->limit_due_ms = NEVER;
@@ -316,7 +325,7 @@ lanes_choose(Conductor *c, int *n_chosen)
 	{
 		lanes[i].ready = ready[i];
 		read_key(c, &lanes[i], &worker, &pools, &connections);
-		look_ahead(&lanes[i]);
+		look_ahead(&lanes[i], overdue_before);
 		any_worker = any_worker || lanes[i].worker != NULL;
 	}
 	/* All workers serve other databases, whose ends nobody tells us. */
@@ -324,7 +333,7 @@ lanes_choose(Conductor *c, int *n_chosen)
 		c->worker_retry_ms = Min(c->worker_retry_ms, now_ms() + WORKERS_TAKEN_MS);
 
 	ids = palloc(sizeof(Datum) * LANE_BATCH);
-	*n_chosen = choose(c, lanes, n, ids);
+	*n_chosen = choose(c, lanes, n, overdue_before, ids);
 	for (int i = 0; i < n; i++)
 		if (!lanes[i].is_empty && !lanes[i].stopped && room_for(&lanes[i]) > 0)
 			c->wake |= ENGINE_WAKE_TASK;

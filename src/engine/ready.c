@@ -123,6 +123,7 @@ find_lane(struct ReadySet *ready, const char *key)
 	if (!found)
 	{
 		lane->last_run_id = lane->served = 0;
+		lane->oldest = PG_INT64_MAX;
 		lane->n_runs = 0;
 		lane->max_runs = 8;
 		lane->runs = MemoryContextAlloc(ready->cxt, sizeof(ReadyRun *) * lane->max_runs);
@@ -191,11 +192,15 @@ add_task(ReadyRun *run, int64 task_run_id, int64 ready_at)
 static void
 add(struct ReadySet *ready, const char *lane, int priority, int64 run_id, int64 task_run_id, int64 ready_at)
 {
+	ReadyLane  *found_lane;
 	bool		found;
 
 	(void) hash_search(ready->ids, &task_run_id, HASH_ENTER, &found);
-	if (!found)
-		add_task(get_run(ready, find_lane(ready, lane), priority, run_id), task_run_id, ready_at);
+	if (found)
+		return;
+	found_lane = find_lane(ready, lane);
+	found_lane->oldest = Min(found_lane->oldest, ready_at);
+	add_task(get_run(ready, found_lane, priority, run_id), task_run_id, ready_at);
 }
 
 /* Of the runs with the highest priority, the one after that which was served last. */
@@ -223,45 +228,71 @@ ready_lanes(Conductor *c, int *n)
 	return lanes;
 }
 
+/* Where the task run is that has waited longest, if that was before; -1: none. */
+static int
+place_of_overdue(ReadyLane *lane, int64 before)
+{
+	int			place = -1;
+
+	if (lane->oldest >= before)
+		return -1;
+	lane->oldest = PG_INT64_MAX;
+	for (int i = 0; i < lane->n_runs; i++)
+	{
+		const ReadyRun *run = lane->runs[i];
+		int64		ready_at = run->tasks[run->first].ready_at;
+
+		if (ready_at < lane->oldest)
+		{
+			lane->oldest = ready_at;
+			place = i;
+		}
+	}
+	return lane->oldest < before ? place : -1;
+}
+
 bool
-ready_peek(const ReadyLane *lane, int64 *task_run_id, int64 *run_id, int *priority)
+ready_peek(ReadyLane *lane, int64 overdue_before, ReadyNext *next)
 {
 	const ReadyRun *run;
+	int			overdue;
 
 	if (lane->n_runs == 0)
 		return false;
-	run = lane->runs[place_of_turn(lane)];
-	*task_run_id = run->tasks[run->first].task_run_id;
-	*run_id = run->run_id;
-	*priority = run->priority;
+	overdue = place_of_overdue(lane, overdue_before);
+	next->place = overdue >= 0 ? overdue : place_of_turn(lane);
+	run = lane->runs[next->place];
+	next->task_run_id = run->tasks[run->first].task_run_id;
+	next->run_id = run->run_id;
+	next->priority = run->priority;
+	next->overdue_since = overdue >= 0 ? lane->oldest : PG_INT64_MAX;
 	return true;
 }
 
-int64
-ready_pop(Conductor *c, ReadyLane *lane)
+void
+ready_pop(Conductor *c, ReadyLane *lane, const ReadyNext *next)
 {
-	int			place = place_of_turn(lane);
-	ReadyRun   *run = lane->runs[place];
-	int64		task_run_id = run->tasks[run->first++].task_run_id;
+	ReadyRun   *run = lane->runs[next->place];
 
-	(void) hash_search(c->ready->ids, &task_run_id, HASH_REMOVE, NULL);
+	run->first++;
+	(void) hash_search(c->ready->ids, &next->task_run_id, HASH_REMOVE, NULL);
 	if (--run->n == 0)
-		remove_run(lane, place);
-	return task_run_id;
+		remove_run(lane, next->place);
 }
 
 int64
 ready_pop_noop(Conductor *c, int64 *run_id)
 {
 	ReadyLane  *lane = hash_search(c->ready->lanes, LANE_NOOP, HASH_FIND, NULL);
-	int64		task_run_id;
-	int			priority;
+	ReadyNext	next;
 
-	if (lane == NULL || !ready_peek(lane, &task_run_id, run_id, &priority))
+	if (lane == NULL || !ready_peek(lane, PG_INT64_MIN, &next))
 		return 0;
 	/* Whole runs one after the other: the fewer runs a wave touches the better. */
-	lane->last_run_id = *run_id - 1;
-	return ready_pop(c, lane);
+	*run_id = next.run_id;
+	lane->last_run_id = next.run_id - 1;
+	ready_pop(c, lane, &next);
+	return next.task_run_id;
 }
 
 static void

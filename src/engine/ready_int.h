@@ -19,7 +19,7 @@
 typedef struct ReadyTask
 {
 	int64		task_run_id;
-	int64		ready_at;		/* microseconds; an order, no moment to compare with a clock */
+	int64		ready_at;		/* microseconds since 1970, by the clock of then */
 } ReadyTask;
 
 typedef struct ReadyRun
@@ -32,11 +32,22 @@ typedef struct ReadyRun
 	int			max;
 } ReadyRun;
 
+/* What a lane would start next. */
+typedef struct ReadyNext
+{
+	int			place;			/* of its run in the lane */
+	int64		task_run_id;
+	int64		run_id;
+	int			priority;
+	int64		overdue_since;	/* ready_at of one that has waited too long, else PG_INT64_MAX */
+} ReadyNext;
+
 typedef struct ReadyLane
 {
 	char		key[LANE_KEY_LEN];	/* hash key: what it needs, SQL:POOL:SLOTS@CONNECTION */
 	int64		last_run_id;	/* runs of one priority take turns in the order of their ids */
 	int64		served;			/* number of the start that was its last */
+	int64		oldest;			/* nothing in it has been ready for longer than since then */
 	ReadyRun  **runs;
 	int			n_runs;
 	int			max_runs;
@@ -44,9 +55,12 @@ typedef struct ReadyLane
 
 /* Lanes with something in them but that of noop tasks, in no order; in the current context. */
 extern ReadyLane **ready_lanes(Conductor *c, int *n);
-/* The lane's next task run, by priority and turn; false if it is empty.  It stays. */
-extern bool ready_peek(const ReadyLane *lane, int64 *task_run_id, int64 *run_id, int *priority);
+/*
+ * The lane's next task run: of those ready before "overdue_before" that which
+ * has waited longest, else by priority and turn; false if it is empty.  It stays.
+ */
+extern bool ready_peek(ReadyLane *lane, int64 overdue_before, ReadyNext *next);
 /* Takes it out; whoever starts it sets last_run_id. */
-extern int64 ready_pop(Conductor *c, ReadyLane *lane);
+extern void ready_pop(Conductor *c, ReadyLane *lane, const ReadyNext *next);
 
 #endif							/* WEIR_READY_INT_H */
