@@ -90,7 +90,7 @@ bench-peers:
 	@$(run) TESTS='$(TESTS)' HELD='$(HELD)' test/bench/peers/run $(if $(SOAK),--soak)
 
 soak:
-	@$(run) PART='$(PART)' KILLS='$(KILLS)' CYCLES='$(CYCLES)' MINUTES='$(MINUTES)' SEED='$(SEED)' \
+	@$(run) PART='$(PART)' KILLS='$(KILLS)' CUTS='$(CUTS)' CYCLES='$(CYCLES)' MINUTES='$(MINUTES)' SEED='$(SEED)' \
 		REQUESTS='$(REQUESTS)' ITEMS='$(ITEMS)' ONLY='$(ONLY)' GO_ON='$(GO_ON)' test/chaos/run
 
 # (SECONDS is bash's own)

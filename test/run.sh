@@ -6,6 +6,7 @@
 #                      isolation or tap; several as in PART="unit tap"
 #   TESTS="NAME ..."   only these tests of it
 #   KEEP=1             keep the scratch folder
+#   WEIR_SPECS=FOLDER  published descriptions to compare what weir sends with
 #   --asan             with AddressSanitizer and UBSan
 #
 # The last line is "N passed, N failed"; the exit status says the same.
@@ -246,6 +247,36 @@ npm_packages()
 	chmod -R a+rX "$dir"
 }
 
+# The same for lines "# pypi: PACKAGE==VERSION", into a virtual environment.
+pypi_packages()
+{
+	local dir="$SCRATCH/packages" wanted
+	# shellcheck disable=SC2046
+	wanted=$(sed -n 's/^# pypi: //p' $(printf 'test/t/%s.pl ' $1) | sort -u)
+	[ -n "$wanted" ] || return 0
+	mkdir -p "$dir"
+	# shellcheck disable=SC2086
+	if ! PATH=$SYSTEM_PATH python3 -m venv "$dir/venv" >"$dir/pypi.log" 2>&1; then
+		echo 'python3 has no venv' >"$dir/pypi.missing"
+	elif ! timeout 600 "$dir/venv/bin/pip" install -q --disable-pip-version-check $wanted >"$dir/pypi.log" 2>&1; then
+		echo "pip: $(grep -m1 'ERROR' "$dir/pypi.log" || tail -n 1 "$dir/pypi.log")" | head -c 300 >"$dir/pypi.missing"
+	fi
+	chmod -R a+rX "$dir"
+}
+
+# Published descriptions of APIs, which are no part of this: where WEIR_SPECS
+# says, or beside the checkout.  Copied to where everybody may read.
+published_descriptions()
+{
+	local from=${WEIR_SPECS:-$WEIR_ROOT/../shared/specs}
+	[ -d "$from" ] || return 0
+	as_user mkdir -p "$SCRATCH/specs"
+	tar -C "$from" -cf - . | as_user tar -C "$SCRATCH/specs" --no-same-owner --no-same-permissions -xf -
+	chmod -R u+w "$SCRATCH/specs"
+	as_user mkdir -p "$SCRATCH/recorded"
+	USER_ENV+=(WEIR_SPECS="$SCRATCH/specs" WEIR_RECORD="$SCRATCH/recorded")
+}
+
 part_tap()
 {
 	local log="$SCRATCH/tap.log" start=$SECONDS status=0 passed failed skipped files
@@ -260,8 +291,9 @@ part_tap()
 		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-${ASAN:+360}}"
 		PERL5LIB="$SERVER_PGXS/src/test/perl:$SCRATCH/src/test/lib")
 	[ -n "${USER_ENV[6]#*=}" ] || unset 'USER_ENV[6]'
-	(cd "$SCRATCH/src" && npm_packages "$files")
+	(cd "$SCRATCH/src" && npm_packages "$files" && pypi_packages "$files")
 	USER_ENV+=(WEIR_PACKAGES="$SCRATCH/packages")
+	[[ " $files " != *_described* ]] || published_descriptions
 	# shellcheck disable=SC2086
 	run "$log" prove -v -j2 --timer $(printf 'test/t/%s.pl ' $files) || status=$?
 	USER_ENV=()
@@ -279,6 +311,15 @@ part_tap()
 		say "see $log and the logs of servers below $SCRATCH/tap"
 	fi
 	result tap "$passed" "$failed" $((SECONDS - start))
+	part_described
+}
+
+# What weir sent to all local clouds of these tests, compared with the
+# descriptions, if they are there and so is what compares.
+part_described()
+{
+	[ -d "$SCRATCH/specs" ] && [ ! -e "$SCRATCH/packages/pypi.missing" ] || return 0
+	counted described "$SCRATCH/packages/venv/bin/python" test/cloud/described/described.py --check "$SCRATCH/specs" "$SCRATCH/recorded"
 }
 
 # --- sanitizers -----------------------------------------------------------------
@@ -301,6 +342,7 @@ part_sanitizer_reports()
 # --- main -----------------------------------------------------------------------
 
 WITH_REDIS=yes				# a real server to publish to
+WITH_VENV=yes				# for what tests take from PyPI
 weir_prepare
 weir_scratch test
 say "weir with PostgreSQL $SERVER_MAJOR${ASAN:+ and sanitizers}${RUN_USER:+ as $RUN_USER}, in $SCRATCH"

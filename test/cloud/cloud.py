@@ -2,7 +2,8 @@
 """The local cloud: Data Factory, Databricks Jobs and Entra ID as far as weir calls them.
 
     python3 test/cloud/cloud.py --dir DIR [--port 0] [--address-file FILE] [--speed X]
-                                [--database CONNINFO] [--psql PATH]
+                                [--database CONNINFO] [--psql PATH] [--record FILE]
+                                [--certificate FILE --key FILE --tls-address-file FILE]
 
 One process, one event loop, 127.0.0.1 only, nothing but the standard library.  See README.md.
 This file reads the arguments, puts the services together and routes each request:
@@ -14,8 +15,10 @@ import argparse
 import asyncio
 import os
 import pathlib
+import re
 import resource
 import signal
+import ssl
 import sys
 import urllib.parse
 
@@ -37,21 +40,25 @@ from job_runs import JobRuns
 from lake import Lake
 from ledger import Ledger
 from queues import Queues
+from recorder import Recorder
 from server import Refusal, Server, json_response
 from services import Services
 from settings import Settings
 from vault import Vault
 
 
+CALLER = re.compile(r"/as-([0-9A-Za-z_.-]+)(?=/)")
+
+
 class Cloud:
-    def __init__(self, settings):
+    def __init__(self, settings, record=None):
+        self.recorder = Recorder(record)
         self.settings = settings
         self.ledger = Ledger()
         self.faults = Faults()
         self.lake = Lake(settings)
         self.entra = Entra(settings, self.ledger)
         self.identity = Identity(settings, self.entra)
-        self.vault = Vault(settings, self.ledger, self.entra)
         self.pipeline_runs = PipelineRuns(settings, self.lake, self.faults)
         self.job_runs = JobRuns(settings, self.lake, self.faults)
         self.adf = DataFactory(settings, self.ledger, self.entra, self.pipeline_runs)
@@ -66,7 +73,7 @@ class Cloud:
         self.control = Control(self)
         # prefix -> service; those without a prefix are found by the shape of their path
         self.prefixes = {"/dbx": self.databricks, "/adf": self.adf, "/entra": self.entra,
-                         "/identity": self.identity, "/fabric": self.fabric}
+                         "/identity": self.identity, "/fabric": self.fabric, "/vault": self.vault}
 
     def find(self, request):
         """(service name, operation, facts, handler)"""
@@ -75,12 +82,11 @@ class Cloud:
             return ("http", *(self.services.route(request, path) or self.generic.route(request, path)))
         if path.startswith(PREFIX):
             return ("storage", *self.forward.route(request, path))
-        if path.startswith("/queue/"):
+        if path == "/queue" or path.startswith("/queue/"):
             return ("queue", *self.queues.route(request, path.removeprefix("/queue")))
-        for prefix, service in (("/hns", self.hns), ("/vault", self.vault)):
-            found = service.route(request, path[len(prefix):]) if path.startswith(prefix + "/") else None
-            if found:
-                return (found[0].split(".")[0], *found)
+        found = self.hns.route(request, path[len("/hns"):]) if path.startswith(("/hns/", "/hns-")) else None
+        if found:
+            return ("hns", *found)
         for prefix, service in self.prefixes.items():
             if path.startswith(prefix + "/"):
                 path, services = path[len(prefix):], (service,)
@@ -99,13 +105,27 @@ class Cloud:
     async def __call__(self, request):
         if request.path.startswith("/_cloud/"):
             return await self.control.handle(request, urllib.parse.unquote(request.path))
+        caller = CALLER.match(request.path)
+        if caller:
+            request.path = request.path[caller.end():]
         service, operation, facts, handler = self.find(request)
+        if caller:
+            facts = {**facts, "caller": caller[1]}
+        response = None
+        try:
+            response, is_true = await self._answer(service, operation, facts, handler, request)
+        finally:
+            self.recorder.write(operation, request, response if response and is_true else None)
+        return response
+
+    async def _answer(self, service, operation, facts, handler, request):
+        """The response, and whether it is what the service itself says."""
         entry = self.ledger.open(service, operation, request, facts)
         fault = self.faults.for_request(operation, {**facts, "method": request.method, "path": request.path})
         if fault is None:
             response = await self._work(handler, request, entry)
             entry["status"], entry["answered"] = response.status, True
-            return response
+            return response, True
         entry["fault"] = fault.kind
         await fault.before()
         response = await self._work(handler, request, entry) if fault.carries_out else None
@@ -113,7 +133,7 @@ class Cloud:
         entry["status"] = response.status or None
         await asyncio.sleep(fault.spec.get("delay_ms", 0) / 1000)
         entry["answered"] = response.effect is None or response.effect["kind"] not in ("reset", "half")
-        return response
+        return response, False
 
     async def _work(self, handler, request, entry):
         try:
@@ -128,22 +148,30 @@ class Cloud:
         await self.services.stop()
 
 
+def tell(file, address):
+    """Write the address by rename: whoever finds the file finds all of it."""
+    if file:
+        temporary = f"{file}.{os.getpid()}"
+        with open(temporary, "w", encoding="ascii") as stream:
+            stream.write(address)
+        os.replace(temporary, file)
+
+
 async def run(arguments):
     settings = Settings(arguments.dir, arguments.speed, arguments.database, arguments.psql)
     settings.lake.mkdir(parents=True, exist_ok=True)
-    cloud = Cloud(settings)
+    cloud = Cloud(settings, arguments.record)
     server = Server(cloud)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    port = await server.start("127.0.0.1", arguments.port)
-    address = f"http://127.0.0.1:{port}"
-    if arguments.address_file:
-        temporary = f"{arguments.address_file}.{os.getpid()}"
-        with open(temporary, "w", encoding="ascii") as stream:
-            stream.write(address)
-        os.replace(temporary, arguments.address_file)
+    if arguments.certificate:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(arguments.certificate, arguments.key)
+        tell(arguments.tls_address_file, f"https://127.0.0.1:{await server.start('127.0.0.1', 0, tls)}")
+    address = f"http://127.0.0.1:{await server.start('127.0.0.1', arguments.port)}"
+    tell(arguments.address_file, address)
     print(f"the local cloud listens on {address}", flush=True)
     await stopped.wait()
     await server.stop()
@@ -158,6 +186,10 @@ def main():
     parser.add_argument("--speed", type=float, default=1.0, help="10 makes simulated latencies ten times shorter")
     parser.add_argument("--database", help="libpq connection string of the database job 101 loads")
     parser.add_argument("--psql", default="psql", help="the psql program")
+    parser.add_argument("--record", help="file to write every request to, one JSON object a line")
+    parser.add_argument("--certificate", help="file with a certificate: listen over TLS as well, on another port")
+    parser.add_argument("--key", help="file with its key")
+    parser.add_argument("--tls-address-file", help="where to write https://127.0.0.1:PORT")
     arguments = parser.parse_args()
     if arguments.speed <= 0:
         parser.error("--speed must be positive")

@@ -72,6 +72,8 @@ class Control:
         self.cloud.settings.change(wanted)
         if wanted.get("revoke_tokens"):
             self.cloud.entra.revoke_all()
+        if "first_run_id" in wanted:
+            self.cloud.job_runs.count_from(int(wanted["first_run_id"]))
         return self.cloud.settings.describe()
 
     async def add_job(self, request, path):

@@ -48,6 +48,8 @@ class Entra:
             facts = {"client_id": basic(request)[0] or form.get("client_id"),
                      "scope": form.get("scope") or form.get("resource")}
             return "entra.token", facts, self.token
+        if path.endswith("/v2.0/.well-known/openid-configuration") and request.method == "GET":
+            return "entra.discovery", {}, self.discovery
         return None
 
     def check(self, text, resource):
@@ -72,6 +74,17 @@ class Entra:
 
     def revoke_all(self):
         self.tokens.clear()
+
+    async def discovery(self, request, entry):
+        """Where this tenant's endpoints are; what SDKs ask before anything else."""
+        self._tenant(request, "/v2.0/")
+        root = request.origin + request.path.split("/v2.0/")[0]
+        return json_response(200, {"token_endpoint": root + "/oauth2/v2.0/token", "issuer": root + "/v2.0",
+                                   "authorization_endpoint": root + "/oauth2/v2.0/authorize",
+                                   "jwks_uri": root + "/discovery/v2.0/keys", "response_types_supported": ["code", "id_token"],
+                                   "subject_types_supported": ["pairwise"], "tenant_region_scope": "EU",
+                                   "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt",
+                                                                             "client_secret_basic"]})
 
     async def token(self, request, entry):
         v2 = "/v2.0/" in request.path
@@ -124,8 +137,8 @@ class Entra:
                           f"The provided client secret keys for app '{client[:100]}' are expired.")
         return client
 
-    def _tenant(self, request):
-        parts = request.path.split("/oauth2/")[0].split("/")
+    def _tenant(self, request, mark="/oauth2/"):
+        parts = request.path.split(mark)[0].split("/")
         if self.settings.tenants is not None and parts[-1] not in self.settings.tenants:
             raise refusal(400, "invalid_request", 90002,
                           f"Tenant '{parts[-1][:100]}' not found. Check to make sure you have the correct tenant ID.")
@@ -165,8 +178,9 @@ class Entra:
                           f"Application with identifier '{client[:100]}' was not found in the directory.")
         if jwt.claims.get("iss") != client or jwt.claims.get("sub") != client:
             raise refusal(401, "invalid_client", 700021, "Client assertion application identifier doesn't match 'client_id' parameter.")
-        thumbprint = jwt.header.get("x5t#S256")
-        key = next((one for one in known if one["x5t#S256"] == thumbprint), None)
+        name = "x5t#S256" if "x5t#S256" in jwt.header else "x5t"      # the older one is of SHA-1
+        thumbprint = str(jwt.header.get(name, "")).rstrip("=").replace("+", "-").replace("/", "_")
+        key = next((one for one in known if one.get(name) == thumbprint), None) if thumbprint else None
         if key is None or not jwt.verifies(key):
             raise refusal(401, "invalid_client", 700027,
                           "The certificate with identifier used to sign the client assertion is not registered on "

@@ -22,6 +22,7 @@ GUID = "[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 ITEM = rf"/v1/workspaces/(?P<workspace>{GUID})/items/(?P<item>{GUID})"
 ROUTES = [(method, re.compile(pattern + "$"), "fabric." + operation, handler)
           for method, pattern, operation, handler in (
+              ("GET", r"/v1/workspaces", "workspaces", "workspaces"),
               ("POST", ITEM + r"/jobs/(?P<job_type>[A-Za-z]+)/instances", "run", "run"),
               ("POST", ITEM + r"/jobs/instances", "run", "run"),
               ("GET", ITEM + r"/jobs/instances", "list", "list"),
@@ -44,6 +45,8 @@ WORKSPACE = item_id(1)
 ITEMS = {item_id(10): ("DataPipeline", {"Pipeline"}), item_id(11): ("Notebook", {"RunNotebook"}),
          item_id(12): ("SparkJobDefinition", {"sparkjob"}), item_id(13): ("Lakehouse", {"TableMaintenance"}),
          item_id(14): ("Dataflow", {"Refresh"})}
+# and a notebook for whoever wants one of its own
+OWN = re.compile("00000000-0000-4000-9000-[0-9]{12}$")
 PARAMETER_TYPES = {"VariableReference", "Integer", "Number", "Text", "Boolean", "DateTime", "Guid", "Automatic"}
 
 
@@ -115,25 +118,27 @@ class Fabric:
     def describe(self):
         return [{**one.describe(), "activities": len(one.activities)} for one in self.instances.values()]
 
+    async def workspaces(self, request, entry, names):
+        return json_response(200, {"value": [{"id": WORKSPACE, "displayName": "local", "description": "", "type": "Workspace"}]})
+
     # -- jobs ------------------------------------------------------------------
 
     def _item(self, names):
         item = names["item"].lower()
-        if names["workspace"].lower() != WORKSPACE or item not in ITEMS:
+        if names["workspace"].lower() != WORKSPACE or not (item in ITEMS or OWN.match(item)):
             raise refusal(404, "ItemNotFound", "The requested item could not be found")
         return item
 
     def _accepted(self, request, location, headers=None):
         prefix = request.path[:request.path.index("/v1/")]
-        host = request.headers.get("host", "localhost")
-        return Response(202, b"", {"Location": f"http://{host}{prefix}{location}",
+        return Response(202, b"", {"Location": f"{request.origin}{prefix}{location}",
                                    "Retry-After": str(self.settings.fabric_retry_after), **(headers or {})})
 
     async def run(self, request, entry, names):
         item = self._item(names)
         job_type = names.get("job_type") or request.query.get("jobType", "")
         wanted = wanted_of(request, job_type)
-        if job_type not in ITEMS[item][1]:
+        if job_type not in ITEMS.get(item, ITEMS[item_id(11)])[1]:
             raise refusal(400, "InvalidJobType", "The requested job type is invalid")
         instance = Instance(item, job_type, wanted)
         busy = any(one.item == item and one.status in ("NotStarted", "InProgress") for one in self.instances.values())
@@ -200,7 +205,7 @@ class Fabric:
         answer = {"value": rows[first:first + size]}
         if first + size < len(rows):
             answer["continuationToken"] = str(first + size)
-            answer["continuationUri"] = f"http://{request.headers.get('host')}{request.path}?continuationToken={first + size}"
+            answer["continuationUri"] = f"{request.origin}{request.path}?continuationToken={first + size}"
         return json_response(200, answer)
 
     async def cancel(self, request, entry, names):

@@ -21,6 +21,7 @@ class Identity:
         self.keys = {}          # content of a key file -> its path
 
     def route(self, request, path):
+        path = path.rstrip("/")         # MSAL for JavaScript writes one more
         facts = {"scope": request.query.get("resource"), "client_id": request.query.get("client_id")}
         if path == "/metadata/identity/oauth2/token":
             if request.query.get("api-version") == "2020-06-01":

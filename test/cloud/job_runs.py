@@ -37,6 +37,9 @@ JOBS = [
     {"job_id": 103, "name": "fail", "tasks": [
         {"task_key": "fail", "action": "fail", "seconds": 0.3,
          "message": "ValueError: this notebook always fails"}]},
+    {"job_id": 104, "name": "answer", "parameters": {"day": ""}, "tasks": [
+        {"task_key": "look", "action": "echo", "seconds": 0.1},
+        {"task_key": "count", "action": "echo", "seconds": 0.1, "result": {"rows": 5}, "depends_on": ["look"]}]},
 ]
 ACTIONS = ("clean_flights", "load_flights", "wait", "fail", "echo", "text")
 
@@ -162,6 +165,10 @@ class JobRuns:
         self.task_runs = {}
         self.tokens = {}
         self.background = set()
+
+    def count_from(self, first):
+        """Ids of runs go on from here: for clients that cannot hold those above 2^53."""
+        self.ids = itertools.count(first)
 
     def define(self, spec):
         job = Job(spec)

@@ -1,5 +1,7 @@
 """Storage queues: put, get, peek, update and delete messages; XML, as the service speaks it.
 
+    /queue?comp=list                   GET lists queues
+    /queue/{queue}                     PUT creates, DELETE deletes; ?comp=metadata: GET says how many messages
     /queue/{queue}/messages            POST puts, GET gets (peekonly=true looks only), DELETE clears
     /queue/{queue}/messages/{id}       PUT changes visibility, DELETE deletes; both with ?popreceipt=
 
@@ -20,6 +22,8 @@ from server import Refusal, Response
 
 ROUTES = [(method, re.compile(r"/([a-z0-9-]{3,63})" + pattern + "$"), "queue." + operation, handler)
           for method, pattern, operation, handler in (
+              ("PUT", r"", "create", "create_queue"), ("DELETE", r"", "drop", "drop_queue"),
+              ("GET", r"", "properties", "properties"), ("HEAD", r"", "properties", "properties"),
               ("POST", r"/messages", "put", "put_message"), ("GET", r"/messages", "get", "get_messages"),
               ("DELETE", r"/messages", "clear", "clear_messages"),
               ("PUT", r"/messages/([^/]+)", "update", "update_message"),
@@ -27,13 +31,23 @@ ROUTES = [(method, re.compile(r"/([a-z0-9-]{3,63})" + pattern + "$"), "queue." +
 
 
 class Message:
-    def __init__(self, text):
+    def __init__(self, text, hidden=0):
         self.id = str(uuid.uuid4())
         self.text = text
         self.inserted = time.time()
-        self.visible = self.inserted
+        self.visible = self.inserted + hidden
         self.dequeued = 0
-        self.receipt = None
+        self.receipt = new_receipt()
+
+    def describe(self, receipt=False, content=True):
+        """As an element; receipt: with what changes the message, as those who put or got it see it."""
+        parts = [f"<MessageId>{self.id}</MessageId><InsertionTime>{date(self.inserted)}</InsertionTime>"
+                 f"<ExpirationTime>{date(self.inserted + 604800)}</ExpirationTime>"]
+        if receipt:
+            parts.append(f"<PopReceipt>{self.receipt}</PopReceipt><TimeNextVisible>{date(self.visible)}</TimeNextVisible>")
+        if content:
+            parts.append(f"<DequeueCount>{self.dequeued}</DequeueCount><MessageText>{escape(self.text)}</MessageText>")
+        return f"<QueueMessage>{''.join(parts)}</QueueMessage>"
 
 
 class Queues:
@@ -56,6 +70,8 @@ class Queues:
                 for name, messages in self.queues.items()}
 
     def route(self, request, path):
+        if path in ("", "/") and request.method == "GET" and request.query.get("comp") == "list":
+            return "queue.list", {}, self._guarded(self.list_queues, None)
         for method, pattern, operation, handler in ROUTES:
             found = pattern.match(path)
             if found and method == request.method:
@@ -74,23 +90,45 @@ class Queues:
                 raise refusal(400, "MissingRequiredHeader", "An HTTP header that's mandatory for this request is not specified.")
             response = await handler(request, entry, found)
             response.headers.setdefault("x-ms-request-id", str(uuid.uuid4()))
+            response.headers.setdefault("x-ms-version", request.headers.get("x-ms-version", "2009-09-19"))
             return response
         return call
 
     async def unknown(self, request, entry):
         raise refusal(404, "ResourceNotFound", "The specified resource does not exist.")
 
-    async def put_message(self, request, entry, found):
-        try:
-            root = xml.fromstring(request.body)
-        except xml.ParseError:
-            root = None
-        if root is None or root.tag != "QueueMessage" or root.find("MessageText") is None:
-            raise refusal(400, "InvalidXmlDocument", "XML specified is not syntactically valid.")
-        self.put(found[1], root.find("MessageText").text or "")
+    # -- queues ----------------------------------------------------------------
+
+    async def list_queues(self, request, entry, found):
+        names = [name for name in sorted(self.queues) if name.startswith(request.query.get("prefix", ""))]
+        items = "".join(f"<Queue><Name>{name}</Name></Queue>" for name in names)
+        return document(200, f'<EnumerationResults ServiceEndpoint="{request.origin}/queue"><Queues>{items}</Queues><NextMarker/>'
+                             "</EnumerationResults>")
+
+    async def create_queue(self, request, entry, found):
+        if found[1] in self.queues:
+            return Response(204)
+        self.queues[found[1]] = []
         self.ledger.mark_started(entry)
-        return Response(201, b"<?xml version=\"1.0\" encoding=\"utf-8\"?><QueueMessagesList/>",
-                        {"Content-Type": "application/xml"})
+        return Response(201)
+
+    async def drop_queue(self, request, entry, found):
+        self._messages(found)
+        del self.queues[found[1]]
+        self.ledger.mark_started(entry)
+        return Response(204)
+
+    async def properties(self, request, entry, found):
+        return Response(200, b"", {"x-ms-approximate-messages-count": str(len(self._messages(found)))})
+
+    # -- messages --------------------------------------------------------------
+
+    async def put_message(self, request, entry, found):
+        hidden = limited(request, "visibilitytimeout", 0, 0, 604800)
+        message = Message(message_text(request), self.settings.scaled(hidden))
+        self._messages(found).append(message)
+        self.ledger.mark_started(entry)
+        return document(201, f"<QueueMessagesList>{message.describe(receipt=True, content=False)}</QueueMessagesList>")
 
     def _messages(self, found):
         if found[1] not in self.queues:
@@ -99,27 +137,17 @@ class Queues:
 
     async def get_messages(self, request, entry, found):
         messages = self._messages(found)
-        wanted = int(request.query.get("numofmessages", "1"))
-        hidden = int(request.query.get("visibilitytimeout", "30"))
-        peek = request.query.get("peekonly") == "true"
-        if not 1 <= wanted <= 32 or not 0 <= hidden <= 604800:
-            raise refusal(400, "OutOfRangeQueryParameterValue",
-                          "One of the query parameters specified in the request URI is outside the permissible range.")
+        wanted = limited(request, "numofmessages", 1, 1, 32)
+        peek = request.query.get("peekonly", "").lower() == "true"
+        hidden = limited(request, "visibilitytimeout", 30, 1, 604800)
         now = time.time()
         taken = [one for one in messages if one.visible <= now][:wanted]
-        answer = ['\ufeff<?xml version="1.0" encoding="utf-8"?><QueueMessagesList>']
-        for one in taken:
-            if not peek:
-                one.dequeued += 1
-                one.visible = now + self.settings.scaled(hidden)
-                one.receipt = base64.b64encode(uuid.uuid4().bytes).decode()
-            answer.append(f"<QueueMessage><MessageId>{one.id}</MessageId><InsertionTime>{date(one.inserted)}</InsertionTime>"
-                          f"<ExpirationTime>{date(one.inserted + 604800)}</ExpirationTime>")
-            if not peek:
-                answer.append(f"<PopReceipt>{one.receipt}</PopReceipt><TimeNextVisible>{date(one.visible)}</TimeNextVisible>")
-            answer.append(f"<DequeueCount>{one.dequeued}</DequeueCount><MessageText>{escape(one.text)}</MessageText></QueueMessage>")
-        answer.append("</QueueMessagesList>")
-        return Response(200, "".join(answer).encode(), {"Content-Type": "application/xml"})
+        for one in [] if peek else taken:
+            one.dequeued += 1
+            one.visible = now + self.settings.scaled(hidden)
+            one.receipt = new_receipt()
+        messages = "".join(one.describe(receipt=not peek) for one in taken)
+        return document(200, f"<QueueMessagesList>{messages}</QueueMessagesList>")
 
     async def clear_messages(self, request, entry, found):
         self._messages(found).clear()
@@ -129,7 +157,7 @@ class Queues:
         messages = self._messages(found)
         for one in messages:
             if one.id == urllib.parse.unquote(found[2]):
-                if one.receipt is None or one.receipt != request.query.get("popreceipt"):
+                if one.receipt != request.query.get("popreceipt"):
                     raise refusal(400, "PopReceiptMismatch",
                                   "The specified pop receipt did not match the pop receipt for a dequeued message.")
                 return messages, one
@@ -137,8 +165,13 @@ class Queues:
 
     async def update_message(self, request, entry, found):
         _, one = self._message(request, found)
-        one.visible = time.time() + self.settings.scaled(int(request.query.get("visibilitytimeout", "0")))
-        one.receipt = base64.b64encode(uuid.uuid4().bytes).decode()
+        if "visibilitytimeout" not in request.query:
+            raise refusal(400, "MissingRequiredQueryParameter", "A query parameter that's mandatory for this request is not specified.")
+        hidden = limited(request, "visibilitytimeout", 0, 0, 604800)
+        if request.body:
+            one.text = message_text(request)
+        one.visible = time.time() + self.settings.scaled(hidden)
+        one.receipt = new_receipt()
         return Response(204, b"", {"x-ms-popreceipt": one.receipt, "x-ms-time-next-visible": date(one.visible)})
 
     async def delete_message(self, request, entry, found):
@@ -146,6 +179,36 @@ class Queues:
         messages.remove(one)
         self.ledger.mark_started(entry)
         return Response(204)
+
+
+def new_receipt():
+    return base64.b64encode(uuid.uuid4().bytes).decode()
+
+
+def document(status, text):
+    return Response(status, ('\ufeff<?xml version="1.0" encoding="utf-8"?>' + text).encode(), {"Content-Type": "application/xml"})
+
+
+def message_text(request):
+    """MessageText of the QueueMessage that the body must be."""
+    try:
+        root = xml.fromstring(request.body)
+    except xml.ParseError:
+        root = None
+    if root is None or root.tag != "QueueMessage" or root.find("MessageText") is None:
+        raise refusal(400, "InvalidXmlDocument", "XML specified is not syntactically valid.")
+    return root.find("MessageText").text or ""
+
+
+def limited(request, name, default, least, most):
+    """A number of the query string, within its bounds."""
+    text = request.query.get(name, str(default))
+    if not text.isdigit():
+        raise refusal(400, "InvalidQueryParameterValue", "Value for one of the query parameters specified in the request URI is invalid.")
+    if not least <= int(text) <= most:
+        raise refusal(400, "OutOfRangeQueryParameterValue",
+                      "One of the query parameters specified in the request URI is outside the permissible range.")
+    return int(text)
 
 
 def refusal(status, code, message):

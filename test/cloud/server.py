@@ -42,9 +42,9 @@ class Refusal(Exception):
 
 class Request:
     __slots__ = ("method", "target", "path", "query", "headers", "body",
-                 "connection", "keep_alive", "_json")
+                 "connection", "keep_alive", "scheme", "_json")
 
-    def __init__(self, method, target, headers, body, connection, keep_alive):
+    def __init__(self, method, target, headers, body, connection, keep_alive, scheme="http"):
         self.method = method
         self.target = target
         path, _, query = target.partition("?")
@@ -54,6 +54,7 @@ class Request:
         self.body = body
         self.connection = connection
         self.keep_alive = keep_alive
+        self.scheme = scheme
         self._json = None
 
     def json(self):
@@ -67,6 +68,11 @@ class Request:
             return self.json()
         except ValueError:
             return None
+
+    @property
+    def origin(self):
+        """How the client calls us: what links in answers begin with."""
+        return f"{self.scheme}://{self.headers.get('host', '127.0.0.1')}"
 
     def form(self):
         return dict(urllib.parse.parse_qsl(self.body.decode("utf-8", "replace"),
@@ -96,20 +102,24 @@ class Server:
         self.handler = handler
         self.connections = set()
         self.accepted = 0
-        self.listener = None
+        self.listeners = []
         self._date = (0, "")
 
-    async def start(self, host, port):
-        self.listener = await asyncio.start_server(
-            self._connection, host, port, limit=MAX_HEAD, backlog=4096, reuse_address=True)
-        return self.listener.sockets[0].getsockname()[1]
+    async def start(self, host, port, tls=None):
+        """Listen, over TLS when a context is given; returns the port.  May be called more than once."""
+        listener = await asyncio.start_server(
+            self._connection, host, port, limit=MAX_HEAD, backlog=4096, reuse_address=True, ssl=tls)
+        self.listeners.append(listener)
+        return listener.sockets[0].getsockname()[1]
 
     async def stop(self):
-        self.listener.close()
+        for listener in self.listeners:
+            listener.close()
         for task in list(self.connections):
             task.cancel()
         await asyncio.gather(*self.connections, return_exceptions=True)
-        await self.listener.wait_closed()
+        for listener in self.listeners:
+            await listener.wait_closed()
 
     async def _connection(self, reader, writer):
         task = asyncio.current_task()
@@ -172,7 +182,8 @@ class Server:
         connection = headers.get("connection", "").lower()
         keep_alive = "close" not in connection if version != "HTTP/1.0" else "keep-alive" in connection
         body = await self._read_body(reader, writer, headers)
-        return Request(method, target, headers, body, number, keep_alive)
+        scheme = "https" if writer.get_extra_info("ssl_object") else "http"
+        return Request(method, target, headers, body, number, keep_alive, scheme)
 
     async def _read_body(self, reader, writer, headers):
         coding = headers.get("transfer-encoding", "").lower()

@@ -12,6 +12,7 @@ from entra import bearer
 from server import json_response
 
 RESOURCE = "https://vault.azure.net"
+TENANT = "11111111-2222-3333-4444-555555555555"         # whose vault this is, in the challenge
 NAME = re.compile(r"[0-9a-zA-Z-]{1,127}$")
 
 
@@ -38,16 +39,17 @@ class Vault:
         async def handler(request, entry):
             problem = self.entra.check(bearer(request) or "", RESOURCE)
             if problem:
-                return error(401, "Unauthorized", f"AKV10000: Request is missing a Bearer or PoP token: {problem}.")
+                return error(401, "Unauthorized", f"AKV10000: Request is missing a Bearer or PoP token: {problem}.",
+                             challenge=request.origin)
             if "api-version" not in request.query:
                 return error(400, "BadParameter", "api-version must be specified")
             if name and not NAME.match(name):
                 return error(400, "BadParameter", "The request URI contains an invalid name")
             return getattr(self, operation)(request, entry, name, version)
-        return "keyvault." + operation, {}, handler
+        return "keyvault." + operation, {"api_version": request.query.get("api-version")}, handler
 
     def base(self, request):
-        return f"http://{request.headers.get('host', 'localhost')}{request.path.split('/secrets')[0]}"
+        return request.origin + request.path.split('/secrets')[0]
 
     def bundle(self, request, name, one, with_value=False):
         found = {"id": f"{self.base(request)}/secrets/{name}/{one['version']}", "attributes": one["attributes"], "tags": one["tags"]}
@@ -60,7 +62,8 @@ class Vault:
         start = int(request.query.get("$skiptoken", 0))
         link = None
         if start + size < len(items):
-            link = f"{self.base(request)}/secrets{request.path.split('/secrets', 1)[1]}?api-version=7.4&$skiptoken={start + size}"
+            link = (f"{self.base(request)}/secrets{request.path.split('/secrets', 1)[1]}?api-version={request.query['api-version']}"
+                    f"&maxresults={size}&$skiptoken={start + size}")
         return json_response(200, {"value": items[start:start + size], "nextLink": link})
 
     def list(self, request, entry, name, version):
@@ -74,6 +77,8 @@ class Vault:
         found = [one for one in self.secrets.get(name, []) if version in ("", one["version"])]
         if not found:
             return error(404, "SecretNotFound", f"A secret with (name/id) {name} was not found in this key vault.")
+        if not found[-1]["attributes"]["enabled"]:
+            return error(403, "Forbidden", "Operation get is not allowed on a disabled secret.", inner="SecretDisabled")
         return json_response(200, self.bundle(request, name, found[-1], True))
 
     def set(self, request, entry, name, version):
@@ -89,8 +94,8 @@ class Vault:
         return json_response(200, self.bundle(request, name, one, True))
 
 
-def error(status, code, message):
-    headers = {}
-    if status == 401:
-        headers["WWW-Authenticate"] = 'Bearer authorization="https://login.windows.net/local", resource="https://vault.azure.net"'
-    return json_response(status, {"error": {"code": code, "message": message}}, headers)
+def error(status, code, message, inner=None, challenge=None):
+    """challenge: where to sign in, which a client that brought no token reads in the header."""
+    found = {"code": code, "message": message, **({"innererror": {"code": inner}} if inner else {})}
+    headers = {"WWW-Authenticate": f'Bearer authorization="{challenge}/{TENANT}", resource="{RESOURCE}"'} if challenge else {}
+    return json_response(status, {"error": found}, headers)

@@ -10,7 +10,10 @@ use HTTP::Tiny;
 use JSON::PP;
 use PostgreSQL::Test::Utils;
 
-# root (of the sources), dir; and optionally speed, database, port.
+my $number = 0;
+
+# root (of the sources), dir; and optionally speed, database, port, record (a
+# file; or all clouds write into files of the folder WEIR_RECORD).
 sub new
 {
 	my ($class, %options) = @_;
@@ -23,6 +26,9 @@ sub new
 		'--address-file', $file,
 		'--speed', $options{speed} // 10);
 
+	my $record = $options{record};
+	$record //= "$ENV{WEIR_RECORD}/" . time . ".$$." . ++$number if $ENV{WEIR_RECORD};
+	push @command, '--record', $record if defined $record;
 	push @command, '--database', $options{database} if defined $options{database};
 	unlink $file;
 	my $pid = fork() // die "fork: $!";

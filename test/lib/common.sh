@@ -68,6 +68,7 @@ missing_packages()
 	command -v python3 >/dev/null || echo python3
 	command -v prove >/dev/null || echo perl
 	perl -MIPC::Run -e 1 2>/dev/null || echo libipc-run-perl
+	[ -z "${WITH_VENV:-}" ] || python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
 	[ -z "${WITH_REDIS:-}" ] || command -v redis-server >/dev/null || echo redis-server
 }
 

@@ -169,7 +169,7 @@ sub connection
 }
 
 my $entra_auth = { type => 'entra_client_secret', client_id => 'weir-client', client_secret => 'entra', tenant_id => 'local', authority => $address };
-my $factory = { subscription_id => 's1', resource_group => 'rg', factory => 'f', settle_seconds => 0 };
+my $factory = { subscription_id => 's1', resource_group => 'rg', factory => 'adf-dev', settle_seconds => 0 };
 alice(q{SELECT weir.create_secret('from_file', reference => 'file:} . $node->basedir . q{/secrets/bearer')});
 alice(q{SELECT weir.create_secret('refused', reference => 'file:} . $node->basedir . q{/secrets/refused')});
 connection('dbx', 'databricks', "$address/dbx", { type => 'pat', token => 'pat' });

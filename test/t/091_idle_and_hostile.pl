@@ -167,7 +167,7 @@ value(qq{
 	SELECT weir.create_connection('dbx', 'databricks', '$address/dbx', '{"type": "pat", "token": "token"}');
 	SELECT weir.create_connection('adf', 'adf', '$address/adf',
 		'{"type": "entra_client_secret", "tenant_id": "local", "client_id": "weir-client", "client_secret": "client", "authority": "$address"}',
-		'{"subscription_id": "s1", "resource_group": "rg", "factory": "f", "settle_seconds": 0}')});
+		'{"subscription_id": "s1", "resource_group": "rg", "factory": "adf-dev", "settle_seconds": 0}')});
 pipeline('calls', [ { name => 'a', kind => 'http', connection => 'http', spec => { path => '/json' } },
 	{ name => 'b', kind => 'adf_pipeline', connection => 'adf', spec => { pipeline => 'wait', parameters => { seconds => 0 } } },
 	{ name => 'c', kind => 'databricks_job', connection => 'dbx', spec => { job_id => 102, job_parameters => { seconds => '0' } } } ]);

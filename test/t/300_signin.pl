@@ -25,7 +25,7 @@ my $certificate = make_certificate('app', password => 'opensesame');
 my $other = make_certificate('other');
 my $expired = make_certificate('expired', days => -1);
 my $issuer = make_certificate('issuer');
-my $factory = { subscription_id => 's1', resource_group => 'rg', factory => 'f', settle_seconds => 0 };
+my $factory = { subscription_id => 's1', resource_group => 'rg', factory => 'adf-dev', settle_seconds => 0 };
 my $job = { job_id => 102, job_parameters => { seconds => '0' } };
 my $wait = { pipeline => 'wait', parameters => { seconds => 0 } };
 my @entra = (tenant_id => 'local', authority => $address);

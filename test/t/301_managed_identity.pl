@@ -14,7 +14,7 @@ use WeirTest;
 my $node = weir_node('identity', start => 0);
 my $cloud = weir_cloud($node);
 my $address = $cloud->address;
-my $factory = { subscription_id => 's1', resource_group => 'rg', factory => 'f', settle_seconds => 0 };
+my $factory = { subscription_id => 's1', resource_group => 'rg', factory => 'adf-dev', settle_seconds => 0 };
 my $wait = { pipeline => 'wait', parameters => { seconds => 0 } };
 my $mine = '11111111-2222-3333-4444-555555555555';
 my $agent = PostgreSQL::Test::Utils::tempdir();

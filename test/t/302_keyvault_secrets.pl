@@ -17,7 +17,7 @@ my $node = weir_node('vault');
 my $cloud = weir_cloud($node);
 my $address = $cloud->address;
 my $http = HTTP::Tiny->new;
-my $factory = { subscription_id => 's1', resource_group => 'rg', factory => 'f', settle_seconds => 0 };
+my $factory = { subscription_id => 's1', resource_group => 'rg', factory => 'adf-dev', settle_seconds => 0 };
 my $job = { job_id => 102, job_parameters => { seconds => '0' } };
 my $wait = { pipeline => 'wait', parameters => { seconds => 0 } };
 my @entra = (tenant_id => 'local', authority => $address);
@@ -78,6 +78,15 @@ $cloud->reset;
 good('dbx', 'databricks_job', $job, 'a rotated token is found when the old one is refused');
 is($cloud->requests('keyvault.get'), 1, 'by asking once more');
 bad('dbx_first', 'databricks_job', $job, qr/^user: HTTP 403: .*Invalid access token/, 'a version stays what it was');
+
+# ... and asked for in the version of the API that the connection names
+is($cloud->ledger(operation => 'keyvault.get')->[-1]{api_version}, '7.4', 'the version of the API');
+value("SELECT weir.alter_connection('vault', options => '{\"api_version\": \"7.5\"}')");
+put('dbx-token', 'dapi-vault-other');
+$cloud->config(pats => ['dapi-vault-other']);
+$cloud->reset;
+good('dbx', 'databricks_job', $job, 'a vault whose connection names another version of the API');
+is($cloud->ledger(operation => 'keyvault.get')->[-1]{api_version}, '7.5', 'is asked in that one');
 
 # ... by many at once: one look
 put('dbx-token', 'dapi-vault-third');

@@ -35,7 +35,7 @@ my $node = weir_node('metadata');
 my $cloud = weir_cloud($node);
 my $address = $cloud->address;
 my $ready = PostgreSQL::Test::Utils::tempdir() . '/ready';
-my $factory = { subscription_id => 's1', resource_group => 'rg', factory => 'f', settle_seconds => 0 };
+my $factory = { subscription_id => 's1', resource_group => 'rg', factory => 'adf-dev', settle_seconds => 0 };
 
 my $relay = fork() // die "fork: $!";
 if ($relay == 0)

@@ -23,7 +23,7 @@ value(qq{
 	SELECT weir.create_secret('entra_secret', 'weir-secret');
 	SELECT weir.create_connection('adf', 'adf', '$address/adf', '{"type": "entra_client_secret", "tenant_id": "local",
 		"client_id": "weir-client", "client_secret": "entra_secret", "authority": "$address"}',
-		'{"subscription_id": "s1", "resource_group": "rg", "factory": "f", "settle_seconds": 1}')});
+		'{"subscription_id": "s1", "resource_group": "rg", "factory": "adf-dev", "settle_seconds": 1}')});
 $cloud->call('POST', 'pipelines', { name => 'long', activities => [ map { { name => "step $_", type => 'Lookup', seconds => 0.01 } } (1 .. 7) ] });
 
 sub pipeline

@@ -1,50 +1,16 @@
 #!/usr/bin/env python3
-"""Runs the vendors' own SDKs against the local cloud, to keep it honest.
+"""A session of Databricks' SDK for Python with the local cloud: it must understand every answer.
 
-    python3 test/cloud/sdkcheck.py
+    python3 test/cloud/sdk/check_databricks.py
 
-Needs databricks-sdk and azure-mgmt-datafactory (and skips, saying so, what is not installed).
-The Azure SDK insists on https when it sends bearer tokens, so a policy of our own adds the
-header; everything else is the SDK's: paths, query strings, (de)serialisation, paging, errors.
+Needs databricks-sdk; paths, query strings, (de)serialisation, paging and errors are the SDK's.
 """
 
 import datetime
-import json
-import pathlib
-import subprocess
 import sys
-import tempfile
 import time
-import urllib.parse
-import urllib.request
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path = [path for path in sys.path if path not in ("", str(HERE))]    # our databricks.py is not their package
-passed = failed = 0
-
-
-def check(name, condition, detail=None):
-    global passed, failed
-    if condition:
-        passed += 1
-    else:
-        failed += 1
-        print(f"not ok: {name}" + ("" if detail is None else f": {detail}"[:600]))
-
-
-def refused(action, kind):
-    """The error of `kind` that action raises, or None."""
-    try:
-        action()
-    except kind as error:
-        return error
-    return None
-
-
-def post(address, path, body, form=False, headers={}):
-    data = urllib.parse.urlencode(body) if form else json.dumps(body)
-    with urllib.request.urlopen(urllib.request.Request(address + path, data.encode(), headers)) as answer:
-        return json.load(answer)
+from localcloud import LocalCloud, check, control, post, refused, summary, until
 
 
 def arm_token(address):
@@ -58,11 +24,7 @@ def land(address, row_audit_id):
     post(address, "/adf/subscriptions/s1/resourceGroups/rg/providers/Microsoft.DataFactory/factories/df"
          "/pipelines/copy_flights/createRun?api-version=2018-06-01", {"row_audit_id": row_audit_id},
          headers={"Authorization": "Bearer " + arm_token(address)})
-    while True:
-        with urllib.request.urlopen(address + "/_cloud/runs") as answer:
-            if json.load(answer)["adf"][-1]["status"] == "Succeeded":
-                return
-        time.sleep(0.01)
+    until(lambda: control(address, "runs")["adf"][-1]["status"], lambda status: status == "Succeeded")
 
 
 def databricks(address):
@@ -256,92 +218,11 @@ def serving(address):
     check("serving: unknown", refused(lambda: w.serving_endpoints.query("none", inputs=[1]), ResourceDoesNotExist))
 
 
-def adf(address):
-    from azure.core.exceptions import HttpResponseError
-    from azure.core.pipeline.policies import SansIOHTTPPolicy
-    from azure.mgmt.datafactory import DataFactoryManagementClient
-    from azure.mgmt.datafactory.models import RunFilterParameters, RunQueryFilter, RunQueryOrderBy
-    token = arm_token(address)
-
-    class Credential:
-        def get_token(self, *scopes, **options):
-            raise AssertionError("our policy signs in")
-
-    class Bearer(SansIOHTTPPolicy):
-        def on_request(self, request):
-            request.http_request.headers["Authorization"] = "Bearer " + token
-
-    client = DataFactoryManagementClient(Credential(), "s1", base_url=address + "/adf", authentication_policy=Bearer())
-    place = ("rg", "df")
-    check("adf: factory", client.factories.get(*place).name == "df")
-    names = {pipeline.name for pipeline in client.pipelines.list_by_factory(*place)}
-    check("adf: pipelines", names == {"copy_flights", "wait", "fail"}, names)
-    missing = refused(lambda: client.pipelines.create_run(*place, "none"), HttpResponseError)
-    check("adf: unknown pipeline", missing and missing.status_code == 404 and missing.error.code == "PipelineNotFound", missing)
-    check("adf: unknown run", refused(lambda: client.pipeline_runs.get(*place, "none"), HttpResponseError) is not None)
-    created = client.pipelines.create_run(*place, "copy_flights", parameters={"row_audit_id": 31, "weir_token": "t"})
-    seen, early = set(), set()
-    while True:
-        try:
-            run = client.pipeline_runs.get(*place, created.run_id)
-        except HttpResponseError as error:
-            early.add(error.status_code)
-            continue
-        seen.add(run.status)
-        if run.status in ("Succeeded", "Failed", "Cancelled"):
-            break
-        time.sleep(0.005)
-    check("adf: states", "InProgress" in seen and run.status == "Succeeded", (seen, run.status))
-    check("adf: only 404 before it is seen", early <= {404}, early)
-    check("adf: a run", run.parameters == {"row_audit_id": "31", "weir_token": "t"} and run.duration_in_ms > 0
-          and run.run_end > run.run_start and run.invoked_by.name == "Manual", run)
-    now = datetime.datetime.now(datetime.timezone.utc)
-    hour = datetime.timedelta(hours=1)
-    window = RunFilterParameters(last_updated_after=now - hour, last_updated_before=now + hour)
-    activities = client.activity_runs.query_by_pipeline_run(*place, created.run_id, window).value
-    check("adf: activities", [a.activity_type for a in activities] == ["Lookup", "Copy"] and
-          activities[1].output["rowsCopied"] == 4334 and activities[1].error["errorCode"] == "", activities)
-    waiting = client.pipelines.create_run(*place, "wait", parameters={"seconds": 100000}).run_id
-    until_seen = time.monotonic() + 10
-    while time.monotonic() < until_seen and refused(lambda: client.pipeline_runs.cancel(*place, waiting, is_recursive=True),
-                                                    HttpResponseError):
-        time.sleep(0.005)
-    while client.pipeline_runs.get(*place, waiting).status != "Cancelled":
-        time.sleep(0.005)
-    window.filters = [RunQueryFilter({"operand": "Status", "operator": "Equals", "values": ["Cancelled"]})]
-    window.order_by = [RunQueryOrderBy(order_by="RunStart", order="DESC")]
-    window.last_updated_before = now + 2 * hour
-    found = client.pipeline_runs.query_by_factory(*place, window).value
-    check("adf: query", [run.run_id for run in found] == [waiting], found)
-    post(address, "/_cloud/faults", {"operation": "adf.getRun", "status": 429, "retry_after": 0, "times": 2})
-    check("adf: the SDK's retries get through", client.pipeline_runs.get(*place, waiting).status == "Cancelled")
-
-
 def main():
-    groups = []
-    for group, module in ((databricks, "databricks.sdk"), (one_time, "databricks.sdk"), (statements, "databricks.sdk"),
-                          (pipelines, "databricks.sdk"), (serving, "databricks.sdk"), (adf, "azure.mgmt.datafactory")):
-        try:
-            __import__(module)
-            groups.append(group)
-        except ImportError:
-            print(f"skipped: {module} is not installed")
-    if not groups:
-        return 0
-    with tempfile.TemporaryDirectory() as directory:
-        file = pathlib.Path(directory) / "address"
-        process = subprocess.Popen([sys.executable, str(HERE / "cloud.py"), "--dir", directory, "--speed", "10",
-                                    "--address-file", str(file)], stdout=subprocess.DEVNULL)
-        try:
-            while process.poll() is None and not file.exists():
-                time.sleep(0.01)
-            for group in groups:
-                group(file.read_text())
-        finally:
-            process.terminate()
-            process.wait(timeout=10)
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    with LocalCloud() as cloud:
+        for session in (databricks, one_time, statements, pipelines, serving):
+            session(cloud.address)
+    return summary()
 
 
 if __name__ == "__main__":
