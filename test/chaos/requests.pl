@@ -22,7 +22,7 @@ use WeirTest;
 my $wanted = $ENV{REQUESTS} || 100_000;
 my $items = $ENV{ITEMS} || 150;
 my $seed = $ENV{SEED} || int(rand(1_000_000)) + 1;
-my $json = JSON::PP->new->canonical->ascii;
+my $json = JSON::PP->new->canonical->ascii->allow_nonref;
 my $true = JSON::PP::true;
 my $in_progress = "status IN ('queued', 'running', 'cancelling')";
 
@@ -180,6 +180,58 @@ sub weather
 	return;
 }
 
+# Definitions with something else in the place of a part, as users might send them:
+# a backend refuses them or takes them; then what the pipeline would do is asked for.
+my @parts = (undef, '', 'x', '{{ params.a }}', '{{ tasks.t.output.x }}', '{{', -1, 0, 1.5, 1e300, 99999999999, $true, [], {}, [ [] ], ['t'], { a => 1 }, '1 day', '$.a[*]',
+	"\x{e4}\x{20ac}", 'a' x 3000, 'SELECT {{ params.a }}', [ 'a', 'a' ], [ {} ]);
+
+sub mutated
+{
+	my ($tree) = @_;
+
+	return any(@parts) if !ref $tree || JSON::PP::is_bool($tree) || rand() < 0.08;
+	if (ref $tree eq 'ARRAY')
+	{
+		my @copy = @$tree;
+		return [ @copy, @copy ] if rand() < 0.15;
+		$copy[ rand @copy ] = mutated(any(@copy)) if @copy;
+		return \@copy;
+	}
+	my %copy = %$tree;
+	my $name = any(sort keys %copy) // 'x';
+	if (rand() < 0.1) { delete $copy{$name} }
+	elsif (rand() < 0.1) { $copy{ any('retry', 'pool', 'params', 'retention', 'on_failure', 'timeout', 'enabled', 'depends_on', 'run_if', 'spec', 'kind', 'nonsense') } = any(@parts) }
+	else { $copy{$name} = mutated($copy{$name}) }
+	return \%copy;
+}
+
+sub definitions
+{
+	my ($n) = @_;
+	my @known = map { $json->decode($_) } split /\n/, value('SELECT weir.describe_pipeline(name)::text FROM weir.pipeline');
+	my $sql = "\\set VERBOSITY verbose\n";
+
+	push @known, map { { tasks => [ { name => 't', %$_ }, { name => 'u', kind => 'noop', depends_on => ['t'] } ], params => { a => { default => 1 } } } }
+	  ({ kind => 'if', spec => { left => '{{ params.a }}', op => '>', right => 1 } }, { kind => 'switch', spec => { on => 'a', cases => [ 'a', 'b' ] } },
+		{ kind => 'wait', spec => { for => '1 minute' } }, { kind => 'sql', spec => { sql => 'SELECT {{ params.a }}', settings => { work_mem => '1MB' } } },
+		{ kind => 'redis_publish', connection => 'api', spec => { sql => 'SELECT 1', key => 'a', prefix => 'p', ttl => 1 } });
+	foreach (1 .. $n)
+	{
+		my $definition = any(@known);
+		$definition = mutated($definition) foreach (0 .. rand 1.6);
+		my $text = literal($json->encode(ref $definition ? $definition : [$definition]));
+		$sql .= "BEGIN;\nSELECT weir.create_pipeline('fuzzed', $text);\nSELECT count(*) FROM weir.plan('fuzzed');\nROLLBACK;\n";
+		my ($name, $kind, $url, $auth, $options) = @{ any(@connections) };
+		my @changed = map { literal($json->encode($_ // {})) } rand() < 0.5 ? (mutated($auth // {}), $options) : ($auth, mutated($options // {}));
+		$sql .= "BEGIN;\nSELECT weir.create_connection('fuzzed', '$kind', '$url', $changed[0], $changed[1]);\nROLLBACK;\n";
+	}
+	my ($status, $out, $err) = $node->psql('postgres', $sql, on_error_stop => 0);
+	my $refused = () = $err =~ /ERROR: /g;
+
+	is($err =~ /(server closed|terminating|PANIC|could not connect|internal error|XX000)/ ? $1 : '', '', "$n damaged definitions and connections: $refused errors");
+	return;
+}
+
 sub conductor_sql { return q{(SELECT string_agg(pid || ' ' || backend_start, ',') FROM pg_stat_activity WHERE backend_type = 'weir conductor')} }
 sub conductor { return value('SELECT ' . conductor_sql()) }
 
@@ -208,6 +260,7 @@ while ($cloudy + $damaged < $wanted)
 {
 	$round++;
 	weather();
+	definitions(300);
 	value("SELECT count(weir.trigger(name)) FROM weir.pipeline WHERE name IN ("
 		  . join(', ', map { literal($_) } sort keys %pipeline) . ')');
 	my $limit = time + 3 * $PostgreSQL::Test::Utils::timeout_default;
