@@ -90,8 +90,12 @@ bench-peers:
 	@$(run) TESTS='$(TESTS)' HELD='$(HELD)' test/bench/peers/run $(if $(SOAK),--soak)
 
 soak:
-	@$(run) PART='$(PART)' KILLS='$(KILLS)' CYCLES='$(CYCLES)' MINUTES='$(MINUTES)' SEED='$(SEED)' \
-		ONLY='$(ONLY)' GO_ON='$(GO_ON)' test/chaos/run
+	@$(run) PART='$(PART)' KILLS='$(KILLS)' CUTS='$(CUTS)' CYCLES='$(CYCLES)' MINUTES='$(MINUTES)' SEED='$(SEED)' \
+		REQUESTS='$(REQUESTS)' ITEMS='$(ITEMS)' ONLY='$(ONLY)' GO_ON='$(GO_ON)' test/chaos/run
+
+# (SECONDS is bash's own)
+fuzz:
+	@$(run) FUZZ_SECONDS='$(SECONDS)' ONLY='$(ONLY)' FOUND='$(FOUND)' CORPUS='$(CORPUS)' test/fuzz/run
 
 model:
 	@$(run) ONLY='$(ONLY)' test/model/run
@@ -99,4 +103,4 @@ model:
 mutants:
 	@$(run) ONLY='$(ONLY)' test/mutants/run
 
-.PHONY: demo demo-stop test test-unit test-asan test-suite lint bench bench-peers soak model mutants
+.PHONY: demo demo-stop test test-unit test-asan test-suite lint bench bench-peers soak fuzz model mutants

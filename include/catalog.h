@@ -12,12 +12,8 @@
  * Value of a secret, malloc'd; free with signin_free_secret().  NULL and
  * *error when it cannot be had (missing, key file missing, env unset, file
  * outside weir.secret_directories ...); never raises for those.  Needs SPI
- * connected as the extension owner.
- */
-extern char *secret_value(const char *name, const char **error);
-/*
- * The same, but a secret that is kept in a key vault is NULL and *reference
- * (palloc'd), which only who can sign in there can follow.
+ * connected as the extension owner.  A secret that is kept in a key vault is
+ * NULL and *reference (palloc'd), which only who can sign in there can follow.
  */
 extern char *secret_lookup(const char *name, const char **reference, const char **error);
 extern void secret_define_gucs(void);

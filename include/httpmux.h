@@ -10,8 +10,9 @@
  * belongs to no memory context, and is freed by httpmux_destroy(), which an
  * exit callback and PG_CATCH paths must call.
  *
- * What it does not do: follow redirects (a 3xx is an answer), use a proxy,
- * cookies or .netrc, accept plain http outside weir.allowed_private_networks,
+ * What it does not do: follow redirects (a 3xx is an answer), use a proxy that
+ * its caller did not name, cookies or .netrc, accept plain http outside
+ * weir.allowed_private_networks or through a proxy,
  * or send one request twice: a request other than GET, HEAD and OPTIONS whose
  * kept-alive connection died is reported as lost, never silently repeated.
  *-------------------------------------------------------------------------
@@ -27,7 +28,11 @@ typedef struct HttpOptions
 	size_t		max_body;		/* bytes of response body kept; beyond: error */
 	int			connect_timeout_ms;
 	int			total_timeout_ms;	/* from the moment the request is started */
-	const char *ca_file;		/* NULL: system's */
+	int			stall_timeout_ms;	/* of an answer that has begun and hardly goes on; 0: only the total one */
+	const char *proxy;			/* "http://host:port" or https, checked by the URL policy too; NULL: none.  Everything
+								 * is tunnelled: to the proxy goes CONNECT and nothing of the request */
+	const char *ca_certificate; /* PEM of the authorities to trust; NULL: the system's */
+	bool		ca_besides_system;	/* these and the system's, not these instead */
 	bool		to_metadata_service;	/* the one address of urlpolicy_is_metadata_service() is allowed, and no other */
 	const char *masked[2];		/* secrets the request holds elsewhere than in Authorization: overwritten
 								 * where the answer repeats them; or NULL.  Copies are wiped. */
@@ -44,6 +49,7 @@ typedef struct HttpResult
 	const char *error;			/* NULL: complete answer received; printable, no secrets */
 	bool		request_sent;	/* with error: the server may have seen the request */
 	bool		refused_by_policy;	/* never sent: address or URL not allowed */
+	bool		too_large;		/* with error: the body exceeds max_body */
 	int64		elapsed_ms;
 } HttpResult;
 

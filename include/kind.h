@@ -98,6 +98,7 @@ typedef struct KindResponse
 	const char *headers;		/* lines "Name: value\n"; see kind_header() */
 	const char *transport_error;	/* set when http_status is 0 or the body broke off */
 	bool		request_sent;	/* transport error: bytes of the request may have arrived */
+	bool		too_large;		/* transport error: more than weir.http_max_body */
 } KindResponse;
 
 typedef enum KindOutcome
@@ -115,6 +116,7 @@ typedef struct KindVerdict
 	int64		delay_ms;		/* with KIND_CONTINUE; -1: the conductor's polling pace */
 	bool		state_changed;	/* call->kind_state was changed: commit before next_step */
 	bool		reset_tries;	/* step_tries starts over although next_step is the same */
+	const char *trouble;		/* with KIND_CONTINUE: why the answer was of no use, or NULL */
 	const char *external_run_id;	/* newly learnt, or NULL */
 	const char *external_url;	/* newly learnt, or NULL */
 	cJSON	   *output;			/* with KIND_SUCCEEDED (or FAILED), or NULL */
@@ -138,6 +140,7 @@ typedef struct KindVerdict
 /* Collects what is wrong with a spec; path is relative to the spec, "$.x[1]" */
 typedef struct KindProblem
 {
+	bool		is_rendered;	/* set by the caller: references are gone, "{{" is text like any other */
 	const char *path;
 	const char *message;		/* NULL: no problem */
 	const char *hint;
@@ -145,6 +148,42 @@ typedef struct KindProblem
 	const char *code;			/* error code of the attempt, or NULL */
 	bool		is_system_error;	/* not the spec is wrong: see code, such as outcome_unknown */
 } KindProblem;
+
+/* What to do after an exchange for a page of a list of runs */
+typedef enum KindPageResult
+{
+	KIND_PAGE_READ,
+	KIND_PAGE_AGAIN,			/* no usable answer: ask for the same page again, later */
+	KIND_PAGE_REFUSED			/* asking again will not help: no lists here */
+} KindPageResult;
+
+typedef struct KindPage
+{
+	KindPageResult result;
+	bool		forget_token;	/* with AGAIN: drop the cached token first */
+	/* With READ: */
+	const char **running;		/* ids of runs that have not ended, as external_run_id has them */
+	int			n_running;
+	const char *next;			/* token of the next page; NULL: this was the last */
+} KindPage;
+
+/*
+ * Kinds whose service lists runs: one exchange that tells of many attempts in
+ * POLL that they go on.  It says nothing else of them.  A run that a list does
+ * not have, for whatever reason, is asked for by itself; so a list may be
+ * late or have holes.  Several kinds may share a listing.
+ */
+typedef struct KindListing
+{
+	int			page_size;		/* runs of a page at most */
+	/* Will a list do for this attempt, or does its next POLL have more to tell?  NULL: it always will */
+	bool		(*can_tell) (const KindCall *call);
+	/* What all pages of a list of the runs of these attempts have in common: an object. */
+	cJSON	   *(*scope) (const KindCall *calls, int n);
+	/* page: its token, NULL the first.  call: any of them */
+	void		(*request) (const KindCall *call, const cJSON *scope, const char *page, KindRequest *request);
+	void		(*response) (const KindResponse *response, KindPage *page);
+} KindListing;
 
 typedef struct TaskKind
 {
@@ -158,7 +197,7 @@ typedef struct TaskKind
 	bool		has_runs;		/* its work has ids that can be followed, although it has abandon() */
 	bool		is_waiting;		/* the conductor keeps the attempt open until something happens in the database */
 	bool		uses_worker;	/* a SQL worker runs the attempt: sql, redis_publish (and a for_each whose items a statement lists) */
-	/* Check a spec when it is defined; references are not rendered yet.  First problem wins. */
+	/* Check a spec, when it is defined and when it is rendered: problem->is_rendered.  First problem wins. */
 	void		(*validate) (const cJSON *spec, KindProblem *problem);
 	/* Kinds that choose a branch: is there one of this name?  Else NULL. */
 	bool		(*has_branch) (const cJSON *spec, const char *branch);
@@ -193,6 +232,7 @@ typedef struct TaskKind
 	 */
 	char	   *(*place) (const KindCall *call, int64 *every_ms);
 	void		(*deliver) (KindCall *call, const cJSON *callback, KindVerdict *verdict);
+	const KindListing *listing; /* or NULL */
 } TaskKind;
 
 extern const TaskKind *kind_find(const char *name);	/* NULL if unknown */

@@ -37,6 +37,7 @@ typedef struct RedisError
 	const char *hint;			/* or NULL */
 	bool		is_user_error;
 	bool		is_retryable;
+	const char *moved_to;		/* redis_cluster: host:port of the node that has the key, as it says; or NULL */
 } RedisError;
 
 /*
@@ -77,5 +78,11 @@ extern bool redis_skip(RedisClient *client, int n, RedisError *error);
 extern void redis_error_set(RedisError *error, const char *code, bool is_user_error, bool is_retryable,
 							const char *message, const char *hint);
 extern void redis_error_of_reply(RedisError *error, const char *reply, size_t len);
+/*
+ * The address of another node, "host:port" as a reply has it, with the scheme
+ * of the one that is talked to and, where the node leaves it out, its host.
+ * Palloc'd; NULL if it is none.
+ */
+extern char *redis_node_url(const char *base_url, const char *node);
 
 #endif							/* WEIR_REDISCLIENT_H */

@@ -77,8 +77,7 @@ extern bool retry_sqlstate_is_transient(const char *sqlstate);
  * neither; 0 for a date in the past; at most RETRY_MAX_DELAY_MS.
  */
 extern int64 retry_after_parse(const char *value, int64 now_epoch);
-
-/* next poll of something that has been going on for elapsed_ms */
-extern int64 poll_delay_ms(int64 elapsed_ms);
+/* An HTTP-date in any of its forms; seconds since 1970 UTC */
+extern bool retry_http_date(const char *value, int64 now_epoch, int64 *epoch);
 
 #endif							/* WEIR_RETRY_H */

@@ -81,6 +81,8 @@ extern void run_find_pipeline(const char *name, Oid caller, const char *what,
 
 /* Names of the tasks that selectors (see selector.h) stand for, a text[] in the order of the definition. */
 extern Datum run_select_tasks(int64 pipeline_id, int version, ArrayType *selectors);
+/* The same for tasks of a run that go again, which may be items: these are named as well, behind the tasks. */
+extern Datum run_select_again(int64 run_id, int64 pipeline_id, int version, ArrayType *selectors);
 
 /*
  * Broadcast after every commit that changed a run of this database; NULL

@@ -105,6 +105,7 @@ extern int	weir_sql_worker_idle_timeout;	/* ms, default 10000 */
 extern bool weir_enabled;		/* off: launcher starts no conductor */
 extern int	weir_http_max_body; /* kB, default 16384 */
 extern int	weir_http_timeout;	/* ms, default 60000 */
+extern int	weir_http_stall_timeout;	/* ms, default 30000; 0 none */
 extern int	weir_cancel_grace;	/* ms an engine or SQL task has to end after a cancel, default 60000 */
 extern int	weir_max_lost_attempts; /* default 20 */
 

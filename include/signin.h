@@ -26,6 +26,7 @@ typedef struct SignInConnection
 	const char *kind;
 	const char *base_url;		/* may be NULL where the kind has none */
 	const cJSON *auth;			/* {"type": "none" | "pat" | ..., ...}, see doc/connections.md */
+	const cJSON *options;		/* proxy, ca_certificate and the like hold for signing in, too */
 	int64		changed_at;		/* TimestampTz; a changed connection invalidates cached tokens */
 	const char *scope;			/* audience of the token, "https://host/.default"; NULL: the connection's own */
 } SignInConnection;
@@ -72,6 +73,15 @@ extern SignInResult signin_header(SignIn *signin, const SignInConnection *connec
 /* The same for the value of a secret, which may be in a key vault: for services that know no header. */
 extern SignInResult signin_secret(SignIn *signin, const char *name, int64 now_ms,
 								  char **value, uint64 *ticket, SignInFailure *failure);
+
+/*
+ * The Azure resource of the workspace that an Entra service principal is not
+ * yet in, as auth has it, and the *scope of the second token that goes with it;
+ * NULL for all others.  Points into the connection.
+ */
+extern const char *signin_workspace_id(const SignInConnection *connection, const char **scope);
+/* A header line with the token of this "Authorization: Bearer ..."; malloc'd like it, NULL if it is none or memory ran out. */
+extern char *signin_management_line(const char *authorization);
 
 /*
  * After a 401.  The ticket tells which credentials were refused: those that

@@ -46,7 +46,7 @@ CREATE TABLE weir.connection (
 );
 COMMENT ON TABLE weir.connection IS 'Where something is and how to sign in; never holds a secret itself';
 COMMENT ON COLUMN weir.connection.name IS 'Name by which tasks refer to the connection';
-COMMENT ON COLUMN weir.connection.kind IS 'adf, databricks, fabric, http, keyvault or redis';
+COMMENT ON COLUMN weir.connection.kind IS 'adf, databricks, fabric, http, keyvault, redis or storage';
 COMMENT ON COLUMN weir.connection.base_url IS 'Address including a path prefix, without a trailing slash';
 COMMENT ON COLUMN weir.connection.auth IS 'How to sign in: type and, for values that must stay secret, names of secrets';
 COMMENT ON COLUMN weir.connection.options IS 'Settings of the kind, such as subscription_id, resource_group and factory';
@@ -69,6 +69,22 @@ COMMENT ON COLUMN weir.circuit.opened_at IS 'Since when';
 COMMENT ON COLUMN weir.circuit.retry_at IS 'When the next exchange is tried';
 COMMENT ON COLUMN weir.circuit.failures IS 'Failures in a row';
 COMMENT ON COLUMN weir.circuit.last_error IS 'The latest of them';
+
+-- Written by the conductor while requests wait for their turn.
+CREATE TABLE weir.throttle (
+	connection_name	text NOT NULL,
+	requests		text NOT NULL CHECK (requests IN ('reads', 'writes')),
+	per_second		double precision NOT NULL,
+	since			timestamptz NOT NULL,
+	until			timestamptz NOT NULL,
+	PRIMARY KEY (connection_name, requests)
+);
+COMMENT ON TABLE weir.throttle IS 'Connections whose requests waited for their turn, because there were more than request_limits lets through; over when until has passed';
+COMMENT ON COLUMN weir.throttle.connection_name IS 'The connection';
+COMMENT ON COLUMN weir.throttle.requests IS 'Which of them: reads (GET and HEAD) or writes (all others)';
+COMMENT ON COLUMN weir.throttle.per_second IS 'So many a second are let through';
+COMMENT ON COLUMN weir.throttle.since IS 'Since when some wait';
+COMMENT ON COLUMN weir.throttle.until IS 'When the last of those that wait is let through; about a second late at most';
 
 CREATE TABLE weir.pool (
 	name			text PRIMARY KEY CHECK (name ~ '^[A-Za-z_][A-Za-z0-9_.-]{0,62}$'),

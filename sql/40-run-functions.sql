@@ -223,8 +223,7 @@ WITH given AS MATERIALIZED (
 	FROM given r WHERE r.status = 'queued' AND cardinality(r.active) >= r.max_concurrent_runs
 	UNION ALL
 	SELECT 3, r.run_id, 0, NULL, 'run',
-		format('%s runs of backfill %s have not ended and its concurrency is %s; %s of its runs are queued before this one',
-			n.active, b.backfill_id, b.concurrency, n.before),
+		format('backfill %s runs %s at a time: %s going on, %s queued before this one', b.backfill_id, b.concurrency, n.active, n.before),
 		r.queued_at, format('SELECT * FROM weir.backfills WHERE backfill_id = %s;', b.backfill_id)
 	FROM given r JOIN weir.backfill b ON b.backfill_id = r.backfill_id
 		CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE o.status IN ('running', 'cancelling')) AS active,
@@ -317,6 +316,8 @@ WITH given AS MATERIALIZED (
 			' in process ' || a.worker_pid,
 			' as ' || coalesce(a.external_run_id, t.external_run_id))
 			|| coalesce(', and the service cannot be reached since ' || o.opened_at || ': ' || o.last_error || '; next try at ' || o.retry_at, '')
+			|| coalesce(', and ' || q.requests || ' through connection "' || t.connection_name || '" take turns, ' || q.per_second
+				|| ' a second (request_limits), until ' || q.until, '')
 			|| coalesce(', blocked by process ' ||
 				nullif(array_to_string(CASE WHEN a.worker_pid IS NOT NULL THEN pg_blocking_pids(a.worker_pid) END, ', '), ''), ''),
 		coalesce(a.started_at, a.intended_at, t.started_at),
@@ -324,6 +325,8 @@ WITH given AS MATERIALIZED (
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
 		LEFT JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
 		LEFT JOIN weir.circuit o ON o.connection_name = t.connection_name
+		LEFT JOIN LATERAL (SELECT h.requests, h.per_second, h.until FROM weir.throttle h
+			WHERE h.connection_name = t.connection_name AND h.until > clock_timestamp() ORDER BY h.until DESC LIMIT 1) q ON true
 		CROSS JOIN conductor c
 	WHERE r.is_live AND t.status = 'running' AND t.kind NOT IN ('wait', 'pipeline') AND t.item_no = 0
 		AND NOT (t.kind = 'for_each' AND a.status = 'succeeded')
@@ -380,7 +383,8 @@ WITH given AS MATERIALIZED (
 	UNION ALL
 	-- runs that have ended
 	SELECT 7, r.run_id, 0, NULL, 'nothing',
-		concat_ws('; ', 'it ended as ' || r.status || coalesce(': ' || r.error_message, ''),
+		concat_ws('; ', 'it ended as ' || r.status || coalesce(': ' || coalesce(r.error_message, r.cancel_reason,
+				CASE WHEN r.status = 'skipped' AND r.start_status = 'C' THEN 'its start was to be skipped (C), by weir.skip_once or the run before' END), ''),
 			CASE WHEN r.latest_run_id <> r.run_id THEN format('run %s started last', r.latest_run_id) END,
 			CASE WHEN r.skip_once THEN 'the next start is skipped (C), once'
 				 WHEN r.next_start = 'R' THEN 'the next start reruns from the start (R)'
@@ -396,7 +400,7 @@ WITH given AS MATERIALIZED (
 	FROM given r WHERE NOT r.is_live
 )
 SELECT a.run_id, a.task, a.waiting_for, a.detail || coalesce('; the ' || d.what || ' timeout strikes at ' || d.at, ''),
-	a.since, a.hint, e.expected_start, d.at
+	a.since, a.hint, CASE WHEN a.waiting_for <> 'conductor' THEN e.expected_start END, d.at
 FROM answer a
 	-- what strikes first, for a run and for a task that is running or ready to
 	LEFT JOIN LATERAL (SELECT k.what, k.at

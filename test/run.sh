@@ -113,7 +113,7 @@ part_build()
 		exit 1
 	fi
 	result build 1 0 $((SECONDS - start))
-	[ -z "$ASAN" ] || asan_server
+	[ -z "$ASAN" ] || weir_asan_server
 }
 
 # Counts come from the last line of the form "N passed, N failed".
@@ -146,7 +146,7 @@ part_lint()
 part_unit()
 {
 	local file name
-	for file in test/unit/Makefile test/unit/*/Makefile; do
+	for file in test/unit/Makefile test/unit/*/Makefile test/fuzz/Makefile; do
 		[ -f "$SCRATCH/src/$file" ] || continue
 		name=${file%/Makefile}
 		[ -z "$TESTS" ] || [[ " $TESTS " == *" ${name##*/} "* ]] || continue
@@ -324,29 +324,10 @@ part_described()
 
 # --- sanitizers -----------------------------------------------------------------
 
-# The server itself is not built with them: its program is wrapped so that the
-# runtime is loaded first.
-asan_server()
-{
-	local program="$SERVER_BIN/postgres.real"
-	as_user mv "$SERVER_BIN/postgres" "$program"
-	as_user mkdir -p "$SCRATCH/sanitizer"
-	as_user gcc -shared -fPIC -Wl,-z,initfirst -DOPTIONS="\"log_path=$SCRATCH/sanitizer/report\"" \
-		-o "$SCRATCH/asan_early.so" test/lib/asan_early.c
-	as_user tee "$SERVER_BIN/postgres" >/dev/null <<-END
-		#!/bin/sh
-		export LD_PRELOAD="$SCRATCH/asan_early.so $(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
-		exec "$program" "\$@"
-	END
-	as_user chmod 755 "$SERVER_BIN/postgres"
-}
-
-# AddressSanitizer writes files; UBSan writes to stderr, which is the log.
 part_sanitizer_reports()
 {
 	local reports
-	reports=$(find "$SCRATCH/sanitizer" -type f
-		find "$SCRATCH" -name '*.log' -not -path "$SCRATCH/src/*" -exec grep -l 'runtime error: ' {} + || true)
+	reports=$(weir_sanitizer_reports)
 	if [ -n "$reports" ]; then
 		for file in $reports; do
 			say "--- $file"
@@ -364,7 +345,6 @@ WITH_REDIS=yes				# a real server to publish to
 WITH_VENV=yes				# for what tests take from PyPI
 weir_prepare
 weir_scratch test
-SANITIZE='-fsanitize=address,undefined -fno-omit-frame-pointer -O1'
 say "weir with PostgreSQL $SERVER_MAJOR${ASAN:+ and sanitizers}${RUN_USER:+ as $RUN_USER}, in $SCRATCH"
 weir_copy_sources
 weir_copy_server

@@ -199,11 +199,24 @@ check_base_url(const char *kind, const char *base_url)
 	return url;
 }
 
+/* Plain http is safe by the address it goes to, and behind a proxy only the proxy knows that. */
+static void
+check_tunnel(const char *base_url, const cJSON *options)
+{
+	if (cJSON_HasObjectItem(options, "proxy") && pg_strncasecmp(base_url, "https://", 8) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid options: plain http does not go through a proxy"),
+				 errdetail("JSON path: $.proxy"),
+				 errhint("Give a base_url with https, or leave out the proxy.")));
+}
+
 static void
 check_connection(const char *name, const char *kind, char **base_url, const cJSON *auth, const cJSON *options)
 {
 	options_check(kind, options);
 	*base_url = check_base_url(kind, *base_url);
+	check_tunnel(*base_url, options);
 	check_auth(name, kind, *base_url, auth);
 }
 

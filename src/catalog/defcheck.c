@@ -265,7 +265,8 @@ check_sql_syntax(CheckState *state, const char *path, const char *sql)
 
 		if (IsA(statement, TransactionStmt))
 			definition_error(path, psprintf("SQL of task \"%s\" contains transaction control", name),
-							 "A task's statements and its outcome are one transaction. Split the task if parts must commit on their own.");
+							 "A task's statements and its outcome are one transaction. Split the task if parts must commit on their own, "
+							 "or CALL a procedure that commits, with \"transaction\": \"own\" in the spec.");
 		if (IsA(statement, CopyStmt) && ((CopyStmt *) statement)->filename == NULL)
 			definition_error(path, psprintf("SQL of task \"%s\" copies from or to a client", name),
 							 "There is no client. Use INSERT ... SELECT, or COPY with a file.");

@@ -14,6 +14,8 @@
 #include "definition.h"
 #include "json.h"
 #include "options.h"
+#include "requestlimits.h"
+#include "route.h"
 #include "urlpolicy.h"
 
 #define MAX_SETTLE_SECONDS	3600
@@ -35,7 +37,9 @@ typedef enum OptionType
 	OPTION_RETRY,
 	OPTION_DATABASE,
 	OPTION_TIMEOUT,
-	OPTION_CERTIFICATE
+	OPTION_CERTIFICATE,
+	OPTION_PROXY,
+	OPTION_REQUESTS
 } OptionType;
 
 typedef struct OptionRule
@@ -45,6 +49,9 @@ typedef struct OptionRule
 	OptionType	type;
 	bool		is_required;
 } OptionRule;
+
+/* all but redis */
+#define HTTP_KINDS	"*"
 
 static const OptionRule rules[] = {
 	{"adf", "subscription_id", OPTION_SEGMENT, true},
@@ -78,6 +85,12 @@ static const OptionRule rules[] = {
 	{"http", "retry", OPTION_RETRY, false},
 	{"http", "max_concurrency", OPTION_LIMIT, false},
 	{"http", "max_starts_per_minute", OPTION_LIMIT, false},
+	{HTTP_KINDS, "proxy", OPTION_PROXY, false},
+	{HTTP_KINDS, "ca_certificate", OPTION_CERTIFICATE, false},
+	{HTTP_KINDS, "connect_timeout", OPTION_TIMEOUT, false},
+	{HTTP_KINDS, "timeout", OPTION_TIMEOUT, false},
+	{HTTP_KINDS, "stall_timeout", OPTION_TIMEOUT, false},
+	{HTTP_KINDS, "request_limits", OPTION_REQUESTS, false},
 	{"redis", "database", OPTION_DATABASE, false},
 	{"redis", "ca_certificate", OPTION_CERTIFICATE, false},
 	{"redis", "connect_timeout", OPTION_TIMEOUT, false},
@@ -162,6 +175,43 @@ check_url(const char *key, const char *text)
 		option_error(key, psprintf("%s is refused: %s", key, why), hint);
 }
 
+static void
+check_proxy(const char *key, const char *text)
+{
+	const char *why = NULL;
+	const char *hint = NULL;
+
+	if (text == NULL)
+		option_error(key, "proxy must be a URL", "Write http://host:port or https://host:port.");
+	if (!route_check_proxy(text, &why, &hint))
+		option_error(key, psprintf("proxy is refused: %s", why), hint);
+}
+
+/* Which of them are to be trusted is nothing secret; a private key beside them would be. */
+static void
+check_certificate(const char *key, const char *text)
+{
+	const char *why = NULL;
+	const char *hint = NULL;
+
+	if (text == NULL)
+		option_error(key, psprintf("%s must be certificates in PEM, or file:/path of such", key), NULL);
+	if (!route_check_certificate(text, &why, &hint))
+		option_error(key, psprintf("%s is refused: %s", key, why), hint);
+}
+
+static void
+check_requests(const char *key, const char *kind, const cJSON *item)
+{
+	RequestLimits limits;
+	const char *path = NULL;
+	const char *why = NULL;
+
+	if (!request_limits_read(kind, item, &limits, &path, &why))
+		option_error(psprintf("%s%s", key, path), why,
+					 "Write {\"reads\": {\"per_second\": 25, \"burst\": 250}, \"writes\": null}: what is left out stays as it is for the kind, null is no limit.");
+}
+
 /* The default of tasks that use the connection. */
 static void
 check_retry(const cJSON *item)
@@ -173,8 +223,14 @@ check_retry(const cJSON *item)
 	def_read_retry(object, "$", &policy);
 }
 
+static bool
+has_option(const char *kind, const OptionRule *rule)
+{
+	return strcmp(rule->kind, kind) == 0 || (strcmp(rule->kind, HTTP_KINDS) == 0 && strcmp(kind, "redis") != 0);
+}
+
 static void
-check_option(const OptionRule *rule, const cJSON *item)
+check_option(const OptionRule *rule, const char *kind, const cJSON *item)
 {
 	const char *text = json_string(item);
 	double		number;
@@ -225,9 +281,13 @@ check_option(const OptionRule *rule, const cJSON *item)
 				option_error(rule->key, psprintf("%s must be a number of seconds above 0, up to %d", rule->key, MAX_SETTLE_SECONDS), NULL);
 			break;
 		case OPTION_CERTIFICATE:
-			if (text == NULL || strstr(text, "-----BEGIN CERTIFICATE-----") == NULL || strstr(text, "PRIVATE KEY") != NULL)
-				option_error(rule->key, psprintf("%s must be certificates in PEM", rule->key),
-							 "Give the text of the authority's certificate, without its private key.");
+			check_certificate(rule->key, text);
+			break;
+		case OPTION_PROXY:
+			check_proxy(rule->key, text);
+			break;
+		case OPTION_REQUESTS:
+			check_requests(rule->key, kind, item);
 			break;
 	}
 }
@@ -255,7 +315,7 @@ options_check(const char *kind, const cJSON *options)
 		option_error(NULL, "they must be a JSON object", NULL);
 
 	for (int i = 0; i < lengthof(rules); i++)
-		if (strcmp(rules[i].kind, kind) == 0)
+		if (has_option(kind, &rules[i]))
 			known[nknown++] = rules[i].key;
 
 	cJSON_ArrayForEach(item, options)
@@ -263,7 +323,7 @@ options_check(const char *kind, const cJSON *options)
 		const OptionRule *rule = NULL;
 
 		for (int i = 0; i < lengthof(rules); i++)
-			if (strcmp(rules[i].kind, kind) == 0 && strcmp(rules[i].key, item->string) == 0)
+			if (has_option(kind, &rules[i]) && strcmp(rules[i].key, item->string) == 0)
 				rule = &rules[i];
 		if (rule == NULL)
 		{
@@ -280,7 +340,7 @@ options_check(const char *kind, const cJSON *options)
 			option_error(catalog_clip(item->string),
 						 psprintf("unknown option \"%s\"", catalog_clip(item->string)), hint.data);
 		}
-		check_option(rule, item);
+		check_option(rule, kind, item);
 	}
 	for (int i = 0; i < lengthof(rules); i++)
 		if (rules[i].is_required && strcmp(rules[i].kind, kind) == 0 &&

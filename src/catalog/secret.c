@@ -2,7 +2,7 @@
  * secret.c
  *	  Secrets: create, alter, drop, and their values for whoever signs in.
  *
- * Runs in the session that calls the SQL functions; secret_value() also in
+ * Runs in the session that calls the SQL functions; secret_lookup() also in
  * the conductor.  A secret's row is locked by whoever changes or drops it;
  * connections hold it FOR KEY SHARE while they are being defined, so a secret
  * cannot vanish below a connection that is just being created.
@@ -262,17 +262,6 @@ weir_drop_secret(PG_FUNCTION_ARGS)
 	weir_spi("DELETE FROM weir.secret WHERE name = $1", 1, types, values, NULL);
 	weir_leave(&scope);
 	PG_RETURN_VOID();
-}
-
-char *
-secret_value(const char *name, const char **error)
-{
-	const char *reference = vaultref_is(name) ? name : NULL;
-	char	   *value = reference ? NULL : secret_lookup(name, &reference, error);
-
-	if (value == NULL && reference != NULL)
-		*error = psprintf("secret \"%s\" is kept in a key vault, which cannot be asked here", name);
-	return value;
 }
 
 char *

@@ -9,7 +9,8 @@
  */
 #include "mem.h"
 
-#ifdef WEIR_STANDALONE
+/* WEIR_OWN_MEMORY: the program brings an allocator along (test/fuzz). */
+#if defined(WEIR_STANDALONE) && !defined(WEIR_OWN_MEMORY)
 
 static void *
 checked(void *ptr)
@@ -49,7 +50,7 @@ mem_strdup(const char *str)
 	return checked(strdup(str));
 }
 
-#endif							/* WEIR_STANDALONE */
+#endif							/* WEIR_STANDALONE && !WEIR_OWN_MEMORY */
 
 void
 mem_exhausted(void)

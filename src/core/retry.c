@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * retry.c
- *	  How long to wait before the next attempt or poll, and what is worth one
+ *	  How long to wait before the next attempt, and what is worth one
  *
  * Runs in the conductor; pure functions.  Clock and random numbers are the
  * caller's, so that every result can be tested.
@@ -9,9 +9,6 @@
 #include "mem.h"
 
 #include "retry.h"
-
-#define POLL_FIRST_MS	200
-#define POLL_MAX_MS		30000
 
 RetryPolicy
 retry_policy_default(void)
@@ -262,8 +259,8 @@ full_year(int two_digits, int64 now_epoch)
 }
 
 /* The three forms of RFC 9110; seconds since 1970, or false */
-static bool
-http_date_parse(const char *value, int64 now_epoch, int64 *epoch)
+bool
+retry_http_date(const char *value, int64 now_epoch, int64 *epoch)
 {
 	static const int days_in_month[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
 	char		month_name[4] = "";
@@ -329,7 +326,7 @@ retry_after_parse(const char *value, int64 now_epoch)
 		return Min(seconds, RETRY_MAX_DELAY_MS / 1000) * 1000;
 	}
 
-	if (!http_date_parse(text, now_epoch, &epoch))
+	if (!retry_http_date(text, now_epoch, &epoch))
 		return -1;
 	if (epoch <= now_epoch)
 		return 0;
@@ -337,17 +334,4 @@ retry_after_parse(const char *value, int64 now_epoch)
 	if (now_epoch < epoch - RETRY_MAX_DELAY_MS / 1000)
 		return RETRY_MAX_DELAY_MS;
 	return (epoch - now_epoch) * 1000;
-}
-
-/*
- * Something that takes seconds is looked at several times a second,
- * something that takes hours twice a minute: the end is noticed after about
- * a tenth of the time it took.
- */
-int64
-poll_delay_ms(int64 elapsed_ms)
-{
-	if (elapsed_ms <= 0)
-		return POLL_FIRST_MS;
-	return Min(POLL_FIRST_MS + elapsed_ms / 10, POLL_MAX_MS);
 }

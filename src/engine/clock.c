@@ -133,6 +133,8 @@ clock_follow(Conductor *c)
 					by < 0 ? "back" : "forward", (by < 0 ? -by : by) / 1000)));
 	move_flights(c, by);
 	breakers_clock_set(c, by);
+	quotas_clock_set(c, by);
+	pollgroups_clock_set(c, by);
 	conductor_begin(c);
 	move_rows(by);
 	conductor_commit(c);

@@ -40,6 +40,7 @@
 #include "engine.h"
 #include "engine_int.h"
 #include "launcher.h"
+#include "outgoing.h"
 
 PGDLLEXPORT void conductor_main(Datum main_arg);
 
@@ -96,11 +97,7 @@ find_signin_connection(const char *name, SignInConnection *connection, void *arg
 
 	if (known == NULL)
 		return false;
-	connection->name = known->name;
-	connection->kind = known->kind;
-	connection->base_url = known->base_url;
-	connection->auth = known->auth;
-	connection->changed_at = known->changed_at;
+	outgoing_describe(known, NULL, connection);
 	return true;
 }
 
@@ -163,6 +160,7 @@ conductor_recover(Conductor *c)
 {
 	conductor_begin(c);
 	breakers_reset();
+	quotas_reset();
 	dispatch_recover(c);
 	conductor_commit(c);
 }
@@ -275,6 +273,7 @@ conductor_cycle(Conductor *c)
 			subrun_take_in(c);
 		flights_write(c);
 		breakers_write(c);
+		quotas_write(c);
 		if (wake & ENGINE_WAKE_REQUEST)
 			intake_requests(c);
 		if (wake & ENGINE_WAKE_TASK)

@@ -21,6 +21,24 @@
 
 #define NEVER PG_INT64_MAX
 
+/* How an attempt in POLL is asked for, see pollgroup.c */
+typedef enum Polling
+{
+	POLLS_FREELY,				/* by itself, or a list */
+	POLLS_NOT,					/* a list is being read */
+	POLLS_FOR_ALL,				/* it reads a list for itself and others */
+	POLLS_SINGLY				/* by itself, the next time */
+} Polling;
+
+/* on_uncertain of a task: what follows when nobody knows whether an engine began it */
+typedef enum UncertainPolicy
+{
+	UNCERTAIN_FAIL,
+	UNCERTAIN_ASK,
+	UNCERTAIN_ASSUME_STARTED,
+	UNCERTAIN_SEND_AGAIN
+} UncertainPolicy;
+
 /*
  * A running attempt, as the conductor sees it.  Everything that must survive
  * a crash is in weir.attempt; this is rebuilt from there.
@@ -66,19 +84,27 @@ typedef struct Flight
 	int			step_tries;
 	bool		after_crash;
 	bool		starts_work;	/* the exchange under way may begin work */
-	char		on_uncertain;	/* uncertain_policy() */
+	UncertainPolicy on_uncertain;
 	bool		cancel_sent;
 	bool		signin_wait;	/* for a token that is being fetched */
 	int			signin_failures;
-	uint64		signin_ticket;	/* of the credentials sent with the latest exchange */
+	uint64		signin_ticket[2];	/* of the credentials sent with the latest exchange; a second token where one is needed */
 	int			start_failures; /* SQL: workers that never took it */
 	int64		intended_at_ms;
 	int64		started_ms;		/* for the polling pace */
 	int64		due_ms;			/* next exchange; NEVER while one is under way */
+	int64		turn_ms;		/* quota.c: when it may be sent; 0 not asked */
+	int64		pause_ms;		/* that leads to it */
+	int64		expected_ms;	/* it takes in all; 0 not looked up yet, POLL_UNKNOWN */
+	int			together;		/* pollgroup.c: runs followed through its connection */
+	int			unlisted;		/* lists in a row that did not have its run */
+	bool		lists_do;		/* a list tells all there is to know, until the run ends */
+	Polling		polling;
 	HttpTransfer *transfer;
 	KindVerdict *verdict;		/* to be written in the next transaction */
 	MemoryContext verdict_cxt;
 	int			http_status;	/* of the response behind the verdict */
+	char	   *trouble;		/* why the latest answer was of no use; NULL: it was not */
 	int64		retry_after_ms;
 } Flight;
 
@@ -109,6 +135,9 @@ typedef struct Conductor
 	int64		limit_due_ms;	/* a connection may be used again then */
 	struct ReadySet *ready;		/* ready.c */
 	HTAB	   *breakers;		/* breaker.c; NULL before the first exchange */
+	HTAB	   *quotas;			/* quota.c; likewise */
+	HTAB	   *pollgroups;		/* pollgroup.c; NULL before the first POLL */
+	struct Expectations *expectations;	/* expectation.c; NULL before the first POLL */
 	int64		starts;			/* so many, to tell who was served last */
 	int64		clock_offset_ms;	/* of the wall clock to one that nobody sets */
 	BackgroundWorkerHandle *handles[WEIR_MAX_SQL_SLOTS];
@@ -182,6 +211,11 @@ extern void flights_transfers(Conductor *c);	/* finished exchanges -> verdicts *
 extern void flight_decide(Conductor *c, Flight *flight);	/* a verdict of an inline kind */
 extern void flight_verdict(Conductor *c, Flight *flight, KindOutcome outcome, const char *code,
 						   const char *message, bool is_user_error, bool is_retryable);
+/* The spec does not do: a user error unless the problem says otherwise, never tried again */
+extern void flight_refuse(Conductor *c, Flight *flight, const KindProblem *problem);
+extern void flight_forget_token(Conductor *c, Flight *flight);	/* what it signed in with last was refused */
+/* The checks of definition once more, on what references became; false: there is a verdict */
+extern bool flight_check_spec(Conductor *c, Flight *flight);
 /* output is copied; NULL for none */
 extern void flight_succeed(Conductor *c, Flight *flight, const cJSON *output);
 extern void flight_drop_verdict(Flight *flight);
@@ -198,6 +232,22 @@ extern void breakers_write(Conductor *c);	/* inside a transaction */
 extern void breakers_reset(void);	/* inside a transaction */
 extern void breakers_clock_set(Conductor *c, int64 by);
 
+/* quota.c: so many requests a second */
+extern bool quota_allows(Conductor *c, Flight *flight, const Connection *through, const KindRequest *request);	/* else due_ms is its turn */
+extern void quotas_write(Conductor *c); /* inside a transaction */
+extern void quotas_reset(void); /* inside a transaction */
+extern void quotas_clock_set(Conductor *c, int64 by);
+/* pollgroup.c: attempts whose runs are listed together */
+extern bool pollgroup_holds(Conductor *c, Flight *flight, int64 now);	/* is due, but not to be asked for now; due_ms was moved */
+/* The request for a page of a list, if it is this attempt that asks for it */
+extern bool pollgroup_request(Conductor *c, Flight *flight, const KindCall *call, KindRequest *request);
+extern void pollgroup_response(Conductor *c, Flight *flight, const KindResponse *response);	/* of that */
+extern int64 pollgroup_pause_ms(const Flight *flight, int64 now);	/* until the next POLL */
+extern void pollgroups_clock_set(Conductor *c, int64 by);
+
+/* expectation.c: how long runs that are followed take; inside a transaction */
+extern void expectations_read(Conductor *c);
+
 /* listening.c: attempts that wait at a place they share */
 extern void listening_share(Conductor *c, Flight *flight);
 extern void listening_fill(Conductor *c, Flight *flight, KindCall *call, Flight ***flights);
@@ -205,12 +255,17 @@ extern void listening_deliver(Conductor *c, KindVerdict *verdict, Flight *const 
 extern void listening_once(Flight *flight, const KindVerdict *verdict);	/* inside a transaction */
 
 /* uncertain.c: nobody knows whether the engine began an attempt */
-extern char uncertain_policy(const char *word); /* of on_uncertain, as a flight has it */
+extern UncertainPolicy uncertain_policy(const char *word);	/* of on_uncertain; NULL: fail */
 extern void uncertain_consider(Flight *flight); /* its verdict is new */
 extern bool uncertain_waits(const Flight *flight);	/* until somebody says what happened */
 extern void uncertain_conclude(Conductor *c, Flight *flight);	/* if somebody has */
+extern void uncertain_ask_first(Flight *flight);	/* found after a crash */
 extern void uncertain_end(Conductor *c, Flight *flight);
 extern bool uncertain_request(Conductor *c, int64 request_id, const char *action);	/* false: not its action */
+
+/* trouble.c: what went wrong last with its exchanges */
+extern void trouble_note(Flight *flight);	/* its verdict is a new one of the kind's */
+extern const char *trouble_add(const Flight *flight, const char *message);
 
 /* flightwrite.c: verdicts into the log, inside a transaction */
 extern void flights_write(Conductor *c);

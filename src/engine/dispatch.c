@@ -84,7 +84,7 @@ decide_inline(Conductor *c, Flight *flight)
 	else if ((flight->spec = flight->kind == &kind_for_each ? foreach_render(context, &error) :
 			  ref_render_json(context->spec, context_resolve, context, &error)) == NULL)
 		fail_attempt(c, flight, "invalid_reference", error);
-	else
+	else if (flight->kind == &kind_for_each || flight_check_spec(c, flight))
 		flight_decide(c, flight);
 	MemoryContextSwitchTo(old);
 }
@@ -197,6 +197,11 @@ prepare_http(Conductor *c, Flight *flight)
 	{
 		if (flight->verdict == NULL)
 			fail_attempt(c, flight, "invalid_reference", error);
+		MemoryContextSwitchTo(old);
+		return;
+	}
+	if (!flight_check_spec(c, flight))
+	{
 		MemoryContextSwitchTo(old);
 		return;
 	}
@@ -460,8 +465,7 @@ dispatch_recover(Conductor *c)
 		flight->task_deadline_ms = int64_column(table, i, 17, NEVER);
 		set_pool(flight, table, i, 18);
 		flight->on_uncertain = uncertain_policy(SPI_getvalue(table->vals[i], table->tupdesc, 20));
-		flight->intended_at_ms = int64_column(table, i, 8, 0);
-		flight->started_ms = now_ms();
+		flight->intended_at_ms = flight->started_ms = int64_column(table, i, 8, 0);
 		flight->slot = WEIR_MAX_SQL_SLOTS;	/* sqlpool_check() finds out */
 		flight->runs_sql = runs_sql(flight);
 		if (flight->kind == NULL)
@@ -503,6 +507,7 @@ dispatch_recover(Conductor *c)
 				{
 					flight->step = flight->kind->resume_step(&call);
 					flight->due_ms = now_ms();
+					uncertain_ask_first(flight);
 				}
 				uncertain_conclude(c, flight);
 			}

@@ -27,6 +27,7 @@ int			weir_sql_worker_idle_timeout = 10000;
 bool		weir_enabled = true;
 int			weir_http_max_body = 16384;
 int			weir_http_timeout = 60000;
+int			weir_http_stall_timeout = 30000;
 int			weir_cancel_grace = 60000;
 int			weir_max_lost_attempts = 20;
 
@@ -57,6 +58,12 @@ define_gucs(void)
 							NULL,
 							&weir_http_max_body, 16384, 1, 1024 * 1024,
 							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("weir.http_stall_timeout",
+							"Time after which an HTTP answer that has begun and hardly goes on is given up.",
+							"Zero leaves it to weir.http_timeout.",
+							&weir_http_stall_timeout, 30000, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("weir.http_timeout",
 							"Longest time of one HTTP exchange.",

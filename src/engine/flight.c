@@ -16,8 +16,9 @@
 
 #include "conductor_int.h"
 #include "engine.h"
+#include "mem.h"
 #include "outgoing.h"
-#include "retry.h"
+#include "route.h"
 #include "urlpolicy.h"
 
 #define ANSWERS_BYTES	((Size) 1024 * 1024)	/* that may pile up in the memory of an attempt */
@@ -90,6 +91,32 @@ flight_verdict(Conductor *c, Flight *flight, KindOutcome outcome, const char *co
 }
 
 void
+flight_refuse(Conductor *c, Flight *flight, const KindProblem *problem)
+{
+	MemoryContext old;
+	const char *path = problem->path && problem->path[0] == '$' && problem->path[1] != '\0' ? problem->path + 1 : NULL;
+
+	flight_verdict(c, flight, KIND_FAILED, problem->code ? problem->code : "invalid_spec",
+				   problem->message, !problem->is_system_error, false);
+	old = MemoryContextSwitchTo(flight->verdict_cxt);
+	if (path != NULL || problem->hint != NULL)
+		flight->verdict->error_detail = psprintf("%s%s%s%s", path ? "JSON path: $.spec" : "", path ? path : "",
+												 path && problem->hint ? "\n" : "", problem->hint ? problem->hint : "");
+	MemoryContextSwitchTo(old);
+}
+
+bool
+flight_check_spec(Conductor *c, Flight *flight)
+{
+	KindProblem problem = {.is_rendered = true};
+
+	flight->kind->validate(flight->spec, &problem);
+	if (problem.message != NULL)
+		flight_refuse(c, flight, &problem);
+	return problem.message == NULL;
+}
+
+void
 flight_succeed(Conductor *c, Flight *flight, const cJSON *output)
 {
 	MemoryContext old = MemoryContextSwitchTo(fresh_verdict(flight));
@@ -141,7 +168,9 @@ flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_trie
 	if (flight->step == KIND_STEP_LOOKUP && step == KIND_STEP_START)
 		flight->after_crash = false;
 	flight->step = step;
-	flight->due_ms = uncertain_waits(flight) ? NEVER : now + (delay_ms >= 0 ? delay_ms : poll_delay_ms(now - flight->started_ms));
+	flight->polling = POLLS_FREELY;
+	flight->pause_ms = delay_ms >= 0 ? delay_ms : pollgroup_pause_ms(flight, now);
+	flight->due_ms = uncertain_waits(flight) ? NEVER : now + flight->pause_ms;
 }
 
 /* Was START sent by this attempt, and nobody read the answer? */
@@ -274,6 +303,13 @@ flight_fill_call(const Flight *flight, KindCall *call)
 	call->after_crash = flight->after_crash;
 }
 
+void
+flight_forget_token(Conductor *c, Flight *flight)
+{
+	signin_forget(c->signin, flight->signin_ticket[0]);
+	signin_forget(c->signin, flight->signin_ticket[1]);
+}
+
 /* A verdict to go on: does the log have to know before we do? */
 static void
 follow_verdict(Conductor *c, Flight *flight)
@@ -282,7 +318,7 @@ follow_verdict(Conductor *c, Flight *flight)
 	bool		known = flight->external_run_id != NULL || verdict->external_run_id != NULL;
 
 	if (verdict->forget_token && flight->connection)
-		signin_forget(c->signin, flight->signin_ticket);
+		flight_forget_token(c, flight);
 	if (flight->ending != SQL_CANCEL_NONE && !flight->cancel_sent)
 	{
 		if (known && verdict->next_step != KIND_STEP_DETAIL)
@@ -346,11 +382,49 @@ answers_memory(Flight *flight)
 	return flight->answers_cxt;
 }
 
+/* The exchange is over: its answer, in the current context.  False: it was refused before it was sent. */
+static bool
+take_answer(Conductor *c, Flight *flight, KindResponse *response)
+{
+	const HttpResult *result = httpmux_result(flight->transfer);
+	bool		refused = result->refused_by_policy;
+
+	response->http_status = result->http_status;
+	response->body = result->body ? mem_strndup(result->body, result->body_len) : "";	/* zeros and all */
+	response->body_len = result->body ? result->body_len : 0;
+	response->retry_after_ms = result->retry_after_ms;
+	response->content_type = result->content_type ? pstrdup(result->content_type) : NULL;
+	response->headers = pstrdup(result->headers);
+	response->transport_error = result->error ? pstrdup(result->error) : NULL;
+	response->request_sent = result->request_sent;
+	response->too_large = result->too_large;
+	flight->http_status = result->http_status;
+	flight->retry_after_ms = Max(result->retry_after_ms, 0);
+	if (!refused && !flight->via_other)
+		breaker_note(c, flight, response);
+	httpmux_free(c->mux, flight->transfer);
+	flight->transfer = NULL;
+	return !refused;
+}
+
+/* A page of a list of runs, this one's among them: it leaves no verdict. */
+static void
+read_list(Conductor *c, Flight *flight)
+{
+	MemoryContext cxt = AllocSetContextCreate(c->cxt, "weir page of runs", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	KindResponse response = {0};
+
+	(void) take_answer(c, flight, &response);
+	pollgroup_response(c, flight, &response);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(cxt);
+}
+
 static void
 read_response(Conductor *c, Flight *flight)
 {
 	MemoryContext answers = answers_memory(flight);
-	const HttpResult *result = httpmux_result(flight->transfer);
 	MemoryContext old = MemoryContextSwitchTo(fresh_verdict(flight));
 	KindCall	call;
 	KindResponse response = {0};
@@ -358,20 +432,7 @@ read_response(Conductor *c, Flight *flight)
 
 	flight_fill_call(flight, &call);
 	listening_fill(c, flight, &call, &others);
-	response.http_status = result->http_status;
-	response.body = result->body ? pnstrdup(result->body, result->body_len) : "";
-	response.body_len = result->body ? result->body_len : 0;
-	response.retry_after_ms = result->retry_after_ms;
-	response.content_type = result->content_type ? pstrdup(result->content_type) : NULL;
-	response.headers = pstrdup(result->headers);
-	response.transport_error = result->error ? pstrdup(result->error) : NULL;
-	response.request_sent = result->request_sent;
-	flight->http_status = result->http_status;
-	flight->retry_after_ms = Max(result->retry_after_ms, 0);
-	if (!result->refused_by_policy && !flight->via_other)
-		breaker_note(c, flight, &response);
-
-	if (result->refused_by_policy)
+	if (!take_answer(c, flight, &response))
 	{
 		kind_fail(flight->verdict, true, false, "address_not_allowed", response.transport_error);
 		flight->verdict->may_go_on = may_go_on(flight);
@@ -383,10 +444,9 @@ read_response(Conductor *c, Flight *flight)
 		flight->kind->response(&call, &response, flight->verdict);
 		listening_deliver(c, flight->verdict, others, call.n_others);
 	}
-	httpmux_free(c->mux, flight->transfer);
-	flight->transfer = NULL;
 	MemoryContextSwitchTo(old);
 
+	trouble_note(flight);
 	uncertain_consider(flight);
 	if (flight->verdict->outcome == KIND_CONTINUE)
 		follow_verdict(c, flight);
@@ -406,7 +466,11 @@ flights_transfers(Conductor *c)
 
 		if (!signin_handle(c->signin, transfer, now_ms()))
 		{
-			read_response(c, flight_find(c, *(int64 *) httpmux_arg(transfer)));
+			flight = flight_find(c, *(int64 *) httpmux_arg(transfer));
+			if (flight->polling == POLLS_FOR_ALL)
+				read_list(c, flight);
+			else
+				read_response(c, flight);
 			continue;
 		}
 		hash_seq_init(&seq, c->flights);
@@ -448,20 +512,13 @@ signed_in(Conductor *c, Flight *flight, SignInResult result, const SignInFailure
 
 /* Credentials; false: not now (pending, failed, or a verdict was made). */
 static bool
-sign_in(Conductor *c, Flight *flight, const Connection *through, const char *scope, char **credentials)
+sign_in(Conductor *c, Flight *flight, const Connection *through, const char *scope, OutgoingSecrets *secrets)
 {
-	SignInConnection connection;
 	SignInFailure failure = {0};
 
 	if (through == NULL)
 		return true;
-	connection.name = through->name;
-	connection.kind = through->kind;
-	connection.base_url = through->base_url;
-	connection.auth = through->auth;
-	connection.changed_at = through->changed_at;
-	connection.scope = scope;
-	return signed_in(c, flight, signin_header(c->signin, &connection, now_ms(), credentials, &flight->signin_ticket, &failure), &failure);
+	return signed_in(c, flight, outgoing_sign_in(c->signin, through, scope, now_ms(), secrets, flight->signin_ticket, &failure), &failure);
 }
 
 /* Values of the secrets that are not a line of credentials; false: as sign_in. */
@@ -474,7 +531,7 @@ obtain_secrets(Conductor *c, Flight *flight, const KindRequest *request, const C
 	SignInFailure failure = {0};
 
 	if (signing != NULL &&
-		!signed_in(c, flight, signin_secret(c->signin, signing, now_ms(), &secrets->signing, &flight->signin_ticket, &failure), &failure))
+		!signed_in(c, flight, signin_secret(c->signin, signing, now_ms(), &secrets->signing, &flight->signin_ticket[0], &failure), &failure))
 		return false;
 	if (request->secret == NULL)
 		return true;
@@ -497,6 +554,15 @@ send_request(Conductor *c, Flight *flight, const KindRequest *request, const Con
 	const char *why = NULL;
 
 	flight->signin_failures = 0;
+	options.max_body = (size_t) weir_http_max_body * 1024;
+	options.total_timeout_ms = weir_http_timeout;
+	options.stall_timeout_ms = weir_http_stall_timeout;
+	if (through != NULL && !route_set(&options, through->options, request->without_auth ? NULL : through->base_url, request->url, &why))
+	{
+		flight_verdict(c, flight, KIND_FAILED, "ca_certificate_missing", why, true, false);
+		flight->verdict->may_go_on = may_go_on(flight);
+		return;
+	}
 	if (!outgoing_make(request, through, secrets, out, &why))
 	{
 		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", why, true, false);
@@ -505,14 +571,13 @@ send_request(Conductor *c, Flight *flight, const KindRequest *request, const Con
 	}
 	listening_share(c, flight);
 
-	options.max_body = (size_t) weir_http_max_body * 1024;
-	options.total_timeout_ms = weir_http_timeout;
 	for (int i = 0; i < lengthof(out->masked); i++)
 		options.masked[i] = out->masked[i];
 	flight->starts_work = request->starts_work;
 	flight->transfer = httpmux_start(c->mux, request->method, out->url, out->lines, out->body, out->body_len, &options,
 									 &flight->task_run_id);
 	flight->due_ms = NEVER;
+	flight->turn_ms = 0;
 }
 
 /* Start the exchange of the step at hand. */
@@ -521,7 +586,7 @@ exchange(Conductor *c, Flight *flight)
 {
 	KindCall	call;
 	KindRequest request = {0};
-	KindProblem problem = {0};
+	KindProblem problem = {.is_rendered = true};
 	const Connection *through;
 	OutgoingSecrets secrets = {0};
 	Outgoing	out = {0};
@@ -529,10 +594,9 @@ exchange(Conductor *c, Flight *flight)
 			   *hint = NULL;
 
 	flight_fill_call(flight, &call);
-	if (!flight->kind->request(&call, &request, &problem))
+	if (!pollgroup_request(c, flight, &call, &request) && !flight->kind->request(&call, &request, &problem))
 	{
-		flight_verdict(c, flight, KIND_FAILED, problem.code ? problem.code : "invalid_spec",
-					   problem.message, !problem.is_system_error, false);
+		flight_refuse(c, flight, &problem);
 		flight->verdict->may_go_on = may_go_on(flight);
 		uncertain_consider(flight);
 		return;
@@ -548,9 +612,11 @@ exchange(Conductor *c, Flight *flight)
 	if (!flight->via_other && !breaker_allows(c, flight))
 		return;
 	through = request.via_other ? flight->other : flight->connection;
+	if (!quota_allows(c, flight, through, &request))
+		return;
 	PG_TRY();
 	{
-		if ((request.without_auth || sign_in(c, flight, through, request.scope, &secrets.credentials)) &&
+		if ((request.without_auth || sign_in(c, flight, through, request.scope, &secrets)) &&
 			obtain_secrets(c, flight, &request, through, &secrets))
 			send_request(c, flight, &request, through, &secrets, &out);
 	}
@@ -599,7 +665,7 @@ flights_act(Conductor *c)
 			give_up_cancel(c, flight);
 			continue;
 		}
-		if (flight->due_ms > now || flight->transfer != NULL)
+		if (flight->due_ms > now || flight->transfer != NULL || pollgroup_holds(c, flight, now))
 			continue;
 		/* Secrets are read in a transaction; nothing in it waits. */
 		if (!in_transaction)
@@ -607,6 +673,8 @@ flights_act(Conductor *c)
 		in_transaction = true;
 		exchange(c, flight);
 	}
-	if (in_transaction)
-		conductor_commit(c);
+	if (!in_transaction)
+		return;
+	expectations_read(c);
+	conductor_commit(c);
 }

@@ -107,6 +107,8 @@ fill_outcome(const Flight *flight, TaskOutcome *outcome)
 		if (outcome->error_message == NULL)
 			outcome->error_message = "the engine gave no error text";
 	}
+	if (outcome->status == ATTEMPT_FAILED || outcome->status == ATTEMPT_TIMED_OUT)
+		outcome->error_message = trouble_add(flight, outcome->error_message);
 }
 
 /* The exchange is not the last: the log learns what it must know before the next. */

@@ -24,13 +24,13 @@
 /* Headers that hold the address of another blob of the account. */
 static const char *const address_headers[] = {"x-ms-copy-source:", "x-ms-rename-source:"};
 
-/* "Name: value" lines, NULL-terminated, with room for one more; credentials come as one line. */
+/* "Name: value" lines, NULL-terminated, with room for more; credentials come as one line. */
 static const char **
 header_lines(const KindRequest *request, const char *credentials)
 {
 	int			n = 0;
 	const cJSON *header;
-	const char **lines = palloc0(sizeof(char *) * (7 + cJSON_GetArraySize(request->headers)));
+	const char **lines = palloc0(sizeof(char *) * (9 + cJSON_GetArraySize(request->headers)));
 
 	lines[n++] = psprintf("Accept: %s", request->accept ? request->accept : "application/json");
 	if (credentials)
@@ -57,6 +57,48 @@ has_type(const Connection *connection, const char *type)
 	const char *is = connection ? auth_string(connection, "type") : NULL;
 
 	return is != NULL && strcmp(is, type) == 0;
+}
+
+void
+outgoing_describe(const Connection *connection, const char *scope, SignInConnection *asking)
+{
+	memset(asking, 0, sizeof(*asking));
+	asking->name = connection->name;
+	asking->kind = connection->kind;
+	asking->base_url = connection->base_url;
+	asking->auth = connection->auth;
+	asking->options = connection->options;
+	asking->changed_at = connection->changed_at;
+	asking->scope = scope;
+}
+
+SignInResult
+outgoing_sign_in(SignIn *signin, const Connection *connection, const char *scope, int64 now_ms,
+				 OutgoingSecrets *secrets, uint64 tickets[2], SignInFailure *failure)
+{
+	SignInConnection asking;
+	const char *second;
+	char	   *line = NULL;
+	SignInResult result;
+
+	outgoing_describe(connection, scope, &asking);
+	tickets[1] = 0;
+	result = signin_header(signin, &asking, now_ms, &secrets->credentials, &tickets[0], failure);
+	if (result != SIGNIN_READY || signin_workspace_id(&asking, &second) == NULL)
+		return result;
+	asking.scope = second;
+	result = signin_header(signin, &asking, now_ms, &line, &tickets[1], failure);
+	if (result == SIGNIN_READY)
+		secrets->management = signin_management_line(line);
+	signin_free_secret(line);
+	if (result == SIGNIN_READY && secrets->management == NULL)
+	{
+		failure->text = "out of memory";
+		failure->is_user_error = false;
+		failure->retry_ms = 1000;
+		return SIGNIN_FAILED;
+	}
+	return result;
 }
 
 const char *
@@ -101,6 +143,19 @@ add_sas(Outgoing *out, const char *sas, const char **error)
 	out->masked[0] = sharedkey_sas_signature(sas, true);
 	out->masked[1] = sharedkey_sas_signature(sas, false);
 	return *error == NULL;
+}
+
+/* The workspace does not know who calls; Azure does. */
+static void
+add_workspace(Outgoing *out, const Connection *connection, const char *management)
+{
+	int			n = 0;
+
+	while (out->lines[n] != NULL)
+		n++;
+	out->lines[n++] = management;
+	out->lines[n] = psprintf("X-Databricks-Azure-Workspace-Resource-Id: %s", auth_string(connection, "workspace_resource_id"));
+	out->masked[1] = strdup(strchr(management, ' ') + 1);
 }
 
 /* A value that leaves is a value that is given away: to whom it belongs it may. */
@@ -165,6 +220,8 @@ outgoing_make(const KindRequest *request, const Connection *connection, const Ou
 	out->lines = header_lines(request, secrets->credentials);
 	out->body = request->body;
 	out->body_len = request->body ? strlen(request->body) : 0;
+	if (secrets->management != NULL)
+		add_workspace(out, connection, secrets->management);
 	if (request->secret != NULL)
 		ok = add_value(out, secrets->value, error);
 	/* last of all: what is signed is what is sent */
@@ -188,6 +245,7 @@ void
 outgoing_forget(OutgoingSecrets *secrets)
 {
 	signin_free_secret(secrets->credentials);
+	signin_free_secret(secrets->management);
 	signin_free_secret(secrets->signing);
 	signin_free_secret(secrets->value);
 	memset(secrets, 0, sizeof(*secrets));

@@ -12,11 +12,13 @@
 
 #include "catalog.h"
 #include "kind.h"
+#include "signin.h"
 
 /* What a request is signed in with, malloc'd; NULL where there is none. */
 typedef struct OutgoingSecrets
 {
 	char	   *credentials;	/* "Authorization: ..." */
+	char	   *management;		/* "X-Databricks-Azure-SP-Management-Token: ..." */
 	char	   *signing;		/* of outgoing_signing_secret() */
 	char	   *value;			/* of request->secret */
 } OutgoingSecrets;
@@ -31,6 +33,15 @@ typedef struct Outgoing
 	char	   *masked[2];		/* malloc'd; not to be seen in the answer, see HttpOptions */
 } Outgoing;
 
+/* A connection as sign-in sees it, strings shared.  scope: audience of the token, or NULL for the connection's own. */
+extern void outgoing_describe(const Connection *connection, const char *scope, SignInConnection *asking);
+/*
+ * All that signing in through a connection takes but for the secrets named
+ * below: the line of credentials, and that of a second token where one is
+ * needed.  tickets: as signin_header() gives them, one for each.
+ */
+extern SignInResult outgoing_sign_in(SignIn *signin, const Connection *connection, const char *scope, int64 now_ms,
+									 OutgoingSecrets *secrets, uint64 tickets[2], SignInFailure *failure);
 /* The secret that auth of type shared_key or sas names, as auth does; NULL: another type, or no connection. */
 extern const char *outgoing_signing_secret(const KindRequest *request, const Connection *connection);
 /*

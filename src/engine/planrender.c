@@ -164,6 +164,19 @@ choose_branch(const TaskKind *kind, PlanTask *task, ForecastTask *forecast)
 		task->problem = MemoryContextStrdup(cxt, verdict.error_message);
 }
 
+/* The checks of definition once more, on what references became. */
+static bool
+is_fit(const TaskKind *kind, PlanTask *task)
+{
+	KindProblem problem = {.is_rendered = true};
+
+	if (kind == NULL || kind == &kind_sql || kind == &kind_redis_publish || kind == &kind_for_each || kind == &kind_wait)
+		return true;
+	kind->validate(task->spec, &problem);
+	task->problem = unconstify(char *, problem.message);
+	return problem.message == NULL;
+}
+
 void
 plan_render(PlanTasks *plan, int t)
 {
@@ -187,6 +200,8 @@ plan_render(PlanTasks *plan, int t)
 		task->problem = error;
 	else if (task->connection != NULL && !task->connection_exists)
 		task->problem = psprintf("connection \"%s\" does not exist", task->connection);
+	else if (resolver.unknown == 0 && !is_fit(kind, task))
+		;						/* and would fail */
 	else if (forecast->is_choice && kind->is_inline && resolver.unknown == 0)
 		choose_branch(kind, task, forecast);
 	forecast->will_fail = task->problem != NULL;

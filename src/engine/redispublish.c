@@ -30,6 +30,7 @@
 #include "redispublish.h"
 
 #define BATCH_BYTES (1024 * 1024)	/* of rows; then the batch is sent, however few they are */
+#define MAX_HOPS	3			/* from node to node of a cluster */
 
 bool
 redispublish_fail(RedisPublish *publish, const char *code, bool is_user_error, bool is_retryable,
@@ -245,10 +246,65 @@ find_key_column(RedisPublish *publish)
 	return true;
 }
 
+/* Have all keys one slot of a cluster?  The first braces with something in them say so. */
+static bool
+has_hash_tag(const char *prefix)
+{
+	const char *open = strchr(prefix, '{');
+	const char *close = open ? strchr(open, '}') : NULL;
+
+	return close != NULL && close > open + 1;
+}
+
+/* To the node of a cluster that has our keys; false: there is nowhere to go. */
+static bool
+follow_cluster(RedisPublish *publish, int hops)
+{
+	const char *node = publish->error.moved_to;
+	char	   *url;
+
+	if (node == NULL || publish->is_begun || hops == MAX_HOPS || !has_hash_tag(publish->prefix))
+		return false;
+	url = redis_node_url(publish->options.base_url, node);
+	if (url == NULL)
+		return false;
+	redis_close(publish->client);
+	publish->client = NULL;
+	publish->options.base_url = url;
+	memset(&publish->error, 0, sizeof(publish->error));
+	publish->client = redis_open(&publish->options, &publish->error);
+	if (publish->client == NULL)
+		publish->error.message = psprintf("the cluster has the keys on its node %s: %s", node, publish->error.message);
+	return publish->client != NULL;
+}
+
+static bool
+begin_version(RedisPublish *publish)
+{
+	int			hops = 0;
+
+	while (!redisversion_begin(publish))
+		if (!follow_cluster(publish, hops++))
+			return false;
+	return true;
+}
+
 static bool
 publish_version(RedisPublish *publish)
 {
-	return redisversion_begin(publish) && write_rows(publish) && redisverify_run(publish) && redisversion_switch(publish);
+	return begin_version(publish) && write_rows(publish) && redisverify_run(publish) && redisversion_switch(publish);
+}
+
+/* Slots move while we write: the next attempt goes where they are then. */
+static void
+explain_move(RedisPublish *publish)
+{
+	if (publish->error.moved_to == NULL || !has_hash_tag(publish->prefix))
+		return;
+	publish->error.is_user_error = false;
+	publish->error.is_retryable = true;
+	publish->error.hint = publish->is_begun ? "The slot was moved to another node of the cluster meanwhile. The next attempt goes there." :
+		"The nodes of the cluster do not agree which of them has the slot. The next attempt asks again.";
 }
 
 bool
@@ -269,6 +325,7 @@ redispublish_run(RedisPublish *publish)
 	 * one.  Through another connection: there may be half a pipeline in this
 	 * one.
 	 */
+	explain_move(publish);
 	why = publish->error;
 	if (publish->is_begun && redis_is_usable(publish->client))
 	{

@@ -7,6 +7,7 @@
 #ifndef WEIR_REDISPUBLISH_H
 #define WEIR_REDISPUBLISH_H
 
+#include "access.h"
 #include "catalog.h"
 #include "redisclient.h"
 #include "rowspool.h"
@@ -37,7 +38,9 @@ typedef struct RedisPublish
 	int			batch_rows;
 	const char *version;		/* the attempt's token */
 	RedisOptions options;
+	const char *secret;			/* name, or reference to a key vault, of the password; or NULL */
 	char	   *password;		/* malloc'd, or NULL */
+	bool		in_session;		/* weir.conduct(): a transaction is always open, though an idle one */
 
 	/* keys and clock */
 	const char *current_key;	/* PREFIX:current */
@@ -81,9 +84,19 @@ extern bool redispublish_fail(RedisPublish *publish, const char *code, bool is_u
 							  const char *message, const char *hint);
 
 /* redistask.c */
-/* How to reach the server of a connection; the password is malloc'd.  SPI connected; *error if the secret cannot be read. */
-extern void redistask_options(const Connection *connection, RedisOptions *options, char **password, char **error);
+/* How to reach the server of a connection, but for the password; *secret: what holds that, or NULL.  *error: set, palloc'd, when authorities cannot be read. */
+extern void redistask_options(const Connection *connection, RedisOptions *options, const char **secret, char **error);
 extern RedisPublish *redistask_read(TaskContext *context, char **error);	/* SPI connected as the extension's owner */
-extern void redistask_run(RedisPublish *publish, SqlCancelCause cause, TaskOutcome *outcome);
+/* in_session: in weir.conduct() */
+extern void redistask_run(RedisPublish *publish, bool in_session, SqlCancelCause cause, TaskOutcome *outcome);
+/* A short transaction; SPI is connected as the extension's owner in between.  scope: a RedisScope. */
+typedef struct RedisScope
+{
+	RedisPublish *publish;
+	WeirScope	scope;
+} RedisScope;
+
+extern void redistask_begin(void *scope);
+extern void redistask_end(void *scope);
 
 #endif							/* WEIR_REDISPUBLISH_H */

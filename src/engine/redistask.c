@@ -2,10 +2,11 @@
  * redistask.c
  *	  One attempt of a redis_publish task, in the frame of SQL tasks.
  *
- * Runs in SQL workers.  The query is run as the pipeline's owner, read-only,
- * by sqltask.c, and its rows wait in a file; then the transaction ends, and
- * what goes to Redis goes without one: however long a server takes, nothing
- * in the database is held back.  The outcome is a transaction of its own.
+ * Runs in SQL workers and in weir.conduct().  The query is run as the
+ * pipeline's owner, read-only, by sqltask.c, and its rows wait in a file; then
+ * the transaction ends, and what goes to Redis goes without one: however long a
+ * server takes, nothing in the database is held back.  The outcome is a
+ * transaction of its own.
  *
  * So publishing happens at least once.  If the process dies after the switch
  * and before the outcome, the attempt counts as lost and the next one
@@ -28,7 +29,8 @@
 #include "json.h"
 #include "kind.h"
 #include "redispublish.h"
-#include "signin.h"
+#include "route.h"
+#include "secretfetch.h"
 
 #define DEFAULT_JITTER			0.1
 #define DEFAULT_KEEP_OLD_MS		60000
@@ -80,7 +82,7 @@ render_spec(TaskContext *context, char **error)
 	const char *sql = json_string(cJSON_GetObjectItemCaseSensitive(context->spec, "sql"));
 	cJSON	   *copy = cJSON_Duplicate(context->spec, true);
 	cJSON	   *rendered;
-	KindProblem problem = {0};
+	KindProblem problem = {.is_rendered = true};
 
 	(void) cJSON_ReplaceItemInObjectCaseSensitive(copy, "sql", cJSON_CreateString("SELECT"));
 	rendered = ref_render_json(copy, context_resolve, context, error);
@@ -129,25 +131,22 @@ seconds_option(const Connection *connection, const char *name, int absent_ms)
 }
 
 void
-redistask_options(const Connection *connection, RedisOptions *options, char **password, char **error)
+redistask_options(const Connection *connection, RedisOptions *options, const char **secret, char **error)
 {
-	const char *secret = json_string(cJSON_GetObjectItemCaseSensitive(connection->auth, "password"));
 	const char *why = NULL;
 	int64		database = 0;
 
 	(void) json_int64(cJSON_GetObjectItemCaseSensitive(connection->options, "database"), &database);
 	options->base_url = connection->base_url;
 	options->database = (int) database;
-	options->ca_certificate = json_string(cJSON_GetObjectItemCaseSensitive(connection->options, "ca_certificate"));
+	options->ca_certificate = route_certificate(json_string(cJSON_GetObjectItemCaseSensitive(connection->options, "ca_certificate")), &why);
+	if (why != NULL)
+		*error = pstrdup(why);
 	options->connect_timeout_ms = seconds_option(connection, "connect_timeout", DEFAULT_CONNECT_MS);
 	options->command_timeout_ms = seconds_option(connection, "command_timeout", DEFAULT_COMMAND_MS);
-	if (secret == NULL)
-		return;
-	options->username = json_string(cJSON_GetObjectItemCaseSensitive(connection->auth, "username"));
-	*password = secret_value(secret, &why);
-	options->password = *password;
-	if (*password == NULL)
-		*error = psprintf("%s", why ? why : "the secret cannot be read");
+	*secret = json_string(cJSON_GetObjectItemCaseSensitive(connection->auth, "password"));
+	if (*secret != NULL)
+		options->username = json_string(cJSON_GetObjectItemCaseSensitive(connection->auth, "username"));
 }
 
 RedisPublish *
@@ -176,9 +175,33 @@ redistask_read(TaskContext *context, char **error)
 	if (connection == NULL || strcmp(connection->kind, "redis") != 0)
 		*error = psprintf("connection \"%s\" of kind redis does not exist", context->connection_name ? context->connection_name : "");
 	else if (*error == NULL)
-		redistask_options(connection, &publish->options, &publish->password, error);
+		redistask_options(connection, &publish->options, &publish->secret, error);
 	publish->spool = rowspool_create();
 	return publish;
+}
+
+/* ---- transactions of its own ---- */
+
+void
+redistask_begin(void *arg)
+{
+	RedisScope *scope = arg;
+
+	if (!scope->publish->in_session)
+		StartTransactionCommand();
+	weir_enter(&scope->scope);
+}
+
+void
+redistask_end(void *arg)
+{
+	RedisScope *scope = arg;
+
+	weir_leave(&scope->scope);
+	if (scope->publish->in_session)
+		SPI_commit();
+	else
+		CommitTransactionCommand();
 }
 
 /* ---- the attempt ---- */
@@ -221,13 +244,16 @@ set_success(RedisPublish *publish, const char *left_behind, TaskOutcome *outcome
 
 /*
  * An interrupt.  After the switch it comes too late: readers see the version,
- * and the old one is left to expire.
+ * and the old one is left to expire.  In weir.conduct() it is the client's, and
+ * ends the call; whoever conducts next finds the attempt lost.
  */
 static void
 interrupted(RedisPublish *publish, MemoryContext caller, SqlCancelCause cause, TaskOutcome *outcome)
 {
 	ErrorData  *edata;
 
+	if (publish->in_session)
+		PG_RE_THROW();
 	MemoryContextSwitchTo(caller);
 	edata = CopyErrorData();
 	HOLD_INTERRUPTS();
@@ -254,39 +280,57 @@ announce(RedisPublish *publish)
 	Oid			types[4] = {INT8OID, INT4OID, INT4OID, TEXTOID};
 	Datum		values[4];
 	MemoryContext caller = CurrentMemoryContext;
-	WeirScope	scope;
+	RedisScope	scope = {.publish = publish};
 	bool		is_ours;
 
 	values[0] = Int64GetDatum(publish->task_run_id);
 	values[1] = Int32GetDatum(publish->attempt_no);
 	values[2] = Int32GetDatum(MyProcPid);
 	values[3] = CStringGetTextDatum(json_text(publish->spec));
-	StartTransactionCommand();
-	weir_enter(&scope);
+	redistask_begin(&scope);
 	is_ours = weir_spi("UPDATE weir.attempt SET request = $4::jsonb "
 					   "WHERE task_run_id = $1 AND attempt_no = $2 AND status = 'started' AND worker_pid = $3",
 					   4, types, values, NULL) == 1;
-	weir_leave(&scope);
 	ForceSyncCommit();
-	CommitTransactionCommand();
+	redistask_end(&scope);
 	MemoryContextSwitchTo(caller);
 	return is_ours ||
 		redispublish_fail(publish, "attempt_ended", false, true, "the attempt ended while its query ran", NULL);
 }
 
+/* The password, wherever it is kept; a key vault may have to be asked. */
+static bool
+obtain_password(RedisPublish *publish)
+{
+	RedisScope	scope = {.publish = publish};
+	SignInFailure failure = {0};
+
+	if (publish->secret == NULL)
+		return true;
+	publish->password = secretfetch(publish->secret, &(SecretScope) {redistask_begin, redistask_end, &scope}, &failure);
+	publish->options.password = publish->password;
+	return publish->password != NULL ||
+		redispublish_fail(publish, "sign_in_failed", failure.is_user_error, !failure.is_user_error, failure.text,
+						  "Correct the secret, or the connection's auth.");
+}
+
 /* A transaction is open at the start, the one of the query, and at the end, the one of the outcome. */
 void
-redistask_run(RedisPublish *publish, SqlCancelCause cause, TaskOutcome *outcome)
+redistask_run(RedisPublish *publish, bool in_session, SqlCancelCause cause, TaskOutcome *outcome)
 {
 	MemoryContext caller = CurrentMemoryContext;
 
+	publish->in_session = in_session;
 	outcome->output = NULL;
 	outcome->rows_read = outcome->rows_written = -1;
-	CommitTransactionCommand();
+	if (in_session)
+		SPI_commit();
+	else
+		CommitTransactionCommand();
 	MemoryContextSwitchTo(caller);
 	PG_TRY();
 	{
-		if (announce(publish) && (redispublish_run(publish) || publish->is_switched))
+		if (announce(publish) && obtain_password(publish) && (redispublish_run(publish) || publish->is_switched))
 			set_success(publish, publish->error.message, outcome);
 		else
 			set_error(outcome, &publish->error);
@@ -298,6 +342,7 @@ redistask_run(RedisPublish *publish, SqlCancelCause cause, TaskOutcome *outcome)
 	PG_END_TRY();
 	redis_close(publish->client);
 	publish->client = NULL;
-	StartTransactionCommand();
+	if (!in_session)
+		StartTransactionCommand();
 	MemoryContextSwitchTo(caller);
 }

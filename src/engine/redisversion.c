@@ -14,7 +14,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "common/pg_prng.h"
 #include "executor/spi.h"
@@ -23,7 +22,6 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
-#include "access.h"
 #include "redispublish.h"
 
 #define REMOVE_KEYS		1000	/* at a time */
@@ -76,11 +74,10 @@ static List *
 dead_versions(const RedisPublish *publish, const redisReply *versions)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	WeirScope	scope;
+	RedisScope	scope = {.publish = unconstify(RedisPublish *, publish)};
 	List	   *dead = NIL;
 
-	StartTransactionCommand();
-	weir_enter(&scope);
+	redistask_begin(&scope);
 	for (size_t i = 0; i + 1 < versions->elements; i += 2)
 	{
 		const char *version = versions->element[i]->str;
@@ -94,8 +91,7 @@ dead_versions(const RedisPublish *publish, const redisReply *versions)
 		dead = lappend(dead, pstrdup(version));
 		MemoryContextSwitchTo(old);
 	}
-	weir_leave(&scope);
-	CommitTransactionCommand();
+	redistask_end(&scope);
 	MemoryContextSwitchTo(caller);
 	return dead;
 }

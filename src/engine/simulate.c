@@ -271,6 +271,21 @@ write_request(const Step *step, const cJSON *spec)
 	(void) weir_spi("UPDATE weir.attempt SET request = $3 WHERE task_run_id = $1 AND attempt_no = $2", 3, types, values, NULL);
 }
 
+/* The checks of definition once more, on what references became. */
+static bool
+is_fit(const Step *step, const cJSON *spec, char **error)
+{
+	const TaskKind *kind = kind_find(step->kind);
+	KindProblem problem = {.is_rendered = true};
+
+	if (kind == NULL || kind == &kind_sql || kind == &kind_redis_publish || kind == &kind_for_each || kind == &kind_wait)
+		return true;
+	kind->validate(spec, &problem);
+	if (problem.message != NULL)
+		*error = psprintf("%s", problem.message);
+	return problem.message == NULL;
+}
+
 /* Everything but SQL.  SPI connected as the extension owner. */
 static void
 answer_step(const Simulation *simulation, const Step *step)
@@ -290,6 +305,13 @@ answer_step(const Simulation *simulation, const Step *step)
 	{
 		outcome.status = ATTEMPT_FAILED;
 		outcome.error_code = "invalid_reference";
+		outcome.error_message = error;
+		outcome.is_user_error = true;
+	}
+	else if (!is_fit(step, spec, &error))
+	{
+		outcome.status = ATTEMPT_FAILED;
+		outcome.error_code = "invalid_spec";
 		outcome.error_message = error;
 		outcome.is_user_error = true;
 	}

@@ -9,8 +9,10 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "parser/parser.h"
 #include "tcop/tcopprot.h"
@@ -24,10 +26,53 @@
 #define ITEMS_MAX_BYTES		(64 * 1024 * 1024)
 #define MAX_STATEMENTS		100		/* whose counts are kept */
 
+static bool
+has_column(TupleDesc desc, int ncolumns, const char *name)
+{
+	for (int i = 0; i < ncolumns; i++)
+		if (strcmp(NameStr(TupleDescAttr(desc, i)->attname), name) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * The columns of the result under names that differ: "id", "id_2", "id_3".
+ * SQL lets two columns have one name, an object of JSON must not.
+ */
+static TupleDesc
+distinct_columns(TupleDesc given)
+{
+	TupleDesc	desc = NULL;
+
+	for (int i = 1; i < given->natts; i++)
+	{
+		const char *name = NameStr(TupleDescAttr(given, i)->attname);
+		char		other[NAMEDATALEN];
+
+		if (!has_column(given, i, name))
+			continue;
+		if (desc == NULL)
+		{
+			desc = CreateTupleDescCopy(given);
+			desc->tdtypeid = RECORDOID;
+			desc->tdtypmod = -1;
+		}
+		for (int n = 2;; n++)
+		{
+			snprintf(other, sizeof(other), "%.*s_%d", pg_mbcliplen(name, strlen(name), NAMEDATALEN - 8), name, n);
+			if (!has_column(desc, desc->natts, other))
+				break;
+		}
+		namestrcpy(&TupleDescAttr(desc, i)->attname, other);
+	}
+	return desc != NULL ? desc : given;
+}
+
 /* Rows of the last statement as a JSON array, bounded in rows and bytes. */
 static char *
 rows_as_json(int max_rows, bool *is_truncated, MemoryContext keep)
 {
+	TupleDesc	columns = distinct_columns(SPI_tuptable->tupdesc);
 	StringInfoData out;
 	uint64		n = Min(SPI_processed, (uint64) max_rows);
 
@@ -36,7 +81,7 @@ rows_as_json(int max_rows, bool *is_truncated, MemoryContext keep)
 	appendStringInfoChar(&out, '[');
 	for (uint64 i = 0; i < n; i++)
 	{
-		HeapTupleHeader row = SPI_returntuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
+		HeapTupleHeader row = SPI_returntuple(SPI_tuptable->vals[i], columns);
 		char	   *json = TextDatumGetCString(DirectFunctionCall1(row_to_json, HeapTupleHeaderGetDatum(row)));
 
 		if (out.len + strlen(json) > SQL_OUTPUT_MAX_BYTES)
@@ -56,6 +101,7 @@ rows_as_json(int max_rows, bool *is_truncated, MemoryContext keep)
 static char *
 rows_as_items(MemoryContext keep)
 {
+	TupleDesc	columns = distinct_columns(SPI_tuptable->tupdesc);
 	StringInfoData out;
 
 	if (SPI_processed > FOR_EACH_MAX_ITEMS)
@@ -66,7 +112,7 @@ rows_as_items(MemoryContext keep)
 	appendStringInfoChar(&out, '[');
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		HeapTupleHeader row = SPI_returntuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
+		HeapTupleHeader row = SPI_returntuple(SPI_tuptable->vals[i], columns);
 		char	   *json = TextDatumGetCString(DirectFunctionCall1(row_to_json, HeapTupleHeaderGetDatum(row)));
 
 		CHECK_FOR_INTERRUPTS();
@@ -187,9 +233,10 @@ sqlrun_output(const SqlResult *result)
 	{
 		cJSON	   *rows = json_parse(result->rows, strlen(result->rows), 2 * SQL_OUTPUT_MAX_BYTES, &error);
 
+		/* Rows that are no JSON of ours, such as a json column with a key twice, are left out. */
 		if (rows != NULL)
 			cJSON_AddItemToObject(output, "rows", rows);
-		if (result->is_truncated)
+		if (rows == NULL || result->is_truncated)
 			cJSON_AddTrueToObject(output, "truncated");
 	}
 	if (result->statements != NULL)

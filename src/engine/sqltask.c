@@ -22,6 +22,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/resowner.h"
@@ -36,6 +37,8 @@
 #include "shmem.h"
 #include "sqltask_int.h"
 
+#define ERROR_CONTEXT_MAX_BYTES	2000
+
 bool
 sqltask_take(int64 task_run_id, int attempt_no)
 {
@@ -45,6 +48,31 @@ sqltask_take(int64 task_run_id, int attempt_no)
 	return weir_spi("UPDATE weir.attempt SET status = 'started', started_at = clock_timestamp(), worker_pid = $3 "
 					"WHERE task_run_id = $1 AND attempt_no = $2 AND status = 'intended'",
 					3, types, values, NULL) == 1;
+}
+
+/*
+ * Where in the functions it happened.  The outermost statement is the task's
+ * own, which is in the definition.
+ */
+static void
+append_context(StringInfo detail, const char *context)
+{
+	static const char own[] = "SQL statement \"";
+	const char *end = NULL;
+	int			len;
+
+	for (const char *line = context; line != NULL; line = strchr(line, '\n'))
+	{
+		line += *line == '\n';
+		if (strncmp(line, own, strlen(own)) == 0)
+			end = line;
+	}
+	len = end != NULL ? (int) (end - context) : (int) strlen(context);
+	len = pg_mbcliplen(context, len, ERROR_CONTEXT_MAX_BYTES);
+	while (len > 0 && context[len - 1] == '\n')
+		len--;
+	if (len > 0)
+		appendStringInfo(detail, "%.*s\n", len, context);
 }
 
 void
@@ -72,6 +100,7 @@ sqltask_outcome_of_error(TaskOutcome *outcome, const ErrorData *edata, SqlCancel
 	{
 		outcome->status = ATTEMPT_CANCELLED;
 		outcome->error_code = "cancelled";
+		outcome->error_message = "cancelled while it ran";
 	}
 
 	initStringInfo(&detail);
@@ -79,6 +108,10 @@ sqltask_outcome_of_error(TaskOutcome *outcome, const ErrorData *edata, SqlCancel
 		appendStringInfo(&detail, "%s\n", edata->detail);
 	if (edata->hint)
 		appendStringInfo(&detail, "%s\n", edata->hint);
+	if (edata->sqlerrcode == ERRCODE_INVALID_TRANSACTION_TERMINATION)
+		appendStringInfoString(&detail, "A procedure that commits needs \"transaction\": \"own\" in the spec, and no block with EXCEPTION around the COMMIT.\n");
+	if (edata->context)
+		append_context(&detail, edata->context);
 	if (notices)
 		appendStringInfo(&detail, "%s\n", notices);
 	if (detail.len > 0)
@@ -221,7 +254,7 @@ sqltask_run(SqlTry *try)
 	{
 		run_as_owner(try->context, &try->bound, &try->spec, try->restricted, try->cause, outcome);
 		if (try->spec.publish != NULL && outcome->status == ATTEMPT_SUCCEEDED)
-			redistask_run(try->spec.publish, try->cause, outcome);
+			redistask_run(try->spec.publish, try->restricted, try->cause, outcome);
 		return;
 	}
 	outcome->status = ATTEMPT_FAILED;
@@ -266,13 +299,11 @@ sqltask_execute(int64 task_run_id, int attempt_no, bool restricted, SqlCancelCau
 		try.outcome.status = ATTEMPT_SUCCEEDED;
 		try.outcome.items = "[]";
 	}
-	else if (try.is_ready && (try.spec.is_own || try.spec.publish != NULL) && restricted)
+	else if (try.is_ready && try.spec.is_own && restricted)
 	{
 		try.outcome.status = ATTEMPT_FAILED;
 		try.outcome.error_code = "needs_worker";
-		try.outcome.error_message = try.spec.publish != NULL ?
-			"a task of kind redis_publish needs a SQL worker, which weir.conduct() has not" :
-			"a task whose \"transaction\" is \"own\" needs a SQL worker, which weir.conduct() has not";
+		try.outcome.error_message = "a task whose \"transaction\" is \"own\" needs a SQL worker, which weir.conduct() has not";
 		try.outcome.is_user_error = true;
 	}
 	else if (try.is_ready && try.spec.is_own)

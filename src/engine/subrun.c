@@ -154,13 +154,25 @@ check_chain(Conductor *c, Flight *flight, const Callee *callee)
 	return flight->verdict == NULL;
 }
 
+/* Somebody has disabled it: so it is skipped, like a task that is. */
+static void
+skip_disabled(Conductor *c, Flight *flight, const Callee *callee)
+{
+	cJSON	   *output = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(output, "status", run_status_name(RUN_SKIPPED));
+	cJSON_AddStringToObject(output, "reason", psprintf("pipeline \"%s\" is disabled", callee->name));
+	flight_succeed(c, flight, output);
+}
+
 /* The pipeline to call, if it can be called by the owner of this one; else a verdict, or a later try. */
 static bool
 find_callee(Conductor *c, Flight *flight, Callee *callee)
 {
 	static const Oid types[] = {TEXTOID};
 	Datum		values[1];
-	bool		no_definition;
+	bool		no_definition,
+				is_enabled;
 
 	callee->name = json_string(cJSON_GetObjectItemCaseSensitive(flight->spec, "pipeline"));
 	if (callee->name == NULL)
@@ -182,10 +194,9 @@ find_callee(Conductor *c, Flight *flight, Callee *callee)
 	callee->pipeline_id = weir_spi_int64(0, 1, NULL);
 	callee->version = (int) weir_spi_int64(0, 2, &no_definition);
 	callee->owner = (Oid) weir_spi_int64(0, 3, NULL);
+	is_enabled = weir_spi_bool(0, 4, NULL);
 	if (no_definition)
 		fail(c, flight, "pipeline_without_definition", psprintf("pipeline \"%s\" has no definition", callee->name));
-	else if (!weir_spi_bool(0, 4, NULL))
-		fail(c, flight, "pipeline_disabled", psprintf("pipeline \"%s\" is disabled", callee->name));
 	else if (!weir_is_operator(flight->owner) && !has_privs_of_role(flight->owner, callee->owner))
 	{
 		char	   *role = GetUserNameFromId(flight->owner, true);
@@ -193,7 +204,11 @@ find_callee(Conductor *c, Flight *flight, Callee *callee)
 		fail(c, flight, "not_allowed", psprintf("the owner of this pipeline, role \"%s\", may not trigger pipeline \"%s\"",
 												role ? role : "(dropped)", callee->name));
 	}
-	return flight->verdict == NULL && check_chain(c, flight, callee);
+	if (flight->verdict != NULL || !check_chain(c, flight, callee))
+		return false;
+	if (!is_enabled)
+		skip_disabled(c, flight, callee);
+	return is_enabled;
 }
 
 static void

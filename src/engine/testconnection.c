@@ -35,6 +35,8 @@
 #include "netlink.h"
 #include "outgoing.h"
 #include "redispublish.h"
+#include "route.h"
+#include "secretfetch.h"
 #include "signin.h"
 #include "urlpolicy.h"
 
@@ -49,7 +51,7 @@ PG_FUNCTION_INFO_V1(weir_test_connection);
 
 enum
 {
-	COL_CONNECTION, COL_KIND, COL_IS_OK, COL_ADDRESS, COL_NAME, COL_TCP, COL_TLS, COL_SIGN_IN, COL_PERMISSION,
+	COL_CONNECTION, COL_KIND, COL_IS_OK, COL_ADDRESS, COL_NAME, COL_TCP, COL_PROXY, COL_TLS, COL_SIGN_IN, COL_PERMISSION,
 	COL_LATENCY, COL_DETAIL, COL_HINT, COL_COUNT
 };
 
@@ -60,6 +62,7 @@ typedef struct Report
 	const char *address;
 	const char *name;
 	const char *tcp;
+	const char *proxy;
 	const char *tls;
 	const char *sign_in;
 	const char *permission;
@@ -106,12 +109,14 @@ address_of(const char *url)
 	return pnstrdup(start, strcspn(start, "/?#"));
 }
 
+/* With a proxy, name and TCP are the proxy's, and what it says is a step of its own. */
 static bool
-reach(Network *network, const char *url, const char *ca_certificate, int timeout_ms, Report *report)
+reach(Network *network, const char *url, const HttpOptions *route, Report *report)
 {
 	const char *why;
 	const char *hint;
 	bool		is_plain = strncmp(url, "http:", 5) == 0;
+	bool		has_proxy = route->proxy != NULL;
 	NetStep		step;
 
 	report->address = address_of(url);
@@ -120,18 +125,43 @@ reach(Network *network, const char *url, const char *ca_certificate, int timeout
 		fail(report, &report->name, psprintf("the address is refused: %s", why), hint);
 		return false;
 	}
-	network->link = netlink_connect(url, ca_certificate, timeout_ms);
+	if (has_proxy && !urlpolicy_check_url(route->proxy, &why, &hint))
+	{
+		fail(report, &report->name, psprintf("the proxy is refused: %s", why), hint);
+		return false;
+	}
+	network->link = netlink_connect(url, route);
 	step = netlink_step(network->link);
 	if (step != NET_CONNECTED)
-		fail(report, step == NET_NAME ? &report->name : step == NET_TCP || step == NET_POLICY ? &report->tcp : &report->tls,
+		fail(report, step == NET_NAME ? &report->name : step == NET_TCP || step == NET_POLICY ? &report->tcp :
+			 step == NET_PROXY ? &report->proxy : &report->tls,
 			 netlink_error(network->link), netlink_hint(network->link));
 	if (step != NET_NAME)
 		report->name = took(netlink_name_ms(network->link));
 	if (step != NET_NAME && step != NET_TCP && step != NET_POLICY)
 		report->tcp = step == NET_CONNECTED ? took(netlink_tcp_ms(network->link)) : "ok";
+	if (step == NET_TLS || step == NET_CERTIFICATE || step == NET_CONNECTED)
+		report->proxy = has_proxy ? "ok" : NOT_NEEDED;
 	if (step == NET_CONNECTED)
 		report->tls = is_plain ? NOT_NEEDED : took(netlink_tls_ms(network->link));
 	return step == NET_CONNECTED;
+}
+
+/* Where to go through and whom to believe; false: the authorities cannot be read. */
+static bool
+find_route(const Connection *connection, HttpOptions *route, Report *report)
+{
+	const char *why = NULL;
+
+	route->connect_timeout_ms = CONNECT_MS;
+	if (route_set(route, connection->options, connection->base_url, connection->base_url, &why))
+	{
+		route->connect_timeout_ms = Min(route->connect_timeout_ms, CONNECT_MS);
+		return true;
+	}
+	report->address = address_of(connection->base_url);
+	fail(report, &report->tls, why, "Correct the connection's option ca_certificate, or the file it names (weir.secret_directories).");
+	return false;
 }
 
 /* ---- Redis ---- */
@@ -142,18 +172,30 @@ try_redis(Network *network, const Connection *connection, Report *report)
 	RedisOptions options = {0};
 	RedisError	error = {0};
 	const char *why = NULL;
-	char	   *secret_error = NULL;
+	const char *secret;
+	char	   *unreadable = NULL;
+	SignInFailure failure = {0};
 	const char *url = redis_policy_url(connection->base_url, &why);
 	NetLink    *link;
 	TimestampTz start;
+	HttpOptions route = {0};
 
-	redistask_options(connection, &options, &network->password, &secret_error);
-	if (!reach(network, url, options.ca_certificate, Min(options.connect_timeout_ms, CONNECT_MS), report))
+	if (!find_route(connection, &route, report))
 		return;
-	if (secret_error != NULL)
+	/* of the authorities the route has told already */
+	redistask_options(connection, &options, &secret, &unreadable);
+	route.connect_timeout_ms = Min(options.connect_timeout_ms, CONNECT_MS);
+	if (!reach(network, url, &route, report))
+		return;
+	if (secret != NULL)
 	{
-		fail(report, &report->sign_in, secret_error, "Correct the secret, or the connection's auth.");
-		return;
+		network->password = secretfetch(secret, &(SecretScope) {0}, &failure);
+		options.password = network->password;
+		if (network->password == NULL)
+		{
+			fail(report, &report->sign_in, failure.text, "Correct the secret, or the connection's auth.");
+			return;
+		}
 	}
 	link = network->link;
 	network->link = NULL;
@@ -191,47 +233,22 @@ wait_for_network(Network *network)
 	httpmux_drive(network->mux);
 }
 
-static void
-describe(const Connection *connection, SignInConnection *asking)
-{
-	asking->name = connection->name;
-	asking->kind = connection->kind;
-	asking->base_url = connection->base_url;
-	asking->auth = connection->auth;
-	asking->changed_at = connection->changed_at;
-	asking->scope = NULL;
-}
-
-/* The key vault that a secret is in. */
-static bool
-find_connection(const char *name, SignInConnection *found, void *arg)
-{
-	const Connection *connection = connection_read(name);
-
-	if (connection == NULL)
-		return false;
-	describe(connection, found);
-	return true;
-}
-
 static bool
 sign_in(Network *network, const Connection *connection, const KindRequest *request, Report *report)
 {
 	const char *signing = outgoing_signing_secret(request, connection);
-	SignInConnection asking;
 	SignInFailure failure = {0};
 	SignInResult result;
-	uint64		ticket;
+	uint64		tickets[2];
 	HttpTransfer *transfer;
 
-	describe(connection, &asking);
-	network->signin = signin_create(network->mux, &(SignInCatalog) {secret_lookup, find_connection, NULL});
+	network->signin = signin_create(network->mux, &(SignInCatalog) {secret_lookup, secretfetch_connection, NULL});
 	for (;;)
 	{
 		outgoing_forget(&network->secrets);
-		result = signin_header(network->signin, &asking, now_ms(), &network->secrets.credentials, &ticket, &failure);
+		result = outgoing_sign_in(network->signin, connection, NULL, now_ms(), &network->secrets, tickets, &failure);
 		if ((result == SIGNIN_READY || result == SIGNIN_NONE) && signing != NULL)
-			result = signin_secret(network->signin, signing, now_ms(), &network->secrets.signing, &ticket, &failure);
+			result = signin_secret(network->signin, signing, now_ms(), &network->secrets.signing, &tickets[0], &failure);
 		switch (result)
 		{
 			case SIGNIN_READY:
@@ -253,9 +270,9 @@ sign_in(Network *network, const Connection *connection, const KindRequest *reque
 }
 
 static void
-ask(Network *network, const Connection *connection, const KindRequest *request, Report *report)
+ask(Network *network, const Connection *connection, const HttpOptions *route, const KindRequest *request, Report *report)
 {
-	HttpOptions options = {.max_body = MAX_BODY, .connect_timeout_ms = CONNECT_MS, .total_timeout_ms = REQUEST_MS};
+	HttpOptions options = *route;
 	HttpTransfer *transfer;
 	const HttpResult *result;
 	KindResponse response = {0};
@@ -269,6 +286,8 @@ ask(Network *network, const Connection *connection, const KindRequest *request, 
 		fail(report, &report->sign_in, why, "Correct the connection's auth, or the secret it names.");
 		return;
 	}
+	options.max_body = MAX_BODY;
+	options.total_timeout_ms = REQUEST_MS;
 	for (int i = 0; i < lengthof(out->masked); i++)
 		options.masked[i] = out->masked[i];
 	(void) httpmux_start(network->mux, request->method, out->url, out->lines, NULL, 0, &options, NULL);
@@ -301,18 +320,19 @@ static void
 try_http(Network *network, const Connection *connection, Report *report)
 {
 	KindRequest request;
+	HttpOptions route = {0};
 
 	if (!kind_probe_request(connection->kind, connection->base_url, connection->options, now_ms(), &request))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("connections of kind %s cannot be tested", connection->kind)));
-	if (!reach(network, connection->base_url, NULL, CONNECT_MS, report))
+	if (!find_route(connection, &route, report) || !reach(network, connection->base_url, &route, report))
 		return;
 	netlink_close(network->link);
 	network->link = NULL;
 	network->mux = httpmux_create();
 	if (sign_in(network, connection, &request, report))
-		ask(network, connection, &request, report);
+		ask(network, connection, &route, &request, report);
 }
 
 /* ---- the function ---- */
@@ -390,6 +410,7 @@ weir_test_connection(PG_FUNCTION_ARGS)
 	set_text(values, nulls, COL_ADDRESS, report.address);
 	set_text(values, nulls, COL_NAME, report.name);
 	set_text(values, nulls, COL_TCP, report.tcp);
+	set_text(values, nulls, COL_PROXY, report.proxy);
 	set_text(values, nulls, COL_TLS, report.tls);
 	set_text(values, nulls, COL_SIGN_IN, report.sign_in);
 	set_text(values, nulls, COL_PERMISSION, report.permission);

@@ -24,6 +24,7 @@
 #include "kind.h"
 
 #define MAX_SENT_AGAIN	5
+#define ASK_FIRST_MS	30000	/* for an engine to say what came of an attempt whose time is up */
 
 bool
 uncertain_waits(const Flight *flight)
@@ -117,29 +118,36 @@ uncertain_consider(Flight *flight)
 	old = MemoryContextSwitchTo(flight->cxt);
 	switch (flight->on_uncertain)
 	{
-		case 'a':
+		case UNCERTAIN_ASK:
 			ask(flight);
 			break;
-		case 's':
+		case UNCERTAIN_SEND_AGAIN:
 			if (may_send_again(flight))
 				send_again(flight, -1);
 			break;
-		case 'd':
+		case UNCERTAIN_ASSUME_STARTED:
 			assume(flight);
 			break;
-		default:
+		case UNCERTAIN_FAIL:
 			break;
 	}
 	MemoryContextSwitchTo(old);
 }
 
-char
+UncertainPolicy
 uncertain_policy(const char *word)
 {
-	if (word == NULL)
-		return '\0';
-	return strcmp(word, "ask") == 0 ? 'a' : strcmp(word, "send_again") == 0 ? 's' :
-		strcmp(word, "assume_started") == 0 ? 'd' : '\0';
+	static const char *const words[] = {
+		[UNCERTAIN_FAIL] = "fail",
+		[UNCERTAIN_ASK] = "ask",
+		[UNCERTAIN_ASSUME_STARTED] = "assume_started",
+		[UNCERTAIN_SEND_AGAIN] = "send_again",
+	};
+
+	for (int i = 0; word != NULL && i < lengthof(words); i++)
+		if (strcmp(words[i], word) == 0)
+			return (UncertainPolicy) i;
+	return UNCERTAIN_FAIL;
 }
 
 /* Somebody has said what happened: the attempt goes on, or ends. */
@@ -185,6 +193,18 @@ uncertain_conclude(Conductor *c, Flight *flight)
 	drop(flight, "uncertain");
 	drop(flight, "resolution");
 	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Its time may have run out while nobody looked.  A run that can be cancelled
+ * is followed to its end all the same; whatever else is given up is never
+ * asked for again (flight_end), so it is asked before that.
+ */
+void
+uncertain_ask_first(Flight *flight)
+{
+	if (flight->kind->abandon != NULL)
+		flight->deadline_ms = Max(flight->deadline_ms, now_ms() + ASK_FIRST_MS);
 }
 
 /* It waited for somebody; it need not any more. */

@@ -200,12 +200,18 @@ begin(Conductor *c, Flight *flight)
 }
 
 /* The SQL of a condition is bound where it runs, never rendered. */
+static bool
+is_sql_wait(const TaskKind *kind, const cJSON *spec)
+{
+	const char *what = kind == &kind_wait ? kind_wait_what(spec) : NULL;
+
+	return what != NULL && strcmp(what, "sql") == 0;
+}
+
 static cJSON *
 read_spec(const Flight *flight, TaskContext *context, char **error)
 {
-	const char *what = flight->kind == &kind_wait ? kind_wait_what(context->spec) : NULL;
-
-	if (what != NULL && strcmp(what, "sql") == 0)
+	if (is_sql_wait(flight->kind, context->spec))
 		return cJSON_Duplicate(context->spec, true);
 	return ref_render_json(context->spec, context_resolve, context, error);
 }
@@ -227,7 +233,9 @@ waiting_intend(Conductor *c, Flight *flight)
 	else
 	{
 		flight->spec = cJSON_Duplicate(spec, true);
-		if (flight->kind == &kind_pipeline)
+		if (!is_sql_wait(flight->kind, spec) && !flight_check_spec(c, flight))
+			;					/* it is not what a task can wait for */
+		else if (flight->kind == &kind_pipeline)
 			subrun_start(c, flight);
 		else
 			begin(c, flight);

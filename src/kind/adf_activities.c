@@ -192,6 +192,7 @@ build_output(const KindCall *call, const cJSON *activities, const char *status)
 	static const char *const sums[][2] = {
 		{"rowsRead", "rows_read"}, {"rowsCopied", "rows_copied"}, {"filesWritten", "files_written"},
 	};
+	const cJSON *value = kind_member(kind_state_get(call, "final"), "return_value");
 	cJSON	   *output = cJSON_CreateObject();
 	cJSON	   *outputs;
 	const cJSON *item;
@@ -205,6 +206,8 @@ build_output(const KindCall *call, const cJSON *activities, const char *status)
 		if (sum >= 0)
 			cJSON_AddItemToObject(output, sums[i][0], json_from_int64(sum));
 	}
+	if (value != NULL)
+		cJSON_AddItemToObject(output, "returnValue", cJSON_Duplicate(value, true));
 	outputs = cJSON_AddObjectToObject(output, "activities");
 	cJSON_ArrayForEach(item, activities)
 	{

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * adf_int.h
- *	  What adf_pipeline.c and adf_activities.c share
+ *	  What the files of adf_pipeline share
  *-------------------------------------------------------------------------
  */
 #ifndef WEIR_ADF_INT_H
@@ -8,7 +8,20 @@
 
 #include "kind_int.h"
 
-/* DETAIL: asks for a page of activity runs; the URL is the caller's */
+/* adf_pipeline.c.  A terminal status, case ignored; the list is closed, anything else is still running */
+extern bool adf_is_terminal(const char *status);
+/* {base}{factory}/{collection}/{name}{action}?api-version=... */
+extern char *adf_url(const KindCall *call, const char *collection, const char *name, const char *action);
+/* lastUpdatedAfter and lastUpdatedBefore */
+extern void adf_window(cJSON *body, int64 after_ms, int64 before_ms);
+/* "orderBy": [{"orderBy": field, "order": "ASC"}]; a page is asked for by its token */
+extern void adf_order(cJSON *body, const char *field, const char *continuation);
+extern void adf_json(KindRequest *request, cJSON *body);	/* a POST; frees body */
+
+/* adf_list.c */
+extern const KindListing adf_listing;
+
+/* adf_activities.c.  DETAIL: asks for a page of activity runs; the URL is the caller's */
 extern void adf_activities_request(const KindCall *call, KindRequest *request);
 
 /*

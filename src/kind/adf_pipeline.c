@@ -42,6 +42,7 @@
 /* A START is sent, or given up, within this time of when it was due */
 #define START_SPAN_MS			(15 * MINUTE_MS)
 #define MAX_LOOKUP_PAGES		1000
+#define MAX_RETURN_VALUE		(64 * 1024)
 
 static const KindMember members[] = {
 	{"pipeline", KIND_TYPE_STRING, true},
@@ -52,23 +53,20 @@ static const KindMember members[] = {
 static bool
 check_spec(const cJSON *spec, KindProblem *problem)
 {
-	const cJSON *restart = kind_member(spec, "on_restart");
+	static const char *const restarts[] = {"rerun", "recover", NULL};
 	const char *name;
 
 	if (!kind_check_members(spec, members, lengthof(members), problem))
 		return false;
+	if (!kind_check_filled(spec, "pipeline", problem))
+		return false;
 	name = kind_string(spec, "pipeline");
-	if (name == NULL)
-		return kind_problem(problem, "$.pipeline", "\"pipeline\" is empty", NULL);
-	if (!kind_has_reference(kind_member(spec, "pipeline")) &&
+	if (!kind_may_become(problem, kind_member(spec, "pipeline")) &&
 		(strlen(name) > 260 || strpbrk(name, "<>*#.%&:\\+?/") != NULL))
 		return kind_problem(problem, "$.pipeline", "not a valid name of a Data Factory pipeline",
 							"Names have at most 260 characters and none of < > * # . % & : \\ + ? /");
-	if (cJSON_IsString(restart) && !kind_has_reference(restart) &&
-		strcmp(restart->valuestring, "rerun") != 0 && strcmp(restart->valuestring, "recover") != 0)
-		return kind_problem(problem, "$.on_restart", "\"on_restart\" must be \"rerun\" or \"recover\"",
-							"\"recover\" continues the earlier run from the activity that failed, with the earlier run's parameters.");
-	return true;
+	return kind_check_choice(spec, "on_restart", restarts,
+							 "\"recover\" continues the earlier run from the activity that failed, with the earlier run's parameters.", problem);
 }
 
 static void
@@ -77,9 +75,8 @@ adf_validate(const cJSON *spec, KindProblem *problem)
 	(void) check_spec(spec, problem);
 }
 
-/* A terminal status, case ignored; the list is closed, anything else is still running */
-static bool
-is_terminal(const char *status)
+bool
+adf_is_terminal(const char *status)
 {
 	return strcasecmp(status, "Succeeded") == 0 || strcasecmp(status, "Failed") == 0 ||
 		strcasecmp(status, "Cancelled") == 0 || strcasecmp(status, "Canceled") == 0;
@@ -144,9 +141,8 @@ add_factory(StrBuf *buf, const cJSON *options)
 	}
 }
 
-/* {base}{factory}/{collection}/{name}{action}?api-version=... */
-static char *
-build_url(const KindCall *call, const char *collection, const char *name, const char *action)
+char *
+adf_url(const KindCall *call, const char *collection, const char *name, const char *action)
 {
 	const char *version = kind_string(call->options, "api_version");
 	StrBuf		url;
@@ -184,8 +180,8 @@ monitoring_url(const KindCall *call, const char *run_id)
 	return url.data;
 }
 
-static void
-request_json(KindRequest *request, cJSON *body)
+void
+adf_json(KindRequest *request, cJSON *body)
 {
 	request->method = "POST";
 	request->body = json_text(body);
@@ -198,7 +194,7 @@ start_request(const KindCall *call, KindRequest *request, KindProblem *problem)
 {
 	const char *marker = correlation_parameter(call);
 	const cJSON *parameters = kind_member(call->spec, "parameters");
-	char	   *url = build_url(call, "pipelines", kind_string(call->spec, "pipeline"), "/createRun");
+	char	   *url = adf_url(call, "pipelines", kind_string(call->spec, "pipeline"), "/createRun");
 	cJSON	   *body;
 
 	request->starts_work = true;
@@ -212,7 +208,7 @@ start_request(const KindCall *call, KindRequest *request, KindProblem *problem)
 		kind_url_encode(&buf, recovered_run(call));
 		strbuf_addstr(&buf, "&isRecovery=true&startFromFailure=true");
 		request->url = buf.data;
-		request_json(request, cJSON_CreateObject());
+		adf_json(request, cJSON_CreateObject());
 		return true;
 	}
 	if (kind_member(parameters, marker) != NULL)
@@ -222,12 +218,12 @@ start_request(const KindCall *call, KindRequest *request, KindProblem *problem)
 	body = cJSON_IsObject(parameters) ? cJSON_Duplicate(parameters, true) : cJSON_CreateObject();
 	cJSON_AddStringToObject(body, marker, call->token);
 	request->url = url;
-	request_json(request, body);
+	adf_json(request, body);
 	return true;
 }
 
-static void
-add_window(cJSON *body, int64 after_ms, int64 before_ms)
+void
+adf_window(cJSON *body, int64 after_ms, int64 before_ms)
 {
 	char	   *after = kind_time_text(after_ms);
 	char	   *before = kind_time_text(before_ms);
@@ -236,9 +232,8 @@ add_window(cJSON *body, int64 after_ms, int64 before_ms)
 	cJSON_AddStringToObject(body, "lastUpdatedBefore", before ? before : "9999-01-01T00:00:00.000Z");
 }
 
-/* "orderBy": [{"orderBy": field, "order": "ASC"}]; a page is asked for by its token */
-static void
-add_order(cJSON *body, const char *field, const char *continuation)
+void
+adf_order(cJSON *body, const char *field, const char *continuation)
 {
 	cJSON	   *list = cJSON_AddArrayToObject(body, "orderBy");
 	cJSON	   *item = cJSON_CreateObject();
@@ -251,8 +246,9 @@ add_order(cJSON *body, const char *field, const char *continuation)
 }
 
 /*
- * The end of the window is rounded, so that all pages of a search are asked
- * for with the same window.
+ * The window is in the time of the factory, and our clock may be hours off:
+ * a run that is outside of it would be started again.  Its end is rounded, so
+ * that all pages of a search are asked for with the same window.
  */
 static void
 lookup_request(const KindCall *call, KindRequest *request)
@@ -269,17 +265,17 @@ lookup_request(const KindCall *call, KindRequest *request)
 		operand = "RunGroupId";
 		value = kind_state_string(call, "group_id");
 	}
-	add_window(body, call->intended_at_ms - 5 * MINUTE_MS,
+	adf_window(body, call->intended_at_ms - DAY_MS,
 			   call->now_ms - call->now_ms % HOUR_MS + HOUR_MS + DAY_MS);
 	cJSON_AddStringToObject(filter, "operand", operand);
 	cJSON_AddStringToObject(filter, "operator", "Equals");
 	values = cJSON_AddArrayToObject(filter, "values");
 	cJSON_AddItemToArray(values, cJSON_CreateString(value));
 	cJSON_AddItemToArray(filters, filter);
-	add_order(body, "RunStart", kind_state_string(call, "lookup_token"));
-	request->url = build_url(call, "queryPipelineRuns", NULL, "");
+	adf_order(body, "RunStart", kind_state_string(call, "lookup_token"));
+	request->url = adf_url(call, "queryPipelineRuns", NULL, "");
 	request->is_repeatable = true;
-	request_json(request, body);
+	adf_json(request, body);
 }
 
 void
@@ -288,11 +284,11 @@ adf_activities_request(const KindCall *call, KindRequest *request)
 	const cJSON *final = kind_state_get(call, "final");
 	cJSON	   *body = cJSON_CreateObject();
 
-	add_window(body, kind_int64(final, "run_start_ms", call->intended_at_ms) - DAY_MS,
+	adf_window(body, kind_int64(final, "run_start_ms", call->intended_at_ms) - DAY_MS,
 			   kind_int64(final, "seen_ms", call->now_ms) + DAY_MS);
-	add_order(body, "ActivityRunStart", kind_state_string(call, "activity_token"));
+	adf_order(body, "ActivityRunStart", kind_state_string(call, "activity_token"));
 	request->is_repeatable = true;
-	request_json(request, body);
+	adf_json(request, body);
 }
 
 static bool
@@ -322,18 +318,18 @@ adf_request(const KindCall *call, KindRequest *request, KindProblem *problem)
 	if (call->step == KIND_STEP_DETAIL)
 	{
 		adf_activities_request(call, request);
-		request->url = build_url(call, "pipelineruns", call->external_run_id, "/queryActivityruns");
+		request->url = adf_url(call, "pipelineruns", call->external_run_id, "/queryActivityruns");
 	}
 	else if (call->step == KIND_STEP_CANCEL)
 	{
 		request->method = "POST";
-		request->url = mem_printf("%s&isRecursive=true", build_url(call, "pipelineruns", run_id, "/cancel"));
+		request->url = mem_printf("%s&isRecursive=true", adf_url(call, "pipelineruns", run_id, "/cancel"));
 		request->is_repeatable = true;
 	}
 	else
 	{
 		request->method = "GET";
-		request->url = build_url(call, "pipelineruns", run_id, "");
+		request->url = adf_url(call, "pipelineruns", run_id, "");
 		request->is_repeatable = true;
 	}
 	return true;
@@ -435,7 +431,7 @@ prepare_response(KindCall *call, const KindResponse *response, KindVerdict *verd
 		strcasecmp(kind_string(run, "pipelineName"), kind_string(call->spec, "pipeline")) != 0 ||
 		!same_parameters(call, run))
 		kind_state_set_string(call, verdict, "mode", "rerun");
-	else if (!is_terminal(status) || strcasecmp(status, "Succeeded") == 0)
+	else if (!adf_is_terminal(status) || strcasecmp(status, "Succeeded") == 0)
 	{
 		/* it went on, or ended well after all */
 		kind_state_set_string(call, verdict, "mode", "adopt");
@@ -619,6 +615,7 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 	const char *status;
 	const char *message;
 	cJSON	   *run;
+	const cJSON *value;
 	cJSON	   *final;
 
 	if (kind_common_response(call, response, false, true, KIND_POLL_TRIES, verdict))
@@ -644,9 +641,9 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 		return;
 	}
 	verdict->reset_tries = true;
-	if (!is_terminal(status))
+	if (!adf_is_terminal(status))
 	{
-		kind_continue(verdict, KIND_STEP_POLL, response->retry_after_ms > 0 ? response->retry_after_ms : -1);
+		kind_continue(verdict, KIND_STEP_POLL, -1);
 		return;
 	}
 	final = cJSON_CreateObject();
@@ -657,6 +654,9 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 	if (kind_time_parse(kind_string(run, "runStart"), &start_ms))
 		cJSON_AddItemToObject(final, "run_start_ms", json_from_int64(start_ms));
 	cJSON_AddItemToObject(final, "seen_ms", json_from_int64(call->now_ms));
+	value = kind_member(run, "pipelineReturnValue");
+	if (cJSON_IsObject(value) && value->child != NULL)
+		cJSON_AddItemToObject(final, "return_value", kind_limited_copy(value, MAX_RETURN_VALUE));
 	kind_state_set(call, verdict, "final", final);
 	kind_continue(verdict, KIND_STEP_DETAIL, 0);
 }
@@ -710,4 +710,5 @@ const TaskKind kind_adf_pipeline = {
 	.resume_step = adf_resume_step,
 	.request = adf_request,
 	.response = adf_response,
+	.listing = &adf_listing,
 };

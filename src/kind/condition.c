@@ -197,7 +197,7 @@ switch_validate(const cJSON *spec, KindProblem *problem)
 	{
 		const char *path = mem_printf("$.cases[%d]", i++);
 
-		if (!cJSON_IsString(item) || kind_has_reference(item))
+		if (!cJSON_IsString(item) || kind_may_become(problem, item))
 		{
 			(void) kind_problem(problem, path, "a case must be a string without references", NULL);
 			return;
@@ -207,6 +207,12 @@ switch_validate(const cJSON *spec, KindProblem *problem)
 			(void) kind_problem(problem, path, "\"default\" is the branch taken when no case fits", "Choose another name.");
 			return;
 		}
+		for (const cJSON *before = cases->child; before != item; before = before->next)
+			if (strcmp(before->valuestring, item->valuestring) == 0)
+			{
+				(void) kind_problem(problem, path, mem_printf("case \"%s\" is there twice", item->valuestring), NULL);
+				return;
+			}
 	}
 }
 

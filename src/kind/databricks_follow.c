@@ -248,6 +248,8 @@ databricks_poll_run(KindCall *call, const KindResponse *response, const cJSON **
 	if (!databricks_read_run(call, response, KIND_POLL_TRIES, run, state, verdict))
 		return false;
 	verdict->reset_tries = true;
+	if (!cJSON_HasObjectItem(call->scratch, "polled"))
+		cJSON_AddTrueToObject(call->scratch, "polled");
 	url = kind_link(kind_member(*run, "run_page_url"));
 	if (url != NULL && !kind_state_bool(call, "has_url"))
 	{
@@ -258,11 +260,10 @@ databricks_poll_run(KindCall *call, const KindResponse *response, const cJSON **
 }
 
 void
-databricks_polled(KindCall *call, const KindResponse *response, const cJSON *run, const JobState *state,
-				  KindVerdict *verdict)
+databricks_polled(KindCall *call, const cJSON *run, const JobState *state, KindVerdict *verdict)
 {
 	if (state->end == JOB_END_NONE)
-		kind_continue(verdict, KIND_STEP_POLL, response->retry_after_ms > 0 ? response->retry_after_ms : -1);
+		kind_continue(verdict, KIND_STEP_POLL, -1);
 	else
 		databricks_ended(call, run, state, verdict);
 }

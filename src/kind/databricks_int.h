@@ -58,8 +58,7 @@ extern bool databricks_read_run(const KindCall *call, const KindResponse *respon
 /* POLL: the same; then, of what was read, databricks_polled */
 extern bool databricks_poll_run(KindCall *call, const KindResponse *response, const cJSON **run, JobState *state,
 								KindVerdict *verdict);
-extern void databricks_polled(KindCall *call, const KindResponse *response, const cJSON *run, const JobState *state,
-							  KindVerdict *verdict);
+extern void databricks_polled(KindCall *call, const cJSON *run, const JobState *state, KindVerdict *verdict);
 extern void databricks_cancelled(KindCall *call, const KindResponse *response, KindVerdict *verdict);
 
 /* databricks_run.c.  False if it says nothing about its state */
@@ -69,13 +68,35 @@ extern void databricks_ended(KindCall *call, const cJSON *run, const JobState *s
 extern bool databricks_detail_request(const KindCall *call, KindRequest *request, KindProblem *problem);
 extern void databricks_detail_response(KindCall *call, const KindResponse *response, KindVerdict *verdict);
 
+/* databricks_list.c: of all runs of the Jobs API, whatever started them */
+extern const KindListing databricks_listing;
+
 /* databricks_output.c: what get-output says of a one-time run, into the verdict */
 extern void databricks_add_result(const cJSON *result, cJSON *output, KindVerdict *verdict);
+/* ... and of the tasks of a job that the spec names: the run to be asked next, or NULL when all were */
+extern const char *databricks_next_output(KindCall *call, KindVerdict *verdict);
+/* What that run answered, NULL if nothing of use; false: it was not asked for this */
+extern bool databricks_keep_output(KindCall *call, const cJSON *result, KindVerdict *verdict);
 
 /* databricks_statement.c: what came of a SQL statement */
 extern void databricks_statement_ended(KindCall *call, const cJSON *statement, KindVerdict *verdict);
 extern bool databricks_chunk_request(const KindCall *call, KindRequest *request, KindProblem *problem);
 extern void databricks_chunk_response(KindCall *call, const KindResponse *response, KindVerdict *verdict);
+
+#define UPDATE_SETTLE_SECONDS	30	/* that a new update may take to be listed */
+/* Members of the spec that an update shows again */
+#define DATABRICKS_UPDATE_FLAGS			"full_refresh", "validate_only"
+#define DATABRICKS_UPDATE_SELECTIONS	"refresh_selection", "full_refresh_selection"
+
+/* databricks_pipeline.c: of several exchanges in one step, is it this one's turn? */
+extern bool databricks_stage_is(const KindCall *call, const char *stage);
+/* databricks_update.c: which update of a pipeline is ours; answers of PREPARE, START and LOOKUP */
+extern bool databricks_update_is_ended(const cJSON *update);
+extern void databricks_update_link(KindCall *call, const char *update_id, KindVerdict *verdict);
+extern void databricks_update_follow(KindCall *call, const char *update_id, KindVerdict *verdict);
+extern void databricks_update_prepared(KindCall *call, const KindResponse *response, KindVerdict *verdict);
+extern void databricks_update_started(KindCall *call, const KindResponse *response, KindVerdict *verdict);
+extern void databricks_update_looked_up(KindCall *call, const KindResponse *response, KindVerdict *verdict);
 
 /* databricks_flows.c: what the events say of an update of a pipeline */
 extern bool databricks_events_request(const KindCall *call, KindRequest *request, KindProblem *problem);

@@ -34,36 +34,30 @@
 #define MAX_REFUSALS			2	/* of repair, then a new run is started */
 #define MAX_UNSEEN_MS			((int64) 15 * 60 * 1000)
 
+#define MAX_ONLY	1000		/* tasks of a job */
+#define MAX_OUTPUTS	20			/* an exchange each */
+
 static const KindMember members[] = {
 	{"job_id", KIND_TYPE_INTEGER | KIND_TYPE_STRING, true},
 	{"job_parameters", KIND_TYPE_OBJECT, false},
 	{"repair", KIND_TYPE_BOOLEAN, false},
 	{"only", KIND_TYPE_ARRAY, false},
+	{"outputs", KIND_TYPE_ARRAY, false},
 };
 
 static bool
 check_spec(const cJSON *spec, KindProblem *problem)
 {
 	const cJSON *job = kind_member(spec, "job_id");
-	const cJSON *only = kind_member(spec, "only");
-	const cJSON *item;
 	int64		id;
-	int			i = 0;
 
 	if (!kind_check_members(spec, members, lengthof(members), problem))
 		return false;
-	if (!kind_has_reference(job) && (!json_int64(job, &id) || id <= 0))
+	if (!kind_may_become(problem, job) && (!json_int64(job, &id) || id <= 0))
 		return kind_problem(problem, "$.job_id", "\"job_id\" must be a positive integer",
 							"It is the number at the end of the job's address.");
-	if (!cJSON_IsArray(only))
-		return true;
-	cJSON_ArrayForEach(item, only)
-	{
-		if (json_string(item) == NULL)
-			return kind_problem(problem, mem_printf("$.only[%d]", i), "a task key must be a string", NULL);
-		i++;
-	}
-	return true;
+	return kind_check_texts(spec, "only", "a task key", MAX_ONLY, problem) &&
+		kind_check_texts(spec, "outputs", "a task key", MAX_OUTPUTS, problem);
 }
 
 static void
@@ -377,7 +371,7 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 		}
 		state.end = JOB_END_NONE;
 	}
-	databricks_polled(call, response, run, &state, verdict);
+	databricks_polled(call, run, &state, verdict);
 }
 
 static void
@@ -418,4 +412,5 @@ const TaskKind kind_databricks_job = {
 	.resume_step = databricks_resume_step,
 	.request = databricks_request,
 	.response = databricks_response,
+	.listing = &databricks_listing,
 };

@@ -112,9 +112,9 @@ check_path(const cJSON *spec, const char *name, bool takes_uri, KindProblem *pro
 	const char *path = kind_string(spec, name);
 	char	   *where = mem_printf("$.%s", name);
 
-	if (path == NULL)
-		return kind_problem(problem, where, mem_printf("\"%s\" is empty", name), NULL);
-	if (kind_has_reference(kind_member(spec, name)))
+	if (!kind_check_filled(spec, name, problem))
+		return false;
+	if (kind_may_become(problem, kind_member(spec, name)))
 		return true;
 	if (has(spec, "git_source"))
 		return *path != '/' ||
@@ -202,7 +202,7 @@ check_jar(const cJSON *spec, KindProblem *problem)
 	if (!check_compute(spec, true, problem) || !check_texts(spec, "parameters", problem))
 		return false;
 	if (!has(spec, "environment") && cJSON_GetArraySize(kind_member(spec, "libraries")) == 0 &&
-		!kind_has_reference(kind_member(spec, "libraries")))
+		!kind_may_become(problem, kind_member(spec, "libraries")))
 		return kind_problem(problem, "$.libraries", "nothing says where the JAR is",
 							"For example [{\"jar\": \"/Volumes/main/jars/load.jar\"}].");
 	return true;
@@ -217,15 +217,11 @@ check_sql_file(const cJSON *spec, KindProblem *problem)
 static bool
 check_spec(const OneTime *what, const cJSON *spec, KindProblem *problem)
 {
-	const char *target = kind_string(spec, "performance_target");
+	static const char *const targets[] = {"STANDARD", "PERFORMANCE_OPTIMIZED", NULL};
 
-	if (!kind_check_members(spec, what->members, what->nmembers, problem))
-		return false;
-	if (target != NULL && !kind_has_reference(kind_member(spec, "performance_target")) &&
-		strcmp(target, "STANDARD") != 0 && strcmp(target, "PERFORMANCE_OPTIMIZED") != 0)
-		return kind_problem(problem, "$.performance_target",
-							"\"performance_target\" must be \"STANDARD\" or \"PERFORMANCE_OPTIMIZED\"", NULL);
-	return check_git(spec, problem) && what->check(spec, problem);
+	return kind_check_members(spec, what->members, what->nmembers, problem) &&
+		kind_check_choice(spec, "performance_target", targets, NULL, problem) &&
+		check_git(spec, problem) && what->check(spec, problem);
 }
 
 /* --- tasks ----------------------------------------------------------------- */
@@ -448,7 +444,7 @@ read_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 			break;
 		case KIND_STEP_POLL:
 			if (databricks_poll_run(call, response, &run, &state, verdict))
-				databricks_polled(call, response, run, &state, verdict);
+				databricks_polled(call, run, &state, verdict);
 			break;
 		case KIND_STEP_DETAIL:
 			databricks_detail_response(call, response, verdict);
@@ -481,6 +477,7 @@ const TaskKind kind_databricks_##what = { \
 	.resume_step = resume_step, \
 	.request = what##_request, \
 	.response = read_response, \
+	.listing = &databricks_listing, \
 }
 
 ONE_TIME_KIND(notebook);

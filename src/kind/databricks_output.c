@@ -1,9 +1,15 @@
 /*-------------------------------------------------------------------------
  * databricks_output.c
- *	  What a one-time run returned: exit value, logs, link of a query
+ *	  What a one-time run, or a task of a job, returned: exit value, logs,
+ *	  link of a query
  *
  * Runs in the conductor.  All of it is text of the workload: it is bounded,
  * and only a value that is JSON becomes more than text.
+ *
+ * Of a job the tasks that "outputs" names are asked for one after the other,
+ * in DETAIL.  kind_state: outputs {KEY: what it returned}, output_key.  A task
+ * that has no output, or will not say it, has null there: it is no reason for
+ * a run that succeeded to fail.
  *-------------------------------------------------------------------------
  */
 #include "mem.h"
@@ -64,4 +70,72 @@ databricks_add_result(const cJSON *result, cJSON *output, KindVerdict *verdict)
 		cJSON_AddStringToObject(output, "output_link", link);
 	if (cJSON_IsArray(kind_member(query, "sql_statements")))
 		cJSON_AddNumberToObject(output, "statements", cJSON_GetArraySize(kind_member(query, "sql_statements")));
+}
+
+/* The run of a task by its key, or NULL */
+static const char *
+run_of_task(const KindCall *call, const char *key)
+{
+	const cJSON *task;
+
+	cJSON_ArrayForEach(task, kind_state_get(call, "tasks"))
+	{
+		if (strcmp(kind_string(task, "key"), key) == 0)
+			return kind_string(task, "run_id");
+	}
+	return NULL;
+}
+
+static cJSON *
+outputs_of(KindCall *call)
+{
+	cJSON	   *outputs = cJSON_GetObjectItemCaseSensitive(call->kind_state, "outputs");
+
+	return outputs ? outputs : cJSON_AddObjectToObject(call->kind_state, "outputs");
+}
+
+const char *
+databricks_next_output(KindCall *call, KindVerdict *verdict)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach(item, kind_member(call->spec, "outputs"))
+	{
+		const char *key = json_string(item);
+		const char *run_id = key ? run_of_task(call, key) : NULL;
+
+		if (key == NULL || cJSON_GetObjectItemCaseSensitive(outputs_of(call), key) != NULL)
+			continue;
+		if (run_id != NULL)
+		{
+			kind_state_set_string(call, verdict, "output_key", key);
+			return run_id;
+		}
+		cJSON_AddNullToObject(outputs_of(call), key);
+		verdict->state_changed = true;
+	}
+	kind_state_drop(call, verdict, "output_key");
+	return NULL;
+}
+
+bool
+databricks_keep_output(KindCall *call, const cJSON *result, KindVerdict *verdict)
+{
+	const char *key = kind_state_string(call, "output_key");
+	KindVerdict counts;
+	cJSON	   *output;
+
+	if (key == NULL)
+		return false;
+	if (result == NULL)
+		cJSON_AddNullToObject(outputs_of(call), key);
+	else
+	{
+		output = cJSON_CreateObject();
+		kind_verdict_init(&counts);
+		databricks_add_result(result, output, &counts);
+		cJSON_AddItemToObject(outputs_of(call), key, output);
+	}
+	verdict->state_changed = true;
+	return true;
 }

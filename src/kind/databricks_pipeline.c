@@ -31,9 +31,7 @@
 
 #include "databricks_int.h"
 
-#define SETTLE_SECONDS		30	/* that a new update may take to be listed */
 #define RETRY_SECONDS		120 /* that a pipeline that recovers may take to begin again */
-#define MAX_REFUSALS		20
 #define MAX_SELECTION		1000
 
 static const KindMember members[] = {
@@ -46,65 +44,29 @@ static const KindMember members[] = {
 	{"when_active", KIND_TYPE_STRING, false},
 };
 
-static const char *const flags[] = {"full_refresh", "validate_only"};
-static const char *const selections[] = {"refresh_selection", "full_refresh_selection"};
+static const char *const flags[] = {DATABRICKS_UPDATE_FLAGS};
+static const char *const selections[] = {DATABRICKS_UPDATE_SELECTIONS};
 
 /* --- the spec -------------------------------------------------------------- */
 
 static bool
-check_selection(const cJSON *list, const char *name, KindProblem *problem)
-{
-	const cJSON *item;
-	int			i = 0;
-
-	if (cJSON_GetArraySize(list) > MAX_SELECTION)
-		return kind_problem(problem, mem_printf("$.%s", name), mem_printf("more than %d tables", MAX_SELECTION), NULL);
-	cJSON_ArrayForEach(item, list)
-	{
-		if (json_string(item) == NULL || *item->valuestring == '\0')
-			return kind_problem(problem, mem_printf("$.%s[%d]", name, i), "a table must be named by a string", NULL);
-		i++;
-	}
-	return true;
-}
-
-static bool
 check_spec(const cJSON *spec, KindProblem *problem)
 {
-	const char *when;
-	const cJSON *item;
+	static const char *const policies[] = {"wait", "fail", NULL};
 
-	if (!kind_check_members(spec, members, lengthof(members), problem))
+	if (!kind_check_members(spec, members, lengthof(members), problem) || !kind_check_filled(spec, "pipeline_id", problem))
 		return false;
-	if (kind_string(spec, "pipeline_id") == NULL)
-		return kind_problem(problem, "$.pipeline_id", "\"pipeline_id\" is empty", NULL);
 	for (size_t i = 0; i < lengthof(selections); i++)
 	{
-		item = kind_member(spec, selections[i]);
-		if (!cJSON_IsArray(item))
-			continue;
-		if (!check_selection(item, selections[i], problem))
+		if (!kind_check_texts(spec, selections[i], "the name of a table", MAX_SELECTION, problem))
 			return false;
-		if (item->child != NULL && cJSON_IsTrue(kind_member(spec, "full_refresh")))
+		if (cJSON_GetArraySize(kind_member(spec, selections[i])) > 0 && cJSON_IsTrue(kind_member(spec, "full_refresh")))
 			return kind_problem(problem, mem_printf("$.%s", selections[i]), "\"full_refresh\" is of all tables",
 								"Leave out \"full_refresh\", or the selection.");
 	}
-	item = kind_member(spec, "parameters");
-	if (cJSON_IsObject(item))
-	{
-		cJSON_ArrayForEach(item, kind_member(spec, "parameters"))
-		{
-			if (cJSON_IsObject(item) || cJSON_IsArray(item))
-				return kind_problem(problem, mem_printf("$.parameters.%s", kind_clean_text(item->string, strlen(item->string), 64)),
-									"the value of a parameter must be a scalar", NULL);
-		}
-	}
-	when = kind_string(spec, "when_active");
-	if (when != NULL && !kind_has_reference(kind_member(spec, "when_active")) &&
-		strcmp(when, "wait") != 0 && strcmp(when, "fail") != 0)
-		return kind_problem(problem, "$.when_active", "\"when_active\" must be \"wait\" or \"fail\"",
-							"A pipeline has one active update at a time; this says what happens when there is another one.");
-	return true;
+	return kind_check_scalars(spec, "parameters", "a parameter", problem) &&
+		kind_check_choice(spec, "when_active", policies,
+						  "A pipeline has one active update at a time; this says what happens when there is another one.", problem);
 }
 
 static void
@@ -156,8 +118,8 @@ start_request(const KindCall *call, KindRequest *request)
 	databricks_json_body(request, body);
 }
 
-static bool
-stage_is(const KindCall *call, const char *stage)
+bool
+databricks_stage_is(const KindCall *call, const char *stage)
 {
 	const char *current = kind_state_string(call, "stage");
 
@@ -190,257 +152,13 @@ pipeline_request(const KindCall *call, KindRequest *request, KindProblem *proble
 	}
 	else if (call->step != KIND_STEP_DETAIL)
 		request->url = pipeline_url(call, "/updates", call->external_run_id);
-	else if (stage_is(call, "events"))
+	else if (databricks_stage_is(call, "events"))
 		return databricks_events_request(call, request, problem);
-	else if (stage_is(call, "candidate"))
+	else if (databricks_stage_is(call, "candidate"))
 		request->url = pipeline_url(call, "/updates", kind_state_string(call, "candidate"));
 	else
 		request->url = pipeline_url(call, "", NULL);
 	return true;
-}
-
-/* --- updates --------------------------------------------------------------- */
-
-/* A closed list: what is not on it goes on */
-static bool
-is_ended(const cJSON *update)
-{
-	const char *state = kind_string(update, "state");
-
-	return state != NULL && (strcmp(state, "COMPLETED") == 0 || strcmp(state, "FAILED") == 0 || strcmp(state, "CANCELED") == 0);
-}
-
-/* Is there the same in the spec and in the update?  Absent is empty. */
-static bool
-same_selection(const cJSON *one, const cJSON *other)
-{
-	const cJSON *a;
-	const cJSON *b;
-
-	if (cJSON_GetArraySize(one) != cJSON_GetArraySize(other))
-		return false;
-	cJSON_ArrayForEach(a, one)
-	{
-		bool		found = false;
-
-		cJSON_ArrayForEach(b, other)
-			found |= cJSON_Compare(a, b, true);
-		if (!found)
-			return false;
-	}
-	return true;
-}
-
-static bool
-is_of_our_shape(const KindCall *call, const cJSON *update)
-{
-	const char *cause = kind_string(update, "cause");
-
-	if (cause != NULL && strcmp(cause, "API_CALL") != 0)
-		return false;
-	for (size_t i = 0; i < lengthof(flags); i++)
-	{
-		if (cJSON_IsTrue(kind_member(update, flags[i])) != cJSON_IsTrue(kind_member(call->spec, flags[i])))
-			return false;
-	}
-	for (size_t i = 0; i < lengthof(selections); i++)
-	{
-		if (!same_selection(kind_member(call->spec, selections[i]), kind_member(update, selections[i])))
-			return false;
-	}
-	return true;
-}
-
-static void
-show_link(KindCall *call, const char *update_id, KindVerdict *verdict)
-{
-	StrBuf		url;
-
-	strbuf_init(&url);
-	strbuf_printf(&url, "%s/#joblist/pipelines/", call->base_url);
-	kind_url_encode(&url, kind_string(call->spec, "pipeline_id"));
-	strbuf_addstr(&url, "/updates/");
-	kind_url_encode(&url, update_id);
-	kind_state_set(call, verdict, "has_url", cJSON_CreateTrue());
-	verdict->external_url = kind_link(cJSON_CreateString(url.data));
-}
-
-/* From here on there is an update, or another one took its place */
-static void
-follow(KindCall *call, const char *update_id, KindVerdict *verdict)
-{
-	/* it may be part of what is dropped below */
-	update_id = mem_strdup(update_id);
-	show_link(call, update_id, verdict);
-	kind_state_set_int64(call, verdict, "started_ms", call->now_ms);
-	kind_state_drop(call, verdict, "stage");
-	kind_state_drop(call, verdict, "candidate");
-	kind_state_drop(call, verdict, "failed_ms");
-	kind_state_drop(call, verdict, "created_ms");
-	verdict->external_run_id = update_id;
-	verdict->reset_tries = true;
-	kind_continue(verdict, KIND_STEP_POLL, -1);
-}
-
-/* The earlier attempt's update, if it goes on or ended well */
-static const char *
-earlier_update(const KindCall *call, const cJSON *list)
-{
-	const char *earlier = kind_string(call->reference, "external_run_id");
-	const cJSON *item;
-
-	cJSON_ArrayForEach(item, list)
-	{
-		char	   *id = kind_id(item, "update_id");
-		const char *state = kind_string(item, "state");
-
-		if (earlier != NULL && id != NULL && state != NULL && strcmp(id, earlier) == 0 &&
-			(!is_ended(item) || strcmp(state, "COMPLETED") == 0))
-			return id;
-	}
-	return NULL;
-}
-
-/* The first update after the one that PREPARE saw that can be ours, or NULL; the list is newest first */
-static const char *
-begun_update(const KindCall *call, const cJSON *list)
-{
-	const char *before = kind_state_string(call, "before");
-	int64		before_ms = kind_state_int64(call, "before_ms", 0);
-	const cJSON *item;
-	const char *found = NULL;
-
-	if (!cJSON_IsArray(list))
-		return NULL;
-	cJSON_ArrayForEach(item, list)
-	{
-		char	   *id = kind_id(item, "update_id");
-
-		if (id == NULL || (before != NULL && strcmp(id, before) == 0) ||
-			kind_int64(item, "creation_time", INT64_MAX) < before_ms)
-			break;
-		if (is_of_our_shape(call, item))
-			found = id;
-	}
-	return found;
-}
-
-static void
-prepare_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
-{
-	const cJSON *body;
-	const cJSON *list;
-	const cJSON *newest;
-	const char *when = kind_string(call->spec, "when_active");
-	const char *earlier;
-	char	   *id;
-
-	if (databricks_common_response(call, response, false, true, KIND_LOOK_TRIES, verdict))
-		return;
-	body = databricks_read_object(call, response, "lists no updates", KIND_LOOK_TRIES, verdict);
-	if (body == NULL)
-		return;
-	list = kind_member(body, "updates");
-	newest = cJSON_IsArray(list) ? list->child : NULL;
-	id = kind_id(newest, "update_id");
-	earlier = earlier_update(call, cJSON_IsArray(list) ? list : NULL);
-	/* a START that was given up for lost may show up after all */
-	if (earlier == NULL && kind_state_get(call, "before_ms") != NULL)
-		earlier = begun_update(call, list);
-	if (earlier != NULL)
-		follow(call, earlier, verdict);
-	else if (id != NULL && !is_ended(newest))
-	{
-		if (when != NULL && strcmp(when, "fail") == 0)
-		{
-			kind_fail(verdict, false, true, "update_active",
-					  mem_printf("update %s of the pipeline is active", id));
-			return;
-		}
-		verdict->reset_tries = true;
-		kind_continue(verdict, KIND_STEP_PREPARE, response->retry_after_ms > 0 ? response->retry_after_ms : -1);
-	}
-	else
-	{
-		kind_state_drop(call, verdict, "maybe_started");
-		kind_state_set_string(call, verdict, "before", id ? id : "");
-		kind_state_set_int64(call, verdict, "before_ms", kind_int64(newest, "creation_time", 0));
-		kind_continue(verdict, KIND_STEP_START, 0);
-	}
-}
-
-static void
-start_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
-{
-	int64		refusals = kind_state_int64(call, "refusals", 0);
-	char	   *code;
-	char	   *message;
-	char	   *id;
-
-	if (databricks_common_response(call, response, true, false, KIND_START_TRIES, verdict))
-		return;
-	if (response->http_status < 200 || response->http_status > 299)
-	{
-		kind_body_error(response, &code, &message);
-		if (refusals >= MAX_REFUSALS ||
-			(response->http_status != 409 && strstr(message, "active update") == NULL))
-		{
-			kind_fail_status(call, response, verdict);
-			return;
-		}
-		/* another update is active; if an earlier START was lost, it may be that one */
-		kind_state_set_int64(call, verdict, "refusals", refusals + 1);
-		if (kind_state_bool(call, "maybe_started") || kind_state_int64(call, "starts", 0) > 0)
-		{
-			kind_continue(verdict, KIND_STEP_LOOKUP, kind_retry_delay(call, response->retry_after_ms));
-			return;
-		}
-		/* nothing of ours can have begun: the next update seen is not taken for it */
-		kind_state_drop(call, verdict, "before");
-		kind_state_drop(call, verdict, "before_ms");
-		kind_continue(verdict, KIND_STEP_PREPARE, kind_retry_delay(call, response->retry_after_ms));
-		return;
-	}
-	id = kind_id(kind_parse_object(response), "update_id");
-	if (id != NULL)
-		follow(call, id, verdict);
-	else
-		kind_bad_answer(call, response, "names no update", true, false, KIND_START_TRIES, verdict);
-}
-
-static void
-lookup_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
-{
-	int64		starts = kind_state_int64(call, "starts", 0);
-	int64		since;
-	const cJSON *body;
-	const char *id;
-
-	if (databricks_common_response(call, response, false, true, KIND_POLL_TRIES, verdict))
-		return;
-	body = databricks_read_object(call, response, "lists no updates", KIND_POLL_TRIES, verdict);
-	if (body == NULL)
-		return;
-	id = begun_update(call, kind_member(body, "updates"));
-	since = kind_state_int64(call, "looking_since_ms", -1);
-	if (id != NULL)
-		follow(call, id, verdict);
-	else if (since < 0)
-	{
-		kind_state_set_int64(call, verdict, "looking_since_ms", call->now_ms);
-		kind_continue(verdict, KIND_STEP_LOOKUP, kind_retry_delay(call, -1));
-	}
-	else if (call->now_ms < since + databricks_settle_ms(call, SETTLE_SECONDS))
-		kind_continue(verdict, KIND_STEP_LOOKUP, kind_retry_delay(call, -1));
-	else if (starts >= KIND_MAX_STARTS)
-		kind_fail_unknown(verdict, mem_printf("an update was asked for %d times and never answered; look at the updates of the pipeline before it is started again",
-											  KIND_MAX_STARTS));
-	else
-	{
-		kind_state_drop(call, verdict, "looking_since_ms");
-		kind_state_set_int64(call, verdict, "starts", starts + 1);
-		kind_continue(verdict, KIND_STEP_PREPARE, 0);
-	}
 }
 
 /* --- the end --------------------------------------------------------------- */
@@ -497,7 +215,7 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 		return;
 	if (databricks_is_missing(response))
 	{
-		if (call->now_ms < kind_state_int64(call, "started_ms", call->intended_at_ms) + databricks_settle_ms(call, SETTLE_SECONDS))
+		if (call->now_ms < kind_state_int64(call, "started_ms", call->intended_at_ms) + databricks_settle_ms(call, UPDATE_SETTLE_SECONDS))
 			kind_continue(verdict, KIND_STEP_POLL, kind_retry_delay(call, -1));
 		else
 			kind_fail_unknown(verdict, mem_printf("update %s does not exist", call->external_run_id));
@@ -516,10 +234,10 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 	kind_state_drop(call, verdict, "may_stop");
 	/* an update that somebody named was not followed here */
 	if (!kind_state_bool(call, "has_url"))
-		show_link(call, call->external_run_id, verdict);
+		databricks_update_link(call, call->external_run_id, verdict);
 	if (kind_state_get(call, "created_ms") == NULL)
 		kind_state_set_int64(call, verdict, "created_ms", kind_int64(update, "creation_time", call->intended_at_ms));
-	if (!is_ended(update))
+	if (!databricks_update_is_ended(update))
 	{
 		kind_continue(verdict, KIND_STEP_POLL, response->retry_after_ms > 0 ? response->retry_after_ms : -1);
 		return;
@@ -585,7 +303,7 @@ detail_response(KindCall *call, const KindResponse *response, KindVerdict *verdi
 {
 	const cJSON *body;
 
-	if (stage_is(call, "events"))
+	if (databricks_stage_is(call, "events"))
 	{
 		if (databricks_events_response(call, response, verdict))
 			finish(call, verdict);
@@ -610,14 +328,14 @@ detail_response(KindCall *call, const KindResponse *response, KindVerdict *verdi
 		begin_stage(call, "events", 0, verdict);
 		return;
 	}
-	if (stage_is(call, "candidate"))
+	if (databricks_stage_is(call, "candidate"))
 	{
 		const char *cause = kind_string(kind_member(body, "update"), "cause");
 
 		if (cause != NULL && strcmp(cause, "RETRY_ON_FAILURE") == 0)
 		{
 			kind_state_drop(call, verdict, "end");
-			follow(call, kind_state_string(call, "candidate"), verdict);
+			databricks_update_follow(call, kind_state_string(call, "candidate"), verdict);
 		}
 		else
 			begin_stage(call, "events", 0, verdict);
@@ -643,7 +361,7 @@ cancel_response(KindCall *call, const KindResponse *response, KindVerdict *verdi
 		return;
 	}
 	update = kind_member(response->transport_error == NULL ? kind_parse_object(response) : NULL, "update");
-	if (kind_string(update, "state") == NULL || is_ended(update))
+	if (kind_string(update, "state") == NULL || databricks_update_is_ended(update))
 	{
 		kind_continue(verdict, KIND_STEP_POLL, -1);
 		return;
@@ -659,13 +377,13 @@ pipeline_response(KindCall *call, const KindResponse *response, KindVerdict *ver
 	switch (call->step)
 	{
 		case KIND_STEP_PREPARE:
-			prepare_response(call, response, verdict);
+			databricks_update_prepared(call, response, verdict);
 			break;
 		case KIND_STEP_START:
-			start_response(call, response, verdict);
+			databricks_update_started(call, response, verdict);
 			break;
 		case KIND_STEP_LOOKUP:
-			lookup_response(call, response, verdict);
+			databricks_update_looked_up(call, response, verdict);
 			break;
 		case KIND_STEP_POLL:
 			poll_response(call, response, verdict);

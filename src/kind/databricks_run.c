@@ -272,6 +272,8 @@ build_output(const KindCall *call)
 		cJSON_AddStringToObject(output, "result", code);
 	if (is_one_time(call))
 		return output;
+	if (kind_state_get(call, "outputs") != NULL)
+		cJSON_AddItemToObject(output, "outputs", cJSON_Duplicate(kind_state_get(call, "outputs"), true));
 	states = cJSON_AddObjectToObject(output, "tasks");
 	cJSON_ArrayForEach(task, tasks)
 	{
@@ -390,7 +392,7 @@ finish(KindCall *call, const cJSON *result, KindVerdict *verdict)
 
 /* The task run whose output is wanted, or NULL */
 static const char *
-output_run(const KindCall *call)
+output_run(KindCall *call, KindVerdict *verdict)
 {
 	const char *end = kind_string(kind_state_get(call, "final"), "end");
 	const cJSON *tasks = kind_state_get(call, "tasks");
@@ -400,16 +402,33 @@ output_run(const KindCall *call)
 		task = first_failed(call);
 	if (task == NULL && is_one_time(call))
 		task = tasks ? tasks->child : NULL;
+	if (end != NULL && strcmp(end, "succeeded") == 0 && !is_one_time(call))
+		return databricks_next_output(call, verdict);
 	return kind_string(task, "run_id");
 }
 
-/* A page of tasks is kept: the next one, then the output of the task that matters, then the outcome */
+/* What is still to be asked for, or the outcome */
+static void
+want_output(KindCall *call, KindVerdict *verdict)
+{
+	const char *wanted = output_run(call, verdict);
+
+	if (wanted == NULL)
+	{
+		finish(call, NULL, verdict);
+		return;
+	}
+	kind_state_set_string(call, verdict, "output_run_id", wanted);
+	verdict->reset_tries = true;
+	kind_continue(verdict, KIND_STEP_DETAIL, 0);
+}
+
+/* A page of tasks is kept: the next one, then the outputs that matter, then the outcome */
 static void
 after_page(KindCall *call, const cJSON *run, KindVerdict *verdict)
 {
 	const char *token = kind_string(run, "next_page_token");
 	int64		pages = kind_state_int64(call, "task_pages", 0);
-	const char *wanted;
 
 	if (token != NULL && pages < MAX_PAGES)
 	{
@@ -420,15 +439,7 @@ after_page(KindCall *call, const cJSON *run, KindVerdict *verdict)
 		return;
 	}
 	kind_state_drop(call, verdict, "task_token");
-	wanted = output_run(call);
-	if (wanted == NULL)
-	{
-		finish(call, NULL, verdict);
-		return;
-	}
-	kind_state_set_string(call, verdict, "output_run_id", wanted);
-	verdict->reset_tries = true;
-	kind_continue(verdict, KIND_STEP_DETAIL, 0);
+	want_output(call, verdict);
 }
 
 void
@@ -446,6 +457,7 @@ databricks_ended(KindCall *call, const cJSON *run, const JobState *state, KindVe
 	kind_state_set(call, verdict, "final", final);
 	kind_state_drop(call, verdict, "tasks");
 	kind_state_drop(call, verdict, "task_pages");
+	kind_state_drop(call, verdict, "outputs");
 	keep_tasks(call, run);
 	after_page(call, run, verdict);
 }
@@ -498,6 +510,8 @@ databricks_detail_response(KindCall *call, const KindResponse *response, KindVer
 		keep_tasks(call, body);
 		after_page(call, body, verdict);
 	}
+	else if (databricks_keep_output(call, body, verdict))
+		want_output(call, verdict);
 	else
 		finish(call, body, verdict);
 }

@@ -67,13 +67,13 @@ check_split(const cJSON *split, KindProblem *problem)
 	const cJSON *row;
 	int			i = 0;
 
-	if (!cJSON_IsArray(data) && !kind_has_reference(data))
+	if (!cJSON_IsArray(data) && !kind_may_become(problem, data))
 		return kind_problem(problem, "$.dataframe_split.data", "\"data\" must be an array of rows", NULL);
 	if (!cJSON_IsArray(columns) || !cJSON_IsArray(data))
 		return true;
 	cJSON_ArrayForEach(row, data)
 	{
-		if (!kind_has_reference(row) &&
+		if (!kind_may_become(problem, row) &&
 			(!cJSON_IsArray(row) || cJSON_GetArraySize(row) != cJSON_GetArraySize(columns)))
 			return kind_problem(problem, mem_printf("$.dataframe_split.data[%d]", i),
 								"a row must have a value for each of \"columns\"", NULL);
@@ -243,6 +243,7 @@ serving_response(KindCall *call, const KindResponse *response, KindVerdict *verd
 			kind_bad_answer(call, response, "is no JSON", true, true, SERVING_TRIES, verdict);
 		else
 			kind_fail_unknown(verdict, unknown_message(call, mem_printf("the answer is no JSON: %s", error ? error : "")));
+		kind_hopeless(call, response, verdict);
 		return;
 	}
 	if (is_repeatable(call))
@@ -251,7 +252,10 @@ serving_response(KindCall *call, const KindResponse *response, KindVerdict *verd
 			kind_fail_status(call, response, verdict);
 	}
 	else if (!answered && arrived)
+	{
 		kind_fail_unknown(verdict, unknown_message(call, response->transport_error ? response->transport_error : "no answer"));
+		kind_hopeless(call, response, verdict);
+	}
 	/* not sent, or refused before the model was asked; a gateway's 503 may be either */
 	else if ((answered && status != 401 && status != 403 && status != 429) ||
 			 !databricks_common_response(call, response, false, true, SERVING_TRIES, verdict))

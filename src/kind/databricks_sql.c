@@ -36,7 +36,7 @@
 
 #define TAG					"weir_token"
 #define HISTORY_SECONDS		60	/* that the history is given to show a statement */
-#define CLOCK_SKEW_MS		300000
+#define CLOCK_SKEW_MS		((int64) 86400000)	/* the newest come first, so this costs little */
 #define MAX_PAGES			20
 #define MAX_PARAMETERS		200
 #define MAX_TAGS			19	/* and ours */
@@ -93,7 +93,7 @@ check_parameter(const cJSON *item, KindProblem *problem)
 		type = kind_member(item, "type");
 		if (value == NULL || cJSON_GetArraySize(item) > 2 || (cJSON_GetArraySize(item) == 2 && type == NULL))
 			return kind_problem(problem, path, "a parameter with a type is {\"value\": ..., \"type\": ...}", NULL);
-		if (type != NULL && !kind_has_reference(type) && (json_string(type) == NULL || !is_type(type->valuestring)))
+		if (type != NULL && !kind_may_become(problem, type) && (json_string(type) == NULL || !is_type(type->valuestring)))
 			return kind_problem(problem, mem_printf("%s.type", path), "unknown type of a parameter",
 								"Types are those of Databricks SQL that hold one value, such as BIGINT, STRING, DATE, TIMESTAMP and DECIMAL(10,2).");
 	}
@@ -101,20 +101,6 @@ check_parameter(const cJSON *item, KindProblem *problem)
 		return kind_problem(problem, path, "the value of a parameter must be a scalar or null",
 							"Hand a structure over as text and read it with from_json().");
 	return true;
-}
-
-static bool
-check_whole(const cJSON *spec, const char *name, int64 least, int64 most, KindProblem *problem)
-{
-	const cJSON *item = kind_member(spec, name);
-	int64		n;
-
-	if (item == NULL || cJSON_IsNull(item) || kind_has_reference(item))
-		return true;
-	if (json_int64(item, &n) && n >= least && n <= most)
-		return true;
-	return kind_problem(problem, mem_printf("$.%s", name),
-						mem_printf("\"%s\" must be an integer from " INT64_FORMAT " to " INT64_FORMAT, name, least, most), NULL);
 }
 
 static bool
@@ -150,8 +136,8 @@ check_spec(const cJSON *spec, KindProblem *problem)
 	statement = kind_string(spec, "statement");
 	if (statement == NULL || strlen(statement) > MAX_STATEMENT)
 		return kind_problem(problem, "$.statement", statement ? "\"statement\" is longer than 16 MiB" : "\"statement\" is empty", NULL);
-	if (kind_string(spec, "warehouse_id") == NULL)
-		return kind_problem(problem, "$.warehouse_id", "\"warehouse_id\" is empty", NULL);
+	if (!kind_check_filled(spec, "warehouse_id", problem))
+		return false;
 	parameters = kind_member(spec, "parameters");
 	if (cJSON_GetArraySize(parameters) > MAX_PARAMETERS)
 		return kind_problem(problem, "$.parameters", mem_printf("more than %d parameters", MAX_PARAMETERS), NULL);
@@ -165,8 +151,8 @@ check_spec(const cJSON *spec, KindProblem *problem)
 	}
 	tags = kind_member(spec, "query_tags");
 	if ((cJSON_IsObject(tags) && !check_tags(tags, problem)) ||
-		!check_whole(spec, "max_rows", 0, KIND_SQL_MAX_ROWS, problem) ||
-		!check_whole(spec, "wait_seconds", 0, 50, problem))
+		!kind_check_integer(spec, "$", "max_rows", 0, KIND_SQL_MAX_ROWS, problem) ||
+		!kind_check_integer(spec, "$", "wait_seconds", 0, 50, problem))
 		return false;
 	if (json_int64(kind_member(spec, "wait_seconds"), &wait) && wait > 0 && wait < 5)
 		return kind_problem(problem, "$.wait_seconds", "\"wait_seconds\" must be 0 or from 5 to 50",
@@ -177,7 +163,7 @@ check_spec(const cJSON *spec, KindProblem *problem)
 static void
 sql_validate(const cJSON *spec, KindProblem *problem)
 {
-	if (kind_has_reference(kind_member(spec, "statement")))
+	if (kind_may_become(problem, kind_member(spec, "statement")))
 		(void) kind_problem(problem, "$.statement", "the text of a statement must not hold references",
 							"Write :name in the statement and give the value in \"parameters\": {\"name\": \"{{...}}\"}; IDENTIFIER(:name) stands for the name of a table.");
 	else

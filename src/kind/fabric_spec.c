@@ -16,7 +16,6 @@
 #include "fabric_int.h"
 
 #define MAX_PARAMETERS	500
-#define MAX_CALL_PATH	2000
 
 static const KindMember members[] = {
 	{"workspace", KIND_TYPE_STRING, false},
@@ -61,7 +60,7 @@ check_guid(const cJSON *spec, const char *name, KindProblem *problem)
 {
 	const cJSON *item = kind_member(spec, name);
 
-	if (item == NULL || cJSON_IsNull(item) || kind_has_reference(item) || is_guid(json_string(item)))
+	if (item == NULL || cJSON_IsNull(item) || kind_may_become(problem, item) || is_guid(json_string(item)))
 		return true;
 	return kind_problem(problem, mem_printf("$.%s", name), mem_printf("\"%s\" must be an id of 36 characters", name),
 						"It is in the address of the item's page: .../groups/WORKSPACE/.../ITEM");
@@ -73,7 +72,7 @@ check_job_type(const cJSON *spec, KindProblem *problem)
 	const cJSON *item = kind_member(spec, "job_type");
 	const char *type = kind_string(spec, "job_type");
 
-	if (kind_has_reference(item))
+	if (kind_may_become(problem, item))
 		return true;
 	if (type != NULL && strlen(type) <= 100 && isalpha((unsigned char) *type) &&
 		strspn(type, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") == strlen(type))
@@ -93,7 +92,7 @@ check_typed_parameters(const cJSON *parameters, KindProblem *problem)
 		return kind_problem(problem, "$.parameters", "more than 500 parameters", NULL);
 	cJSON_ArrayForEach(item, parameters)
 	{
-		if (!kind_has_reference(item) &&
+		if (!kind_may_become(problem, item) &&
 			(kind_string(item, "name") == NULL || strlen(kind_string(item, "name")) > 256 ||
 			 kind_string(item, "type") == NULL || kind_member(item, "value") == NULL))
 			return kind_problem(problem, mem_printf("$.parameters[%d]", i),
@@ -111,15 +110,11 @@ check_call(const cJSON *spec, KindProblem *problem)
 	static const char *const methods[] = {"GET", "POST", "PUT", "PATCH", "DELETE"};
 	static const char *const others[] = {"item", "job_type", "parameters", "execution_data"};
 	const cJSON *call = kind_member(spec, "call");
-	const char *path = kind_string(call, "path");
 	const char *method = kind_string(call, "method");
-	bool		known = method == NULL || kind_has_reference(kind_member(call, "method"));
+	bool		known = method == NULL || kind_may_become(problem, kind_member(call, "method"));
 
 	if (!kind_check_members(call, call_members, lengthof(call_members), problem))
-	{
-		problem->path = mem_printf("$.call%s", problem->path + 1);
-		return false;
-	}
+		return kind_problem_at("$.call", problem);
 	for (size_t i = 0; i < lengthof(others); i++)
 	{
 		if (kind_member(spec, others[i]) != NULL)
@@ -130,10 +125,7 @@ check_call(const cJSON *spec, KindProblem *problem)
 		known |= method != NULL && strcmp(methods[i], method) == 0;
 	if (!known)
 		return kind_problem(problem, "$.call.method", "unknown method", "Methods are GET, POST, PUT, PATCH and DELETE.");
-	if (path == NULL || strlen(path) > MAX_CALL_PATH || strstr(path, "..") != NULL || strpbrk(path, "#\\ ") != NULL)
-		return kind_problem(problem, "$.call.path", "not a path below the connection's base URL",
-							"Such as \"/workspaces/ID/sqlEndpoints/ID/refreshMetadata\".");
-	return true;
+	return kind_check_path(kind_member(call, "path"), "$.call.path", "Such as \"/workspaces/ID/sqlEndpoints/ID/refreshMetadata\".", problem);
 }
 
 bool

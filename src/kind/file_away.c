@@ -28,19 +28,19 @@ static const KindMember members[] = {
 };
 
 static bool
-check_spec(const cJSON *spec, bool is_decided, KindProblem *problem)
+check_spec(const cJSON *spec, KindProblem *problem)
 {
 	static const char *const folders[] = {"archive", "error"};
 	static const char *const containers[] = {"container", "to_container"};
 
-	/* the last two members are not for users */
-	if (!kind_check_members(spec, members, lengthof(members) - (is_decided ? 0 : 2), problem))
+	/* the last two members are not for users: they come when the spec is rendered */
+	if (!kind_check_members(spec, members, lengthof(members) - (problem->is_rendered ? 0 : 2), problem))
 		return false;
 	for (size_t i = 0; i < lengthof(containers); i++)
 	{
 		const char *name = kind_string(spec, containers[i]);
 
-		if (name != NULL && strstr(name, "{{") == NULL && !storage_container_is_valid(name))
+		if (name != NULL && !kind_text_may_become(problem, name) && !storage_container_is_valid(name))
 			return kind_problem(problem, mem_printf("$.%s", containers[i]), "not the name of a container",
 								"It has 3 to 63 lower case letters, digits and hyphens.");
 	}
@@ -64,13 +64,13 @@ check_spec(const cJSON *spec, bool is_decided, KindProblem *problem)
 static void
 file_away_validate(const cJSON *spec, KindProblem *problem)
 {
-	(void) check_spec(spec, false, problem);
+	(void) check_spec(spec, problem);
 }
 
 static bool
 file_away_request(const KindCall *call, KindRequest *request, KindProblem *problem)
 {
-	if (!check_spec(call->spec, true, problem))
+	if (!check_spec(call->spec, problem))
 		return false;
 	if (call->base_url == NULL || *call->base_url == '\0')
 		return kind_problem(problem, "$", "the connection has no base URL", NULL);

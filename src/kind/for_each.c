@@ -49,7 +49,11 @@ for_each_validate(const cJSON *spec, KindProblem *problem)
 	int64		n;
 
 	if (!kind_check_members(spec, members, lengthof(members), problem))
+	{
+		if (problem->hint == NULL && cJSON_IsString(kind_member(spec, "items")))
+			problem->hint = "\"items\" is an array, a reference to one such as \"{{params.objects}}\", or {\"sql\": \"SELECT ...\"}.";
 		return;
+	}
 	check_items(kind_member(spec, "items"), problem);
 	concurrency = kind_member(spec, "concurrency");
 	if (problem->message != NULL || concurrency == NULL)
@@ -67,7 +71,9 @@ for_each_decide(const KindCall *call, KindVerdict *verdict)
 
 	if (!cJSON_IsArray(items))
 	{
-		kind_fail(verdict, true, false, "invalid_items", "the items of a for_each must be an array");
+		kind_fail(verdict, true, false, "invalid_items",
+				  mem_printf("the items of a for_each must be an array, not %s", items == NULL || cJSON_IsNull(items) ? "null" :
+							 cJSON_IsObject(items) ? "an object" : cJSON_IsString(items) ? "text" : cJSON_IsNumber(items) ? "a number" : "a boolean"));
 		return;
 	}
 	n = cJSON_GetArraySize(items);

@@ -36,6 +36,7 @@ static const KindMember members[] = {
 	{"idempotent", KIND_TYPE_BOOLEAN, false},
 	{"idempotency_header", KIND_TYPE_STRING, false},
 	{"id", KIND_TYPE_STRING, false},
+	{"link", KIND_TYPE_STRING, false},
 	{"poll", KIND_TYPE_OBJECT, false},
 	{"result", KIND_TYPE_OBJECT, false},
 	{"cancel", KIND_TYPE_OBJECT, false},
@@ -118,7 +119,7 @@ static const char token_chars[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrs
 static bool
 check_key_header(const char *name, KindProblem *problem)
 {
-	if (name == NULL || strstr(name, "{{") != NULL || strcasecmp(name, "Idempotency-Key") == 0)
+	if (name == NULL || kind_text_may_become(problem, name) || strcasecmp(name, "Idempotency-Key") == 0)
 		return true;
 	for (size_t i = 0; i < lengthof(reserved); i++)
 	{
@@ -168,7 +169,7 @@ check_statuses(const cJSON *statuses, KindProblem *problem)
 	{
 		int64		status;
 
-		if (!kind_has_reference(item) &&
+		if (!kind_may_become(problem, item) &&
 			(!json_int64(item, &status) || status < 200 || status > 599))
 			return kind_problem(problem, mem_printf("$.expect_status[%d]", i),
 								"an expected status must be an integer from 200 to 599", NULL);
@@ -204,7 +205,7 @@ http_check_request(const cJSON *spec, KindProblem *problem)
 	const cJSON *headers;
 	const cJSON *statuses;
 
-	if (!kind_has_reference(method) && method_of(spec) < 0)
+	if (!kind_may_become(problem, method) && method_of(spec) < 0)
 		return kind_problem(problem, "$.method", "unknown method",
 							"Methods are GET, HEAD, OPTIONS, PUT, DELETE, POST and PATCH.");
 	if ((kind_string(spec, "url") == NULL) == (kind_string(spec, "path") == NULL))
@@ -233,34 +234,6 @@ static void
 http_validate(const cJSON *spec, KindProblem *problem)
 {
 	(void) check_spec(spec, problem);
-}
-
-/* Does "text" hold a segment "..", also in disguise?  The rest of the path is the service's. */
-bool
-http_climbs(const char *text)
-{
-	size_t		dots = 0;
-	size_t		others = 0;
-
-	for (; *text != '\0' && *text != '?' && *text != '#'; text++)
-	{
-		if (*text == '/' || *text == '\\')
-		{
-			if (dots == 2 && others == 0)
-				return true;
-			dots = others = 0;
-		}
-		else if (*text == '.')
-			dots++;
-		else if (strncasecmp(text, "%2e", 3) == 0)
-		{
-			dots++;
-			text += 2;
-		}
-		else
-			others++;
-	}
-	return dots == 2 && others == 0;
 }
 
 void
@@ -293,7 +266,7 @@ is_below(const char *url, const char *base)
 	size_t		len = base ? strlen(base) : 0;
 
 	return len > 0 && strncmp(url, base, len) == 0 &&
-		(url[len] == '\0' || strchr("/?#", url[len]) != NULL) && !http_climbs(url + len);
+		(url[len] == '\0' || strchr("/?#", url[len]) != NULL) && !kind_path_climbs(url + len);
 }
 
 bool
@@ -308,7 +281,7 @@ http_build_url(const KindCall *call, KindRequest *request, KindProblem *problem)
 	{
 		if (call->base_url == NULL || *call->base_url == '\0')
 			return kind_problem(problem, "$.path", "\"path\" needs a connection with a base URL", NULL);
-		if (strchr(path, '#') != NULL || http_climbs(path))
+		if (strchr(path, '#') != NULL || kind_path_climbs(path))
 			return kind_problem(problem, "$.path", "\"path\" must not contain \"#\" or segments \"..\"", NULL);
 		strbuf_addstr(&url, call->base_url);
 		if (*path != '/' && *path != '?')
@@ -356,15 +329,18 @@ http_build_body(const cJSON *spec, KindRequest *request)
 	request->content_type = type ? type : "application/json";
 }
 
-/* The connection's default headers, then the spec's, which win */
+/*
+ * The connection's default headers, then the spec's, which win.  What belongs
+ * to the connection stays where its credentials stay.
+ */
 const cJSON *
-http_build_headers(const KindCall *call)
+http_build_headers(const KindCall *call, const KindRequest *request)
 {
 	const char *key = kind_string(call->spec, "idempotency_header");
 	const cJSON *sources[2];
 	cJSON	   *headers = cJSON_CreateObject();
 
-	sources[0] = kind_member(call->options, "default_headers");
+	sources[0] = request->without_auth ? NULL : kind_member(call->options, "default_headers");
 	sources[1] = kind_member(call->spec, "headers");
 	for (int i = 0; i < 2; i++)
 	{
@@ -453,7 +429,7 @@ http_request(const KindCall *call, KindRequest *request, KindProblem *problem)
 	request->is_repeatable = http_is_repeatable(call);
 	if (kind_string(call->spec, "idempotency_header") == NULL)
 		request->idempotency_key = call->token;
-	request->headers = http_build_headers(call);
+	request->headers = http_build_headers(call, request);
 	http_build_body(call->spec, request);
 	return true;
 }
@@ -476,14 +452,19 @@ http_is_expected(const cJSON *spec, int status)
 	return false;
 }
 
-/* Not sent, or refused before anything was done, if the request may not be repeated */
+/*
+ * Not sent, or refused before anything was done, if the request may not be
+ * repeated.  A 503 may come from the service, which did nothing, or from a
+ * gateway that lost its answer; only one that says when to come back is the
+ * word of somebody who sent us away.
+ */
 static void
 unrepeatable_response(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
 	int			status = response->http_status;
 	bool		answered = status > 0 && response->transport_error == NULL;
 	bool		arrived = response->request_sent || status > 0;
-	bool		refused = answered ? status == 401 || status == 429 || status == 503 : !arrived;
+	bool		refused = answered ? status == 401 || status == 429 || (status == 503 && response->retry_after_ms >= 0) : !arrived;
 	bool		transient = answered && retry_http_status_is_transient(status) && !refused;
 
 	/* what may have been started can be looked for */
@@ -493,7 +474,10 @@ unrepeatable_response(const KindCall *call, const KindResponse *response, KindVe
 		kind_continue(verdict, KIND_STEP_LOOKUP, kind_retry_delay(call, response->retry_after_ms));
 	}
 	else if (!answered && arrived)
+	{
 		kind_fail_unknown(verdict, unknown_message(call, response->transport_error ? response->transport_error : "no answer"));
+		kind_hopeless(call, response, verdict);
+	}
 	else if (!refused || !kind_common_response(call, response, false, true, HTTP_TRIES, verdict))
 		kind_fail_unrepeatable(call, response, verdict);
 }
@@ -521,7 +505,9 @@ http_not_expected(const KindCall *call, const KindResponse *response, KindVerdic
 	}
 	if (answered && verdict->outcome == KIND_FAILED)
 	{
-		http_say_error(call, response, verdict);
+		/* a gateway's words are not the service's */
+		if (strcmp(verdict->error_code, "outcome_unknown") != 0)
+			http_say_error(call, response, verdict);
 		verdict->output = http_output(response);
 	}
 }

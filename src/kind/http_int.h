@@ -14,13 +14,12 @@
 /* http.c */
 extern bool http_build_url(const KindCall *call, KindRequest *request, KindProblem *problem);
 extern void http_build_body(const cJSON *spec, KindRequest *request);
-extern const cJSON *http_build_headers(const KindCall *call);
+extern const cJSON *http_build_headers(const KindCall *call, const KindRequest *request);
 extern bool http_is_repeatable(const KindCall *call);	/* its first request */
 extern bool http_is_expected(const cJSON *spec, int status);
 extern bool http_check_request(const cJSON *spec, KindProblem *problem);	/* method, url, headers, ... */
 extern bool http_method(const cJSON *spec, KindRequest *request);	/* false: unknown */
 extern void http_add_query(StrBuf *url, const cJSON *query);
-extern bool http_climbs(const char *path);	/* a segment "..", also in disguise */
 /* Not answered, refused or unexpected: goes on or fails, see http.c */
 extern void http_not_expected(const KindCall *call, const KindResponse *response, KindVerdict *verdict);
 
@@ -46,6 +45,8 @@ extern char *http_start_url(const KindCall *call);	/* of the first request, or N
 extern cJSON *http_output(const KindResponse *response);
 /* Succeed with the answer: outputs and row counts by their paths */
 extern void http_succeed(const KindCall *call, const KindResponse *response, const cJSON *body, KindVerdict *verdict);
+/* The page of what was started, where the spec's "link" finds one in an answer; once */
+extern void http_note_link(KindCall *call, const cJSON *spec, const cJSON *body, KindVerdict *verdict);
 extern void http_say_error(const KindCall *call, const KindResponse *response, KindVerdict *verdict);
 
 /* http_poll.c: POLL, CANCEL, LOOKUP and the result */

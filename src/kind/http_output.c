@@ -112,3 +112,19 @@ http_say_error(const KindCall *call, const KindResponse *response, KindVerdict *
 	}
 	cJSON_Delete(body);
 }
+
+void
+http_note_link(KindCall *call, const cJSON *spec, const cJSON *body, KindVerdict *verdict)
+{
+	const char *path = kind_string(spec, "link");
+	const char *link;
+
+	if (path == NULL || kind_state_bool(call, "has_link"))
+		return;
+	link = kind_link(jsonpath_find(body, path));
+	if (link == NULL)
+		return;
+	verdict->external_url = mem_strdup(link);
+	if (verdict->outcome == KIND_CONTINUE)
+		kind_state_set(call, verdict, "has_link", cJSON_CreateTrue());
+}

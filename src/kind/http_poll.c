@@ -230,7 +230,10 @@ http_started(KindCall *call, const KindResponse *response, KindVerdict *verdict)
 		if (kind_string(poll, "status") == NULL && response->http_status == 201)
 			state = STATE_RUNNING;
 		if (path != NULL && id == NULL && (state == STATE_RUNNING || state == STATE_NONE))
+		{
 			fail_link(call, mem_printf("the request was accepted, but the answer has no id at %s", path), verdict);
+			kind_hopeless(call, response, verdict);
+		}
 		else if (state == STATE_RUNNING || state == STATE_NONE)
 			follow(call, response, body, asked, id, verdict);
 		else
@@ -243,6 +246,7 @@ http_started(KindCall *call, const KindResponse *response, KindVerdict *verdict)
 				ended_badly(call, response, state, said, verdict);
 		}
 	}
+	http_note_link(call, call->spec, body, verdict);
 	cJSON_Delete(body);
 }
 
@@ -401,6 +405,19 @@ note_moved(KindCall *call, const KindResponse *response, const cJSON *body, Kind
 		kind_state_set_string(call, verdict, "poll_url", url);
 }
 
+/* It was there, or its id would not be known: nobody can say any more what came of it */
+static void
+gone(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	char	   *code;
+	char	   *message;
+
+	kind_body_error(response, &code, &message);
+	kind_fail_unknown(verdict, mem_printf("HTTP %d: %s; %s is not known to the service (any more): whether its work was done is not known",
+										  response->http_status, message, call->external_run_id ? call->external_run_id : "the work"));
+	verdict->output = http_output(response);
+}
+
 static void
 look_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
@@ -422,6 +439,11 @@ look_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 	said = NULL;
 	if (!fails && !moved)
 	{
+		if (status == 404 || status == 410)
+		{
+			gone(call, response, verdict);
+			return;
+		}
 		if (status < 200 || status > 299)
 		{
 			kind_fail_status(call, response, verdict);
@@ -443,6 +465,7 @@ look_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 		ended_well(call, response, body, asked, verdict);
 	else
 		ended_badly(call, response, state, said, verdict);
+	http_note_link(call, call->spec, body, verdict);
 	cJSON_Delete(body);
 }
 

@@ -60,44 +60,16 @@ static const KindMember number_members[] = {
 static bool
 check_members(const cJSON *object, const char *path, const KindMember *members, int n, KindProblem *problem)
 {
-	if (kind_check_members(object, members, n, problem))
-		return true;
-	problem->path = mem_printf("%s%s", path, problem->path + 1);
-	return false;
+	return kind_check_members(object, members, n, problem) || kind_problem_at(path, problem);
 }
 
+#define PATTERN_HINT	"It may hold {id} and {token}, such as \"/jobs/{id}\"."
 #define CHECK_MEMBERS(object, path, members, problem) check_members((object), (path), (members), lengthof(members), (problem))
-
-static bool
-check_path(const cJSON *item, const char *path, KindProblem *problem)
-{
-	const char *text = json_string(item);
-	char	   *error = NULL;
-
-	if (item == NULL || cJSON_IsNull(item) || kind_has_reference(item))
-		return true;
-	if (text != NULL && jsonpath_check(text, &error))
-		return true;
-	return kind_problem(problem, path, mem_printf("not a JSON path: %s", error ? error : "it must be a string"),
-						"A path is like $.links.status, $['a name'], $.list[0].id or $.list[*].id.");
-}
 
 static bool
 check_member_path(const cJSON *object, const char *at, const char *name, KindProblem *problem)
 {
-	return check_path(kind_member(object, name), mem_printf("%s.%s", at, name), problem);
-}
-
-static bool
-check_pattern(const cJSON *item, const char *path, KindProblem *problem)
-{
-	const char *text = json_string(item);
-
-	if (item == NULL || kind_has_reference(item) ||
-		(text != NULL && *text != '\0' && strlen(text) <= HTTP_MAX_URL && strpbrk(text, "# \\") == NULL && !http_climbs(text)))
-		return true;
-	return kind_problem(problem, path, "not a path below the connection's base URL",
-						"It may hold {id} and {token}, such as \"/jobs/{id}\".");
+	return kind_check_json_path(kind_member(object, name), mem_printf("%s.%s", at, name), problem);
 }
 
 /* Exactly one of header, json and path */
@@ -110,21 +82,13 @@ check_where(const cJSON *where, const char *at, KindProblem *problem)
 	if (n != 1)
 		return kind_problem(problem, at, "give exactly one of \"header\", \"json\" and \"path\"",
 							"The address is in a header of the answer, at a JSON path of it, or a path such as \"/jobs/{id}\".");
-	if (header != NULL && !kind_has_reference(header) &&
+	if (header != NULL && !kind_may_become(problem, header) &&
 		(*header->valuestring == '\0' || strlen(header->valuestring) > 100 || strpbrk(header->valuestring, ": \t\r\n") != NULL))
 		return kind_problem(problem, mem_printf("%s.header", at), "not the name of a header", NULL);
 	if (kind_member(where, "query") != NULL && kind_member(where, "path") == NULL)
 		return kind_problem(problem, mem_printf("%s.query", at), "\"query\" goes with \"path\" only", NULL);
 	return check_member_path(where, at, "json", problem) &&
-		check_pattern(kind_member(where, "path"), mem_printf("%s.path", at), problem);
-}
-
-static bool
-check_duration(const cJSON *item, const char *path, KindProblem *problem)
-{
-	if (item == NULL || cJSON_IsNull(item) || kind_has_reference(item) || kind_duration_ms(item) >= 0)
-		return true;
-	return kind_problem(problem, path, "not a duration", "Such as \"30 seconds\", \"5 minutes\" or a number of seconds.");
+		kind_check_path(kind_member(where, "path"), mem_printf("%s.path", at), PATTERN_HINT, problem);
 }
 
 /* Lists of scalars */
@@ -155,7 +119,7 @@ check_poll(const cJSON *poll, KindProblem *problem)
 	int64		status;
 
 	if (!CHECK_MEMBERS(poll, "$.poll", poll_members, problem) || !check_where(poll, "$.poll", problem) ||
-		!check_duration(kind_member(poll, "every"), "$.poll.every", problem) ||
+		!kind_check_duration(kind_member(poll, "every"), "$.poll.every", 0, problem) ||
 		!check_member_path(poll, "$.poll", "status", problem))
 		return false;
 	for (size_t i = 0; i < lengthof(lists); i++)
@@ -184,7 +148,7 @@ check_cancel(const cJSON *cancel, KindProblem *problem)
 
 	if (!CHECK_MEMBERS(cancel, "$.cancel", cancel_members, problem) || !check_where(cancel, "$.cancel", problem))
 		return false;
-	if (method == NULL || kind_has_reference(kind_member(cancel, "method")))
+	if (method == NULL || kind_may_become(problem, kind_member(cancel, "method")))
 		return true;
 	for (size_t i = 0; i < lengthof(methods); i++)
 	{
@@ -204,17 +168,6 @@ check_turn(const cJSON *turn, const char *at, KindProblem *problem)
 	if (kind_string(turn, "parameter") == NULL)
 		return kind_problem(problem, mem_printf("%s.parameter", at), "\"parameter\" is empty", NULL);
 	return check_member_path(turn, at, "json", problem);
-}
-
-static bool
-check_limit(const cJSON *pages, const char *name, int64 most, KindProblem *problem)
-{
-	const cJSON *item = kind_member(pages, name);
-	int64		value;
-
-	if (item == NULL || cJSON_IsNull(item) || kind_has_reference(item) || (json_int64(item, &value) && value >= 1 && value <= most))
-		return true;
-	return kind_problem(problem, mem_printf("$.pages.%s", name), mem_printf("\"%s\" must be from 1 to " INT64_FORMAT, name, most), NULL);
 }
 
 static bool
@@ -242,7 +195,8 @@ check_pages(const cJSON *spec, const cJSON *pages, KindProblem *problem)
 		kind_member(spec, "result") == NULL && !cJSON_IsTrue(kind_member(spec, "idempotent")))
 		return kind_problem(problem, "$.pages", mem_printf("pages by \"cursor\" or \"number\" repeat the request, and %s may not be repeated", method),
 							"Say \"idempotent\": true if it only reads.");
-	return check_limit(pages, "max_pages", MAX_PAGES, problem) && check_limit(pages, "max_bytes", MAX_BYTES, problem);
+	return kind_check_integer(pages, "$.pages", "max_pages", 1, MAX_PAGES, problem) &&
+		kind_check_integer(pages, "$.pages", "max_bytes", 1, MAX_BYTES, problem);
 }
 
 static bool
@@ -256,7 +210,7 @@ check_outputs(const cJSON *outputs, KindProblem *problem)
 	{
 		char	   *name = kind_clean_text(item->string, strlen(item->string), 64);
 
-		if (!check_path(cJSON_IsNull(item) ? NULL : item, mem_printf("$.outputs.%s", name), problem))
+		if (!kind_check_json_path(cJSON_IsNull(item) ? NULL : item, mem_printf("$.outputs.%s", name), problem))
 			return false;
 	}
 	return true;
@@ -276,7 +230,7 @@ check_hosts(const cJSON *hosts, KindProblem *problem)
 
 		if (i >= MAX_HOSTS)
 			return kind_problem(problem, "$.allow_hosts", "more than 20 hosts", NULL);
-		if (!kind_has_reference(item) && (text == NULL || !host_rule_parse(text, strlen(text), &rule, &why)))
+		if (!kind_may_become(problem, item) && (text == NULL || !host_rule_parse(text, strlen(text), &rule, &why)))
 			return kind_problem(problem, mem_printf("$.allow_hosts[%d]", i), mem_printf("not a host: %s", why),
 								"Such as \"api.example.com\", \"*.example.com\" or \"host.example.com:8443\".");
 		i++;
@@ -301,7 +255,7 @@ check_together(const cJSON *spec, KindProblem *problem)
 bool
 http_check_rest(const cJSON *spec, KindProblem *problem)
 {
-	static const char *const paths[] = {"id", "rows_read", "rows_written"};
+	static const char *const paths[] = {"id", "link", "rows_read", "rows_written"};
 	const cJSON *poll = kind_member(spec, "poll");
 	const cJSON *result = kind_member(spec, "result");
 	const cJSON *cancel = kind_member(spec, "cancel");
@@ -322,9 +276,9 @@ http_check_rest(const cJSON *spec, KindProblem *problem)
 		return false;
 	if (cJSON_IsObject(lookup) &&
 		(!CHECK_MEMBERS(lookup, "$.lookup", lookup_members, problem) ||
-		 !check_pattern(kind_member(lookup, "path"), "$.lookup.path", problem) ||
+		 !kind_check_path(kind_member(lookup, "path"), "$.lookup.path", PATTERN_HINT, problem) ||
 		 !check_member_path(lookup, "$.lookup", "id", problem) ||
-		 !check_duration(kind_member(lookup, "settle"), "$.lookup.settle", problem)))
+		 !kind_check_duration(kind_member(lookup, "settle"), "$.lookup.settle", 0, problem)))
 		return false;
 	if (cJSON_IsObject(error) &&
 		(!CHECK_MEMBERS(error, "$.error", error_members, problem) || !check_member_path(error, "$.error", "code", problem) ||

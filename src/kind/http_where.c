@@ -140,7 +140,7 @@ http_where(const KindCall *call, const cJSON *where, const KindResponse *respons
 	{
 		char	   *url = pattern_url(call, where, path);
 
-		if (call->base_url != NULL && *call->base_url != '\0' && strlen(url) <= HTTP_MAX_URL && !http_climbs(url + strlen(call->base_url)))
+		if (call->base_url != NULL && *call->base_url != '\0' && strlen(url) <= HTTP_MAX_URL && !kind_path_climbs(url + strlen(call->base_url)))
 			return url;
 		*problem = "the path gives no address below the connection's base URL";
 		return NULL;
@@ -159,5 +159,5 @@ http_get(const KindCall *call, const char *url, KindRequest *request)
 	request->is_repeatable = true;
 	request->without_auth = !kind_same_origin(url, call->base_url);
 	if (!request->without_auth)
-		request->headers = http_build_headers(call);
+		request->headers = http_build_headers(call, request);
 }

@@ -4,149 +4,35 @@
  *	  version of one from a secret of weir's
  *
  * Runs in the conductor, and for specs in sessions that define pipelines.
- * Values are never asked for: facts about a secret come from the list of its
- * versions, which has none.  The value of a new version is put into the
- * request when it is sent (KindRequest.secret); what the vault says back of
- * it is neither read nor shown.
+ * Facts about a secret come from the list of its versions, which has no
+ * values.  The value of a new version is put into the request when it is sent
+ * (KindRequest.secret); what the vault says back of it is neither read nor
+ * shown.
  *
  * Setting is not repeatable, each time makes a version.  So the version is
  * tagged with the token of the attempt, and after a crash or a lost answer
- * LOOKUP searches the versions for it before anything is sent again.
+ * LOOKUP searches the versions for it before anything is sent again.  Where the
+ * versions may not be listed, or are too many, the newest one settles it: it is
+ * ours, or it is older than the attempt, and then ours was never made.  Only
+ * that look-up is answered with a value, which is not read either.
  *-------------------------------------------------------------------------
  */
 #include "mem.h"
 
-#include "kind_int.h"
+#include "keyvault_int.h"
 
 #define API_VERSION		"7.4"
-#define TOKEN_TAG		"weir_token"
 #define DAY_MS			INT64_C(86400000)
-#define MAX_NAMES		100
 #define MAX_LISTED		1000
 #define MAX_PAGES		200
-#define MAX_TAGS		14			/* of 15, one is ours */
 #define TRIES			20
+#define CLOCKS_MS		300000		/* by which ours and the vault's may differ */
 #define DEFAULT_DAYS	30
-
-static const KindMember check_members[] = {
-	{"operation", KIND_TYPE_STRING, true},
-	{"secrets", KIND_TYPE_ARRAY, true},
-	{"expires_within_days", KIND_TYPE_INTEGER, false},
-	{"must_expire", KIND_TYPE_BOOLEAN, false},
-	{"report_only", KIND_TYPE_BOOLEAN, false},
-};
-
-static const KindMember list_members[] = {
-	{"operation", KIND_TYPE_STRING, true},
-};
-
-static const KindMember get_members[] = {
-	{"operation", KIND_TYPE_STRING, true},
-	{"name", KIND_TYPE_STRING, true},
-};
-
-static const KindMember set_members[] = {
-	{"operation", KIND_TYPE_STRING, true},
-	{"name", KIND_TYPE_STRING, true},
-	{"from_secret", KIND_TYPE_STRING, true},
-	{"content_type", KIND_TYPE_STRING, false},
-	{"expires_in_days", KIND_TYPE_INTEGER, false},
-	{"tags", KIND_TYPE_OBJECT, false},
-};
-
-static bool
-is_operation(const cJSON *spec, const char *name)
-{
-	const char *operation = kind_string(spec, "operation");
-
-	return operation != NULL && strcmp(operation, name) == 0;
-}
-
-/* --- the spec ------------------------------------------------------------------ */
-
-static bool
-check_name(const char *name, const char *path, KindProblem *problem)
-{
-	size_t		len = name ? strlen(name) : 0;
-
-	if (name != NULL && strstr(name, "{{") != NULL)
-		return true;
-	if (len >= 1 && len <= 127 &&
-		strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-") == len)
-		return true;
-	return kind_problem(problem, path, "not the name of a secret in a key vault",
-						"It has 1 to 127 letters, digits and hyphens.");
-}
-
-static bool
-check_days(const cJSON *spec, const char *name, KindProblem *problem)
-{
-	const cJSON *item = kind_member(spec, name);
-	int64		days;
-
-	if (item == NULL || cJSON_IsNull(item) || kind_has_reference(item) ||
-		(json_int64(item, &days) && days >= 0 && days <= 36500))
-		return true;
-	return kind_problem(problem, mem_printf("$.%s", name), mem_printf("\"%s\" must be a number of days from 0 to 36500", name), NULL);
-}
-
-static bool
-check_names(const cJSON *spec, KindProblem *problem)
-{
-	const cJSON *names = kind_member(spec, "secrets");
-	int			n = cJSON_GetArraySize(names);
-
-	if (kind_has_reference(names))
-		return true;
-	if (n < 1 || n > MAX_NAMES)
-		return kind_problem(problem, "$.secrets", "\"secrets\" must have 1 to 100 names", NULL);
-	for (int i = 0; i < n; i++)
-	{
-		if (!check_name(json_string(cJSON_GetArrayItem(names, i)), mem_printf("$.secrets[%d]", i), problem))
-			return false;
-	}
-	return true;
-}
-
-static bool
-check_set(const cJSON *spec, KindProblem *problem)
-{
-	const cJSON *tags = kind_member(spec, "tags");
-	const cJSON *tag;
-
-	if (kind_has_reference(kind_member(spec, "from_secret")))
-		return kind_problem(problem, "$.from_secret", "\"from_secret\" must be the name of a secret, without references", NULL);
-	if (cJSON_IsObject(tags) && cJSON_GetArraySize(tags) > MAX_TAGS)
-		return kind_problem(problem, "$.tags", "more than 14 tags", NULL);
-	cJSON_ArrayForEach(tag, tags)
-	{
-		if (!cJSON_IsString(tag) || strcmp(tag->string, TOKEN_TAG) == 0 || strlen(tag->valuestring) > 256)
-			return kind_problem(problem, "$.tags", "tags must be strings of at most 256 bytes, and none may be called \"" TOKEN_TAG "\"", NULL);
-	}
-	return check_name(kind_string(spec, "name"), "$.name", problem) && check_days(spec, "expires_in_days", problem);
-}
-
-static bool
-check_spec(const cJSON *spec, KindProblem *problem)
-{
-	if (is_operation(spec, "check"))
-		return kind_check_members(spec, check_members, lengthof(check_members), problem) &&
-			check_days(spec, "expires_within_days", problem) && check_names(spec, problem);
-	if (is_operation(spec, "list"))
-		return kind_check_members(spec, list_members, lengthof(list_members), problem);
-	if (is_operation(spec, "get"))
-		return kind_check_members(spec, get_members, lengthof(get_members), problem) &&
-			check_name(kind_string(spec, "name"), "$.name", problem);
-	if (is_operation(spec, "set"))
-		return kind_check_members(spec, set_members, lengthof(set_members), problem) && check_set(spec, problem);
-	return kind_problem(problem, "$.operation", kind_string(spec, "operation") ? "unknown operation" : "\"operation\" is missing",
-						"Operations are check, get, list and set.");
-}
 
 static void
 keyvault_validate(const cJSON *spec, KindProblem *problem)
 {
-	(void) check_spec(spec, problem);
+	(void) keyvault_check_spec(spec, problem);
 }
 
 /* --- requests ------------------------------------------------------------------ */
@@ -155,7 +41,7 @@ keyvault_validate(const cJSON *spec, KindProblem *problem)
 static const char *
 current_name(const KindCall *call)
 {
-	if (is_operation(call->spec, "check"))
+	if (keyvault_is(call->spec, "check"))
 		return json_string(cJSON_GetArrayItem(kind_member(call->spec, "secrets"), (int) kind_int64(call->scratch, "i", 0)));
 	return kind_string(call->spec, "name");
 }
@@ -169,7 +55,7 @@ build_url(const KindCall *call, const char *rest)
 
 	strbuf_init(&url);
 	strbuf_printf(&url, "%s/secrets%s", call->base_url, name ? "/" : "");
-	/* a name that a reference gave may still be anything */
+	/* checked, and encoded all the same */
 	kind_url_encode(&url, name ? name : "");
 	strbuf_printf(&url, "%s?api-version=%s", rest, version ? version : API_VERSION);
 	return url.data;
@@ -213,7 +99,7 @@ set_request(const KindCall *call, KindRequest *request)
 	cJSON	   *body = cJSON_CreateObject();
 	cJSON	   *all_tags = cJSON_IsObject(tags) ? cJSON_Duplicate(tags, true) : cJSON_CreateObject();
 
-	cJSON_AddStringToObject(all_tags, TOKEN_TAG, call->token);
+	cJSON_AddStringToObject(all_tags, KEYVAULT_TOKEN_TAG, call->token);
 	cJSON_AddItemToObject(body, "tags", all_tags);
 	if (type != NULL)
 		cJSON_AddStringToObject(body, "contentType", type);
@@ -228,23 +114,33 @@ set_request(const KindCall *call, KindRequest *request)
 	request->starts_work = true;
 }
 
+/* LOOKUP, and the list is of no use */
+static bool
+looks_at_newest(const KindCall *call)
+{
+	return call->step == KIND_STEP_LOOKUP && kind_member(call->scratch, "newest_only") != NULL;
+}
+
 static bool
 keyvault_request(const KindCall *call, KindRequest *request, KindProblem *problem)
 {
 	const char *link = kind_string(call->scratch, "next");
 
-	if (!check_spec(call->spec, problem))
+	if (!keyvault_check_spec(call->spec, problem))
 		return false;
 	if (call->base_url == NULL || *call->base_url == '\0')
 		return kind_problem(problem, "$", "the connection has no base URL", NULL);
-	if (call->step == KIND_STEP_START && is_operation(call->spec, "set"))
+	if (call->step == KIND_STEP_START && keyvault_is(call->spec, "set"))
 	{
 		set_request(call, request);
 		return true;
 	}
 	request->method = "GET";
 	request->is_repeatable = true;
-	request->url = link ? mem_strdup(link) : build_url(call, current_name(call) ? "/versions" : "");
+	if (looks_at_newest(call))
+		request->url = build_url(call, "");
+	else
+		request->url = link ? mem_strdup(link) : build_url(call, current_name(call) ? "/versions" : "");
 	return true;
 }
 
@@ -258,7 +154,7 @@ keyvault_first_step(const KindCall *call)
 static KindStep
 keyvault_resume_step(const KindCall *call)
 {
-	return is_operation(call->spec, "set") ? KIND_STEP_LOOKUP : KIND_STEP_START;
+	return keyvault_is(call->spec, "set") ? KIND_STEP_LOOKUP : KIND_STEP_START;
 }
 
 /* --- answers ------------------------------------------------------------------- */
@@ -395,7 +291,7 @@ finish_versions(const KindCall *call, KindVerdict *verdict)
 	const char *problem;
 	int64		i = kind_int64(call->scratch, "i", 0) + 1;
 
-	if (!is_operation(call->spec, "check"))
+	if (!keyvault_is(call->spec, "check"))
 	{
 		if (newest == NULL)
 			kind_fail(verdict, true, false, "SecretNotFound", mem_printf("there is no secret \"%s\" in the vault", name));
@@ -450,7 +346,7 @@ set_done(const KindCall *call, const cJSON *item, KindVerdict *verdict)
 static bool
 read_entry(const KindCall *call, const cJSON *item, KindVerdict *verdict)
 {
-	const char *token = kind_string(kind_member(item, "tags"), TOKEN_TAG);
+	const char *token = kind_string(kind_member(item, "tags"), KEYVAULT_TOKEN_TAG);
 	const cJSON *newest = kind_member(call->scratch, "newest");
 	cJSON	   *secrets;
 
@@ -476,6 +372,73 @@ read_entry(const KindCall *call, const cJSON *item, KindVerdict *verdict)
 }
 
 static void
+look_at_newest(const KindCall *call, KindVerdict *verdict)
+{
+	scratch_set(call, "next", NULL);
+	scratch_set(call, "newest_only", cJSON_CreateTrue());
+	kind_continue(verdict, KIND_STEP_LOOKUP, 0);
+	verdict->reset_tries = true;
+}
+
+/* LOOKUP: what was sent did not arrive */
+static void
+set_again(const KindCall *call, KindVerdict *verdict)
+{
+	int64		starts = kind_state_int64(call, "starts", 0);
+
+	kind_state_drop(call, verdict, "maybe_started");
+	scratch_set(call, "pages", NULL);
+	scratch_set(call, "newest_only", NULL);
+	kind_state_set_int64(call, verdict, "starts", starts + 1);
+	if (starts < KIND_MAX_STARTS)
+		kind_continue(verdict, KIND_STEP_START, 0);
+	else
+		kind_fail(verdict, false, true, "no_answer",
+				  mem_printf("the version was sent %d times, was not answered and is not there", KIND_MAX_STARTS + 1));
+}
+
+static void
+fail_unsettled(const KindCall *call, const char *why, KindVerdict *verdict)
+{
+	kind_fail_unknown(verdict, mem_printf("%s: whether a version of secret \"%s\" has the tag " KEYVAULT_TOKEN_TAG " = %s is not known",
+										  why, current_name(call), call->token ? call->token : ""));
+}
+
+static void
+newest_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	cJSON	   *body;
+	int64		created;
+
+	if (kind_common_response(call, response, false, true, TRIES, verdict))
+		return;
+	if (response->http_status == 404)
+	{
+		set_again(call, verdict);
+		return;
+	}
+	if (response->http_status != 200)
+	{
+		fail_unsettled(call, response->http_status == 403 ? "the connection's identity may neither list nor get the secret" :
+					   mem_printf("HTTP %d", response->http_status), verdict);
+		return;
+	}
+	body = kind_parse_object(response);
+	created = attribute(body, "created");
+	if (kind_string(body, "id") == NULL || created < 0)
+		kind_unanswered(call, response->retry_after_ms, true, false, true, TRIES, "bad_answer",
+						"HTTP 200, but the answer names no version", verdict);
+	else if (!read_entry(call, body, verdict))
+	{
+		if (created * 1000 < call->intended_at_ms - CLOCKS_MS)
+			set_again(call, verdict);
+		else
+			fail_unsettled(call, "somebody else has set the secret meanwhile, and its versions cannot all be listed", verdict);
+	}
+	cJSON_Delete(body);
+}
+
+static void
 page_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
 	int64		pages = kind_int64(call->scratch, "pages", 0) + 1;
@@ -488,6 +451,11 @@ page_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 	if (kind_common_response(call, response, false, true, TRIES, verdict))
 		return;
 	scratch_set(call, "next", NULL);
+	if (response->http_status == 403 && call->step == KIND_STEP_LOOKUP)
+	{
+		look_at_newest(call, verdict);
+		return;
+	}
 	if (response->http_status != 200 && !(response->http_status == 404 && current_name(call) != NULL))
 	{
 		kind_fail_status(call, response, verdict);
@@ -512,15 +480,9 @@ page_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 		verdict->reset_tries = true;
 	}
 	else if (call->step == KIND_STEP_LOOKUP && next != NULL)
-		kind_fail_unknown(verdict, mem_printf("secret \"%s\" has more versions than were looked at: whether one has the tag " TOKEN_TAG " = %s is not known",
-											  current_name(call), call->token ? call->token : ""));
+		look_at_newest(call, verdict);
 	else if (call->step == KIND_STEP_LOOKUP)
-	{
-		/* it did not arrive */
-		kind_state_drop(call, verdict, "maybe_started");
-		scratch_set(call, "pages", NULL);
-		kind_continue(verdict, KIND_STEP_START, 0);
-	}
+		set_again(call, verdict);
 	else if (current_name(call) != NULL)
 		finish_versions(call, verdict);
 	else
@@ -552,8 +514,10 @@ set_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
 static void
 keyvault_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
-	if (call->step == KIND_STEP_START && is_operation(call->spec, "set"))
+	if (call->step == KIND_STEP_START && keyvault_is(call->spec, "set"))
 		set_response(call, response, verdict);
+	else if (looks_at_newest(call))
+		newest_response(call, response, verdict);
 	else
 		page_response(call, response, verdict);
 }
@@ -561,9 +525,9 @@ keyvault_response(KindCall *call, const KindResponse *response, KindVerdict *ver
 static void
 keyvault_abandon(const KindCall *call, bool is_sent, KindVerdict *verdict)
 {
-	if (is_operation(call->spec, "set") && (is_sent || kind_state_bool(call, "maybe_started")))
+	if (keyvault_is(call->spec, "set") && (is_sent || kind_state_bool(call, "maybe_started")))
 	{
-		kind_fail_unknown(verdict, mem_printf("given up before it was answered: secret \"%s\" may have a new version, with tag " TOKEN_TAG " = %s",
+		kind_fail_unknown(verdict, mem_printf("given up before it was answered: secret \"%s\" may have a new version, with tag " KEYVAULT_TOKEN_TAG " = %s",
 											  current_name(call), call->token ? call->token : ""));
 		return;
 	}

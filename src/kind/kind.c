@@ -20,6 +20,7 @@
 
 /* A second 401 so soon after a fresh token means: not allowed */
 #define UNAUTHORIZED_AGAIN_MS	60000
+#define MAX_TROUBLE				500
 
 static const TaskKind *const kinds[] = {
 	&kind_adf_pipeline,
@@ -200,6 +201,7 @@ kind_unanswered(const KindCall *call, int64 retry_after_ms, bool arrived,
 				bool starts_work, bool is_repeatable, int max_tries,
 				const char *code, const char *message, KindVerdict *verdict)
 {
+	verdict->trouble = kind_clean_text(message, strlen(message), MAX_TROUBLE);
 	if (starts_work && arrived)
 	{
 		if (!kind_state_bool(call, "maybe_started"))
@@ -256,7 +258,19 @@ unauthorized(const KindCall *call, const KindResponse *response, KindVerdict *ve
 	kind_fail(verdict, true, false, code, message);
 	verdict->error_detail = mem_strdup("The credentials were refused again after they had been read or fetched anew: they are wrong, expired or revoked, or meant for something else. "
 									   "Give the present ones to weir.alter_secret, or correct auth of the connection.");
+	kind_advise(call, response, verdict);
 	verdict->may_go_on = call->external_run_id != NULL || may_run(call);
+}
+
+/* A page, or an answer without end: somebody has to act, and no other attempt can help */
+void
+kind_hopeless(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	if (verdict->outcome != KIND_FAILED || !(response->too_large || kind_is_web_page(response)))
+		return;
+	verdict->is_user_error = true;
+	verdict->is_retryable = false;
+	kind_advise(call, response, verdict);
 }
 
 bool
@@ -273,7 +287,10 @@ kind_common_response(const KindCall *call, const KindResponse *response,
 
 		kind_unanswered(call, response->retry_after_ms,
 						response->request_sent || response->http_status > 0,
-						starts_work, is_repeatable, max_tries, "no_answer", reason, verdict);
+						starts_work, is_repeatable, response->too_large ? Min(max_tries, KIND_HOPELESS_TRIES) : max_tries,
+						response->too_large ? "too_large" : "no_answer", reason, verdict);
+		if (response->too_large)
+			kind_hopeless(call, response, verdict);
 		return true;
 	}
 	if (is_unauthorized(response))
@@ -299,7 +316,17 @@ kind_bad_answer(const KindCall *call, const KindResponse *response, const char *
 {
 	size_t		len = response->body ? response->body_len : 0;
 	char	   *start = kind_clean_text(response->body, Min(len, 1000), 200);
+	char	   *code;
 
+	if (kind_is_web_page(response))
+	{
+		kind_body_error(response, &code, &start);
+		kind_unanswered(call, response->retry_after_ms, true, starts_work, is_repeatable,
+						Min(max_tries, KIND_HOPELESS_TRIES), "web_page",
+						mem_printf("HTTP %d, but the answer is a web page: %s", response->http_status, start), verdict);
+		kind_hopeless(call, response, verdict);
+		return;
+	}
 	kind_unanswered(call, response->retry_after_ms, true, starts_work, is_repeatable,
 					max_tries, "bad_answer",
 					mem_printf("HTTP %d, but the answer %s: %s", response->http_status,
@@ -321,8 +348,11 @@ kind_fail_status(const KindCall *call, const KindResponse *response, KindVerdict
 	message = mem_printf("HTTP %d: %s", status, message);
 	if (kind_state_bool(call, "maybe_started"))
 		message = mem_printf("%s; an earlier try may have started the work", message);
+	if (call->external_run_id != NULL)
+		message = mem_printf("%s; run %s may still be going on", message, call->external_run_id);
 	kind_fail(verdict, is_user_error && !passes,
 			  (passes || !is_user_error) && !may_run(call), code, message);
+	kind_advise(call, response, verdict);
 	verdict->may_go_on = may_run(call);
 }
 
@@ -338,10 +368,16 @@ kind_fail_unrepeatable(const KindCall *call, const KindResponse *response, KindV
 		return;
 	}
 	kind_body_error(response, &code, &message);
+	/* What stands between us and the service may say so whatever the service made of it. */
+	if (response->http_status >= 502 && response->http_status <= 504)
+	{
+		kind_fail_unknown(verdict, mem_printf("HTTP %d: %s; whether it took effect is not known, and it is not tried again because the task is not marked \"idempotent\"; check the service (Idempotency-Key \"%s\")",
+											  response->http_status, message, call->token ? call->token : ""));
+		return;
+	}
 	kind_fail(verdict, false, false, code,
 			  mem_printf("HTTP %d: %s; not tried again because the task is not marked \"idempotent\"",
 						 response->http_status, message));
-	/* A gateway's answer says nothing about what is behind it. */
 	verdict->may_go_on = response->http_status != 429;
 }
 

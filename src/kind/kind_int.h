@@ -17,6 +17,7 @@
 #define KIND_LOOK_TRIES		20	/* PREPARE, LOOKUP */
 #define KIND_POLL_TRIES		60
 #define KIND_EXTRA_TRIES	5	/* DETAIL, CANCEL: we can do without */
+#define KIND_HOPELESS_TRIES	3	/* an answer that somebody has to do something about */
 
 #define KIND_MAX_STARTS		5	/* times START is sent again after LOOKUP found nothing */
 #define KIND_MAX_BODY		(32 * 1024 * 1024)
@@ -41,8 +42,18 @@ extern void kind_unanswered(const KindCall *call, int64 retry_after_ms, bool arr
 /* A 2xx answer that cannot be used: like no answer */
 extern void kind_bad_answer(const KindCall *call, const KindResponse *response, const char *what,
 							bool starts_work, bool is_repeatable, int max_tries, KindVerdict *verdict);
+/* advice.c: a page for people where an API was asked */
+extern bool kind_is_web_page(const KindResponse *response);
+/* Add to error_detail of a failure what can be done about it, if that is known */
+extern void kind_advise(const KindCall *call, const KindResponse *response, KindVerdict *verdict);
+/* The same, and if it was the answer's form that failed it: a user error, not tried again */
+extern void kind_hopeless(const KindCall *call, const KindResponse *response, KindVerdict *verdict);
 /* The pause before exchange number tries + 1 of a step */
 extern int64 kind_retry_delay(const KindCall *call, int64 retry_after_ms);
+
+/* listing.c: the object of a page of a list of runs; NULL: page->result says why there is none */
+extern cJSON *kind_page_object(const KindResponse *response, KindPage *page);
+extern void kind_page_add(KindPage *page, int room, const char *id);	/* a run that goes on, of at most room */
 
 /* kind_state: set marks the verdict so that it is committed */
 extern void kind_state_set(const KindCall *call, KindVerdict *verdict, const char *name, cJSON *value);
@@ -113,8 +124,29 @@ typedef struct KindMember
 
 extern bool kind_check_members(const cJSON *spec, const KindMember *members, int nmembers,
 							   KindProblem *problem);
+/* A problem found within a member: "$.poll" and "$.status" become "$.poll.status".  False. */
+extern bool kind_problem_at(const char *place, KindProblem *problem);
+/* Of a member that must not be empty */
+extern bool kind_check_filled(const cJSON *spec, const char *name, KindProblem *problem);
+
+/* What is absent, null or still to be rendered passes all of these.  at: path of the object, "$" for the spec */
+extern bool kind_check_integer(const cJSON *object, const char *at, const char *name, int64 least, int64 most, KindProblem *problem);
+/* choices: up to a NULL */
+extern bool kind_check_choice(const cJSON *spec, const char *name, const char *const *choices, const char *hint, KindProblem *problem);
+/* Strings that are not empty; what: "the name of a table" */
+extern bool kind_check_texts(const cJSON *spec, const char *name, const char *what, int most, KindProblem *problem);
+/* Values of an object that are no structures; what: "a parameter" */
+extern bool kind_check_scalars(const cJSON *spec, const char *name, const char *what, KindProblem *problem);
+extern bool kind_check_duration(const cJSON *item, const char *path, int64 least_ms, KindProblem *problem);
+extern bool kind_check_json_path(const cJSON *item, const char *path, KindProblem *problem);
+#define KIND_MAX_PATH	8000
+/* What is joined to a connection's base URL, and stays below it */
+extern bool kind_check_path(const cJSON *item, const char *path, const char *hint, KindProblem *problem);
+extern bool kind_path_climbs(const char *path);	/* a segment "..", also in disguise */
 /* False, for the caller to return */
 extern bool kind_problem(KindProblem *problem, const char *path, const char *message, const char *hint);
-extern bool kind_has_reference(const cJSON *item);
+/* A reference, still to be rendered: it may become anything, and is checked then */
+extern bool kind_may_become(const KindProblem *problem, const cJSON *item);
+extern bool kind_text_may_become(const KindProblem *problem, const char *text);
 
 #endif							/* WEIR_KIND_INT_H */

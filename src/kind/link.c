@@ -53,12 +53,7 @@ kind_link_header(const KindResponse *response)
 bool
 kind_same_origin(const char *one, const char *other)
 {
-	UrlParts	a;
-	UrlParts	b;
-	const char *why;
-
-	return one != NULL && other != NULL && url_parse(one, &a, &why) && url_parse(other, &b, &why) &&
-		a.is_plain == b.is_plain && a.port == b.port && strcmp(a.host, b.host) == 0;
+	return url_same_origin(one, other);
 }
 
 /* A segment ".." in the path?  Only asked of relative links. */

@@ -2,18 +2,18 @@
  * queue.c
  *	  Azure storage queues: requests, and the XML they are answered with
  *
- * Runs in the conductor; pure.  Of XML only what the service sends is read:
- * elements without attributes, character references, the five entities.
- * Everything else makes the answer a bad one.  Signing is not done here: the
- * headers it needs (x-ms-date, x-ms-version) are.
+ * Runs in the conductor; pure.  What is no list of messages makes the answer a
+ * bad one.  Signing is not done here: the headers it needs (x-ms-date,
+ * x-ms-version) are.
  *-------------------------------------------------------------------------
  */
 #include "mem.h"
 
+#include <stdlib.h>
+
 #include "queue.h"
 #include "storage_int.h"
-
-#define MAX_TEXT		(256 * 1024)	/* messages have at most 64 kB, in base64 or escaped */
+#include "xml.h"
 
 bool
 queue_name_is_valid(const char *name)
@@ -31,7 +31,7 @@ queue_url(const char *base_url, const char *queue)
 
 	strbuf_init(&url);
 	strbuf_printf(&url, "%s/", base_url);
-	/* a name that a reference gave may still be anything */
+	/* checked, and encoded all the same */
 	kind_url_encode(&url, queue);
 	strbuf_addstr(&url, "/messages");
 	return url.data;
@@ -96,84 +96,6 @@ queue_put(const KindCall *call, const char *queue, const char *text, KindRequest
 	request->content_type = "application/xml";
 }
 
-/* &amp; and its like, at p; *value is the text it stands for.  NULL if it is none. */
-static const char *
-read_entity(const char *p, StrBuf *buf)
-{
-	static const struct
-	{
-		const char *name;
-		char		value;
-	}			table[] = {{"&lt;", '<'}, {"&gt;", '>'}, {"&amp;", '&'}, {"&quot;", '"'}, {"&apos;", '\''}};
-	unsigned long code;
-	char	   *end;
-
-	for (size_t i = 0; i < lengthof(table); i++)
-	{
-		size_t		len = strlen(table[i].name);
-
-		if (strncmp(p, table[i].name, len) == 0)
-		{
-			strbuf_addchar(buf, table[i].value);
-			return p + len;
-		}
-	}
-	if (p[1] != '#')
-		return NULL;
-	code = p[2] == 'x' ? strtoul(p + 3, &end, 16) : strtoul(p + 2, &end, 10);
-	if (*end != ';' || end - p > 10 || code == 0 || code > 0x10FFFF)
-		return NULL;
-	if (code < 0x80)
-		strbuf_addchar(buf, (char) code);
-	else if (code < 0x800)
-	{
-		strbuf_addchar(buf, (char) (0xC0 | (code >> 6)));
-		strbuf_addchar(buf, (char) (0x80 | (code & 0x3F)));
-	}
-	else if (code < 0x10000)
-	{
-		strbuf_addchar(buf, (char) (0xE0 | (code >> 12)));
-		strbuf_addchar(buf, (char) (0x80 | ((code >> 6) & 0x3F)));
-		strbuf_addchar(buf, (char) (0x80 | (code & 0x3F)));
-	}
-	else
-	{
-		strbuf_addchar(buf, (char) (0xF0 | (code >> 18)));
-		strbuf_addchar(buf, (char) (0x80 | ((code >> 12) & 0x3F)));
-		strbuf_addchar(buf, (char) (0x80 | ((code >> 6) & 0x3F)));
-		strbuf_addchar(buf, (char) (0x80 | (code & 0x3F)));
-	}
-	return end + 1;
-}
-
-/* Text of <name>...</name> between start and end, or NULL */
-static char *
-element(const char *start, const char *end, const char *name)
-{
-	size_t		len = strlen(name);
-	const char *p = start;
-	StrBuf		buf;
-
-	do
-	{
-		p = strchr(p + 1, '<');
-		if (p == NULL || p >= end)
-			return NULL;
-	} while (strncmp(p + 1, name, len) != 0 || p[len + 1] != '>');
-	strbuf_init(&buf);
-	for (p += len + 2; p != NULL && p < end && *p != '<' && buf.len <= MAX_TEXT;)
-	{
-		if (*p == '&')
-			p = read_entity(p, &buf);
-		else
-			strbuf_addchar(&buf, *p++);
-	}
-	if (p != NULL && strncmp(p, "</", 2) == 0 && strncmp(p + 2, name, len) == 0)
-		return buf.data;
-	strbuf_free(&buf);
-	return NULL;
-}
-
 /* The attempt may wait for days: nothing of a look may stay behind */
 void
 queue_free(QueueMessage *messages, int n)
@@ -189,47 +111,80 @@ queue_free(QueueMessage *messages, int n)
 	}
 }
 
+/* An answer as it is read, element by element. */
+typedef struct Reading
+{
+	QueueMessage *messages;
+	int			n;				/* complete ones */
+	QueueMessage next;			/* the one being read */
+	bool		is_list;
+	bool		is_broken;
+} Reading;
+
+static void
+keep(char **place, const char *text)
+{
+	if (*place != NULL)
+		mem_free(*place);
+	*place = mem_strdup(text);
+}
+
+static void
+end_message(Reading *reading)
+{
+	QueueMessage *next = &reading->next;
+
+	next->dequeued = Max(next->dequeued, 1);
+	if (next->id == NULL || next->receipt == NULL || next->text == NULL || strlen(next->id) > 200 || strlen(next->receipt) > 1000)
+		reading->is_broken = true;
+	if (reading->is_broken || reading->n == QUEUE_MAX_MESSAGES)
+		queue_free(next, 1);
+	else
+		reading->messages[reading->n++] = *next;
+	memset(next, 0, sizeof(*next));
+}
+
+static void
+read_element(void *arg, const char *path, const char *text, bool is_encoded)
+{
+	static const char list[] = "/QueueMessagesList";
+	static const char message[] = "/QueueMessagesList/QueueMessage";
+	Reading    *reading = arg;
+	const char *name;
+
+	(void) is_encoded;
+	if (strcmp(path, list) == 0)
+		reading->is_list = true;
+	if (strncmp(path, message, strlen(message)) != 0)
+		return;
+	name = path + strlen(message);
+	if (*name == '\0')
+		end_message(reading);
+	else if (strcmp(name, "/MessageId") == 0)
+		keep(&reading->next.id, text);
+	else if (strcmp(name, "/PopReceipt") == 0)
+		keep(&reading->next.receipt, text);
+	else if (strcmp(name, "/MessageText") == 0)
+		keep(&reading->next.text, text);
+	else if (strcmp(name, "/DequeueCount") == 0)
+		reading->next.dequeued = strtoll(text, NULL, 10);
+	else if (strncmp(name, "/MessageText/", 13) == 0)
+		reading->is_broken = true;	/* a text has no elements */
+}
+
 int
 queue_read(const KindResponse *response, QueueMessage messages[QUEUE_MAX_MESSAGES])
 {
-	static const char open[] = "<QueueMessage>";
-	const char *p = response->body;
-	int			n = 0;
+	Reading		reading = {.messages = messages};
+	const char *error;
 
-	/* cut off is no answer */
-	if (p == NULL || strstr(p, "<QueueMessagesList") == NULL ||
-		(strstr(p, "</QueueMessagesList>") == NULL && strstr(p, "<QueueMessagesList/>") == NULL && strstr(p, "<QueueMessagesList />") == NULL))
+	if (response->body == NULL)
 		return -1;
-	while ((p = strstr(p, open)) != NULL && n < QUEUE_MAX_MESSAGES)
-	{
-		QueueMessage *message = &messages[n];
-		const char *end = strstr(p, "</QueueMessage>");
-		char	   *count;
-
-		if (end == NULL)
-		{
-			queue_free(messages, n);
-			return -1;
-		}
-		message->id = element(p, end, "MessageId");
-		message->receipt = element(p, end, "PopReceipt");
-		message->text = element(p, end, "MessageText");
-		count = element(p, end, "DequeueCount");
-		message->dequeued = count ? atol(count) : 1;
-		if (count)
-			mem_free(count);
-		n++;
-		if (message->text == NULL && strstr(p, "<MessageText />") != NULL)
-			message->text = mem_strdup("");
-		if (message->id == NULL || message->receipt == NULL || message->text == NULL ||
-			strlen(message->id) > 200 || strlen(message->receipt) > 1000)
-		{
-			queue_free(messages, n);
-			return -1;
-		}
-		p = end;
-	}
-	return n;
+	if (xml_read(response->body, response->body_len, read_element, &reading, &error) && reading.is_list && !reading.is_broken)
+		return reading.n;
+	queue_free(&reading.next, 1);
+	queue_free(messages, reading.n);
+	return -1;
 }
 
 /* Standard alphabet, padding optional, white space ignored; NULL if it is none */

@@ -29,25 +29,12 @@ static const KindMember members[] = {
 };
 
 static bool
-check_integer(const cJSON *spec, const char *name, int64 least, int64 most, KindProblem *problem)
-{
-	const cJSON *item = kind_member(spec, name);
-	int64		n;
-
-	if (item == NULL || cJSON_IsNull(item) || kind_has_reference(item) ||
-		(json_int64(item, &n) && n >= least && n <= most))
-		return true;
-	return kind_problem(problem, mem_printf("$.%s", name),
-						mem_printf("\"%s\" must be an integer from %lld to %lld", name, (long long) least, (long long) most), NULL);
-}
-
-static bool
 check_prefix(const cJSON *spec, KindProblem *problem)
 {
 	const cJSON *prefix = kind_member(spec, "prefix");
 	const char *text = json_string(prefix);
 
-	if (kind_has_reference(prefix))
+	if (kind_may_become(problem, prefix))
 		return true;
 	if (text == NULL || text[0] == '\0' || strlen(text) > MAX_PREFIX)
 		return kind_problem(problem, "$.prefix", mem_printf("\"prefix\" must be a string of 1 to %d bytes", MAX_PREFIX),
@@ -64,41 +51,31 @@ check_jitter(const cJSON *spec, KindProblem *problem)
 	const cJSON *jitter = kind_member(spec, "ttl_jitter");
 	double		value;
 
-	if (jitter == NULL || cJSON_IsNull(jitter) || kind_has_reference(jitter) ||
+	if (jitter == NULL || cJSON_IsNull(jitter) || kind_may_become(problem, jitter) ||
 		(json_double(jitter, &value) && value >= 0 && value <= 1))
 		return true;
 	return kind_problem(problem, "$.ttl_jitter", "\"ttl_jitter\" must be a number from 0 to 1",
 						"0.1 lets a key live up to a tenth longer than \"ttl\", at random.");
 }
 
-static bool
-check_verify(const cJSON *spec, KindProblem *problem)
-{
-	const cJSON *item = kind_member(spec, "verify");
-	const char *verify = json_string(item);
-
-	if (item == NULL || cJSON_IsNull(item) || kind_has_reference(item) ||
-		(verify != NULL && (strcmp(verify, "count") == 0 || strcmp(verify, "sample") == 0 || strcmp(verify, "full") == 0)))
-		return true;
-	return kind_problem(problem, "$.verify", "\"verify\" must be \"count\", \"sample\" or \"full\"",
-						"count: every key must be there; sample: and about a thousand hashes are compared; full: all are.");
-}
-
 static void
 redis_publish_validate(const cJSON *spec, KindProblem *problem)
 {
+	static const char *const verifications[] = {"count", "sample", "full", NULL};
 	const cJSON *key = kind_member(spec, "key");
 
 	if (!kind_check_members(spec, members, lengthof(members), problem))
 		return;
 	if (kind_string(spec, "sql") == NULL)
 		(void) kind_problem(problem, "$.sql", "\"sql\" is empty", NULL);
-	else if (kind_has_reference(key) || kind_string(spec, "key") == NULL || strlen(key->valuestring) > MAX_COLUMN)
+	else if (kind_may_become(problem, key) || kind_string(spec, "key") == NULL || strlen(key->valuestring) > MAX_COLUMN)
 		(void) kind_problem(problem, "$.key", "\"key\" must be the name of a column of the query",
 							"Its value names the entity: the hash of a row is PREFIX:VERSION:VALUE.");
-	else if (check_prefix(spec, problem) && check_jitter(spec, problem) && check_verify(spec, problem) &&
-			 check_integer(spec, "min_rows", 0, INT64_C(1000000000000), problem))
-		(void) check_integer(spec, "batch_rows", 1, 10000, problem);
+	else if (check_prefix(spec, problem) && check_jitter(spec, problem) &&
+			 kind_check_choice(spec, "verify", verifications,
+							   "count: every key must be there; sample: and about a thousand hashes are compared; full: all are.", problem) &&
+			 kind_check_integer(spec, "$", "min_rows", 0, INT64_C(1000000000000), problem))
+		(void) kind_check_integer(spec, "$", "batch_rows", 1, 10000, problem);
 }
 
 const TaskKind kind_redis_publish = {

@@ -55,7 +55,7 @@ check_timeout(const cJSON *timeout, KindProblem *problem)
 {
 	double		seconds;
 
-	if (timeout == NULL || kind_has_reference(timeout))
+	if (timeout == NULL || kind_may_become(problem, timeout))
 		return true;
 	if (cJSON_IsString(timeout) ? !is_duration_text(timeout->valuestring) :
 		json_double(timeout, &seconds) && !(seconds > 0 && seconds <= 24 * 86400.0))
@@ -112,7 +112,7 @@ check_role(const cJSON *spec, KindProblem *problem)
 
 	if (role == NULL)
 		return true;
-	if (kind_has_reference(role) || kind_string(spec, "role") == NULL || strlen(role->valuestring) > MAX_NAME)
+	if (kind_may_become(problem, role) || kind_string(spec, "role") == NULL || strlen(role->valuestring) > MAX_NAME)
 		return kind_problem(problem, "$.role", "\"role\" must be the name of a role",
 							"It is checked when the pipeline is defined, so it cannot be a reference.");
 	return true;

@@ -85,20 +85,6 @@ storage_operation(const cJSON *spec)
 }
 
 static bool
-check_number(const cJSON *spec, const char *name, int64 least, int64 most, KindProblem *problem)
-{
-	const cJSON *item = kind_member(spec, name);
-	int64		value;
-
-	if (item == NULL || cJSON_IsNull(item) || kind_has_reference(item))
-		return true;
-	if (json_int64(item, &value) && value >= least && value <= most)
-		return true;
-	return kind_problem(problem, mem_printf("$.%s", name),
-						mem_printf("\"%s\" must be an integer from " INT64_FORMAT " to " INT64_FORMAT, name, least, most), NULL);
-}
-
-static bool
 check_list(const cJSON *spec, KindProblem *problem)
 {
 	const char *prefix = kind_string(spec, "prefix");
@@ -109,11 +95,11 @@ check_list(const cJSON *spec, KindProblem *problem)
 		return kind_problem(problem, "$.prefix", mem_printf("\"prefix\" %s", why), NULL);
 	if (glob != NULL && strlen(glob) > 256)
 		return kind_problem(problem, "$.glob", "\"glob\" is longer than 256 bytes", NULL);
-	return check_number(spec, "max_files", 1, STORAGE_MAX_FILES, problem) &&
-		check_number(spec, "min_count", 1, STORAGE_MAX_FILES, problem) &&
-		check_number(spec, "min_age_seconds", 0, MAX_SECONDS, problem) &&
-		check_number(spec, "every_seconds", 1, 86400, problem) &&
-		check_number(spec, "within_seconds", 1, MAX_SECONDS, problem);
+	return kind_check_integer(spec, "$", "max_files", 1, STORAGE_MAX_FILES, problem) &&
+		kind_check_integer(spec, "$", "min_count", 1, STORAGE_MAX_FILES, problem) &&
+		kind_check_integer(spec, "$", "min_age_seconds", 0, MAX_SECONDS, problem) &&
+		kind_check_integer(spec, "$", "every_seconds", 1, 86400, problem) &&
+		kind_check_integer(spec, "$", "within_seconds", 1, MAX_SECONDS, problem);
 }
 
 static bool
@@ -143,7 +129,7 @@ check_containers(const cJSON *spec, KindProblem *problem)
 	{
 		const char *name = kind_string(spec, names[i]);
 
-		if (name != NULL && strstr(name, "{{") == NULL && !storage_container_is_valid(name))
+		if (name != NULL && !kind_text_may_become(problem, name) && !storage_container_is_valid(name))
 			return kind_problem(problem, mem_printf("$.%s", names[i]), "not the name of a container",
 								"It has 3 to 63 lower case letters, digits and hyphens.");
 	}

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  * storage_int.h
  *	  What the files about storage accounts share: storage.c (the kind),
- *	  storage_list.c (listing and waiting), storage_move.c (copying, moving,
- *	  deleting), storage_wire.c (URLs, headers, answers), file_away.c
+ *	  storage_list.c (listing and waiting), storage_file.c and storage_move.c
+ *	  (copying, moving, deleting), storage_wire.c (URLs, headers, answers), file_away.c
  *
  * Everything a storage task does may be repeated: each change is guarded by
  * an ETag or by If-None-Match, and what is found done counts as done.  So an
@@ -62,11 +62,29 @@ extern bool storage_glob(const char *pattern, const char *name);
 extern void storage_list_request(const KindCall *call, KindRequest *request);
 extern void storage_list_response(KindCall *call, const KindResponse *response, KindVerdict *verdict);
 
-/* storage_move.c */
+/* storage_file.c: a file of the spec */
+typedef struct StorageFile
+{
+	const char *name;
+	const char *etag;			/* as listed, or NULL */
+	int64		size;			/* as listed, or -1 */
+	char	   *target;			/* NULL for delete */
+} StorageFile;
+
+extern bool storage_is_delete(const cJSON *spec);
+extern bool storage_is_move(const cJSON *spec);
+extern int	storage_file_count(const cJSON *spec);
+/* Where the attempt is, NULL at the beginning; in which phase; with which file */
+extern const cJSON *storage_work(const KindCall *call);
+extern bool storage_in_phase(const KindCall *call, const char *phase);
+extern StorageFile storage_current_file(const KindCall *call);
+extern char *storage_source_url(const KindCall *call);
 extern bool storage_move_check(const cJSON *spec, KindProblem *problem);
 extern bool storage_move_request(const KindCall *call, KindRequest *request, KindProblem *problem);
-extern void storage_move_response(KindCall *call, const KindResponse *response, KindVerdict *verdict);
 extern int64 storage_moved(const KindCall *call);	/* files so far */
+
+/* storage_move.c */
+extern void storage_move_response(KindCall *call, const KindResponse *response, KindVerdict *verdict);
 
 /* storage.c */
 extern KindStep storage_step(const KindCall *call);

@@ -30,289 +30,6 @@
 #define MAX_LOOKS	5			/* at one source that keeps changing */
 #define MAX_NAMED	20			/* files named in a message or an output */
 
-/* A file of the spec */
-typedef struct File
-{
-	const char *name;
-	const char *etag;			/* as listed, or NULL */
-	int64		size;			/* as listed, or -1 */
-	char	   *target;			/* NULL for delete */
-} File;
-
-static bool
-is_delete(const cJSON *spec)
-{
-	return storage_operation(spec) == STORAGE_DELETE;
-}
-
-/* A file_away has no operation: it moves. */
-static bool
-is_move(const cJSON *spec)
-{
-	return storage_operation(spec) == STORAGE_MOVE || storage_operation(spec) == STORAGE_UNKNOWN;
-}
-
-/*
- * Where the attempt is: in memory, or as it was committed when this process
- * has not read an answer yet.  NULL at the beginning.
- */
-static const cJSON *
-state_of(const KindCall *call)
-{
-	const cJSON *state = kind_member(call->scratch, "work");
-
-	return state ? state : kind_state_get(call, "work");
-}
-
-int64
-storage_moved(const KindCall *call)
-{
-	return kind_int64(state_of(call), "moved", 0);
-}
-
-static const char *
-phase_of(const KindCall *call)
-{
-	const char *phase = kind_string(state_of(call), "phase");
-
-	return phase ? phase : is_delete(call->spec) ? "delete" : "look";
-}
-
-static bool
-in_phase(const KindCall *call, const char *phase)
-{
-	return strcmp(phase_of(call), phase) == 0;
-}
-
-static int
-file_count(const cJSON *spec)
-{
-	const cJSON *files = kind_member(spec, "files");
-
-	return cJSON_IsArray(files) ? cJSON_GetArraySize(files) : 1;
-}
-
-/* The file of an entry of "files"; NULL: the one file of the spec */
-static File
-file_of(const cJSON *spec, const cJSON *item)
-{
-	const char *from = kind_string(spec, "from");
-	const char *to = kind_string(spec, "to");
-	File		file = {NULL, NULL, -1, NULL};
-
-	if (item == NULL)
-	{
-		file.name = is_delete(spec) ? kind_string(spec, "name") : from;
-		file.etag = kind_string(spec, "etag");
-		file.target = to ? mem_strdup(to) : NULL;
-		return file;
-	}
-	file.name = cJSON_IsString(item) ? item->valuestring : kind_string(item, "name");
-	file.etag = kind_string(item, "etag");
-	file.size = kind_int64(item, "size", -1);
-	if (to != NULL && file.name != NULL)
-		file.target = mem_printf("%s%s", to, file.name + (from && strncmp(file.name, from, strlen(from)) == 0 ? strlen(from) : 0));
-	return file;
-}
-
-static File
-current_file(const KindCall *call)
-{
-	const cJSON *files = kind_member(call->spec, "files");
-	int			i = (int) kind_int64(state_of(call), "i", 0);
-
-	return file_of(call->spec, cJSON_IsArray(files) ? cJSON_GetArrayItem(files, i) : NULL);
-}
-
-static const char *
-target_container(const cJSON *spec)
-{
-	const char *other = kind_string(spec, "to_container");
-
-	return other ? other : kind_string(spec, "container");
-}
-
-static char *
-source_url(const KindCall *call)
-{
-	return storage_url(call->base_url, kind_string(call->spec, "container"), current_file(call).name);
-}
-
-static char *
-target_url(const KindCall *call, const char *base_url)
-{
-	return storage_url(base_url, target_container(call->spec), current_file(call).target);
-}
-
-/* --- the spec ------------------------------------------------------------------ */
-
-/* item: the entry i of "files", or NULL for a single file */
-static bool
-check_file(const cJSON *spec, const cJSON *item, int i, KindProblem *problem)
-{
-	const char *from = kind_string(spec, "from");
-	const char *path = item ? mem_printf("$.files[%d]", i) : is_delete(spec) ? "$.name" : "$.from";
-	File		file;
-	const char *why;
-
-	if (item != NULL && from != NULL && !kind_has_reference(kind_member(spec, "from")))
-	{
-		const char *name = cJSON_IsString(item) ? item->valuestring : kind_string(item, "name");
-
-		if (name != NULL && strncmp(name, from, strlen(from)) != 0 && strstr(name, "{{") == NULL)
-			return kind_problem(problem, path, mem_printf("file \"%s\" is not below \"from\"", kind_clean_text(name, strlen(name), 200)),
-								"\"from\" is the part of the names that \"to\" takes the place of.");
-	}
-	file = file_of(spec, item);
-	if (file.name == NULL)
-		return kind_problem(problem, path, "a file must be a name, or an object with \"name\"", NULL);
-	why = storage_name_problem(file.name, false);
-	if (why == NULL && file.target != NULL)
-	{
-		why = storage_name_problem(file.target, false);
-		if (why != NULL && item == NULL)
-			path = "$.to";
-	}
-	if (why != NULL)
-		return kind_problem(problem, path, mem_printf("the name of a file %s", why), NULL);
-	if (file.target != NULL && strcmp(file.target, file.name) == 0 &&
-		strcmp(target_container(spec), kind_string(spec, "container")) == 0)
-		return kind_problem(problem, "$.to", "source and target are the same", NULL);
-	return true;
-}
-
-bool
-storage_move_check(const cJSON *spec, KindProblem *problem)
-{
-	const cJSON *files = kind_member(spec, "files");
-	const char *to = kind_string(spec, "to");
-	bool		has_single = kind_string(spec, is_delete(spec) ? "name" : "from") != NULL;
-	const cJSON *item;
-	int			n = file_count(spec);
-	int			i = 0;
-
-	if ((storage_operation(spec) == STORAGE_COPY || storage_operation(spec) == STORAGE_MOVE) && to == NULL)
-		return kind_problem(problem, "$.to", "\"to\" is empty", NULL);
-	if (kind_has_reference(files))
-		return true;			/* looked at when it is known */
-	if (files == NULL && !has_single)
-		return kind_problem(problem, "$", is_delete(spec) ? "give either \"name\" or \"files\"" : "give either \"from\" or \"files\"", NULL);
-	if (files != NULL && kind_member(spec, "etag") != NULL)
-		return kind_problem(problem, "$.etag", "\"etag\" is for a single file", "Files of a list have ETags of their own: {\"name\", \"etag\"}.");
-	if (n > STORAGE_MAX_FILES)
-		return kind_problem(problem, "$.files", "more than 10000 files", NULL);
-	if (files != NULL && to != NULL && to[strlen(to) - 1] != '/' && strstr(to, "{{") == NULL)
-		return kind_problem(problem, "$.to", "\"to\" must end in a slash: it is the folder of a list of files", NULL);
-	if (!cJSON_IsArray(files))
-		return check_file(spec, NULL, 0, problem);
-	/* not by index, which counts from the first each time: this is done before every request */
-	cJSON_ArrayForEach(item, files)
-	{
-		if (!check_file(spec, item, i++, problem))
-			return false;
-	}
-	return true;
-}
-
-/* --- requests ------------------------------------------------------------------ */
-
-static void
-head_request(const char *url, KindRequest *request)
-{
-	request->method = "HEAD";
-	request->url = url;
-}
-
-static void
-add_guard(const KindCall *call, cJSON *headers)
-{
-	const char *replace = kind_string(state_of(call), "replace");
-
-	if (replace != NULL)
-		cJSON_AddStringToObject(headers, "If-Match", storage_etag_header(replace));
-	else if (!cJSON_IsTrue(kind_member(call->spec, "overwrite")))
-		cJSON_AddStringToObject(headers, "If-None-Match", "*");
-}
-
-static void
-copy_request(const KindCall *call, KindRequest *request, cJSON *headers)
-{
-	request->method = "PUT";
-	request->url = target_url(call, call->base_url);
-	cJSON_AddStringToObject(headers, "x-ms-copy-source", source_url(call));
-	cJSON_AddStringToObject(headers, "x-ms-source-if-match", storage_etag_header(kind_string(state_of(call), "etag")));
-	add_guard(call, headers);
-}
-
-static void
-rename_request(const KindCall *call, KindRequest *request, cJSON *headers)
-{
-	request->method = "PUT";
-	request->url = target_url(call, kind_string(call->options, "dfs_url"));
-	cJSON_AddStringToObject(headers, "x-ms-rename-source",
-							storage_url("", kind_string(call->spec, "container"), current_file(call).name));
-	cJSON_AddStringToObject(headers, "x-ms-source-if-match", storage_etag_header(kind_string(state_of(call), "etag")));
-	add_guard(call, headers);
-}
-
-/* The folder of the target, which a rename does not make */
-static void
-mkdir_request(const KindCall *call, KindRequest *request, cJSON *headers)
-{
-	char	   *folder = current_file(call).target;
-
-	*strrchr(folder, '/') = '\0';
-	request->method = "PUT";
-	request->url = mem_printf("%s?resource=directory",
-							  storage_url(kind_string(call->options, "dfs_url"), target_container(call->spec), folder));
-	cJSON_AddStringToObject(headers, "If-None-Match", "*");
-}
-
-static void
-delete_request(const KindCall *call, KindRequest *request, cJSON *headers)
-{
-	const char *etag = kind_string(state_of(call), "etag");
-
-	if (etag == NULL && current_file(call).etag != NULL)
-		etag = storage_etag(current_file(call).etag, strlen(current_file(call).etag));
-	request->method = "DELETE";
-	request->url = source_url(call);
-	if (etag != NULL)
-		cJSON_AddStringToObject(headers, "If-Match", storage_etag_header(etag));
-}
-
-bool
-storage_move_request(const KindCall *call, KindRequest *request, KindProblem *problem)
-{
-	cJSON	   *headers = storage_headers(call);
-
-	if (file_count(call->spec) == 0)
-	{
-		/* nothing to do; look at the container, which must be there */
-		request->url = mem_printf("%s?restype=container", storage_url(call->base_url, kind_string(call->spec, "container"), NULL));
-		request->method = "HEAD";
-	}
-	else if (in_phase(call, "look") || in_phase(call, "taken") || in_phase(call, "left"))
-		head_request(source_url(call), request);
-	else if (in_phase(call, "copy"))
-		copy_request(call, request, headers);
-	else if (in_phase(call, "rename"))
-		rename_request(call, request, headers);
-	else if (in_phase(call, "mkdir"))
-		mkdir_request(call, request, headers);
-	else if (in_phase(call, "delete"))
-		delete_request(call, request, headers);
-	else						/* there, verify, gone */
-		head_request(target_url(call, call->base_url), request);
-	request->headers = headers;
-	request->accept = "*/*";
-	request->is_repeatable = true;
-	(void) problem;
-	return true;
-}
-
-/* --- answers ------------------------------------------------------------------- */
-
 /* The state to be changed; only where an answer is read */
 static cJSON *
 working_state(const KindCall *call)
@@ -360,7 +77,7 @@ note_file(const KindCall *call, const char *list)
 
 	if (names == NULL)
 		names = cJSON_AddArrayToObject(working_state(call), list);
-	cJSON_AddItemToArray(names, cJSON_CreateString(current_file(call).name));
+	cJSON_AddItemToArray(names, cJSON_CreateString(storage_current_file(call).name));
 }
 
 static char *
@@ -387,13 +104,13 @@ some_names(const cJSON *names)
 static void
 finish(const KindCall *call, KindVerdict *verdict)
 {
-	const cJSON *missing = kind_member(state_of(call), "missing");
-	const cJSON *changed = kind_member(state_of(call), "changed");
+	const cJSON *missing = kind_member(storage_work(call), "missing");
+	const cJSON *changed = kind_member(storage_work(call), "changed");
 	cJSON	   *output = cJSON_CreateObject();
 
-	cJSON_AddItemToObject(output, "count", json_from_int64(kind_int64(state_of(call), "moved", 0)));
-	if (!is_delete(call->spec))
-		cJSON_AddItemToObject(output, "bytes", json_from_int64(kind_int64(state_of(call), "bytes", 0)));
+	cJSON_AddItemToObject(output, "count", json_from_int64(kind_int64(storage_work(call), "moved", 0)));
+	if (!storage_is_delete(call->spec))
+		cJSON_AddItemToObject(output, "bytes", json_from_int64(kind_int64(storage_work(call), "bytes", 0)));
 	if (kind_string(call->spec, "to") != NULL)
 		cJSON_AddStringToObject(output, "to", kind_string(call->spec, "to"));
 	if (kind_string(call->spec, "next_load_status") != NULL)
@@ -416,17 +133,17 @@ static void
 next_file(const KindCall *call, bool is_done, KindVerdict *verdict)
 {
 	static const char *const of_file[] = {"phase", "etag", "length", "md5", "replace", "absent", "copy_id", "looks"};
-	int64		i = kind_int64(state_of(call), "i", 0) + 1;
+	int64		i = kind_int64(storage_work(call), "i", 0) + 1;
 
 	if (is_done)
 	{
-		note(call, "moved", json_from_int64(kind_int64(state_of(call), "moved", 0) + 1));
-		note(call, "bytes", json_from_int64(kind_int64(state_of(call), "bytes", 0) + kind_int64(state_of(call), "length", 0)));
+		note(call, "moved", json_from_int64(kind_int64(storage_work(call), "moved", 0) + 1));
+		note(call, "bytes", json_from_int64(kind_int64(storage_work(call), "bytes", 0) + kind_int64(storage_work(call), "length", 0)));
 	}
 	for (size_t k = 0; k < lengthof(of_file); k++)
 		note(call, of_file[k], NULL);
 	note(call, "i", json_from_int64(i));
-	if (i >= file_count(call->spec))
+	if (i >= storage_file_count(call->spec))
 		finish(call, verdict);
 	else
 		storage_go_on(verdict, 0);
@@ -465,26 +182,26 @@ static bool
 is_our_copy(const KindCall *call, const KindResponse *response)
 {
 	const char *id = kind_header(response, "x-ms-copy-id");
-	const char *asked = kind_string(state_of(call), "copy_id");
+	const char *asked = kind_string(storage_work(call), "copy_id");
 	const char *md5 = kind_header(response, "Content-MD5");
-	const char *expected = kind_string(state_of(call), "md5");
+	const char *expected = kind_string(storage_work(call), "md5");
 	bool		known = md5 != NULL && expected != NULL;
 
-	if (!storage_same_path(kind_header(response, "x-ms-copy-source"), source_url(call)) ||
-		content_length(response) != kind_int64(state_of(call), "length", -2))
+	if (!storage_same_path(kind_header(response, "x-ms-copy-source"), storage_source_url(call)) ||
+		content_length(response) != kind_int64(storage_work(call), "length", -2))
 		return false;
 	if (known)
 		return strcmp(md5, expected) == 0;
-	return (id != NULL && asked != NULL && strcmp(id, asked) == 0) || cJSON_IsTrue(kind_member(state_of(call), "absent"));
+	return (id != NULL && asked != NULL && strcmp(id, asked) == 0) || cJSON_IsTrue(kind_member(storage_work(call), "absent"));
 }
 
 static void
 look_response(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
-	File		file = current_file(call);
+	StorageFile file = storage_current_file(call);
 	const char *etag = header_etag(response);
 	const char *md5 = kind_header(response, "Content-MD5");
-	int64		looks = kind_int64(state_of(call), "looks", 0) + 1;
+	int64		looks = kind_int64(storage_work(call), "looks", 0) + 1;
 
 	if (response->http_status == 404)
 	{
@@ -505,7 +222,7 @@ look_response(const KindCall *call, const KindResponse *response, KindVerdict *v
 	note(call, "etag", cJSON_CreateString(etag));
 	note(call, "length", json_from_int64(content_length(response)));
 	note(call, "md5", md5 ? cJSON_CreateString(md5) : NULL);
-	if (is_move(call->spec) && kind_string(call->options, "dfs_url") != NULL)
+	if (storage_is_move(call->spec) && kind_string(call->options, "dfs_url") != NULL)
 	{
 		go_to(call, "rename", 0, verdict);
 		commit(call, verdict);
@@ -518,7 +235,7 @@ static void
 destination_exists(const KindCall *call, KindVerdict *verdict)
 {
 	kind_fail(verdict, true, false, "destination_exists",
-			  mem_printf("there is something else at \"%s\" already; nothing was changed there", current_file(call).target));
+			  mem_printf("there is something else at \"%s\" already; nothing was changed there", storage_current_file(call).target));
 }
 
 /* The target before anything was copied */
@@ -536,7 +253,7 @@ there_response(const KindCall *call, const KindResponse *response, KindVerdict *
 	}
 	if (response->http_status != 200)
 	{
-		storage_fail(call, response, mem_printf("target \"%s\" cannot be looked at", current_file(call).target), verdict);
+		storage_fail(call, response, mem_printf("target \"%s\" cannot be looked at", storage_current_file(call).target), verdict);
 		return;
 	}
 	if (is_our_copy(call, response) && (status == NULL || strcmp(status, "success") == 0))
@@ -546,7 +263,7 @@ there_response(const KindCall *call, const KindResponse *response, KindVerdict *
 		return;
 	}
 	if (status != NULL && strcmp(status, "success") != 0 && strcmp(status, "pending") != 0 &&
-		storage_same_path(kind_header(response, "x-ms-copy-source"), source_url(call)) && header_etag(response) != NULL)
+		storage_same_path(kind_header(response, "x-ms-copy-source"), storage_source_url(call)) && header_etag(response) != NULL)
 	{
 		/* what a failed copy of ours left: a good one is another one */
 		note(call, "replace", cJSON_CreateString(header_etag(response)));
@@ -589,7 +306,7 @@ copy_response(const KindCall *call, const KindResponse *response, KindVerdict *v
 	else if (status == 412)
 		go_to(call, "verify", 0, verdict);
 	else
-		storage_fail(call, response, mem_printf("copy to \"%s\" was refused", current_file(call).target), verdict);
+		storage_fail(call, response, mem_printf("copy to \"%s\" was refused", storage_current_file(call).target), verdict);
 }
 
 static void
@@ -600,18 +317,18 @@ verify_response(const KindCall *call, const KindResponse *response, KindVerdict 
 	if (response->http_status == 404)
 		look_again(call, verdict);
 	else if (response->http_status != 200)
-		storage_fail(call, response, mem_printf("copy \"%s\" cannot be looked at", current_file(call).target), verdict);
+		storage_fail(call, response, mem_printf("copy \"%s\" cannot be looked at", storage_current_file(call).target), verdict);
 	else if (status != NULL && strcmp(status, "pending") == 0 &&
-			 storage_same_path(kind_header(response, "x-ms-copy-source"), source_url(call)))
+			 storage_same_path(kind_header(response, "x-ms-copy-source"), storage_source_url(call)))
 		storage_go_on(verdict, -1);
 	else if (status != NULL && strcmp(status, "success") != 0)
 		kind_fail(verdict, false, true, "copy_failed",
-				  mem_printf("copy to \"%s\" ended as %s: %s", current_file(call).target, status,
+				  mem_printf("copy to \"%s\" ended as %s: %s", storage_current_file(call).target, status,
 							 kind_header(response, "x-ms-copy-status-description") ?
 							 kind_header(response, "x-ms-copy-status-description") : "no reason given"));
 	else if (is_our_copy(call, response))
 	{
-		if (is_move(call->spec))
+		if (storage_is_move(call->spec))
 			go_to(call, "delete", 0, verdict);
 		else
 			next_file(call, true, verdict);
@@ -635,7 +352,7 @@ delete_response(const KindCall *call, const KindResponse *response, KindVerdict 
 	else if (status == 412 && strcmp(code, "LeaseIdMissing") != 0)
 		go_to(call, "left", 0, verdict);
 	else
-		storage_fail(call, response, mem_printf("file \"%s\" was not deleted", current_file(call).name), verdict);
+		storage_fail(call, response, mem_printf("file \"%s\" was not deleted", storage_current_file(call).name), verdict);
 }
 
 /* The ETag did not fit: is it another file by now, or none? */
@@ -647,19 +364,19 @@ left_response(const KindCall *call, const KindResponse *response, KindVerdict *v
 	else if (response->http_status == 200)
 		changed_file(call, verdict);
 	else
-		storage_fail(call, response, mem_printf("file \"%s\" cannot be looked at", current_file(call).name), verdict);
+		storage_fail(call, response, mem_printf("file \"%s\" cannot be looked at", storage_current_file(call).name), verdict);
 }
 
 /* The source is not there: was it moved before, by this or an earlier attempt? */
 static void
 gone_response(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
-	File		file = current_file(call);
-	int64		length = kind_int64(state_of(call), "length", file.size);
-	bool		is_renamed = kind_string(call->options, "dfs_url") != NULL && is_move(call->spec);
+	StorageFile file = storage_current_file(call);
+	int64		length = kind_int64(storage_work(call), "length", file.size);
+	bool		is_renamed = kind_string(call->options, "dfs_url") != NULL && storage_is_move(call->spec);
 	bool		is_there = response->http_status == 200 && content_length(response) >= 0 &&
 		(length < 0 || content_length(response) == length) &&
-		(is_renamed || storage_same_path(kind_header(response, "x-ms-copy-source"), source_url(call)));
+		(is_renamed || storage_same_path(kind_header(response, "x-ms-copy-source"), storage_source_url(call)));
 
 	if (response->http_status != 200 && response->http_status != 404)
 		storage_fail(call, response, mem_printf("target \"%s\" cannot be looked at", file.target), verdict);
@@ -680,11 +397,11 @@ rename_response(const KindCall *call, const KindResponse *response, KindVerdict 
 {
 	int			status = response->http_status;
 	const char *code = status >= 400 ? storage_error_code(response) : "";
-	int64		looks = kind_int64(state_of(call), "looks", 0);
+	int64		looks = kind_int64(storage_work(call), "looks", 0);
 
-	if (status == 201 || status == 200)
+	if (status == 201)
 		next_file(call, true, verdict);
-	else if (strcmp(code, "RenameDestinationParentPathNotFound") == 0 && strchr(current_file(call).target, '/') != NULL &&
+	else if (strcmp(code, "RenameDestinationParentPathNotFound") == 0 && strchr(storage_current_file(call).target, '/') != NULL &&
 			 looks <= MAX_LOOKS)
 	{
 		note(call, "looks", json_from_int64(looks + 1));
@@ -696,7 +413,7 @@ rename_response(const KindCall *call, const KindResponse *response, KindVerdict 
 		/* the answer to an earlier request was lost, or it is somebody else's */
 		go_to(call, "taken", 0, verdict);
 	else
-		storage_fail(call, response, mem_printf("rename to \"%s\" was refused", current_file(call).target), verdict);
+		storage_fail(call, response, mem_printf("rename to \"%s\" was refused", storage_current_file(call).target), verdict);
 }
 
 /* The target of a rename is taken: by the source itself, if that is gone */
@@ -708,7 +425,7 @@ taken_response(const KindCall *call, const KindResponse *response, KindVerdict *
 	else if (response->http_status == 200)
 		destination_exists(call, verdict);
 	else
-		storage_fail(call, response, mem_printf("file \"%s\" cannot be looked at", current_file(call).name), verdict);
+		storage_fail(call, response, mem_printf("file \"%s\" cannot be looked at", storage_current_file(call).name), verdict);
 }
 
 static void
@@ -717,7 +434,7 @@ mkdir_response(const KindCall *call, const KindResponse *response, KindVerdict *
 	if (response->http_status == 201 || response->http_status == 409 || response->http_status == 412)
 		go_to(call, "rename", 0, verdict);
 	else
-		storage_fail(call, response, mem_printf("the folder of \"%s\" cannot be made", current_file(call).target), verdict);
+		storage_fail(call, response, mem_printf("the folder of \"%s\" cannot be made", storage_current_file(call).target), verdict);
 }
 
 void
@@ -725,30 +442,30 @@ storage_move_response(KindCall *call, const KindResponse *response, KindVerdict 
 {
 	if (storage_common_response(call, response, verdict))
 		return;
-	if (file_count(call->spec) == 0)
+	if (storage_file_count(call->spec) == 0)
 	{
 		if (response->http_status == 200)
 			finish(call, verdict);
 		else
 			storage_fail(call, response, "the container cannot be looked at", verdict);
 	}
-	else if (in_phase(call, "look"))
+	else if (storage_in_phase(call, "look"))
 		look_response(call, response, verdict);
-	else if (in_phase(call, "there"))
+	else if (storage_in_phase(call, "there"))
 		there_response(call, response, verdict);
-	else if (in_phase(call, "copy"))
+	else if (storage_in_phase(call, "copy"))
 		copy_response(call, response, verdict);
-	else if (in_phase(call, "verify"))
+	else if (storage_in_phase(call, "verify"))
 		verify_response(call, response, verdict);
-	else if (in_phase(call, "delete"))
+	else if (storage_in_phase(call, "delete"))
 		delete_response(call, response, verdict);
-	else if (in_phase(call, "rename"))
+	else if (storage_in_phase(call, "rename"))
 		rename_response(call, response, verdict);
-	else if (in_phase(call, "left"))
+	else if (storage_in_phase(call, "left"))
 		left_response(call, response, verdict);
-	else if (in_phase(call, "taken"))
+	else if (storage_in_phase(call, "taken"))
 		taken_response(call, response, verdict);
-	else if (in_phase(call, "mkdir"))
+	else if (storage_in_phase(call, "mkdir"))
 		mkdir_response(call, response, verdict);
 	else
 		gone_response(call, response, verdict);

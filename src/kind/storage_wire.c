@@ -241,9 +241,9 @@ storage_fail(const KindCall *call, const KindResponse *response, const char *wha
 	char	   *code;
 	char	   *message;
 
-	(void) call;
 	read_error(response, &code, &message);
 	kind_fail(verdict, status < 500, passes, code, mem_printf("%s: HTTP %d: %s", what, status, message));
+	kind_advise(call, response, verdict);
 }
 
 bool

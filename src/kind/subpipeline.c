@@ -26,12 +26,12 @@ pipeline_validate(const cJSON *spec, KindProblem *problem)
 	if (!kind_check_members(spec, members, lengthof(members), problem))
 		return;
 	name = json_string(kind_member(spec, "pipeline"));
-	if (name == NULL || name[0] == '\0' || kind_has_reference(kind_member(spec, "pipeline")))
+	if (name == NULL || name[0] == '\0' || kind_may_become(problem, kind_member(spec, "pipeline")))
 		(void) kind_problem(problem, "$.pipeline", "\"pipeline\" must be the name of a pipeline, without references",
 							"A switch and one task for each pipeline choose between pipelines.");
-	else if (kind_has_reference(kind_member(spec, "wait")))
+	else if (kind_may_become(problem, kind_member(spec, "wait")))
 		(void) kind_problem(problem, "$.wait", "\"wait\" must not hold references", NULL);
-	else if (kind_has_reference(kind_member(spec, "params")))
+	else if (kind_may_become(problem, kind_member(spec, "params")))
 		(void) kind_problem(problem, "$.params", "\"params\" must be an object", "Its values may hold references.");
 }
 

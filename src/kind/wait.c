@@ -70,7 +70,7 @@ wait_validate(const cJSON *spec, KindProblem *problem)
 		(void) kind_problem(problem, "$.every", "\"every\" goes with \"sql\" only", "Remove \"every\".");
 		return;
 	}
-	if (kind_has_reference(kind_member(spec, "every")))
+	if (kind_may_become(problem, kind_member(spec, "every")))
 	{
 		(void) kind_problem(problem, "$.every", "\"every\" must not hold references", NULL);
 		return;

@@ -29,29 +29,22 @@
  */
 #include "mem.h"
 
-#include <strings.h>
-
 #include "http_int.h"
 #include "jsonpath.h"
 #include "queue.h"
 #include "retry.h"
+#include "webhook_int.h"
 
 #define DEFAULT_EVERY_MS	5000
 #define DEFAULT_HIDDEN_S	15
 #define DEFAULT_POISON		20
 #define MAX_ROUNDS			20		/* full answers in a row before we pause */
-#define BLOB_CREATED		"Microsoft.Storage.BlobCreated"
+#define MAX_EVENTS			1000	/* of a message that are looked at */
 
 static const char *
 queue_of(const KindCall *call)
 {
 	return kind_string(call->spec, "queue");
-}
-
-static bool
-is_event_wait(const cJSON *spec)
-{
-	return cJSON_IsObject(kind_member(spec, "event"));
 }
 
 /* The request as kind http would see it, with the token filled in */
@@ -86,96 +79,6 @@ webhook_place(const KindCall *call, int64 *every)
 	return queue_of(call) != NULL && call->base_url != NULL ? queue_url(call->base_url, queue_of(call)) : NULL;
 }
 
-/* weir-KEY- of a token weir-KEY-TASKRUN-ATTEMPT: its length, or 0 */
-static size_t
-token_prefix(const char *token)
-{
-	size_t		len = strlen(token);
-
-	for (int i = 0; i < 2; i++)
-	{
-		while (len > 0 && token[len - 1] >= '0' && token[len - 1] <= '9')
-			len--;
-		if (len == 0 || token[len - 1] != '-')
-			return 0;
-		len -= i == 0;
-	}
-	return len;
-}
-
-static const char *
-token_of(const KindCall *call, const cJSON *event)
-{
-	const char *path = kind_string(call->spec, "token");
-
-	return json_string(jsonpath_find(event, path ? path : "$.token"));
-}
-
-/* /blobServices/default/containers/CONTAINER/blobs/PATH */
-static bool
-subject_parts(const cJSON *event, char **container, const char **path)
-{
-	static const char before[] = "/containers/";
-	const char *subject = kind_string(event, "subject");
-	const char *start = subject ? strstr(subject, before) : NULL;
-	const char *end = start ? strstr(start + strlen(before), "/blobs/") : NULL;
-
-	if (end == NULL)
-		return false;
-	start += strlen(before);
-	*container = mem_strndup(start, end - start);
-	*path = end + strlen("/blobs/");
-	return true;
-}
-
-/* With a hierarchical namespace a file is created empty, and whole when it is flushed */
-static bool
-is_whole(const cJSON *event)
-{
-	const char *api = kind_string(kind_member(event, "data"), "api");
-
-	return api == NULL || strcasecmp(api, "CreateFile") != 0;
-}
-
-static bool
-event_fits(const cJSON *wanted, const cJSON *event)
-{
-	const char *type = kind_string(event, "eventType") ? kind_string(event, "eventType") : kind_string(event, "type");
-	const char *wanted_type = kind_string(wanted, "type") ? kind_string(wanted, "type") : BLOB_CREATED;
-	const char *container = kind_string(wanted, "container");
-	const char *prefix = kind_string(wanted, "prefix");
-	const char *suffix = kind_string(wanted, "suffix");
-	char	   *its_container = NULL;
-	const char *path = NULL;
-	size_t		len;
-	bool		fits;
-
-	if (type == NULL || strcmp(type, wanted_type) != 0 || (strcmp(type, BLOB_CREATED) == 0 && !is_whole(event)))
-		return false;
-	if (container == NULL && prefix == NULL && suffix == NULL)
-		return true;
-	if (!subject_parts(event, &its_container, &path))
-		return false;
-	len = strlen(path);
-	fits = (container == NULL || strcmp(container, its_container) == 0) &&
-		(prefix == NULL || strncmp(path, prefix, strlen(prefix)) == 0) &&
-		(suffix == NULL || (strlen(suffix) <= len && strcmp(path + len - strlen(suffix), suffix) == 0));
-	mem_free(its_container);
-	return fits;
-}
-
-/* Is this the event the attempt waits for? */
-static bool
-awaits(const KindCall *call, const cJSON *event)
-{
-	const char *token;
-
-	if (is_event_wait(call->spec))
-		return event_fits(kind_member(call->spec, "event"), event);
-	token = token_of(call, event);
-	return token != NULL && strcmp(token, call->token) == 0;
-}
-
 /*
  * What tells two events apart, however often they come: a blob and its
  * version, else the event's id.  NULL for callbacks: tokens do it.
@@ -188,7 +91,7 @@ once_key(const KindCall *call, const cJSON *event)
 	const char *etag = kind_string(data, "eTag");
 	const char *id = kind_string(event, "id");
 
-	if (!is_event_wait(call->spec))
+	if (!webhook_waits_for_event(call->spec))
 		return NULL;
 	if (url != NULL && etag != NULL)
 		return mem_printf("%s %s", kind_clean_text(url, strlen(url), 2000), kind_clean_text(etag, strlen(etag), 200));
@@ -228,30 +131,14 @@ webhook_deliver(KindCall *call, const cJSON *delivery, KindVerdict *verdict)
 	take(call, cJSON_Duplicate(delivery, true), verdict);
 }
 
-/* Where an event goes */
+/* Where the events of a message go */
 typedef struct Match
 {
-	int			mine;			/* index of the event this attempt takes, or -1 */
+	const cJSON *mine;			/* the event this attempt takes, or NULL */
 	int			n_events;
 	int			n_awaited;		/* by anybody, also those who cannot take it now */
 	int			n_stale;		/* tokens of this database nobody waits for */
 } Match;
-
-static const cJSON *
-event_at(const cJSON *payload, int i)
-{
-	return cJSON_IsArray(payload) ? cJSON_GetArrayItem(payload, i) : i == 0 ? payload : NULL;
-}
-
-static bool
-is_stale(const KindCall *call, const cJSON *event)
-{
-	const char *token = token_of(call, event);
-	size_t		len = token_prefix(call->token);
-
-	return !is_event_wait(call->spec) && token != NULL && len > 0 &&
-		token_prefix(token) == len && strncmp(token, call->token, len) == 0;
-}
 
 static void
 add_delivery(KindVerdict *verdict, int other, cJSON *callback)
@@ -265,52 +152,36 @@ add_delivery(KindVerdict *verdict, int other, cJSON *callback)
 	cJSON_AddItemToArray(verdict->deliveries, delivery);
 }
 
-static bool
-is_given(const KindVerdict *verdict, int other)
-{
-	const cJSON *item;
-
-	cJSON_ArrayForEach(item, verdict->deliveries)
-	{
-		if (kind_int64(item, "other", -1) == other)
-			return true;
-	}
-	return false;
-}
-
 /* Everybody who waits gets his event of the message; it goes when nobody needs it again */
 static Match
-sort_out(KindCall *call, const QueueMessage *message, const cJSON *payload, bool have_one, KindVerdict *verdict)
+sort_out(KindCall *call, const QueueMessage *message, const cJSON *payload, bool have_one, Waiters *waiters, KindVerdict *verdict)
 {
-	Match		match = {.mine = -1};
-	const cJSON *event;
+	Match		match = {.mine = NULL};
+	const cJSON *event = cJSON_IsArray(payload) ? payload->child : payload;
 
-	for (int i = 0; (event = event_at(payload, i)) != NULL && i < 1000; i++)
+	for (; event != NULL && match.n_events < MAX_EVENTS; event = event->next)
 	{
-		bool		awaited = false;
+		int			other;
 
 		match.n_events++;
-		if (match.mine < 0 && !have_one && awaits(call, event))
+		if (match.mine == NULL && !have_one && webhook_awaits(call, event))
 		{
-			match.mine = i;
+			match.mine = event;
 			match.n_awaited++;
 			continue;
 		}
-		for (int j = 0; j < call->n_others && !awaited; j++)
+		other = waiters_find(waiters, event);
+		if (other < 0)
 		{
-			const KindOther *other = &call->others[j];
-
-			if (!awaits(other->call, event) || is_given(verdict, j))
-				continue;
-			awaited = true;
-			match.n_awaited++;
-			if (other->can_take && match.mine < 0 && match.n_events == 1 && !cJSON_IsArray(payload))
-				add_delivery(verdict, j, make_callback(other->call, message, event, false));
-			else if (other->can_take)
-				add_delivery(verdict, j, make_callback(other->call, message, event, true));
+			match.n_stale += webhook_is_stale(call, event);
+			continue;
 		}
-		if (!awaited && is_stale(call, event))
-			match.n_stale++;
+		match.n_awaited++;
+		if (!call->others[other].can_take)
+			continue;
+		/* the only event of its message takes the message with it */
+		add_delivery(verdict, other, make_callback(call->others[other].call, message, event, cJSON_IsArray(payload)));
+		waiters_give(waiters, other);
 	}
 	return match;
 }
@@ -332,11 +203,11 @@ discard(KindCall *call, const QueueMessage *message, bool is_poison)
 
 /* One message; true if this attempt found in it what it waits for */
 static bool
-read_message(KindCall *call, const QueueMessage *message, bool have_one, KindVerdict *verdict)
+read_message(KindCall *call, const QueueMessage *message, bool have_one, Waiters *waiters, KindVerdict *verdict)
 {
 	int64		poison_after = kind_int64(call->spec, "poison_after", DEFAULT_POISON);
 	cJSON	   *payload = queue_payload(message->text);
-	bool		is_events = is_event_wait(call->spec);
+	bool		is_events = webhook_waits_for_event(call->spec);
 	bool		taken = false;
 	Match		match;
 
@@ -346,13 +217,11 @@ read_message(KindCall *call, const QueueMessage *message, bool have_one, KindVer
 			discard(call, message, true);
 		return false;
 	}
-	match = sort_out(call, message, payload, have_one, verdict);
-	if (match.mine >= 0)
+	match = sort_out(call, message, payload, have_one, waiters, verdict);
+	if (match.mine != NULL)
 	{
-		const cJSON *event = event_at(payload, match.mine);
-
 		/* another event of it is wanted, or may be: then it stays, and comes again */
-		take(call, make_callback(call, message, event, match.n_awaited > 1 || (is_events && match.n_events > 1)), verdict);
+		take(call, make_callback(call, message, match.mine, match.n_awaited > 1 || (is_events && match.n_events > 1)), verdict);
 		taken = true;
 	}
 	else if (match.n_awaited == 0 && match.n_events == match.n_stale)
@@ -389,8 +258,14 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 	cJSON_DeleteItemFromObjectCaseSensitive(call->scratch, "rounds");
 	cJSON_AddItemToObject(call->scratch, "rounds", json_from_int64(rounds));
 	kind_continue(verdict, KIND_STEP_POLL, rounds > 0 ? 0 : every_ms(call));
-	for (int i = 0; i < n; i++)
-		have_one |= read_message(call, &messages[i], have_one, verdict);
+	if (n > 0)
+	{
+		Waiters    *waiters = waiters_create(call);
+
+		for (int i = 0; i < n; i++)
+			have_one |= read_message(call, &messages[i], have_one, waiters, verdict);
+		waiters_free(waiters);
+	}
 	queue_free(messages, n);
 	/* what is to be thrown away goes first */
 	if (!have_one && kind_member(call->scratch, "discard") != NULL)
@@ -444,6 +319,7 @@ start_response(KindCall *call, const KindResponse *response, KindVerdict *verdic
 		verdict->external_run_id = id && *id ? kind_clean_text(id, strlen(id), 200) : mem_strdup(call->token);
 		kind_state_set(call, verdict, "sent", cJSON_CreateTrue());
 		kind_continue(verdict, KIND_STEP_POLL, 0);
+		http_note_link(call, other.spec, body, verdict);
 		cJSON_Delete(body);
 	}
 	else if (!http_is_repeatable(&other) && (answered ? status != 429 && status != 503 && retry_http_status_is_transient(status) :
@@ -469,7 +345,7 @@ build_output(const KindCall *call, const cJSON *event)
 	char	   *container;
 	const char *path;
 
-	if (is_event_wait(call->spec) && subject_parts(event, &container, &path))
+	if (webhook_waits_for_event(call->spec) && webhook_subject(event, &container, &path))
 	{
 		cJSON_AddStringToObject(output, "container", container);
 		cJSON_AddStringToObject(output, "path", path);
@@ -569,7 +445,7 @@ webhook_request(const KindCall *call, KindRequest *request, KindProblem *problem
 		request->idempotency_key = call->token;
 		if (!http_build_url(&other, request, problem) || !http_method(other.spec, request))
 			return problem->message != NULL ? false : kind_problem(problem, "$.request.method", "unknown method", NULL);
-		request->headers = http_build_headers(&other);
+		request->headers = http_build_headers(&other, request);
 		http_build_body(other.spec, request);
 		return true;
 	}
@@ -608,7 +484,7 @@ webhook_response(KindCall *call, const KindResponse *response, KindVerdict *verd
 static KindStep
 webhook_first_step(const KindCall *call)
 {
-	return is_event_wait(call->spec) ? KIND_STEP_POLL : KIND_STEP_START;
+	return webhook_waits_for_event(call->spec) ? KIND_STEP_POLL : KIND_STEP_START;
 }
 
 static KindStep
@@ -618,7 +494,7 @@ webhook_resume_step(const KindCall *call)
 
 	if (kind_state_get(call, "callback") != NULL)
 		return KIND_STEP_DETAIL;
-	if (is_event_wait(call->spec) || kind_state_bool(call, "sent") || kind_state_bool(call, "maybe_started"))
+	if (webhook_waits_for_event(call->spec) || kind_state_bool(call, "sent") || kind_state_bool(call, "maybe_started"))
 		return KIND_STEP_POLL;
 	request_call(call, &other);
 	return http_is_repeatable(&other) ? KIND_STEP_START : KIND_STEP_POLL;
@@ -627,7 +503,7 @@ webhook_resume_step(const KindCall *call)
 static void
 webhook_abandon(const KindCall *call, bool is_sent, KindVerdict *verdict)
 {
-	if (!is_event_wait(call->spec) && (is_sent || call->external_run_id != NULL || kind_state_bool(call, "maybe_started")))
+	if (!webhook_waits_for_event(call->spec) && (is_sent || call->external_run_id != NULL || kind_state_bool(call, "maybe_started")))
 		kind_fail_unknown(verdict, "given up before the callback came; what was asked for may still be going on");
 	else
 	{

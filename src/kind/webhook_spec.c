@@ -42,6 +42,7 @@ static const KindMember request_members[] = {
 	{"expect_status", KIND_TYPE_ARRAY, false},
 	{"idempotent", KIND_TYPE_BOOLEAN, false},
 	{"id", KIND_TYPE_STRING, false},
+	{"link", KIND_TYPE_STRING, false},
 };
 
 static const KindMember event_members[] = {
@@ -58,44 +59,13 @@ static const KindMember error_members[] = {
 
 /* Problems of an inner object get its place in front */
 static bool
-at(const char *place, KindProblem *problem)
-{
-	problem->path = mem_printf("%s%s", place, problem->path + 1);
-	return false;
-}
-
-static bool
-check_path(const cJSON *item, const char *path, KindProblem *problem)
-{
-	char	   *error = NULL;
-
-	if (item == NULL || cJSON_IsNull(item) || kind_has_reference(item) ||
-		(cJSON_IsString(item) && jsonpath_check(item->valuestring, &error)))
-		return true;
-	return kind_problem(problem, path, mem_printf("not a JSON path: %s", error ? error : "it must be a string"),
-						"A path is like $.token, $['a name'] or $.data.id.");
-}
-
-static bool
 check_queue(const cJSON *spec, const char *name, KindProblem *problem)
 {
 	const cJSON *item = kind_member(spec, name);
 
-	return item == NULL || kind_has_reference(item) || queue_name_is_valid(json_string(item)) ||
+	return item == NULL || kind_may_become(problem, item) || queue_name_is_valid(json_string(item)) ||
 		kind_problem(problem, mem_printf("$.%s", name), "not the name of a queue",
 					 "Names have 3 to 63 lower-case letters, digits and single hyphens.");
-}
-
-static bool
-check_number(const cJSON *spec, const char *name, int64 least, int64 most, KindProblem *problem)
-{
-	const cJSON *item = kind_member(spec, name);
-	int64		value;
-
-	if (item == NULL || kind_has_reference(item) || (json_int64(item, &value) && value >= least && value <= most))
-		return true;
-	return kind_problem(problem, mem_printf("$.%s", name),
-						mem_printf("\"%s\" must be from " INT64_FORMAT " to " INT64_FORMAT, name, least, most), NULL);
 }
 
 /* Somewhere in the request the token must stand, or nobody could send it back */
@@ -121,12 +91,13 @@ check_request(const cJSON *spec, KindProblem *problem)
 	const char *connection = kind_string(request, "connection");
 
 	if (!kind_check_members(request, request_members, lengthof(request_members), problem))
-		return at("$.request", problem);
-	if (connection == NULL || kind_has_reference(kind_member(request, "connection")))
+		return kind_problem_at("$.request", problem);
+	if (connection == NULL || kind_may_become(problem, kind_member(request, "connection")))
 		return kind_problem(problem, "$.request.connection", "\"connection\" must be the name of a connection", NULL);
 	if (!http_check_request(request, problem))
-		return at("$.request", problem);
-	if (!check_path(kind_member(request, "id"), "$.request.id", problem))
+		return kind_problem_at("$.request", problem);
+	if (!kind_check_json_path(kind_member(request, "id"), "$.request.id", problem) ||
+		!kind_check_json_path(kind_member(request, "link"), "$.request.link", problem))
 		return false;
 	if (!holds_token(request))
 		return kind_problem(problem, "$.request", "the request does not say the token",
@@ -140,7 +111,7 @@ check_event(const cJSON *spec, KindProblem *problem)
 	static const char *const others[] = {"token", "status", "succeeded", "failed"};
 
 	if (!kind_check_members(kind_member(spec, "event"), event_members, lengthof(event_members), problem))
-		return at("$.event", problem);
+		return kind_problem_at("$.event", problem);
 	for (size_t i = 0; i < lengthof(others); i++)
 	{
 		if (kind_member(spec, others[i]) != NULL)
@@ -158,35 +129,34 @@ check_paths(const cJSON *spec, KindProblem *problem)
 
 	for (size_t i = 0; i < lengthof(paths); i++)
 	{
-		if (!check_path(kind_member(spec, paths[i]), mem_printf("$.%s", paths[i]), problem))
+		if (!kind_check_json_path(kind_member(spec, paths[i]), mem_printf("$.%s", paths[i]), problem))
 			return false;
 	}
 	cJSON_ArrayForEach(item, kind_member(spec, "outputs"))
 	{
-		if (!check_path(item, mem_printf("$.outputs.%s", kind_clean_text(item->string, strlen(item->string), 64)), problem))
+		if (!kind_check_json_path(item, mem_printf("$.outputs.%s", kind_clean_text(item->string, strlen(item->string), 64)), problem))
 			return false;
 	}
 	if (error == NULL)
 		return true;
 	if (!kind_check_members(error, error_members, lengthof(error_members), problem))
-		return at("$.error", problem);
-	return check_path(kind_member(error, "code"), "$.error.code", problem) &&
-		check_path(kind_member(error, "message"), "$.error.message", problem);
+		return kind_problem_at("$.error", problem);
+	return kind_check_json_path(kind_member(error, "code"), "$.error.code", problem) &&
+		kind_check_json_path(kind_member(error, "message"), "$.error.message", problem);
 }
 
 bool
 webhook_check_spec(const cJSON *spec, KindProblem *problem)
 {
-	const cJSON *every = kind_member(spec, "every");
 	bool		lists = kind_member(spec, "succeeded") != NULL || kind_member(spec, "failed") != NULL;
 
 	if (!kind_check_members(spec, members, lengthof(members), problem))
 		return false;
 	if (!check_queue(spec, "queue", problem) || !check_queue(spec, "poison_queue", problem) ||
-		!check_number(spec, "hide_seconds", 1, 3600, problem) || !check_number(spec, "poison_after", 1, 1000000, problem))
+		!kind_check_integer(spec, "$", "hide_seconds", 1, 3600, problem) || !kind_check_integer(spec, "$", "poison_after", 1, 1000000, problem))
 		return false;
-	if (every != NULL && !kind_has_reference(every) && kind_duration_ms(every) < 100)
-		return kind_problem(problem, "$.every", "not a duration of at least 0.1 seconds", NULL);
+	if (!kind_check_duration(kind_member(spec, "every"), "$.every", 100, problem))
+		return false;
 	if ((kind_member(spec, "request") != NULL) == (kind_member(spec, "event") != NULL))
 		return kind_problem(problem, "$", "give either \"request\" or \"event\"",
 							"A request is sent and answered by a message with its token; an event is waited for.");

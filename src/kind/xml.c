@@ -18,7 +18,7 @@
 
 #define MAX_DEPTH	16
 #define MAX_PATH	512
-#define MAX_TEXT	65536
+#define MAX_TEXT	(256 * 1024)
 
 typedef struct Reader
 {

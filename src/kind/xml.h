@@ -16,7 +16,7 @@ typedef void (*XmlElement) (void *arg, const char *path, const char *text, bool 
 /*
  * False and *error if it is not well-formed, has a document type (and so
  * entities of its own), is nested deeper than 16 elements or holds a text
- * longer than 64 kB; "element" may have been called by then.
+ * longer than 256 kB; "element" may have been called by then.
  */
 extern bool xml_read(const char *text, size_t len, XmlElement element, void *arg, const char **error);
 

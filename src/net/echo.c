@@ -11,9 +11,11 @@
  * has the secret and could write it in any form.  No state, no locks.
  *-------------------------------------------------------------------------
  */
-#include "postgres.h"
+#include "mem.h"
 
+#include <ctype.h>
 #include <openssl/evp.h>
+#include <strings.h>
 
 #include "echo.h"
 
@@ -129,7 +131,7 @@ echo_mask_header(char *text, size_t len, const char *line)
 	const char *credentials;
 	bool		found;
 
-	if (pg_strncasecmp(line, name, sizeof(name) - 1) != 0)
+	if (strncasecmp(line, name, sizeof(name) - 1) != 0)
 		return false;
 	credentials = strchr(line + sizeof(name) - 1, ' ');
 	if (credentials == NULL)
@@ -137,9 +139,9 @@ echo_mask_header(char *text, size_t len, const char *line)
 	credentials++;
 	found = echo_mask(text, len, credentials);
 	/* "SharedKey account:signature" */
-	if (pg_strncasecmp(line + sizeof(name) - 1, "SharedKey ", 10) == 0 && strchr(credentials, ':') != NULL)
+	if (strncasecmp(line + sizeof(name) - 1, "SharedKey ", 10) == 0 && strchr(credentials, ':') != NULL)
 		found |= echo_mask(text, len, strchr(credentials, ':') + 1);
-	if (pg_strncasecmp(line + sizeof(name) - 1, "Basic ", 6) == 0)
+	if (strncasecmp(line + sizeof(name) - 1, "Basic ", 6) == 0)
 		found |= mask_password(text, len, credentials);
 	return found;
 }

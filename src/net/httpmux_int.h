@@ -55,7 +55,10 @@ struct HttpTransfer
 	int64		started_us;		/* monotonic */
 	int64		deadline_us;	/* monotonic */
 	int			total_timeout_ms;
-	bool		is_plain;		/* http */
+	int			stall_timeout_ms;	/* 0: none */
+	bool		is_plain;		/* whom we connect to, the proxy if there is one, is spoken to in plain http */
+	bool		has_proxy;
+	bool		has_begun;		/* a line of the answer is there */
 	bool		is_repeatable;	/* GET, HEAD, OPTIONS */
 	bool		to_metadata;	/* to the metadata service, and only there */
 
@@ -71,6 +74,7 @@ struct HttpTransfer
 	char		retry_after[64];
 	char	   *header_text;	/* of the final answer, lines "Name: value\n"; NULL none */
 	size_t		header_len;
+	bool		headers_complete;	/* of the latest answer */
 
 	char	   *content_type;
 	char		curl_error[CURL_ERROR_SIZE];
@@ -121,7 +125,8 @@ extern void mux_arm_timer(HttpMux *mux);
 /* httprequest.c; false: out of memory */
 extern bool request_method_is_valid(const char *method);
 extern bool request_copy_headers(HttpTransfer *transfer, const char *const *headers, const char **problem);
-extern bool request_set_policy(CURL *easy, const char *ca_file);
+extern bool request_set_policy(CURL *easy);
+extern bool request_set_route(CURL *easy, const HttpOptions *options);
 extern bool request_set_up(CURL *easy, HttpTransfer *transfer, const char *method, const char *url);
 
 /* httptransfer.c */

@@ -121,7 +121,7 @@ request_set_up(CURL *easy, HttpTransfer *transfer, const char *method, const cha
 
 /* What is the same for every request: who we are and what we refuse to do. */
 bool
-request_set_policy(CURL *easy, const char *ca_file)
+request_set_policy(CURL *easy)
 {
 	const curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
 
@@ -136,16 +136,12 @@ request_set_policy(CURL *easy, const char *ca_file)
 #endif
 	SET(CURLOPT_FOLLOWLOCATION, 0L);
 	SET(CURLOPT_PROXY, "");		/* not even one from the environment */
+	SET(CURLOPT_NOPROXY, "");	/* nor an exception from there */
 	SET(CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
 	SET(CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
 	SET(CURLOPT_SSL_VERIFYPEER, 1L);
 	SET(CURLOPT_SSL_VERIFYHOST, 2L);
 	SET(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
-	if (ca_file)
-	{
-		SET(CURLOPT_CAINFO, ca_file);
-		SET(CURLOPT_CAPATH, NULL);	/* this file instead of the system's, not besides */
-	}
 	if (info->features & CURL_VERSION_HTTP2)
 		SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_2TLS);
 	if (info->features & CURL_VERSION_LIBZ)
@@ -162,4 +158,68 @@ request_set_policy(CURL *easy, const char *ca_file)
 	SET(CURLOPT_QUICK_EXIT, 1L);
 #endif
 	return true;
+}
+
+/*
+ * The system's authorities as text, malloc'd, where libcurl has them in one
+ * file and no directory: what is given as text replaces a file.
+ */
+static char *
+system_authorities(void)
+{
+	const curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
+	FILE	   *file;
+	char	   *text = NULL;
+	long		size;
+
+	if (info->capath != NULL || info->cainfo == NULL || (file = fopen(info->cainfo, "r")) == NULL)
+		return NULL;
+	if (fseek(file, 0, SEEK_END) == 0 && (size = ftell(file)) > 0 && fseek(file, 0, SEEK_SET) == 0 &&
+		(text = malloc(size + 1)) != NULL)
+		text[fread(text, 1, size, file)] = '\0';
+	fclose(file);
+	return text;
+}
+
+static bool
+set_authorities(CURL *easy, const char *pem, bool besides_system, bool has_proxy)
+{
+	char	   *others = besides_system || has_proxy ? system_authorities() : NULL;
+	char	   *both = others ? malloc(strlen(pem) + strlen(others) + 2) : NULL;
+	struct curl_blob alone = {unconstify(char *, pem), strlen(pem), CURL_BLOB_COPY};
+	struct curl_blob more = alone;
+	bool		ok = others == NULL || both != NULL;
+
+	if (both != NULL)
+	{
+		sprintf(both, "%s\n%s", pem, others);
+		more.data = both;
+		more.len = strlen(both);
+	}
+	if (!besides_system)
+		ok = ok && curl_easy_setopt(easy, CURLOPT_CAINFO, NULL) == CURLE_OK &&
+			curl_easy_setopt(easy, CURLOPT_CAPATH, NULL) == CURLE_OK;
+	ok = ok && curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, besides_system ? &more : &alone) == CURLE_OK &&
+		(!has_proxy || curl_easy_setopt(easy, CURLOPT_PROXY_CAINFO_BLOB, &more) == CURLE_OK);
+	free(both);
+	free(others);
+	return ok;
+}
+
+/* Through whom, and whom to believe.  A proxy may be vouched for by either kind of authority. */
+bool
+request_set_route(CURL *easy, const HttpOptions *options)
+{
+	if (options->proxy)
+	{
+		SET(CURLOPT_PROXY, options->proxy);
+		SET(CURLOPT_HTTPPROXYTUNNEL, 1L);
+		SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+		SET(CURLOPT_HEADEROPT, (long) CURLHEADER_SEPARATE);
+		SET(CURLOPT_PROXY_SSL_VERIFYPEER, 1L);
+		SET(CURLOPT_PROXY_SSL_VERIFYHOST, 2L);
+		SET(CURLOPT_PROXY_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+	}
+	return options->ca_certificate == NULL ||
+		set_authorities(easy, options->ca_certificate, options->ca_besides_system, options->proxy != NULL);
 }

@@ -30,6 +30,7 @@
 #define DEFAULT_CONNECT_MS		10000
 #define DEFAULT_TOTAL_MS		60000
 #define FIRST_BODY_SIZE			4096
+#define STALL_BYTES				100L	/* a second; an answer slower than that stalls */
 
 int64
 transfer_clock_us(void)
@@ -152,8 +153,19 @@ header_callback(char *data, size_t size, size_t count, void *userp)
 		transfer->stop = STOP_HEADERS_TOO_LARGE;
 		return 0;
 	}
+	/* the empty line that ends them; trailers come after it */
+	if (n <= 2 && data[n - 1] == '\n' && (n == 1 || data[0] == '\r'))
+		transfer->headers_complete = true;
 	if (n > 5 && memcmp(data, "HTTP/", 5) == 0)
 	{
+		/* until now it was thinking; an answer that has begun has to go on */
+		if (transfer->stall_timeout_ms > 0 && !transfer->has_begun)
+		{
+			curl_easy_setopt(transfer->easy, CURLOPT_LOW_SPEED_LIMIT, STALL_BYTES);
+			curl_easy_setopt(transfer->easy, CURLOPT_LOW_SPEED_TIME, (transfer->stall_timeout_ms + 999L) / 1000);
+		}
+		transfer->has_begun = true;
+		transfer->headers_complete = false;
 		transfer->retry_after[0] = '\0';
 		transfer->header_len = 0;
 		if (transfer->header_text)
@@ -342,6 +354,23 @@ transfer_fail(HttpTransfer *transfer, const char *fmt,...)
 	finish(transfer);
 }
 
+/* What libcurl has to say, and whether it is about the proxy. */
+static void
+describe_connecting(HttpTransfer *transfer, const char *words)
+{
+	size_t		size = sizeof(transfer->error);
+	long		answered = 0;
+
+	if (transfer->has_proxy)
+		curl_easy_getinfo(transfer->easy, CURLINFO_HTTP_CONNECTCODE, &answered);
+	if (answered != 0 && answered / 100 != 2)
+		snprintf(transfer->error, size, "the proxy answered HTTP %ld and does not let the request through", answered);
+	else if (transfer->has_proxy && transfer->sends == 0)
+		snprintf(transfer->error, size, "through the proxy: %s", words);
+	else
+		snprintf(transfer->error, size, "%s", words);
+}
+
 /* Put into words why the exchange broke off. */
 static void
 describe_failure(HttpTransfer *transfer, CURLcode code)
@@ -356,14 +385,15 @@ describe_failure(HttpTransfer *transfer, CURLcode code)
 		case STOP_BODY_TOO_LARGE:
 			snprintf(transfer->error, size, "response body exceeds the limit of %zu bytes",
 					 transfer->max_body);
+			transfer->result.too_large = true;
 			break;
 		case STOP_HEADERS_TOO_LARGE:
 			snprintf(transfer->error, size, "response headers exceed the limit of %d bytes",
 					 MAX_HEADER_BYTES);
 			break;
 		case STOP_REFUSED_ADDRESS:
-			snprintf(transfer->error, size, "address %s is not allowed by weir.allowed_private_networks%s",
-					 transfer->refused_address,
+			snprintf(transfer->error, size, "address %s%s is not allowed by weir.allowed_private_networks%s",
+					 transfer->refused_address, transfer->has_proxy ? " of the proxy" : "",
 					 transfer->is_plain ? ", which plain http needs" : "");
 			transfer->result.refused_by_policy = transfer->sends == 0;
 			break;
@@ -382,8 +412,19 @@ describe_failure(HttpTransfer *transfer, CURLcode code)
 						 transfer->total_timeout_ms);
 				break;
 			}
-			snprintf(transfer->error, size, "%s",
-					 transfer->curl_error[0] ? transfer->curl_error : curl_easy_strerror(code));
+			if (code == CURLE_OPERATION_TIMEDOUT && transfer->has_begun)
+			{
+				snprintf(transfer->error, size, "the answer stalled: for %d s less than %ld bytes a second came",
+						 (transfer->stall_timeout_ms + 999) / 1000, STALL_BYTES);
+				break;
+			}
+			if (code == CURLE_OUT_OF_MEMORY && transfer->sends > 0)
+			{
+				/* what libcurl says of a line that is longer than it takes */
+				snprintf(transfer->error, size, "a line of the response headers is too long, or memory ran out");
+				break;
+			}
+			describe_connecting(transfer, transfer->curl_error[0] ? transfer->curl_error : curl_easy_strerror(code));
 			break;
 	}
 }
@@ -395,7 +436,8 @@ transfer_complete(HttpTransfer *transfer, CURLcode code)
 	const char *content_type = NULL;
 
 	curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
-	transfer->result.http_status = (int) status;
+	/* before that only a proxy can have said something */
+	transfer->result.http_status = transfer->sends > 0 ? (int) status : 0;
 	curl_easy_getinfo(transfer->easy, CURLINFO_CONTENT_TYPE, &content_type);
 	if (content_type)
 		transfer->content_type = strdup(content_type);
@@ -403,6 +445,9 @@ transfer_complete(HttpTransfer *transfer, CURLcode code)
 		describe_failure(transfer, code);
 	else if (status == 0)
 		strlcpy(transfer->error, "the answer is not HTTP", sizeof(transfer->error));
+	else if (!transfer->headers_complete)
+		/* libcurl takes what ends in the middle of them for an answer without a body */
+		strlcpy(transfer->error, "the answer broke off in its headers", sizeof(transfer->error));
 	finish(transfer);
 }
 
@@ -448,7 +493,9 @@ static bool
 fill_in(HttpTransfer *transfer, const char *method, const char *url, const char *const *headers,
 		const char *body, size_t body_len, const HttpOptions *options, const char **problem)
 {
-	transfer->is_plain = pg_strncasecmp(url, "http://", 7) == 0;
+	transfer->has_proxy = options->proxy != NULL;
+	transfer->is_plain = pg_strncasecmp(options->proxy ? options->proxy : url, "http://", 7) == 0;
+	transfer->stall_timeout_ms = options->stall_timeout_ms;
 	transfer->is_repeatable = strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0 ||
 		strcmp(method, "OPTIONS") == 0;
 	transfer->max_body = options->max_body;
@@ -476,16 +523,27 @@ fill_in(HttpTransfer *transfer, const char *method, const char *url, const char 
 	return request_copy_headers(transfer, headers, problem);
 }
 
+/* What plain http may go to is decided by an address, which only the proxy would know. */
+static bool
+check_proxy(const char *proxy, const char *url, const char **why)
+{
+	if (pg_strncasecmp(url, "https://", 8) == 0)
+		return urlpolicy_check_url(proxy, why, NULL);
+	*why = "plain http does not go through one";
+	return false;
+}
+
 HttpTransfer *
 transfer_create(const char *method, const char *url, const char *const *headers,
 				const char *body, size_t body_len,
 				const HttpOptions *options, void *arg)
 {
 	HttpTransfer *transfer;
-	const char *why;
+	const char *why = "";
 	const char *problem = NULL;
 	bool		to_metadata = options->to_metadata_service && urlpolicy_is_metadata_service(url);
 	bool		allowed = to_metadata || urlpolicy_check_url(url, &why, NULL);
+	bool		proxy_allowed = options->proxy == NULL || (!to_metadata && check_proxy(options->proxy, url, &why));
 
 	transfer = calloc(1, sizeof(HttpTransfer));
 	if (transfer == NULL)
@@ -500,6 +558,12 @@ transfer_create(const char *method, const char *url, const char *const *headers,
 		transfer_fail(transfer, "URL is not allowed: %s", why);
 		return transfer;
 	}
+	if (!proxy_allowed)
+	{
+		transfer->result.refused_by_policy = true;
+		transfer_fail(transfer, "the proxy is not allowed: %s", why);
+		return transfer;
+	}
 	if (!fill_in(transfer, method, url, headers, body, body_len, options, &problem))
 	{
 		transfer_destroy(transfer);
@@ -512,7 +576,8 @@ transfer_create(const char *method, const char *url, const char *const *headers,
 	}
 	transfer->easy = curl_easy_init();
 	if (transfer->easy == NULL ||
-		!request_set_policy(transfer->easy, options->ca_file) ||
+		!request_set_policy(transfer->easy) ||
+		!request_set_route(transfer->easy, options) ||
 		!set_callbacks(transfer->easy, transfer, options) ||
 		!request_set_up(transfer->easy, transfer, method, url))
 	{

@@ -34,7 +34,8 @@ struct NetLink
 	int			epoll_fd;		/* -1 once connected */
 	int64		due_us;			/* when libcurl wants to be called while it connects */
 	bool		has_fd;			/* accounted for with fd.c */
-	bool		is_plain;
+	bool		is_plain;		/* whom we connect to, the proxy if there is one, is spoken to without TLS */
+	bool		has_proxy;
 	bool		has_tcp;		/* a socket that was closed again had been connected */
 	CURLcode	code;			/* of connecting */
 	char		refused_address[64];	/* not empty: the policy refused it */
@@ -115,11 +116,11 @@ close_socket(void *userp, curl_socket_t fd)
 }
 
 static bool
-set_up_easy(NetLink *link, const char *url, const char *ca_certificate, int timeout_ms)
+set_up_easy(NetLink *link, const char *url, const HttpOptions *options)
 {
 	CURL	   *easy = link->easy;
 
-	if (!request_set_policy(easy, NULL))
+	if (!request_set_policy(easy) || !request_set_route(easy, options))
 		return false;
 	SET(CURLOPT_URL, url);
 	SET(CURLOPT_CONNECT_ONLY, 1L);
@@ -128,26 +129,13 @@ set_up_easy(NetLink *link, const char *url, const char *ca_certificate, int time
 	SET(CURLOPT_OPENSOCKETDATA, link);
 	SET(CURLOPT_CLOSESOCKETFUNCTION, close_socket);
 	SET(CURLOPT_CLOSESOCKETDATA, link);
-	SET(CURLOPT_CONNECTTIMEOUT_MS, (long) timeout_ms);
+	SET(CURLOPT_CONNECTTIMEOUT_MS, (long) options->connect_timeout_ms);
 	SET(CURLOPT_ERRORBUFFER, link->curl_error);
-	if (ca_certificate != NULL)
-	{
-		struct curl_blob blob = {
-			.data = unconstify(char *, ca_certificate),
-			.len = strlen(ca_certificate),
-			.flags = CURL_BLOB_COPY
-		};
-
-		/* these authorities instead of the system's, not besides */
-		SET(CURLOPT_CAINFO, NULL);
-		SET(CURLOPT_CAPATH, NULL);
-		SET(CURLOPT_CAINFO_BLOB, &blob);
-	}
 	return true;
 }
 
 static bool
-set_up(NetLink *link, const char *url, const char *ca_certificate, int timeout_ms)
+set_up(NetLink *link, const char *url, const HttpOptions *options)
 {
 	link->has_fd = AcquireExternalFD();
 	link->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -158,7 +146,7 @@ set_up(NetLink *link, const char *url, const char *ca_certificate, int timeout_m
 		curl_multi_setopt(link->multi, CURLMOPT_SOCKETDATA, link) == CURLM_OK &&
 		curl_multi_setopt(link->multi, CURLMOPT_TIMERFUNCTION, note_timer) == CURLM_OK &&
 		curl_multi_setopt(link->multi, CURLMOPT_TIMERDATA, link) == CURLM_OK &&
-		set_up_easy(link, url, ca_certificate, timeout_ms) &&
+		set_up_easy(link, url, options) &&
 		curl_multi_add_handle(link->multi, link->easy) == CURLM_OK;
 }
 
@@ -226,7 +214,7 @@ connect_it(NetLink *link)
 }
 
 NetLink *
-netlink_connect(const char *url, const char *ca_certificate, int timeout_ms)
+netlink_connect(const char *url, const HttpOptions *options)
 {
 	NetLink    *link;
 
@@ -238,10 +226,11 @@ netlink_connect(const char *url, const char *ca_certificate, int timeout_ms)
 				 errmsg("out of memory")));
 	link->epoll_fd = -1;
 	link->sock = CURL_SOCKET_BAD;
-	link->is_plain = strncmp(url, "http:", 5) == 0;
+	link->has_proxy = options->proxy != NULL;
+	link->is_plain = pg_strncasecmp(options->proxy ? options->proxy : url, "http:", 5) == 0;
 	PG_TRY();
 	{
-		if (!set_up(link, url, ca_certificate, timeout_ms))
+		if (!set_up(link, url, options))
 			ereport(ERROR,
 					(errcode(ERRCODE_OUT_OF_MEMORY),
 					 errmsg("could not set up a network connection")));
@@ -288,6 +277,23 @@ moment_us(const NetLink *link, CURLINFO which)
 	return curl_easy_getinfo(link->easy, which, &us) == CURLE_OK ? us : 0;
 }
 
+static long
+information(const NetLink *link, CURLINFO which)
+{
+	long		value = 0;
+
+	return curl_easy_getinfo(link->easy, which, &value) == CURLE_OK ? value : 0;
+}
+
+/* Connected to the proxy, and it, or TLS with it, is as far as it went? */
+static bool
+failed_at_proxy(const NetLink *link)
+{
+	if (!link->has_proxy || !link->has_tcp)
+		return false;
+	return link->code == CURLE_PROXY || information(link, CURLINFO_HTTP_CONNECTCODE) / 100 != 2;
+}
+
 NetStep
 netlink_step(const NetLink *link)
 {
@@ -295,9 +301,11 @@ netlink_step(const NetLink *link)
 		return NET_CONNECTED;
 	if (link->refused_address[0] != '\0')
 		return NET_POLICY;
-	if (link->code == CURLE_COULDNT_RESOLVE_HOST ||
+	if (link->code == CURLE_COULDNT_RESOLVE_HOST || link->code == CURLE_COULDNT_RESOLVE_PROXY ||
 		(netlink_timed_out(link) && moment_us(link, CURLINFO_NAMELOOKUP_TIME_T) == 0))
 		return NET_NAME;
+	if (failed_at_proxy(link))
+		return NET_PROXY;
 	if (link->code == CURLE_PEER_FAILED_VERIFICATION || link->code == CURLE_SSL_CACERT_BADFILE)
 		return NET_CERTIFICATE;
 	return link->code == CURLE_SSL_CONNECT_ERROR || link->has_tcp ? NET_TLS : NET_TCP;
@@ -324,8 +332,31 @@ char *
 netlink_error(const NetLink *link)
 {
 	if (link->refused_address[0] != '\0')
-		return psprintf("address %s may not be used%s", link->refused_address, link->is_plain ? " without TLS" : "");
+		return psprintf("address %s%s may not be used%s", link->refused_address,
+						link->has_proxy ? " of the proxy" : "", link->is_plain ? " without TLS" : "");
+	if (failed_at_proxy(link) && information(link, CURLINFO_HTTP_CONNECTCODE) != 0)
+		return psprintf("the proxy answered HTTP %ld instead of connecting", information(link, CURLINFO_HTTP_CONNECTCODE));
 	return printable(link->curl_error[0] != '\0' ? link->curl_error : curl_easy_strerror(link->code));
+}
+
+static const char *
+proxy_hint(const NetLink *link)
+{
+	switch (information(link, CURLINFO_HTTP_CONNECTCODE))
+	{
+		case 0:
+			return link->code == CURLE_PEER_FAILED_VERIFICATION ?
+				"The certificate of the proxy is not for its name, or signed by an authority that neither this machine nor the connection's ca_certificate names." :
+				"Is it a proxy that understands CONNECT, and does it speak TLS exactly when its address begins with https?";
+		case 407:
+			return "This proxy wants credentials, which weir does not give: let it admit this machine by its address.";
+		case 502:
+		case 503:
+		case 504:
+			return "The proxy does not reach the service: correct the base URL, or ask who runs the proxy.";
+		default:
+			return "Ask who runs the proxy to let this machine through to the host and port of the base URL.";
+	}
 }
 
 const char *
@@ -339,13 +370,17 @@ netlink_hint(const NetLink *link)
 			return link->is_plain ? "Ask an administrator to add its network to weir.allowed_private_networks, or use TLS." :
 				"Ask an administrator to add its network to weir.allowed_private_networks.";
 		case NET_NAME:
-			return "Correct the host in the address of the connection, or the name service of this machine.";
+			return link->has_proxy ? "Correct the host in the connection's option proxy, or the name service of this machine." :
+				"Correct the host in the address of the connection, or the name service of this machine.";
 		case NET_TCP:
-			return "Is the port right, does the server run, and does a firewall let this machine through?";
+			return link->has_proxy ? "Is the port of the proxy right, does it run, and does a firewall let this machine through to it?" :
+				"Is the port right, does the server run, and does a firewall let this machine through?";
+		case NET_PROXY:
+			return proxy_hint(link);
 		case NET_TLS:
 			return "Does the server speak TLS 1.2 or later at this port?";
 		case NET_CERTIFICATE:
-			return "Use the host name its certificate is for. The authority that signed it must be one this machine trusts, or the one the connection names.";
+			return "Use the host name its certificate is for. The authority that signed it must be one this machine trusts, or the one that the connection's option ca_certificate names.";
 	}
 	return NULL;
 }

@@ -14,12 +14,12 @@
 
 #include "httpmux_int.h"
 #include "redisclient.h"
+#include "redisframe.h"
 #include "urlpolicy.h"
 
 #define DEFAULT_PORT		6379
 #define DEFAULT_TLS_PORT	6380
 #define READ_BYTES			65536
-#define MAX_REPLY_BYTES		(64 * 1024 * 1024)	/* of one reply; longer ones are not ours */
 
 struct RedisClient
 {
@@ -32,7 +32,7 @@ struct RedisClient
 	size_t		out_sent;
 	size_t		out_size;
 	redisReader *reader;
-	size_t		unparsed;		/* bytes read since the last complete reply */
+	RedisFrame	frame;			/* what the reader is about to be given */
 };
 
 static void
@@ -168,7 +168,8 @@ redis_open(const RedisOptions *options, RedisError *error)
 		redis_error_set(error, "redis_refused", true, false, psprintf("address of the connection is refused: %s", why), error->hint);
 		return NULL;
 	}
-	link = netlink_connect(url, options->ca_certificate, options->connect_timeout_ms);
+	link = netlink_connect(url, &(HttpOptions) {
+		.ca_certificate = options->ca_certificate, .connect_timeout_ms = options->connect_timeout_ms});
 	if (netlink_step(link) != NET_CONNECTED)
 	{
 		connect_error(link, error);
@@ -319,19 +320,22 @@ pull(RedisClient *client, bool *progressed, RedisError *error)
 {
 	static char buffer[READ_BYTES];
 	char	   *why;
+	const char *reason = NULL;
 	ssize_t		n = netlink_read(client->link, buffer, sizeof(buffer), &why);
 
 	if (n < 0)
 		return lost(client, why, error);
 	if (n == 0)
 		return true;
-	client->unparsed += n;
-	if (client->unparsed > MAX_REPLY_BYTES || redisReaderFeed(client->reader, buffer, n) != REDIS_OK)
+	if (!redisframe_scan(&client->frame, buffer, n, &reason))
 	{
 		client->is_usable = false;
-		redis_error_set(error, "redis_protocol", true, false, "an answer of the server is too long", NULL);
+		redis_error_set(error, "redis_protocol", true, false, psprintf("an answer of the server %s", reason),
+						"Correct the address of the connection; a port that wants TLS needs rediss.");
 		return false;
 	}
+	if (redisReaderFeed(client->reader, buffer, n) != REDIS_OK)
+		out_of_memory();
 	*progressed = true;
 	return true;
 }
@@ -361,10 +365,7 @@ redis_next(RedisClient *client, RedisError *error)
 			return NULL;
 		}
 		if (reply != NULL)
-		{
-			client->unparsed = 0;
 			return reply;
-		}
 		if (!push(client, &progressed, error) || !pull(client, &progressed, error))
 			return NULL;
 		CHECK_FOR_INTERRUPTS();

@@ -32,8 +32,8 @@ static const ReplyClass classes[] = {
 	{"NOREPLICAS", "redis_unavailable", false, true, "The server refuses writes because it has too few replicas."},
 	{"OOM", "redis_out_of_memory", false, true, "Raise maxmemory of the server, publish less, or shorten \"ttl\" and \"keep_old\": two versions are there at the time of the switch."},
 	{"READONLY", "redis_read_only", false, true, "The server is a replica. Let the connection name the primary."},
-	{"MOVED", "redis_cluster", true, false, "The server is a node of a cluster. Put braces around a part of \"prefix\", as in \"{features}\", so that all keys have one slot, and let the connection name the node that serves it."},
-	{"ASK", "redis_cluster", true, true, "The slot is being moved to another node of the cluster."},
+	{"MOVED", "redis_cluster", true, false, "The server is a node of a cluster. Put braces around a part of \"prefix\", as in \"{features}\", so that all keys have one slot: then the node that serves it is found."},
+	{"ASK", "redis_cluster", false, true, "The slot is being moved to another node of the cluster. The next attempt finds it."},
 	{"CROSSSLOT", "redis_cluster", true, false, "Put braces around a part of \"prefix\", as in \"{features}\", so that all keys have one slot."},
 	{"NOAUTH", "redis_sign_in", true, false, "The server wants a password. Give the connection auth of type basic."},
 	{"WRONGPASS", "redis_sign_in", true, false, "Correct the user name, or the secret."},
@@ -55,6 +55,41 @@ redis_error_set(RedisError *error, const char *code, bool is_user_error, bool is
 	error->is_retryable = is_retryable;
 	error->message = message;
 	error->hint = hint;
+	error->moved_to = NULL;
+}
+
+/* "MOVED 3999 127.0.0.1:6381" */
+static const char *
+moved_to(const char *text)
+{
+	const char *node = strrchr(text, ' ');
+
+	return strncmp(text, "MOVED ", 6) == 0 && node > text + 5 && node[1] != '\0' ? pstrdup(node + 1) : NULL;
+}
+
+char *
+redis_node_url(const char *base_url, const char *node)
+{
+	const char *scheme_end = strstr(base_url, "://");
+	const char *colon = strrchr(node, ':');
+	const char *host;
+	size_t		host_len;
+	int			scheme_len = scheme_end ? (int) (scheme_end - base_url) : 0;
+	size_t		port_len = colon ? strlen(colon + 1) : 0;
+
+	if (scheme_end == NULL || port_len == 0 || port_len > 5 || strspn(colon + 1, "0123456789") != port_len)
+		return NULL;
+	host = node;
+	host_len = colon - node;
+	if (host_len == 0 || (host_len == 1 && node[0] == '?'))
+	{
+		/* it does not know its own name: the one it was reached by will do */
+		host = scheme_end + 3;
+		host_len = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
+	}
+	else if (memchr(node, ':', host_len) != NULL && node[0] != '[')
+		return psprintf("%.*s://[%.*s]:%s", scheme_len, base_url, (int) host_len, node, colon + 1);
+	return psprintf("%.*s://%.*s:%s", scheme_len, base_url, (int) host_len, host, colon + 1);
 }
 
 /* Printable ASCII, so that any encoding can store it. */
@@ -82,6 +117,7 @@ redis_error_of_reply(RedisError *error, const char *reply, size_t len)
 		{
 			redis_error_set(error, classes[i].code, classes[i].is_user_error, classes[i].is_retryable,
 							psprintf("Redis answered: %s", text), classes[i].hint);
+			error->moved_to = moved_to(text);
 			return;
 		}
 	}

@@ -126,7 +126,7 @@ send_fetch(SignIn *signin, Credential *credential, const Auth *auth, int64 now_m
 	else if (result == SIGNIN_READY && credential->fetch == NULL)
 	{
 		if (auth->method->request(&call, &all->request, &refusal))
-			credential_send(signin, credential, &all->request, auth->method->response);
+			credential_send(signin, credential, auth->options, auth->base_url, &all->request, auth->method->response, now_ms);
 		else
 		{
 			/* what a vault holds may have been replaced by the next time */

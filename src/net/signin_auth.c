@@ -29,6 +29,7 @@ static const SignInMethod *const methods[] = {
 	&signin_sas,
 	&signin_oauth_client_secret,
 	&signin_databricks_oauth,
+	&signin_databricks_federated,
 	&signin_entra_client_secret,
 	&signin_entra_certificate,
 	&signin_entra_federated,
@@ -276,7 +277,7 @@ choose_scope(const SignInConnection *connection, Auth *auth, AuthProblem *proble
 		return true;
 	auth->scope = connection->scope ? connection->scope : auth_text(auth, "scope");
 	if (auth->scope != NULL || auth->method == &signin_oauth_client_secret ||
-		auth->method == &signin_databricks_oauth)
+		auth->method == &signin_databricks_oauth || auth->method == &signin_databricks_federated)
 		return true;
 	for (int k = 0; k < lengthof(default_scopes); k++)
 	{
@@ -298,6 +299,7 @@ auth_read(const SignInConnection *connection, Auth *auth, AuthProblem *problem)
 	memset(problem, 0, sizeof(*problem));
 	auth->json = json;
 	auth->kind = connection->kind;
+	auth->options = connection->options;
 	auth->base_url = connection->base_url;
 	auth->method = &signin_none;
 	if (json == NULL || (cJSON_IsObject(json) && json->child == NULL))
@@ -311,6 +313,7 @@ auth_read(const SignInConnection *connection, Auth *auth, AuthProblem *problem)
 						 methods_hint());
 	return check_members(json, auth->method, problem) &&
 		(auth->method->check == NULL || auth->method->check(auth, problem)) &&
+		databricks_check_workspace(auth, problem) &&
 		choose_scope(connection, auth, problem);
 }
 

@@ -21,10 +21,12 @@
  */
 #include "postgres.h"
 
+#include "route.h"
 #include "signin_int.h"
 
 #define FETCH_CONNECT_MS		10000
 #define FETCH_TOTAL_MS			30000
+#define FETCH_STALL_MS			10000
 #define FETCH_MAX_BODY			131072
 #define MAX_HOLD_MS				INT64CONST(3600000)
 #define MAX_ERROR_TEXT			900
@@ -236,15 +238,34 @@ wipe_request(SignInRequest *request)
 	request->secret_header = request->form = request->sent = NULL;
 }
 
-void
-credential_send(SignIn *signin, Credential *credential, SignInRequest *request, SignInResponse response)
+/* A machine's own endpoints are asked directly, like those on it. */
+static bool
+set_route(HttpOptions *http, const SignInRequest *request, const cJSON *options, const char *base_url, SignInRefusal *refusal)
 {
+	const char *error = NULL;
+
+	if (request->is_identity_service)
+		return true;
+	if (!route_set(http, options, base_url, request->url, &error))
+		return auth_refuse(refusal, true, error);
+	/* however long the service itself may take */
+	http->total_timeout_ms = FETCH_TOTAL_MS;
+	http->stall_timeout_ms = FETCH_STALL_MS;
+	return true;
+}
+
+void
+credential_send(SignIn *signin, Credential *credential, const cJSON *options, const char *base_url,
+				SignInRequest *request, SignInResponse response, int64 now_ms)
+{
+	SignInRefusal refusal = {0};
 	const char *headers[5];
 	int			n = 0;
-	HttpOptions options = {
+	HttpOptions http = {
 		.max_body = FETCH_MAX_BODY,
 		.connect_timeout_ms = FETCH_CONNECT_MS,
 		.total_timeout_ms = FETCH_TOTAL_MS,
+		.stall_timeout_ms = FETCH_STALL_MS,
 		.to_metadata_service = request->is_identity_service
 	};
 
@@ -256,10 +277,16 @@ credential_send(SignIn *signin, Credential *credential, SignInRequest *request, 
 	if (request->secret_header)
 		headers[n++] = request->secret_header;
 	headers[n] = NULL;
+	if (!set_route(&http, request, options, base_url, &refusal))
+	{
+		wipe_request(request);
+		credential_failed_here(credential, &refusal, now_ms);
+		return;
+	}
 	PG_TRY();
 	{
 		credential->fetch = httpmux_start(signin->mux, request->method, request->url, headers, request->form,
-										  request->form ? strlen(request->form) : 0, &options, NULL);
+										  request->form ? strlen(request->form) : 0, &http, NULL);
 		credential->response = response;
 		credential->sent = request->sent;
 		request->sent = NULL;

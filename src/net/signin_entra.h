@@ -13,8 +13,11 @@
 	{"tenant_id", AUTH_KEY_TENANT, true}, \
 	{"client_id", AUTH_KEY_ID, true}, \
 	{"authority", AUTH_KEY_URL}, \
-	{"scope", AUTH_KEY_SCOPE}
+	{"scope", AUTH_KEY_SCOPE}, \
+	WORKSPACE_KEYS
 
+/* signin_federated.c: is the secret "token" a JWT that is valid now?  False and *refusal. */
+extern bool federated_check(const SignInCall *call, SignInRefusal *refusal);
 /* Where tokens are issued, which is also the audience of assertions; palloc'd */
 extern const char *entra_token_url(const Auth *auth);
 /* Start of the form: grant, client and scope */

@@ -27,8 +27,8 @@ time_text(int64 epoch_s)
 	return pstrdup(text);
 }
 
-static bool
-federated_request(const SignInCall *call, SignInRequest *request, SignInRefusal *refusal)
+bool
+federated_check(const SignInCall *call, SignInRefusal *refusal)
 {
 	const char *token = auth_secret(call, "token");
 	const char *name = auth_text(call->auth, "token");
@@ -53,7 +53,14 @@ federated_request(const SignInCall *call, SignInRequest *request, SignInRefusal 
 	if (not_before_s != INT64_MIN && not_before_s > now_s + 300)
 		return auth_refuse(refusal, false, psprintf("the token in secret \"%s\" is not valid before %s: the clock of the database server is wrong, or that of its issuer",
 													name, time_text(not_before_s)));
-	return entra_send_assertion(call->auth, strdup(token), request, refusal);
+	return true;
+}
+
+static bool
+federated_request(const SignInCall *call, SignInRequest *request, SignInRefusal *refusal)
+{
+	return federated_check(call, refusal) &&
+		entra_send_assertion(call->auth, strdup(auth_secret(call, "token")), request, refusal);
 }
 
 const SignInMethod signin_entra_federated = {

@@ -325,6 +325,7 @@ const SignInMethod signin_managed_identity = {
 		{"object_id", AUTH_KEY_ID},
 		{"resource_id", AUTH_KEY_TEXT},
 		{"scope", AUTH_KEY_SCOPE},
+		WORKSPACE_KEYS,
 	},
 	.check = check_identity,
 	.url = identity_url,

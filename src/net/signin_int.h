@@ -58,6 +58,7 @@ typedef struct Auth
 	const char *scope;			/* the one asked for, auth's own or the kind's default; NULL if the method has none */
 	const char *kind;			/* of the connection */
 	const char *base_url;		/* of the connection, NULL when not known */
+	const cJSON *options;		/* of the connection, see route.h */
 } Auth;
 
 /* One use of a method.  secrets: values by index of the method's keys, NULL where none is given. */
@@ -149,6 +150,14 @@ extern char *signin_oauth_words(const HttpResult *result, const cJSON *answer);
 /* Is it up to a person to correct something? */
 extern bool signin_oauth_is_final(const HttpResult *result);
 
+/* signin_databricks.c */
+extern const SignInMethod signin_databricks_federated;
+/* Of ways whose tokens are Entra's, for service principals that are not in the workspace */
+#define WORKSPACE_KEYS \
+	{"workspace_resource_id", AUTH_KEY_TEXT}, \
+	{"management_scope", AUTH_KEY_SCOPE}
+extern bool databricks_check_workspace(const Auth *auth, AuthProblem *problem);
+
 /* signin_entra.c, signin_identity.c */
 extern const SignInMethod signin_entra_client_secret;
 extern const SignInMethod signin_entra_certificate;
@@ -210,9 +219,9 @@ extern void credential_failed_here(Credential *credential, const SignInRefusal *
 extern void credential_take(SignIn *signin, Credential *credential, char *value,
 							int64 lifetime_s, int64 refresh_in_s, int64 now_ms);
 extern void credential_end_fetch(Credential *credential);
-/* Wipes what is secret in the request. */
-extern void credential_send(SignIn *signin, Credential *credential, SignInRequest *request,
-							SignInResponse response);
+/* On the route of the connection whose options and base URL these are.  Wipes what is secret in the request. */
+extern void credential_send(SignIn *signin, Credential *credential, const cJSON *options, const char *base_url,
+							SignInRequest *request, SignInResponse response, int64 now_ms);
 /* What the credential is good for now; READY: *value is a malloc'd copy. */
 extern SignInResult credential_result(const Credential *credential, int64 now_ms, char **value,
 									  uint64 *ticket, SignInFailure *failure);

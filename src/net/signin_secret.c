@@ -18,7 +18,7 @@
 #include "json.h"
 #include "signin_int.h"
 
-#define API_VERSION			"7.4"
+#define DEFAULT_API_VERSION	"7.4"
 #define MAX_DEPTH			3		/* vaults whose own sign-in needs a vault */
 #define USABLE_S			86400
 
@@ -100,6 +100,7 @@ ask_vault(SignIn *signin, Credential *credential, const SignInConnection *vault,
 	SignInFailure failure = {0};
 	SignInRefusal refusal = {0};
 	SignInRequest request = {.method = "GET"};
+	const char *api_version = json_string(cJSON_GetObjectItemCaseSensitive(vault->options, "api_version"));
 	uint64		ticket = 0;
 
 	switch (signin_header_at(signin, vault, now_ms, depth + 1, &request.secret_header, &ticket, &failure))
@@ -120,10 +121,11 @@ ask_vault(SignIn *signin, Credential *credential, const SignInConnection *vault,
 		secret_wipe(request.secret_header);
 		return true;
 	}
-	request.url = auth_url_join(vault->base_url, psprintf("/secrets/%s/%s?api-version=" API_VERSION,
-														  name, version ? version : ""));
+	/* checked when the connection was defined: letters, digits, dots and hyphens */
+	request.url = auth_url_join(vault->base_url, psprintf("/secrets/%s/%s?api-version=%s", name, version ? version : "",
+														  api_version ? api_version : DEFAULT_API_VERSION));
 	credential->vault_ticket = ticket;
-	credential_send(signin, credential, &request, vault_response);
+	credential_send(signin, credential, vault->options, vault->base_url, &request, vault_response, now_ms);
 	return true;
 }
 

@@ -431,6 +431,17 @@ url_parse(const char *url, UrlParts *parts, const char **why)
 }
 
 bool
+url_same_origin(const char *one, const char *other)
+{
+	UrlParts	a;
+	UrlParts	b;
+	const char *why;
+
+	return one != NULL && other != NULL && url_parse(one, &a, &why) && url_parse(other, &b, &why) &&
+		a.is_plain == b.is_plain && a.port == b.port && strcmp(a.host, b.host) == 0;
+}
+
+bool
 host_rule_parse(const char *text, size_t len, HostRule *rule, const char **why)
 {
 	memset(rule, 0, sizeof(*rule));

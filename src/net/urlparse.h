@@ -49,6 +49,8 @@ typedef struct NetworkRule
 } NetworkRule;
 
 extern bool url_parse(const char *url, UrlParts *parts, const char **why);
+/* Scheme, host and port alike; false if either is NULL or no URL */
+extern bool url_same_origin(const char *one, const char *other);
 
 extern bool host_rule_parse(const char *text, size_t len, HostRule *rule, const char **why);
 extern bool host_rule_matches(const HostRule *rule, const UrlParts *parts);

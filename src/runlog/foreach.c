@@ -149,8 +149,9 @@ insert_items(int64 task_run_id, const char *items)
 }
 
 /*
- * Items of a repaired task that did not succeed; all of them if all did,
- * because then it was asked for by name.
+ * Items of a repaired task that go again: those that were named (rerun.c has
+ * marked them), else those that did not succeed; all of them if all did,
+ * because then the task was asked for by name.
  */
 static void
 repeat_items(int64 task_run_id)
@@ -159,16 +160,17 @@ repeat_items(int64 task_run_id)
 	Datum		values[1] = {Int64GetDatum(task_run_id)};
 
 	weir_spi("WITH i AS (SELECT i.task_run_id, i.item_no, d.kind, d.concurrency, i.status <> 'succeeded' AS is_bad, "
-			 "bool_or(i.status <> 'succeeded') OVER () AS any_bad "
+			 "bool_or(i.status <> 'succeeded') OVER () AS any_bad, "
+			 "coalesce(i.reference ? 'again', false) AS is_named, coalesce(bool_or(i.reference ? 'again') OVER (), false) AS any_named "
 			 "FROM weir.task_run p JOIN weir.run r USING (run_id) "
 			 "JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.parent_no = p.task_no "
 			 "JOIN weir.task_run i ON i.run_id = p.run_id AND i.task_no = d.task_no "
 			 "WHERE p.task_run_id = $1), "
 			 "again AS (SELECT i.task_run_id, i.kind = 'noop' OR row_number() OVER (ORDER BY i.item_no) <= i.concurrency AS starts "
-			 "FROM i WHERE i.is_bad OR NOT i.any_bad) "
+			 "FROM i WHERE CASE WHEN i.any_named THEN i.is_named ELSE i.is_bad OR NOT i.any_bad END) "
 			 ", done AS (UPDATE weir.task_run t SET status = CASE WHEN a.starts THEN 'ready' ELSE 'waiting' END, "
 			 "ready_at = CASE WHEN a.starts THEN clock_timestamp() END, "
-			 "reference = CASE WHEN t.external_run_id IS NULL THEN t.reference WHEN t.status <> 'succeeded' "
+			 "reference = CASE WHEN t.external_run_id IS NULL THEN nullif(t.reference - 'again', '{}') WHEN t.status <> 'succeeded' "
 			 "THEN jsonb_build_object('external_run_id', t.external_run_id) END, "
 			 "budget_from = t.attempt_no, lost_count = 0, not_before = NULL, deadline = NULL, ended_at = NULL, error_message = NULL "
 			 "FROM again a WHERE t.task_run_id = a.task_run_id RETURNING t.task_run_id, t.status) "

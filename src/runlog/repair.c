@@ -121,7 +121,7 @@ weir_repair(PG_FUNCTION_ARGS)
 		params = corrected_params(&run, PG_GETARG_DATUM(1));
 	if (!PG_ARGISNULL(2))
 	{
-		tasks = run_select_tasks(run.pipeline_id, run.version, PG_GETARG_ARRAYTYPE_P(2));
+		tasks = run_select_again(run_id, run.pipeline_id, run.version, PG_GETARG_ARRAYTYPE_P(2));
 		refuse_reused(run_id, tasks);
 	}
 	run_request_repair(run_id, scope.caller, params, PG_ARGISNULL(1), tasks, PG_ARGISNULL(2),
@@ -145,7 +145,7 @@ weir_rerun_from(PG_FUNCTION_ARGS)
 	run = run_read(run_id);
 	weir_require_operator_or_owner(scope.caller, run.owner, psprintf("repair run " INT64_FORMAT, run_id));
 	check_repairable(&run, true);
-	tasks = run_select_tasks(run.pipeline_id, run.version,
+	tasks = run_select_again(run_id, run.pipeline_id, run.version,
 							 DatumGetArrayTypeP(weir_array(TEXTOID, &selector, 1)));
 	refuse_reused(run_id, tasks);
 	run_request_repair(run_id, scope.caller, (Datum) 0, true, tasks, false, false);

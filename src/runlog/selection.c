@@ -1,13 +1,16 @@
 /*-------------------------------------------------------------------------
  * selection.c
- *	  Selectors of tasks resolved against a version of a pipeline.
+ *	  Selectors of tasks resolved against a version of a pipeline, and of
+ *	  items against a run.
  *
- * Runs in the session of a client.  Versions are immutable: no lock needed.
+ * Runs in the session of a client.  Versions are immutable, and an item of a
+ * run does not go away: no lock needed.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "fmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -91,4 +94,68 @@ run_select_tasks(int64 pipeline_id, int version, ArrayType *selectors)
 		if (selected[i])
 			names[n_selected++] = catalog_text(dag.names[i]);
 	return weir_array(TEXTOID, names, n_selected);
+}
+
+/*
+ * Is the selector one of an item, "copy[12]" with a "+" on either side or
+ * without?  Then *task is the selector of its for_each, "copy+", and *item
+ * the name of the item.
+ */
+static bool
+split_item(const char *selector, const char **task, char **item)
+{
+	const char *name = selector + strspn(selector, " +");
+	const char *open = strchr(name, '[');
+	size_t		digits = open != NULL ? strspn(open + 1, "0123456789") : 0;
+
+	if (digits == 0 || open[digits + 1] != ']' || open[digits + 2 + strspn(open + digits + 2, " +")] != '\0')
+		return false;
+	*item = pnstrdup(name, open + digits + 2 - name);
+	*task = psprintf("%.*s%s", (int) (open - selector), selector, open + digits + 2);
+	return true;
+}
+
+static void
+check_item(int64 run_id, const char *item)
+{
+	static const Oid types[] = {INT8OID, TEXTOID};
+	Datum		values[] = {Int64GetDatum(run_id), catalog_text(item)};
+
+	if (weir_spi("SELECT 1 FROM weir.task_run WHERE run_id = $1 AND task_name = $2 AND item_no > 0", 2, types, values, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid selection of tasks: run " INT64_FORMAT " has no item \"%s\"", run_id, item),
+				 errhint("The items of a run are the rows of weir.task_runs with an item_no.")));
+}
+
+Datum
+run_select_again(int64 run_id, int64 pipeline_id, int version, ArrayType *selectors)
+{
+	static const Oid types[] = {TEXTARRAYOID, TEXTARRAYOID};
+	int			n;
+	int			n_items = 0;
+	const char **texts = selector_texts(selectors, &n);
+	Datum	   *tasks = palloc(sizeof(Datum) * Max(n, 1));
+	Datum	   *items = palloc(sizeof(Datum) * Max(n, 1));
+	Datum		values[2];
+	bool		isnull;
+
+	if (n > SELECTOR_MAX_COUNT)
+		return run_select_tasks(pipeline_id, version, selectors);	/* says so */
+	for (int i = 0; i < n; i++)
+	{
+		const char *task = texts[i];
+		char	   *item;
+
+		if (split_item(texts[i], &task, &item))
+		{
+			check_item(run_id, item);
+			items[n_items++] = catalog_text(item);
+		}
+		tasks[i] = catalog_text(task);
+	}
+	values[0] = run_select_tasks(pipeline_id, version, DatumGetArrayTypeP(weir_array(TEXTOID, tasks, n)));
+	values[1] = weir_array(TEXTOID, items, n_items);
+	weir_spi("SELECT $1 || $2", 2, types, values, NULL);
+	return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 }

@@ -17,6 +17,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -126,6 +127,7 @@ weir_trigger(PG_FUNCTION_ARGS)
 	char		nulls[] = "           ";
 	int64		run_id;
 
+	PreventCommandIfReadOnly("weir.trigger()");
 	check_nominal_time(fcinfo, 2);
 	check_priority(fcinfo, 6);
 	weir_enter(&scope);

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LIMIT = 300                 # seconds until a wait gives up
@@ -105,6 +106,12 @@ def own_memory(pid):
     """Megabytes a process has for itself: without the shared buffers it happened to touch."""
     with open(f"/proc/{pid}/status", encoding="ascii") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) / 1024
+
+
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+        fields = stat.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def switches(pid):
@@ -293,6 +300,71 @@ def http_in_flight():
         raise BenchError("the conductor was started again in between")
     flat = max(peaks[1:]) <= peaks[0] * 1.1 and rests[-1] <= rests[0] * 1.1
     return (f"{before:.0f} MB, {max(peaks):.0f} MB, {rests[-1]:.0f} MB; {taken:.2f} s", flat and taken < 3)
+
+
+@contextlib.contextmanager
+def local_cloud(connection):
+    """The local cloud, and a connection to its Databricks; its control API."""
+    with tempfile.TemporaryDirectory() as directory:
+        file = os.path.join(directory, "address")
+        with open(os.path.join(directory, "log"), "w", encoding="ascii") as log:
+            cloud = subprocess.Popen([sys.executable, os.path.join(HERE, "..", "cloud", "cloud.py"), "--dir", directory,
+                                      "--speed", "1", "--address-file", file], stdout=log, stderr=log)
+        try:
+            while not os.path.exists(file):
+                if cloud.poll() is not None:
+                    raise BenchError("the local cloud did not start")
+                time.sleep(0.05)
+            with open(file, encoding="ascii") as stream:
+                address = stream.read()
+            psql(f"SELECT weir.create_secret('{connection}', 'weir-secret'); "
+                 f"SELECT weir.create_connection('{connection}', 'databricks', '{address}/dbx', "
+                 "jsonb_build_object('type', 'entra_client_secret', 'tenant_id', 'local', 'client_id', 'weir-client', "
+                 f"'client_secret', '{connection}', 'authority', '{address}'), '{{}}'::jsonb, 'bench')")
+
+            def control(path):
+                with urllib.request.urlopen(f"{address}/_cloud/{path}") as answer:
+                    return json.load(answer)
+            yield control
+        finally:
+            cloud.terminate()
+            cloud.wait()
+
+
+def requests_of(counts):
+    return sum(operation["requests"] for operation in counts.values())
+
+
+@measurement("1,000 Databricks runs in flight: requests, conductor's CPU", "<= 5/s, <= 1 %, flat")
+def runs_in_flight():
+    """Over two full rounds of polls, which follow one another whenever they are due."""
+    with local_cloud("bench_runs") as control:
+        pipeline("bench_runs", [task(f"t{number}", kind="databricks_job", connection="bench_runs",
+                                     spec={"job_id": 102, "job_parameters": {"seconds": 86400}}) for number in range(1000)])
+        ids = trigger("bench_runs")
+        until(f"SELECT count(*) = 1000 FROM weir.attempt WHERE run_id = {ids[0]} AND external_run_id IS NOT NULL")
+
+        def rounds(count):
+            """Wait for so many lists from their first page to their last."""
+            seen = requests_of(control("counts?operation=databricks.list"))
+            give_up = time.monotonic() + LIMIT
+            while requests_of(control("counts?operation=databricks.list")) < seen + 42 * count:
+                if time.monotonic() > give_up:
+                    raise BenchError("no lists of runs are asked for")
+                time.sleep(0.2)
+        rounds(2)
+        conductor = processes("weir conductor")[0]
+        before, memory, cpu, began = requests_of(control("counts")), own_memory(conductor), cpu_seconds(conductor), time.monotonic()
+        rounds(2)
+        seconds = time.monotonic() - began
+        rate = (requests_of(control("counts")) - before) / seconds
+        load = (cpu_seconds(conductor) - cpu) / seconds * 100
+        grown = own_memory(conductor) - memory
+        tokens = control("counts")["entra.token"]["requests"]
+        psql(f"SELECT weir.cancel({ids[0]})")
+        until(f"SELECT ended_at IS NOT NULL FROM weir.run WHERE run_id = {ids[0]}")
+    return (f"{rate:.1f}/s, {load:.2f} %, {grown:+.1f} MB, {tokens} token{'s' if tokens > 1 else ''}",
+            rate <= 5 and load <= 1 and grown < 1 and tokens == 1)
 
 
 @measurement("log_execution_start + log_execution_end, of two bare inserts", ">= 0.7")

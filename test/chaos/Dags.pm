@@ -9,7 +9,14 @@ use warnings FATAL => 'all';
 use Exporter 'import';
 use JSON::PP;
 
-our @EXPORT = qw(one_of weighted chance random_pipeline random_list %pools %connections);
+use DagsCloud;
+use Dice;
+
+our @EXPORT = qw(one_of weighted chance random_pipeline random_list %pools %connections $theme);
+
+# What a cycle is about: "unknown" has many tasks of which nobody may know
+# whether they began, "landings" runs side by side that fail after landing.
+our $theme = '';
 
 # Limits, which the judge holds weir to.
 our %pools = (chaos_one => 1, chaos_four => 4);
@@ -17,32 +24,12 @@ our %connections = (chaos_adf => 3, chaos_dbx => 4);
 
 my ($true, $false) = (JSON::PP::true, JSON::PP::false);
 
-sub one_of { return $_[ int(rand(@_)) ]; }
-sub chance { return rand() < $_[0]; }
-
-# weighted(a => 3, b => 1): a three times of four
-sub weighted
-{
-	my @pairs = @_;
-	my $sum = 0;
-
-	$sum += $pairs[ 2 * $_ + 1 ] foreach (0 .. $#pairs / 2);
-	my $at = rand($sum);
-	while (@pairs > 2)
-	{
-		$at -= $pairs[1];
-		last if $at < 0;
-		splice(@pairs, 0, 2);
-	}
-	return $pairs[0];
-}
-
 # --- kinds ----------------------------------------------------------------------
 #
 # Each is given the task as weir gets it, what the judge knows of it, the tasks
 # before it and the pipelines it may call.
 
-sub random_percent { return weighted(0 => 5, 30 => 2, 60 => 1, 100 => 1); }
+sub random_percent { return weighted(0 => 5, 30 => 2, 60 => 1, 100 => $theme eq 'landings' ? 4 : 1); }
 
 # An item says itself how likely it is to fail.
 sub sql_task
@@ -62,45 +49,6 @@ sub sql_task
 	$task->{retry}{on} = { sqlstate => [ one_of('40001', '22', '53200') ] } if chance(0.15);
 	$known->{code} = $code;
 	$task->{spec} = { sql => "SELECT public.act({{run.id}}, {{task.name}}, {{task.attempt}}, $seconds, $percent, '$code')" };
-	return;
-}
-
-sub http_task
-{
-	my ($task) = @_;
-
-	$task->{connection} = 'chaos_http';
-	$task->{spec} = weighted(
-		{ method => 'POST', path => '/json/effect', body => { task => '{{task.name}}' }, idempotent => $true } => 4,
-		{ method => 'POST', path => '/json/once', body => { task => '{{task.name}}' } } => 2,
-		{ path => '/delay/150' } => 2,
-		{ path => '/status/404' } => 1);
-	return;
-}
-
-sub adf_task
-{
-	my ($task) = @_;
-
-	$task->{connection} = 'chaos_adf';
-	$task->{spec} = weighted(
-		{ pipeline => 'wait', parameters => { seconds => one_of(1, 5, 20) } } => 4,
-		{ pipeline => 'copy_flights', parameters => { row_audit_id => '{{row_audit_id}}', limit => 10 } } => 1,
-		{ pipeline => 'fail' } => 1);
-	$task->{timeout} = one_of(0.4, 0.8) if chance(0.1);
-	return;
-}
-
-sub job_task
-{
-	my ($task) = @_;
-
-	$task->{connection} = 'chaos_dbx';
-	$task->{spec} = weighted(
-		{ job_id => 102, job_parameters => { seconds => one_of(1, 5, 20) } } => 4,
-		{ job_id => 103 } => 1);
-	$task->{spec}{repair} = $false if chance(0.3);
-	$task->{timeout} = one_of(0.4, 0.8) if chance(0.1);
 	return;
 }
 
@@ -169,13 +117,14 @@ sub for_each_task
 	my %item_task = (retry => { max_attempts => $item{max_attempts}, initial_delay => one_of('10 milliseconds', '100 milliseconds') });
 	my @callers = @$callable ? (pipeline => 1.5) : ();
 
-	$item{kind} = weighted(sql => 8, noop => 1, http => 2, databricks_job => 1.5, adf_pipeline => 1, wait => 1.5, if => 0.5, @callers);
+	$item{kind} = weighted(sql => 8, noop => 1, http => 2, databricks_job => 1.5, databricks_sql => 1, adf_pipeline => 1, wait => 1.5, if => 0.5, @callers);
 	$item_task{kind} = $item{kind};
 	kind_task($item{kind}, \%item_task, \%item, $before, $callable);
 	$item{retry_on} = $item_task{retry}{on};
 	$item{task_timeout} = $item_task{task_timeout};
 	$item{spec} = $item_task{spec};
 	$item{connection} = $item_task{connection};
+	$item{on_uncertain} = $item_task{on_uncertain};
 	$known->{item} = \%item;
 	$known->{concurrency} = weighted(1 => 2, 2 => 2, 4 => 1, 10 => 1);
 
@@ -209,9 +158,7 @@ sub for_each_task
 my %kinds = (
 	noop => sub { $_[0]{spec} = {}; },
 	sql => \&sql_task,
-	http => \&http_task,
-	adf_pipeline => \&adf_task,
-	databricks_job => \&job_task,
+	%cloud_kinds,
 	if => \&if_task,
 	switch => \&switch_task,
 	wait => \&wait_task,
@@ -292,7 +239,7 @@ sub random_pool
 	my ($task, $known) = @_;
 	my $kind = ($known->{item} // $known)->{kind};
 
-	return unless $kind =~ /^(sql|http|adf_pipeline|databricks_job|wait)$/ && chance(0.18);
+	return unless $kind =~ /^(sql|http|adf_pipeline|databricks_\w+|webhook|wait)$/ && chance(0.18);
 	$task->{pool} = $known->{pool} = one_of(sort keys %pools);
 	$known->{pool_slots} = 1;
 	return unless $known->{pool} eq 'chaos_four' && chance(0.4);
@@ -307,8 +254,9 @@ sub random_task
 	my %known = (
 		name => "t$no",
 		no => $no,
-		kind => weighted(noop => 4, sql => 6, http => 3, adf_pipeline => 2, databricks_job => 2, if => 1, switch => 1,
-			wait => 4, for_each => 4, @callers),
+		kind => $theme eq 'unknown' && chance(0.8) ? weighted(http => 4, databricks_serving => 3, databricks_sql => 3, databricks_job => 2)
+		: weighted(noop => 4, sql => 6, http => 4, adf_pipeline => 2, databricks_job => 2, databricks_notebook => 1, databricks_sql => 1,
+			databricks_serving => 1, webhook => 1, if => 1, switch => 1, wait => 4, for_each => 4, @callers),
 		phase => $no <= $landing ? 'land' : one_of('transform', 'publish'),
 		run_if => chance(0.65) ? 'all_success'
 		: one_of(qw(all_done none_failed at_least_one_success at_least_one_failed all_failed always)),
@@ -324,6 +272,7 @@ sub random_task
 	$known{task_timeout} = $task{task_timeout};
 	$known{spec} = $task{spec};
 	$known{connection} = $task{connection};
+	$known{on_uncertain} = $task{on_uncertain};
 	$task{run_if} = $known{run_if} if $known{run_if} ne 'all_success' || chance(0.2);
 	$task{enabled} = $false unless $known{enabled};
 	$task{priority} = one_of(-5, 5) if chance(0.1);
@@ -333,13 +282,13 @@ sub random_task
 	return (\%task, \%known);
 }
 
-# {name, json, on_failure, max_concurrent_runs, tasks => [{name, no, kind, spec,
+# {name, json, on_failure, max_concurrent_runs, keeps, tasks => [{name, no, kind, spec,
 # phase, run_if, enabled, max_attempts, upstream, ...}]}
 sub random_pipeline
 {
 	my ($name, @callable) = @_;
 	my $n = weighted(1 => 1, 2 + int(rand(4)) => 4, 6 + int(rand(10)) => 2);
-	my $landing = chance(0.4) ? int(rand($n)) : 0;
+	my $landing = chance($theme eq 'landings' ? 0.9 : 0.4) ? int(rand($n)) : 0;
 	my (@tasks, @known);
 
 	foreach my $no (1 .. $n)
@@ -352,7 +301,9 @@ sub random_pipeline
 		name => $name,
 		tasks => \@known,
 		on_failure => chance(0.3) ? 'fail_fast' : 'continue',
-		max_concurrent_runs => weighted(1 => 3, 2 => 1, 4 => 1),
+		max_concurrent_runs => weighted(1 => $theme eq 'landings' ? 0 : 3, 2 => 1, 4 => 1),
+		on_overlap => weighted(queue => 4, skip => 1, cancel_older => 1),
+		keeps => chance(0.4) ? one_of(1, 1, 2, 4) : undef,
 		list => random_list(3));
 	my %definition = (
 		parameters => {
@@ -363,7 +314,8 @@ sub random_pipeline
 		tasks => \@tasks,
 		on_failure => $pipeline{on_failure},
 		max_concurrent_runs => $pipeline{max_concurrent_runs},
-		on_overlap => weighted(queue => 4, skip => 1, cancel_older => 1),
+		on_overlap => $pipeline{on_overlap},
+		(defined $pipeline{keeps} ? (retention => { runs => $pipeline{keeps}, age => 0 }) : ()),
 		(chance(0.1) ? (timeout => one_of('500 milliseconds', '1 second')) : ()));
 	$pipeline{json} = JSON::PP->new->canonical->encode(\%definition);
 	return \%pipeline;

@@ -6,8 +6,9 @@
 # statuses after it, a transaction by what it leaves.
 #
 # JudgeTasks.pm knows the kinds of tasks whose end is not their own (items,
-# answers, runs of other pipelines) and the limits, JudgeEnd.pm what must be
-# there in the end, here and in the cloud.
+# answers, runs of other pipelines) and the limits, JudgeHands.pm switches,
+# decisions and retention, JudgeEnd.pm what must be there in the end, here and
+# in the cloud.
 
 package Judge;
 
@@ -18,6 +19,7 @@ use JSON::PP;
 
 use Dags;
 use JudgeEnd;
+use JudgeHands;
 use JudgeTasks;
 
 my $canonical = JSON::PP->new->canonical;
@@ -88,6 +90,7 @@ sub verdict
 
 # Does the event hold the pipeline's state?  A run that is only asked for does not.
 sub moves_pipeline { my ($event) = @_; return $event->{what} eq 'state' || ($event->{what} eq 'run' && defined $event->{old}); }
+sub is_of_run { my ($event) = @_; return defined $event->{run_id} && $event->{what} ne 'gone'; }
 
 sub play
 {
@@ -101,7 +104,7 @@ sub play
 		@event{qw(no xid what run_id task_no item_no attempt_no old new more)} = @$row;
 		push @statements, [] unless @statements && $statements[-1][0]{no} == $event{no};
 		push @{ $statements[-1] }, \%event;
-		$last->{"$event{xid} $event{run_id}"} = $event{no} if defined $event{run_id};
+		$last->{"$event{xid} $event{run_id}"} = $event{no} if is_of_run(\%event);
 		$last->{"$event{xid} $event{more}{pipeline}"} = $event{no} if moves_pipeline(\%event);
 	}
 	foreach my $statement (@statements)
@@ -115,7 +118,7 @@ sub play
 			$self->judge_task($event) if $event->{what} eq 'task' && !$event->{item_no};
 			$self->judge_item($event) if $event->{what} eq 'task' && $event->{item_no};
 			$self->judge_run($event) if $event->{what} eq 'run' && defined $event->{old};
-			$runs{ $event->{run_id} } = $event->{xid} if defined $event->{run_id};
+			$runs{ $event->{run_id} } = $event->{xid} if is_of_run($event);
 		}
 		$self->judge_again($statement) if $statement->[0]{what} eq 'task';
 		$self->judge_limits($statement);
@@ -170,6 +173,7 @@ sub apply
 
 	if ($what eq 'state')
 	{
+		$self->apply_skip($event);
 		$self->{noted}{ $event->{more}{pipeline} } = $event->{more};
 		return;
 	}
@@ -179,6 +183,8 @@ sub apply
 		$self->{slots}{$name} = $event->{more}{slots} if $event->{more}{slots} > $self->{slots}{$name};
 		return;
 	}
+	if ($what eq 'switch') { $self->apply_switch($event); return; }
+	if ($what eq 'gone') { $self->apply_gone($event); return; }
 	my $run = $self->run_of($event->{run_id});
 	if ($what eq 'signal')
 	{
@@ -208,6 +214,7 @@ sub apply_run
 	$run->{decides}{ $event->{xid} } = 1;
 	$run->{ended} = $new if $is_final{$new};
 	$run->{failures} = 0 if $new eq 'running';
+	$run->{live_since} = $event->{more}{at} if $new eq 'running';
 	$self->{seen}{repairs}++ if $is_final{$old};
 	$self->{seen}{"runs $new"}++ if $is_final{$new};
 	$self->apply_child($run, $event) if $old eq '' && $run->{parent};
@@ -230,6 +237,7 @@ sub apply_task
 	$task->{tries} = $task->{started} = 0 if $is_final{$old};
 	$task->{started} = $event->{xid} if $new eq 'running';
 	$run->{failures}++ if $is_bad{$new};
+	$self->apply_unseen($run, $event);
 	$self->judge_late($run, $event, delete $task->{late}) if $task->{late};
 	$self->take_slots($run, $event, $new eq 'running' ? 1 : -1) if $old eq 'running' || $new eq 'running';
 	return;
@@ -255,6 +263,7 @@ sub apply_attempt
 	$self->{under_way}{ $known->{connection} } += $live if defined $known->{connection};
 	return unless $is_final{$new};
 	$attempt->{sqlstate} = $event->{more}{sqlstate};
+	$attempt->{code} = $event->{more}{code};
 	if ($new ne 'lost')
 	{
 		my $tries = ++$task->{tries};
@@ -440,20 +449,24 @@ sub expected_next
 	return $landed && (@landing || $run->{start} eq 'D') ? 'D' : 'R';
 }
 
+# What tells loads apart: parameters and window.
+sub load_of { my ($run) = @_; return $canonical->encode($run->{params} // {}) . ' ' . ($run->{window} // ''); }
+
 # The landing this run resumes: one that nobody resumes, and where runs go on
-# side by side, of the run that it restarts or of one with the same parameters.
+# side by side, of the run that it restarts or of one for the same load.
 sub landing_for
 {
 	my ($self, $run, $state) = @_;
 	my %taken = map { ($_->{audit} // 0) => 1 }
 	  grep { $_ != $run && $_->{pipeline} eq $run->{pipeline} && among($_->{status}, 'running cancelling') } values %{ $self->{runs} };
-	my $params = $canonical->encode($run->{params} // {});
+	my $params = load_of($run);
 	my $landings = $state->{landings};
 	my $own = $run->{restart_of} ? $self->{runs}{ $run->{restart_of} }{audit} // 0 : 0;
 	my %fit = map { $_ => ($_ == $own ? 2 : 0) + ($landings->{$_} eq $params ? 1 : 0) } keys %$landings;
 	my @free = sort { $fit{$b} <=> $fit{$a} || $a <=> $b } grep { !$taken{$_} } keys %$landings;
 
 	@free = grep { $fit{$_} } @free if $run->{definition}{max_concurrent_runs} > 1;
+	$self->{seen}{ @free ? 'landings resumed' : 'landings beside' }++ if $run->{definition}{max_concurrent_runs} > 1;
 	return $free[0];
 }
 
@@ -465,8 +478,10 @@ sub judge_run
 	my ($old, $new) = ($event->{old}, $event->{new});
 	my $name = "run $run->{id} of $run->{pipeline}: $old became $new";
 
+	$self->judge_skipped($run, $event) if $old eq 'queued' && $new eq 'skipped';
 	if ($old eq 'queued' && $new eq 'running')
 	{
+		$self->judge_started($run, $event);
 		my $landing = $state->{next} eq 'D' && !$run->{backfill} ? $self->landing_for($run, $state) : undef;
 		my $start = $run->{backfill} || $state->{next} eq 'P' || ($state->{next} eq 'D' && !defined $landing) ? 'E' : $state->{next};
 		my $audit = $landing // $run->{id};
@@ -487,7 +502,7 @@ sub judge_run
 		return if $run->{apart};
 		$self->wrong("$name with $event->{more}{next}, expected $next") if $event->{more}{next} ne $next;
 		$run->{said} = $next;
-		$state->{landings}{ $run->{audit} } = $canonical->encode($run->{params} // {}) if $next eq 'D';
+		$state->{landings}{ $run->{audit} } = load_of($run) if $next eq 'D';
 		delete $state->{landings}{ $run->{audit} } if $next ne 'D';
 		my ($oldest) = sort { $a <=> $b } keys %{ $state->{landings} };
 		my $has_the_word = $state->{last} == $run->{id} || ($new ne 'succeeded' && $state->{next} eq 'P');
@@ -512,6 +527,8 @@ sub judge_state
 	my $expected = $self->{states}{$pipeline} // return;
 	my $found = $self->{noted}{$pipeline} // return;
 
+	$self->wrong("pipeline $pipeline: a start was skipped, and is to be again, in transaction $event->{xid}")
+	  if ($self->{skipped}{"$event->{xid} $pipeline"} // 0) > 0 && !$self->{switch}{$pipeline}{was_off};
 	foreach my $key (qw(next last origin success))
 	{
 		my ($a, $b) = map { $_->{$key} // 'null' } $expected, $found;
@@ -601,6 +618,7 @@ sub judge_outcomes
 		$self->wrong("$name: $key became $event->{new}, its attempt " . ($attempt ? $attempt->{new} : 'did not end'))
 		  unless $attempt && among($event->{new}, $follows{ $attempt->{new} });
 		$self->judge_retry($run, $event) if $attempt;
+		$self->wrong("$name: $key is tried again, though nobody knows what became of it") if $event->{new} eq 'ready' && ($attempt->{more}{code} // '') eq 'outcome_unknown';
 	}
 	foreach my $key (sort keys %ended)
 	{

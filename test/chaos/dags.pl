@@ -18,6 +18,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use File::Basename qw(dirname);
+use HTTP::Tiny;
 use JSON::PP;
 use lib dirname(__FILE__);
 use PostgreSQL::Test::Utils;
@@ -50,13 +51,15 @@ my $address = $cloud->address;
 value(qq{
 	SELECT weir.create_secret('dbx_token', 'dapi-local'), weir.create_secret('entra_secret', 'weir-secret');
 	SELECT weir.create_connection('chaos_http', 'http', '$address/http');
+	SELECT weir.create_connection('chaos_queue', 'http', '$address/queue');
 	SELECT weir.create_connection('chaos_dbx', 'databricks', '$address/dbx', '{"type": "pat", "token": "dbx_token"}',
 		'{"settle_seconds": 0.5, "max_concurrency": $connections{chaos_dbx}}');
 	SELECT weir.create_connection('chaos_adf', 'adf', '$address/adf', '{"type": "entra_client_secret", "tenant_id": "local",
 		"client_id": "weir-client", "client_secret": "entra_secret", "authority": "$address"}',
 		'{"subscription_id": "s1", "resource_group": "rg-dev", "factory": "adf-dev", "settle_seconds": 0.5, "max_concurrency": $connections{chaos_adf}}')});
 value("SELECT weir.create_pool('$_', $pools{$_})") foreach sort keys %pools;
-value(PostgreSQL::Test::Utils::slurp_file(dirname(__FILE__) . '/journal.sql'));
+value(PostgreSQL::Test::Utils::slurp_file(dirname(__FILE__) . "/$_.sql")) foreach ('hands', 'journal');
+$cloud->config(history_delay_ms => 50);
 
 sub value { return $node->safe_psql('postgres', $_[0]); }
 
@@ -81,9 +84,10 @@ sub start_of_run
 {
 	my ($pipeline) = @_;
 	my $tasks = $pipeline->{tasks};
-	my %params = (n => int(rand(10)), region => one_of('north', 'south', 'west'), (chance(0.2) ? (list => weighted(random_list(int(rand(6))) => 5, 7 => 1)) : ()));
+	my $few = $theme eq 'landings';
+	my %params = (n => int(rand($few ? 2 : 10)), region => $few ? 'north' : one_of('north', 'south', 'west'), (!$few && chance(0.2) ? (list => weighted(random_list(int(rand(6))) => 5, 7 => 1)) : ()));
 	my $params = quoted($json->encode(\%params))
-	  . weighted('' => 1, '::jsonb || jsonb_build_object(\'at\', clock_timestamp() + interval \'' . sprintf('%.2f', rand(0.8)) . ' s\')' => 1);
+	  . weighted('' => $few ? 20 : 1, '::jsonb || jsonb_build_object(\'at\', clock_timestamp() + interval \'' . sprintf('%.2f', rand(0.8)) . ' s\')' => 1);
 	my $selector = one_of('%s', '+%s', '%s+', '+%s+');
 	my $call = "weir.trigger('$pipeline->{name}', $params, priority => " . int(rand(5))
 	  . (chance(0.15) ? ", tasks => '{" . sprintf($selector, one_of(@$tasks)->{name}) . "}'" : '') . ')';
@@ -123,42 +127,75 @@ sub one_statement
 		"SELECT weir.repair($run, tasks => '{$task}')" => 1,
 		"SELECT weir.repair($run, tasks => '{$task}', downstream => true)" => 1,
 		"SELECT weir.rerun_from($run, '$task')" => 2,
-		"INSERT INTO public.asked VALUES (weir.restart($run), 'restart')" => 2,
+		"INSERT INTO public.asked VALUES (weir.restart($run), 'restart')" => $theme eq 'landings' ? 8 : 2,
 		"SELECT public.answer_all()" => 3,
+		"SELECT public.decide_all()" => 2,
+		"SELECT public.adopt($after)" => $theme eq 'unknown' ? 12 : 2,
+		"SELECT public.prune(" . one_of(1, 3, 1000) . ')' => 2,
+		"SELECT weir.skip_once('$pipeline->{name}', true)" => 1.7,
+		"SELECT weir.set_pipeline_enabled('$pipeline->{name}', false)" => 1.2,
 		"SELECT public.send('files', NULL)" => 1,
 		"SELECT public.send(one_of.name, $run) FROM (SELECT '" . one_of('files', 'of t1', 'of t2', 'of t3[1]') . "') AS one_of (name)" => 1,
 		"SELECT weir.alter_pool('chaos_four', " . one_of(3, 5) . ')' => 0.7,
-		"INSERT INTO public.asked VALUES (weir.trigger('$pipeline->{name}'), 'trigger')" => 1,
+		"INSERT INTO public.asked VALUES (weir.trigger('$pipeline->{name}'), 'trigger')" => $theme eq 'landings' ? 8 : 1,
 		"SELECT weir.alter_pipeline('$pipeline->{name}', " . quoted($pipeline->{json}) . ')' => 0.7,
 		"SELECT weir.pause_pipeline('$pipeline->{name}')" => 0.7);
 }
 
 # --- the cloud --------------------------------------------------------------------
 
-# A held or late createRun would begin after it was looked for in vain and
-# sent again: that is what settle_seconds is to be long enough for.
+# A held or late createRun, or statement, would begin after it was looked for
+# in vain and sent again: that is what settle_seconds is to be long enough for.
 sub misbehave
 {
-	foreach (1 .. weighted(0 => 3, 1 => 3, 2 => 2, 4 => 1))
+	my $unknown = $theme eq 'unknown';
+
+	foreach (1 .. ($unknown ? 6 : weighted(0 => 3, 1 => 3, 2 => 2, 4 => 1)))
 	{
 		my $operation = weighted('adf.createRun' => 3, 'adf.getRun' => 1, 'adf.queryRuns' => 1, 'adf.cancel' => 1, 'adf.queryActivityRuns' => 1,
 			'databricks.run-now' => 3, 'databricks.get' => 2, 'databricks.repair' => 1, 'databricks.cancel' => 1, 'databricks.get-output' => 1,
-			'http.json' => 3, 'http.delay' => 1, 'entra.token' => 1);
+			'databricks.submit' => 2, 'databricks.execute' => 4, 'databricks.statement' => 1, 'databricks.history' => 1, 'databricks.invoke' => 4,
+			'http.json' => 6, 'http.delay' => 1, 'http.job-start' => 3, 'http.job-get' => 1, 'queue.get' => 1, 'queue.delete' => 1, 'entra.token' => 1);
 		my %fault = weighted(
 			[ fault => 'status', status => 429, retry_after => int(rand(2)) ] => 2,
 			[ fault => 'status', status => one_of(500, 502, 503) ] => 3,
-			[ fault => 'reset_before' ] => 2,
-			[ fault => 'reset_after' ] => 4,
+			[ fault => 'reset_before' ] => 3,
+			[ fault => 'reset_after' ] => 5,
 			[ fault => 'half_body' ] => 3,
 			[ fault => 'not_json' ] => 1,
 			[ fault => 'html' ] => 1,
 			[ fault => 'delay', delay_ms => 50 + int(rand(500)) ] => 3,
-			($operation eq 'adf.createRun' ? () : ([ fault => 'hold' ] => 3)),
+			($operation =~ /createRun|execute/ ? () : ([ fault => 'hold' ] => 3)),
 			[ fault => 'task_fails', job_id => 102 ] => 2,
 			[ fault => 'copy_fails' ] => 1)->@*;
 
+		if ($unknown && chance(0.8))
+		{
+			$operation = weighted('http.json' => 3, 'databricks.invoke' => 2, 'databricks.execute' => 2);
+			%fault = (fault => weighted(reset_before => 2, reset_after => 3, half_body => 1));
+		}
 		$fault{operation} = $operation unless $fault{fault} =~ /_fails$/;
 		$cloud->add_fault(%fault, times => one_of(1, 1, 2, 3), after => weighted(0 => 3, 1 => 1));
+	}
+	return;
+}
+
+# What somebody starts in the engine, for weir.adopt.
+sub by_hand
+{
+	my $http = HTTP::Tiny->new(timeout => 30);
+
+	foreach my $n (1 .. weighted(0 => 2, 1 => 1, 3 => 1))
+	{
+		my ($kind, $path, $id, $body) = chance(0.6)
+		  ? ('databricks_job', '2.2/jobs/run-now', 'run_id', { job_id => one_of(102, 102, 103), idempotency_token => "by hand $n" })
+		  : ('databricks_sql', '2.0/sql/statements', 'statement_id', { warehouse_id => 'wh1', statement => 'SELECT 1 AS n', wait_timeout => '0s',
+			query_tags => [ { key => 'weir_token', value => "by hand $n" } ] });
+		my $answer = $http->post("$address/dbx/api/$path", { headers => { 'Authorization' => 'Bearer dapi-local', 'Content-Type' => 'application/json' },
+			content => $json->encode($body) });
+
+		die "$path: $answer->{status} $answer->{content}" unless $answer->{success};
+		value("INSERT INTO public.by_hand VALUES ('" . decode_json($answer->{content})->{$id} . "', '$kind')");
 	}
 	return;
 }
@@ -197,6 +234,14 @@ sub terminate
 
 	value('SELECT pg_terminate_backend(' . one_of(@pids) . ')');
 	return 1;
+}
+
+# The next conductor dies as well, while it finds out how things are.
+sub crash_twice
+{
+	crash('weir conductor') or return 0;
+	wait_until($node, 'another conductor', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'weir conductor'");
+	return crash('weir conductor');
 }
 
 # Until its processes are gone the server does not start.
@@ -244,6 +289,7 @@ sub promote
 my %violence = (
 	nothing => [ 4, sub { return 1; } ],
 	conductor => [ 3, sub { return crash('weir conductor'); } ],
+	conductor_twice => [ 1, \&crash_twice ],
 	launcher => [ 1, sub { return crash('weir launcher'); } ],
 	worker => [ 2, sub { return crash('weir SQL worker'); } ],
 	backend => [ 1, sub { return crash('client backend'); } ],
@@ -254,9 +300,12 @@ my %violence = (
 	terminate_worker => [ 2, sub { return terminate('weir SQL worker'); } ],
 	promote => [ 0.3, \&promote ]);
 
+# Now and then what is seldom chosen has its turn, so that a hundred cycles have all of it.
 sub choose_violence
 {
-	my $chosen = $ENV{ONLY} || weighted(map { $_ => $violence{$_}[0] } sort keys %violence);
+	my ($turn) = @_;
+	my $due = { 7 => 'promote', 17 => 'immediate', 27 => 'postmaster', 37 => 'backend', 47 => 'restart' }->{ $turn % 50 };
+	my $chosen = $ENV{ONLY} || $due || weighted(map { $_ => $violence{$_}[0] } sort keys %violence);
 
 	die "no such violence: $chosen" unless $violence{$chosen};
 	return $chosen;
@@ -292,18 +341,21 @@ sub cycle
 	srand($cycle_seed);
 	my $after = value('SELECT coalesce(max(run_id), 0) FROM weir.run');
 	my $name = "c${cycle_seed}_$after";
+	$theme = weighted('' => 3, unknown => 1, landings => 1);
 	my @pipelines;
 	push @pipelines, random_pipeline("${name}_" . (@pipelines + 1), @pipelines) foreach 1 .. weighted(1 => 2, 2 => 2, 3 => 2);
-	my $violence = choose_violence();
-	my @first = map { start_of_run(one_of(@pipelines)) } 1 .. weighted(1 => 1, 2 => 2, 4 => 2, 8 => 1);
-	my @later = map { [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', about_a_run($after, \@pipelines) ] } 1 .. int(rand(5));
+	my $violence = choose_violence($cycle_seed);
+	my @first = map { start_of_run(one_of(@pipelines)) } 1 .. weighted(1 => 1, 2 => 2, 4 => 2, 8 => $theme ? 4 : 1);
+	my @later = map { [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', about_a_run($after, \@pipelines) ] } 1 .. int(rand(7));
 	push @later, [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', split /\n/, start_of_run($pipelines[0]) ] if chance(0.3);
 	@later = grep { "@$_" !~ /gset|SAVEPOINT|PREPARE/ } @later;	# one statement for each -c
-	my $again = chance(0.5) ? choose_violence() : undef;
-	my @again = map { [ about_a_run($after, \@pipelines) ] } 1 .. 4;
+	my $again = chance($theme ? 0.8 : 0.5) ? choose_violence(0) : undef;
+	my @again = map { [ about_a_run($after, \@pipelines) ] } 1 .. ($theme ? 8 : 4);
 
 	$again = 'nothing' if $again && $again eq 'promote';
 	prepare_standby() if $violence eq 'promote';
+	$cloud->call('POST', 'queues', { queue => 'chaos', create => JSON::PP::true });
+	by_hand();
 	value(join "\n", map { "SELECT weir.create_pipeline('$_->{name}', " . quoted($_->{json}) . ');' } @pipelines);
 	my $log = log_now();
 	misbehave();
@@ -315,6 +367,7 @@ sub cycle
 		misbehave();
 		$quiet = round($again, \@again);
 	}
+	value('SELECT public.prune(100000)') if $quiet;
 	my $facts = decode_json(value("SELECT public.facts($after)"));
 	my $judge = Judge->new(facts => $facts, pipelines => { map { $_->{name} => $_ } @pipelines }, ledger => $cloud->ledger);
 	my @wrong = $judge->verdict;
@@ -324,6 +377,7 @@ sub cycle
 	push @wrong, "log: $1" while substr(PostgreSQL::Test::Utils::slurp_file($node->logfile), $violence eq 'promote' ? 0 : $log)
 	  =~ /^(.*(?:PANIC|illegal|signal 11|signal 6|deadlock detected|TRAP:).*)$/mg;
 
+	$violence = "$theme: $violence" if $theme;
 	my $did = $again ? "$violence, $again" : $violence;
 	ok(!@wrong, "SEED=$cycle_seed: $did, " . keys(%{ $facts->{asked} }) . ' runs, ' . @{ $facts->{attempts} } . ' attempts') or do {
 		diag($_) foreach splice(@wrong, 0, 20);
@@ -334,7 +388,7 @@ sub cycle
 		diag("facts and ledger: $PostgreSQL::Test::Utils::tmp_check/cycle_$cycle_seed.json, log: " . $node->logfile);
 	};
 	$cloud->reset;
-	value('TRUNCATE public.journal, public.sent, public.answered; ' . join(' ', map { "SELECT weir.alter_pool('$_', $pools{$_});" } sort keys %pools)
+	value('SELECT public.forget(); ' . join(' ', map { "SELECT weir.alter_pool('$_', $pools{$_});" } sort keys %pools)
 		. ' TRUNCATE public.journal');
 	return;
 }
@@ -351,8 +405,11 @@ if ($n >= 100)
 {
 	my @never = grep { !$seen{$_} } ('sql rows', 'for_each rows', 'adf_pipeline begun', 'databricks_job begun', 'http begun', 'lists succeeded', 'lists failed',
 		'lists cancelled', 'lists again', 'signals', 'approvals', 'times', 'calls succeeded', 'calls failed', 'calls cancelled', 'retries', 'failures',
-		'pooled tasks', 'repairs', 'runs succeeded', 'runs failed', 'runs cancelled', 'runs timed_out', 'runs skipped');
+		'pooled tasks', 'repairs', 'runs succeeded', 'runs failed', 'runs cancelled', 'runs timed_out', 'runs skipped',
+		'databricks_notebook begun', 'databricks_sql begun', 'databricks_serving begun', 'webhook begun', 'removed runs', 'skips', 'disabled starts',
+		'assumed', 'resolved', 'decided succeeded', 'decided failed', 'decided send_again', 'sent again', 'adopted', 'landings resumed', 'landings beside');
 	is("@never", '', 'there was everything to judge');
+	is(join(' ', grep { !$done{$_} } sort keys %violence), '', 'everything died that can') unless $ENV{ONLY};
 }
 $node->stop;
 done_testing();

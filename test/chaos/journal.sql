@@ -121,13 +121,15 @@ BEGIN
 		INSERT INTO public.journal (statement_no, what, run_id, new_status, more)
 		SELECT s, 'run', n.run_id, n.status, jsonb_build_object('pipeline', n.pipeline_name, 'params', n.params,
 			'selected', n.selected_tasks, 'apart', n.selected_tasks IS NOT NULL OR n.backfill_id IS NOT NULL, 'backfill', n.backfill_id,
-			'restart_of', n.restart_of, 'parent',
+			'restart_of', n.restart_of, 'window', n.window_start || ' ' || n.window_end, 'parent',
 			(SELECT jsonb_build_array(t.run_id, public.place(t.task_no, t.parent_task_run_id), t.item_no) FROM weir.task_run t WHERE t.task_run_id = n.parent_task_run_id))
 		FROM new_rows n;
 	ELSE
 		INSERT INTO public.journal (statement_no, what, run_id, old_status, new_status, more)
 		SELECT s, 'run', n.run_id, o.status, n.status, jsonb_build_object('pipeline', n.pipeline_name, 'start', n.start_status,
-			'next', n.next_load_status, 'audit', n.row_audit_id, 'reason', n.cancel_reason, 'repair', n.repair_no)
+			'next', n.next_load_status, 'audit', n.row_audit_id, 'reason', n.cancel_reason, 'repair', n.repair_no,
+			'overlaps', n.status = 'skipped' AND n.error_message LIKE 'max_concurrent_runs%', 'at', extract(epoch FROM clock_timestamp()),
+			'snapshot', CASE WHEN n.status = 'running' THEN txid_current_snapshot()::text END)
 		FROM new_rows n JOIN old_rows o USING (run_id) WHERE n.status <> o.status;
 	END IF;
 	RETURN NULL;
@@ -150,6 +152,7 @@ BEGIN
 		SELECT s, 'task', n.run_id, public.place(n.task_no, n.parent_task_run_id), n.item_no, n.attempt_no, o.status, n.status,
 			jsonb_build_object('reason', n.skip_reason, 'branch', n.output->'branch', 'items', n.output->'items',
 				'answer', coalesce(n.output->>'no', n.output->>'comment'),
+				'unseen', CASE WHEN n.output ? 'assumed_started' THEN 'assumed' WHEN n.output ? 'resolved_by' THEN 'resolved' END,
 				'snapshot', CASE WHEN n.status = 'running' THEN txid_current_snapshot()::text END)
 		FROM new_rows n JOIN old_rows o USING (task_run_id) WHERE n.status <> o.status;
 	END IF;
@@ -197,7 +200,7 @@ CREATE FUNCTION public.note_states() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO public.journal (statement_no, what, more)
 	SELECT nextval('public.statement_no'), 'state', jsonb_build_object('pipeline', p.name, 'next', n.next_load_status,
-		'last', n.last_run_id, 'origin', n.origin_row_audit_id, 'success', n.last_success_run_id)
+		'last', n.last_run_id, 'skip', n.skip_once, 'origin', n.origin_row_audit_id, 'success', n.last_success_run_id)
 	FROM new_rows n JOIN weir.pipeline p USING (pipeline_id);
 	RETURN NULL;
 END$$;
@@ -245,7 +248,9 @@ BEGIN
 	LOOP
 		EXIT WHEN public.is_quiet() AND public.slots_agree() OR clock_timestamp() > until;
 		PERFORM public.answer_all();
+		PERFORM public.decide_all();
 		PERFORM weir.resume_pipeline(name) FROM weir.pipeline WHERE is_paused;
+		PERFORM weir.set_pipeline_enabled(name, true) FROM weir.pipeline WHERE NOT is_enabled;
 		COMMIT;
 		PERFORM pg_sleep(0.02);
 	END LOOP;
@@ -262,14 +267,21 @@ CREATE FUNCTION public.facts(after bigint) RETURNS jsonb LANGUAGE sql STABLE AS 
 		'attempts', (SELECT coalesce(jsonb_agg(jsonb_build_array(a.run_id, t.task_name, a.attempt_no, t.kind, a.status, a.token,
 			a.kind_state->>'mode', a.external_run_id, a.error_code, a.kind_state->'run_id', extract(epoch FROM a.ended_at) * 1000,
 			extract(epoch FROM a.intended_at) * 1000, a.kind_state->'due_ms', a.request) ORDER BY a.task_run_id, a.attempt_no), '[]')
-			FROM weir.attempt a JOIN weir.task_run t USING (task_run_id) WHERE a.run_id > after),
+			FROM public.any_attempt a JOIN public.any_task t USING (task_run_id) WHERE a.run_id > after),
+		'after', after,
+		'orphans', public.orphans(),
+		'by_hand', (SELECT coalesce(jsonb_object_agg(external_run_id, kind), '{}') FROM public.by_hand),
+		'decided', (SELECT coalesce(jsonb_agg(jsonb_build_array(d.run_id, t.task_name, d.attempt_no, d.decision, d.external_run_id,
+			a.status, a.error_code, a.external_run_id) ORDER BY d.no), '[]')
+			FROM public.decided d JOIN public.any_task t USING (task_run_id) LEFT JOIN public.any_attempt a ON a.task_run_id = d.task_run_id AND a.attempt_no = d.attempt_no),
+		'pruned', (SELECT coalesce(jsonb_object_agg(xid, n), '{}') FROM (SELECT xid, sum(n) AS n FROM public.pruned GROUP BY xid) p),
 		'effects', (SELECT coalesce(jsonb_agg(jsonb_build_array(run_id, task, attempt_no)), '[]') FROM public.effect WHERE run_id > after),
 		'tasks', (SELECT coalesce(jsonb_agg(jsonb_build_array(t.run_id, public.place(t.task_no, t.parent_task_run_id), t.item_no, t.task_name, t.status)), '[]')
 			FROM weir.task_run t WHERE t.run_id > after),
 		'sent', (SELECT coalesce(jsonb_object_agg(no, jsonb_build_array(name, run_id)), '{}') FROM public.sent),
 		'answered', (SELECT coalesce(jsonb_agg(jsonb_build_array(w.run_id, t.task_name, w.attempt_no, w.no, w.what, a.status,
 			a.kind_state ?| '{received,decision}', a.kind_state->'decision'->>'comment')), '[]')
-			FROM public.answered w JOIN weir.attempt a USING (task_run_id, attempt_no) JOIN weir.task_run t USING (task_run_id)),
+			FROM public.answered w JOIN public.any_attempt a USING (task_run_id, attempt_no) JOIN public.any_task t USING (task_run_id)),
 		'pools', (SELECT jsonb_object_agg(name, used + running + waiting) FROM weir.pools),
 		'states', (SELECT coalesce(jsonb_object_agg(p.name, jsonb_build_object('next', s.next_load_status, 'last', s.last_run_id,
 			'origin', s.origin_row_audit_id, 'success', s.last_success_run_id)), '{}') FROM weir.pipeline_state s JOIN weir.pipeline p USING (pipeline_id)

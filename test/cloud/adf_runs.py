@@ -26,6 +26,10 @@ PIPELINES = {
     "wait": {
         "parameters": {"seconds": {"type": "Int", "defaultValue": 1}},
         "activities": [{"name": "Wait", "type": "Wait"}]},
+    "answer": {
+        "parameters": {"seconds": {"type": "Int", "defaultValue": 0}},
+        "activities": [{"name": "Wait", "type": "Wait"}],
+        "returns": {"day": "2026-01-02", "rows": 7}},
     "fail": {
         "parameters": {"errorCode": {"type": "String", "defaultValue": "2200"},
                        "message": {"type": "String", "defaultValue":
@@ -122,7 +126,7 @@ class PipelineRun:
                 "invokedBy": {"id": self.invoked_by, "name": "Manual", "invokedByType": "Manual"},
                 "runStart": iso(self.start), "runEnd": iso(self.end),
                 "durationInMs": milliseconds(self.start, self.end), "status": self.status,
-                "message": self.message, "pipelineReturnValue": {}, "lastUpdated": iso(self.updated),
+                "message": self.message, "pipelineReturnValue": self.definition.get("returns", {}) if self.status == "Succeeded" else {}, "lastUpdated": iso(self.updated),
                 "annotations": [], "runDimension": {}, "isLatest": self.is_latest}
 
 

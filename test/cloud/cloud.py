@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import os
 import pathlib
+import re
 import resource
 import signal
 import ssl
@@ -44,6 +45,9 @@ from server import Refusal, Server, json_response
 from services import Services
 from settings import Settings
 from vault import Vault
+
+
+CALLER = re.compile(r"/as-([0-9A-Za-z_.-]+)(?=/)")
 
 
 class Cloud:
@@ -101,7 +105,13 @@ class Cloud:
     async def __call__(self, request):
         if request.path.startswith("/_cloud/"):
             return await self.control.handle(request, urllib.parse.unquote(request.path))
+        caller = CALLER.match(request.path)
+        if caller:
+            request.path = request.path[caller.end():]
+            request.target = request.target[caller.end():]
         service, operation, facts, handler = self.find(request)
+        if caller:
+            facts = {**facts, "caller": caller[1]}
         response = None
         try:
             response, is_true = await self._answer(service, operation, facts, handler, request)

@@ -1,11 +1,13 @@
 """The HTTP face of Databricks: Jobs here (2.0, 2.1 and 2.2 paths, 2.2 shapes), the rest in databricks_*.py."""
 
 import re
+import time
 
+from assertions import BadToken, Jwt
 from databricks_pipelines import Pipelines
 from databricks_serving import Serving
 from databricks_sql import Warehouses
-from entra import DATABRICKS, basic, bearer
+from entra import ARM, DATABRICKS, basic, bearer
 from job_runs import ACTIONS, dependencies, notebook_result
 from one_time import one_time_job, task_kind
 from server import Refusal, json_response
@@ -51,7 +53,7 @@ class Databricks:
 
     def route(self, request, path):
         if path == "/oidc/v1/token":
-            client = basic(request)[0]
+            client = basic(request)[0] or request.form().get("client_id")
             return "databricks.token", {"client_id": client, "scope": request.form().get("scope")}, self.token
         if path == "/oidc/.well-known/oauth-authorization-server":
             return "databricks.well-known", {}, self.well_known
@@ -104,8 +106,24 @@ class Databricks:
             raise refusal(403, 403, "Invalid access token.")
         if problem == "expired":
             raise refusal(401, "UNAUTHENTICATED", "Access token is expired.")
+        if problem is None and self.entra.tokens[text].client in self.settings.outsiders:
+            self._check_outsider(request)
         if problem == "audience":
             raise refusal(401, "UNAUTHENTICATED", f"Expected aud claim to be: {DATABRICKS}, but was: another resource.")
+
+    def _check_outsider(self, request):
+        """Not in the workspace: Azure says whether it may, if it is asked with a token of its own and about this workspace."""
+        management = request.headers.get("x-databricks-azure-sp-management-token", "")
+        resource = request.headers.get("x-databricks-azure-workspace-resource-id", "")
+        problem = self.entra.check(management, ARM)
+        if not management or not resource:
+            raise refusal(403, "PERMISSION_DENIED", "User not authorized.")
+        if problem == "expired":
+            raise refusal(401, "UNAUTHENTICATED", "Management token is expired.")
+        if problem is not None:
+            raise refusal(403, "PERMISSION_DENIED", f"Invalid management token: {problem}.")
+        if resource.lower() != self.settings.workspace_resource_id.lower():
+            raise refusal(403, "PERMISSION_DENIED", "The workspace resource ID does not belong to this workspace.")
 
     async def unknown(self, request, entry, body):
         raise refusal(404, "ENDPOINT_NOT_FOUND", f"No API found for '{request.method} {request.path[:100]}'")
@@ -120,7 +138,30 @@ class Databricks:
         return json_response(200, {"oidc_endpoint": base_url(request) + "/oidc", "workspace_id": "1234567890123456",
                                    "cloud": "Azure"})
 
+    def _exchanged(self, form):
+        """Whose token a JWT is exchanged for; RFC 8693."""
+        def refuse(text):
+            return Refusal(json_response(400, {"error": "invalid_request", "error_description": text}))
+        if form.get("subject_token_type") != "urn:ietf:params:oauth:token-type:jwt":
+            raise refuse("Unsupported subject_token_type")
+        if form.get("scope") != "all-apis":
+            raise refuse("Invalid scope")
+        try:
+            jwt = Jwt(form.get("subject_token", ""))
+        except BadToken as problem:
+            raise refuse(f"Invalid JWT token: {problem}") from None
+        wanted = form.get("client_id")
+        for policy in self.settings.policies:
+            if policy.get("client") == wanted and jwt.verifies(policy) and \
+                    all(jwt.claims.get(claim) == policy[name] for claim, name in (("iss", "issuer"), ("aud", "audience"), ("sub", "subject"))):
+                if jwt.claims.get("exp", 0) < time.time():
+                    raise refuse("Token has expired")
+                return wanted or f"user of {jwt.claims['sub']}"
+        raise refuse("No federation policy matches the issuer, audience and subject of the token")
+
     async def token(self, request, entry):
+        if request.form().get("grant_type") == "urn:ietf:params:oauth:grant-type:token-exchange":
+            return self._granted(entry, self._exchanged(request.form()))
         client, secret = basic(request)
         if client is None or self.settings.clients.get(client) != secret:
             raise Refusal(json_response(401, {"error": "invalid_client",
@@ -128,6 +169,9 @@ class Databricks:
         if request.form().get("grant_type") != "client_credentials":
             raise Refusal(json_response(400, {"error": "unsupported_grant_type",
                                               "error_description": "Unsupported grant type"}))
+        return self._granted(entry, client)
+
+    def _granted(self, entry, client):
         token = self.entra.issue(DATABRICKS, client)
         self.ledger.mark_started(entry)
         return json_response(200, {"access_token": token.text, "token_type": "Bearer", "scope": "all-apis",
@@ -241,7 +285,8 @@ class Databricks:
         earliest, latest = as_int(body.get("start_time_from", "0")), as_int(body.get("start_time_to", str(2 ** 62)))
         runs = [run for run in reversed(self.runs.runs.values())
                 if (job_id is None or run.job.job_id == job_id) and earliest <= run.start <= latest
-                and not (active and run.terminal) and not (completed and not run.terminal)]
+                and not (active and run.terminal) and not (completed and not run.terminal)
+                and body.get("run_type", run_type(run)) == run_type(run)]
         first = page_start(body, runs)
         page = runs[first:first + limit]
         answer = {"has_more": len(runs) > first + limit}

@@ -21,7 +21,9 @@ class Serving:
 
         async def call(request, entry, body):
             return await self._answer(match[1], entry, body)
-        return "databricks.invoke", {"endpoint": match[1]}, self.databricks.guarded(call)
+        asked = request.json_or_none()
+        token = asked.get("client_request_id") if isinstance(asked, dict) else None
+        return "databricks.invoke", {"endpoint": match[1], "weir_token": token}, self.databricks.guarded(call)
 
     async def _answer(self, endpoint, entry, body):
         refusal = self.databricks.refusal

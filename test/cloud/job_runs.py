@@ -37,6 +37,9 @@ JOBS = [
     {"job_id": 103, "name": "fail", "tasks": [
         {"task_key": "fail", "action": "fail", "seconds": 0.3,
          "message": "ValueError: this notebook always fails"}]},
+    {"job_id": 104, "name": "answer", "parameters": {"day": ""}, "tasks": [
+        {"task_key": "look", "action": "echo", "seconds": 0.1},
+        {"task_key": "count", "action": "echo", "seconds": 0.1, "result": {"rows": 5}, "depends_on": ["look"]}]},
 ]
 ACTIONS = ("clean_flights", "load_flights", "wait", "fail", "echo", "text")
 

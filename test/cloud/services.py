@@ -38,7 +38,7 @@ class Services:
         """(operation, facts, handler) or None."""
         found = JOB.match(path)
         if found:
-            facts = {"run_id": found[2], "idempotency_token": key_of(request)}
+            facts = {"run_id": found[2], "idempotency_token": key_of(request), "weir_token": token_of(request)}
             operation = "start" if request.method == "POST" and not found[2] else \
                 (found[3] or "/get")[1:] if found[2] else "find"
 
@@ -141,6 +141,13 @@ class Services:
             elif way != "number":
                 answer["@next"] = query.get("elsewhere", absolute if way == "absolute" else base)
         return json_response(200, answer, headers)
+
+
+def token_of(request):
+    """What a callback is to bring back."""
+    wanted = request.json_or_none()
+    callback = wanted.get("callback") if isinstance(wanted, dict) else None
+    return callback.get("token") if isinstance(callback, dict) else None
 
 
 def key_of(request):

@@ -6,8 +6,9 @@ import pathlib
 DATABRICKS_SCOPE = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d/.default"
 ARM_SCOPE = "https://management.azure.com/.default"
 # settings that are taken as they come, and lists that become sets
-PLAIN = ("certificates", "federated", "clock_offset", "identity_header", "arc_directory", "arc_realm")
-SETS = ("pats", "tenants", "expired_clients", "talkative", "identities")
+PLAIN = ("certificates", "federated", "clock_offset", "identity_header", "arc_directory", "arc_realm",
+         "policies", "workspace_resource_id")
+SETS = ("pats", "tenants", "expired_clients", "talkative", "identities", "outsiders")
 
 
 class Settings:
@@ -34,6 +35,10 @@ class Settings:
         self.certificates = {}              # client -> [{"x5t#S256", "n", "e"}]
         self.federated = {}                 # client -> {"issuer", "subject", "audience", "n", "e"}
         self.clock_offset = 0               # seconds that Entra's clock is ahead
+        # Databricks
+        self.outsiders = set()              # clients of Entra ID that are not in the workspace
+        self.workspace_resource_id = "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Databricks/workspaces/w1"
+        self.policies = []                  # of federation: {"issuer", "audience", "subject", "n", "e", "client": of a service principal or None}
         # managed identity
         self.identities = set()             # ids of user-assigned ones
         self.identity_header = "local-identity-header"

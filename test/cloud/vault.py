@@ -46,7 +46,7 @@ class Vault:
             if name and not NAME.match(name):
                 return error(400, "BadParameter", "The request URI contains an invalid name")
             return getattr(self, operation)(request, entry, name, version)
-        return "keyvault." + operation, {}, handler
+        return "keyvault." + operation, {"api_version": request.query.get("api-version")}, handler
 
     def base(self, request):
         return request.origin + request.path.split('/secrets')[0]

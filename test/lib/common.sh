@@ -220,6 +220,37 @@ weir_build()
 		as_user make -C "$SCRATCH/src" -s PG_CONFIG="$SERVER_CONFIG" with_llvm=no DESTDIR="$SCRATCH/pg" "$@" install
 }
 
+# --- sanitizers -----------------------------------------------------------------
+
+# Flags to build with: weir_build COPT="$SANITIZE"
+# shellcheck disable=SC2034
+SANITIZE='-fsanitize=address,undefined -fno-omit-frame-pointer -O1'
+
+# The server itself is not built with them: its program is wrapped so that the
+# runtime is loaded first.
+weir_asan_server()
+{
+	local program="$SERVER_BIN/postgres.real"
+	as_user mv "$SERVER_BIN/postgres" "$program"
+	as_user mkdir -p "$SCRATCH/sanitizer"
+	as_user gcc -shared -fPIC -Wl,-z,initfirst -DOPTIONS="\"log_path=$SCRATCH/sanitizer/report\"" \
+		-o "$SCRATCH/asan_early.so" "$SCRATCH/src/test/lib/asan_early.c"
+	as_user tee "$SERVER_BIN/postgres" >/dev/null <<-END
+		#!/bin/sh
+		export LD_PRELOAD="$SCRATCH/asan_early.so $(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
+		exec "$program" "\$@"
+	END
+	as_user chmod 755 "$SERVER_BIN/postgres"
+}
+
+# Files in which a sanitizer says something.  AddressSanitizer writes files of
+# its own; UBSan writes to stderr, which is the log.
+weir_sanitizer_reports()
+{
+	find "$SCRATCH/sanitizer" -type f
+	find "$SCRATCH" -name '*.log' -not -path "$SCRATCH/src/*" -exec grep -l 'runtime error: ' {} + || true
+}
+
 # --- clusters -------------------------------------------------------------------
 
 # $1: data directory.  Its sockets are in $1.sock, its log is $1.log, the key

@@ -10,23 +10,38 @@
  *	  -DKIND=TOKEN	the engine knows a repeated START by its token	(databricks_job.c)
  *	  -DKIND=CORR	it does not; runs are searched by the token	(adf_pipeline.c)
  *	  -DKIND=SQL	a SQL worker runs the task					(sqlworker.c)
+ *	  -DKIND=BLIND	it offers neither: a plain POST				(http.c, uncertain.c)
+ *	  -DPOLICY=...	on_uncertain of a BLIND task: FAIL, ASK, ASSUME, AGAIN
  *
  * Every atomic block is one transaction, or one step of a process that no
  * other process can see the inside of.  What a mutation (-DNAME, see
  * test/model/run) changes is marked #ifdef.  Times are left out: whatever is
  * due may happen at any moment, whatever has a limit may reach it.
  *
- * Names: d_ committed tables; s_ shared memory; c[].  memory of a conductor;
+ * A commit that does not wait for the disk (only that of a SQL task's intent)
+ * may be undone by a crash: f_ is what the last one that waited has brought
+ * there, and what a crash may return to.
+ *
+ * Names: d_ committed tables; f_ what of them is on disk; s_ shared memory; c[].  memory of a conductor;
  * w_ a SQL worker; e_ the world outside.
  *-------------------------------------------------------------------------
  */
 #define TOKEN	1
 #define CORR	2
 #define SQL		3
+#define BLIND	4
 #ifndef KIND
 #define KIND	TOKEN
 #endif
 #define HTTP	(KIND != SQL)
+
+#define FAIL	1
+#define ASK		2
+#define ASSUME	3
+#define AGAIN	4
+#ifndef POLICY
+#define POLICY	FAIL
+#endif
 
 /* How much may go wrong; progress is due when all of it has. */
 #ifndef CRASHES
@@ -87,6 +102,25 @@ bool d_external;				/* attempt.external_run_id of attempt d_no */
 bool d_settle_from;				/* its kind_state */
 bool d_settled;
 byte d_starts;
+bool d_uncertain;				/* it waits for somebody to decide */
+byte d_resolution;				/* what was decided, and not yet followed */
+byte d_decision;				/* weir.request: resolve */
+#define SAY_NOTHING	0
+#define SAY_OK		1
+#define SAY_FAILED	2
+#define SAY_AGAIN	3
+#if KIND == SQL || defined(INTENT_SOON)
+#define SOFT
+byte f_run;						/* as on disk */
+byte f_task;
+byte f_next;
+byte f_no;
+byte f_budget_from;
+byte f_attempt[NUMBERS];
+byte f_outcomes[NUMBERS];
+byte f_effects;
+bool f_request;
+#endif
 
 /* Shared memory */
 bool s_wake;
@@ -120,7 +154,9 @@ byte s_cancel;					/* cancel_requested */
 #define V_BAD		3			/* failed, may be tried again */
 #define V_STOPPED	4			/* the engine's run was cancelled */
 #define V_NOTHING	5			/* cancelled before it started */
-#define V_UNKNOWN	6			/* cancel not confirmed */
+#define V_UNKNOWN	6			/* cancel not confirmed, or nobody knows whether it began */
+#define V_SAID_OK	7			/* somebody says so, or the policy */
+#define V_SAID_BAD	8
 
 #define END_NONE	0
 #define END_ASKED	1
@@ -159,6 +195,8 @@ typedef Conductor
 	bool settle_from;			/* kind_state, as in memory */
 	bool settled;
 	byte starts;
+	bool uncertain;
+	byte resolution;
 };
 Conductor c[CONDUCTORS];
 bool conductor_lock;
@@ -184,6 +222,15 @@ bool e_visible[NUMBERS];		/* to a search */
 bool e_settle_over;				/* settle_seconds have passed since settle_from */
 byte e_effects;					/* SQL: times the task's statement took effect */
 byte outcomes[NUMBERS];			/* outcomes written for an attempt */
+byte e_again[NUMBERS];			/* times its policy had it sent again */
+bool asked_in_vain;				/* an attempt that somebody is to decide ended without */
+bool misheard;					/* ... or not as it was decided */
+byte said;						/* the last word on attempt d_no */
+bool seen_end;					/* somebody saw the run ended */
+bool d_changed;					/* this transaction did more than to intend */
+#ifdef INTENT_SOON
+bool d_intends;
+#endif
 bool sent;						/* anything was ever sent, or handed to a worker */
 
 byte crashes = CRASHES;
@@ -200,6 +247,41 @@ bool cancel_wanted;				/* weir.cancel() was committed */
 #define is_open(no)			(d_attempt[no] == A_INTENDED || d_attempt[no] == A_STARTED)
 /* Of the attempt nothing runs, and nothing will. */
 #define is_over(no)			(e_state[no] != E_GOING && (e_late[no] == 0 || (KIND == TOKEN && e_runs[no] > 0)))
+
+/* ---- commits ---- */
+
+/* One that waits for the disk: all that was committed before is there as well. */
+inline flush()
+{
+#ifdef SOFT
+	f_run = d_run; f_task = d_task; f_next = d_next; f_no = d_no; f_budget_from = d_budget_from; f_request = d_request;
+	f_attempt[1] = d_attempt[1]; f_attempt[2] = d_attempt[2]; f_attempt[3] = d_attempt[3];
+	f_attempt[4] = d_attempt[4]; f_attempt[5] = d_attempt[5];
+	f_outcomes[1] = outcomes[1]; f_outcomes[2] = outcomes[2]; f_outcomes[3] = outcomes[3];
+	f_effects = e_effects
+#else
+	skip
+#endif
+}
+
+/* A crash: what did not wait for the disk may be gone. */
+inline lose_what_is_not_on_disk()
+{
+#ifdef SOFT
+	if
+	:: d_run = f_run; d_task = f_task; d_next = f_next; d_no = f_no; d_budget_from = f_budget_from; d_request = f_request;
+		d_attempt[1] = f_attempt[1]; d_attempt[2] = f_attempt[2]; d_attempt[3] = f_attempt[3];
+		d_attempt[4] = f_attempt[4]; d_attempt[5] = f_attempt[5];
+		outcomes[1] = f_outcomes[1]; outcomes[2] = f_outcomes[2]; outcomes[3] = f_outcomes[3];
+		e_effects = f_effects
+	:: skip
+	fi;
+	/* What is read after it is on disk, or will be when the next is. */
+	flush()
+#else
+	skip
+#endif
+}
 
 /* ---- outcome.c, advance.c ---- */
 
@@ -238,7 +320,7 @@ inline outcome_apply(attempt, status, retryable)
 {
 	if
 	:: may_be_written(attempt) ->
-		d_attempt[attempt] = status;
+		d_attempt[attempt] = status; d_changed = 1;
 		outcomes[attempt]++;
 		if
 		:: d_run == R_RUNNING && status == A_LOST ->
@@ -253,7 +335,8 @@ inline outcome_apply(attempt, status, retryable)
 			advance()
 #endif
 		fi;
-		d_external = 0; d_settle_from = 0; d_settled = 0; d_starts = 0
+		d_external = 0; d_settle_from = 0; d_settled = 0; d_starts = 0;
+		d_uncertain = 0; d_resolution = SAY_NOTHING; said = SAY_NOTHING
 	:: else
 	fi
 }
@@ -269,7 +352,8 @@ inline flight_remove(k)
 	fi;
 	c[k].flight = 0; c[k].no = 0; c[k].step = 0; c[k].maybe = 0; c[k].external = 0;
 	c[k].ending = 0; c[k].cancel_sent = 0; c[k].transfer = 0; c[k].verdict = 0; c[k].next = 0;
-	c[k].slot = 0; c[k].settle_from = 0; c[k].settled = 0; c[k].starts = 0
+	c[k].slot = 0; c[k].settle_from = 0; c[k].settled = 0; c[k].starts = 0;
+	c[k].uncertain = 0; c[k].resolution = 0
 }
 
 inline give_verdict(k, what)
@@ -305,10 +389,11 @@ inline flight_end(k, why)
 			fi
 		:: else ->
 			if
-			:: c[k].transfer != X_NONE -> skip		/* its verdict will see to it */
-			:: c[k].transfer == X_NONE && c[k].external ->
+			:: c[k].uncertain -> c[k].uncertain = 0; give_verdict(k, V_UNKNOWN)	/* uncertain_end */
+			:: !c[k].uncertain && c[k].transfer != X_NONE -> skip		/* its verdict will see to it */
+			:: !c[k].uncertain && c[k].transfer == X_NONE && c[k].external ->
 				c[k].cancel_sent = 1; c[k].step = CANCEL
-			:: c[k].transfer == X_NONE && !c[k].external && c[k].step == START && !c[k].maybe ->
+			:: !c[k].uncertain && c[k].transfer == X_NONE && !c[k].external && c[k].step == START && !c[k].maybe ->
 				give_verdict(k, V_NOTHING)
 			:: else -> skip							/* looked up, or asked again, first */
 			fi
@@ -363,6 +448,72 @@ inline not_found(k)
 	fi
 }
 
+/* ---- uncertain.c ---- */
+
+/* uncertain_consider: nobody knows, and there is no run to look for */
+inline consider(k)
+{
+	c[k].maybe = 0;
+	if
+	:: c[k].ending != END_NONE -> give_verdict(k, V_UNKNOWN)
+	:: c[k].ending == END_NONE ->
+#if POLICY == ASK && !defined(NOT_ASKED)
+		c[k].uncertain = 1; follow(k, START, 1)
+#elif POLICY == ASSUME
+		give_verdict(k, V_SAID_OK)
+#elif POLICY == AGAIN
+		if
+		:: c[k].starts < MAX_STARTS -> c[k].starts++; e_again[c[k].no]++; follow(k, START, 1)
+		:: else -> give_verdict(k, V_UNKNOWN)
+		fi
+#elif defined(NOT_ASKED)
+		follow(k, START, 1)
+#else
+		give_verdict(k, V_UNKNOWN)
+#endif
+	fi
+}
+
+/* uncertain_conclude */
+inline conclude(k)
+{
+	if
+	:: c[k].flight && c[k].resolution != SAY_NOTHING && c[k].verdict == V_NONE && c[k].ending == END_NONE ->
+		if
+		:: c[k].resolution == SAY_OK -> give_verdict(k, V_SAID_OK)
+		:: c[k].resolution == SAY_FAILED -> give_verdict(k, V_SAID_BAD)
+		:: else -> c[k].maybe = 0; follow(k, START, 1)
+		fi;
+		c[k].uncertain = 0;
+#ifdef RESOLUTION_KEPT
+		skip
+#else
+		c[k].resolution = SAY_NOTHING
+#endif
+	:: else
+	fi
+}
+
+/* uncertain_request: into the log, with the request's end */
+inline take_decision(k)
+{
+	if
+	:: d_decision != SAY_NOTHING ->
+		if
+		:: d_uncertain && d_resolution == SAY_NOTHING && is_open(d_no) && c[k].flight && c[k].no == d_no ->
+			said = d_decision;
+#ifndef DECISION_IN_MEMORY
+			d_resolution = d_decision;
+#endif
+			c[k].resolution = d_decision;
+			conclude(k)
+		:: else
+		fi;
+		d_decision = SAY_NOTHING
+	:: else
+	fi
+}
+
 /* read_response, and the response functions of the kinds */
 inline read_response(k)
 {
@@ -371,6 +522,7 @@ inline read_response(k)
 		assert(e_runs[c[k].no] > 0);		/* OWN_RUN: what it follows was started for this attempt */
 		c[k].external = 1; c[k].maybe = 0; c[k].settle_from = 0; c[k].settled = 0;
 		follow(k, POLL, 1)
+	:: c[k].transfer == X_LOST && c[k].step == START && KIND == BLIND -> consider(k)
 	:: c[k].transfer == X_LOST && c[k].step == START && KIND == TOKEN ->
 		c[k].maybe = 1; follow(k, START, 1)
 	:: c[k].transfer == X_LOST && c[k].step == START && KIND == CORR ->
@@ -393,19 +545,34 @@ inline read_response(k)
 /* fill_outcome and outcome_apply */
 inline write_outcome(k)
 {
-	assert(c[k].verdict == V_UNKNOWN || !HTTP || is_over(c[k].no));	/* OVER: what is reported as ended has */
+	/* OVER: what is reported as ended has */
+	assert(c[k].verdict == V_UNKNOWN || c[k].verdict == V_SAID_OK || c[k].verdict == V_SAID_BAD || !HTTP || e_again[c[k].no] > 0 || is_over(c[k].no));	/* OVER */
+#if KIND == BLIND && POLICY == ASK
 	if
-	:: c[k].verdict == V_OK -> outcome_apply(c[k].no, A_SUCCEEDED, 0)
-	:: c[k].verdict != V_OK && c[k].ending == END_TIMEOUT ->
+	:: c[k].ending == END_NONE && c[k].verdict == V_UNKNOWN -> asked_in_vain = 1
+	:: c[k].ending == END_NONE && said != SAY_NOTHING && is_open(c[k].no) &&
+			((said == SAY_OK) != (c[k].verdict == V_SAID_OK) || (said == SAY_FAILED) != (c[k].verdict == V_SAID_BAD)) ->
+		misheard = (said != SAY_AGAIN)
+	:: else
+	fi;
+#endif
+	if
+	:: c[k].verdict == V_OK || c[k].verdict == V_SAID_OK -> outcome_apply(c[k].no, A_SUCCEEDED, 0)
+	:: c[k].verdict != V_OK && c[k].verdict != V_SAID_OK && c[k].ending == END_TIMEOUT ->
 #ifdef RETRY_UNKNOWN
 		outcome_apply(c[k].no, A_TIMED_OUT, 1)
 #else
 		outcome_apply(c[k].no, A_TIMED_OUT, (c[k].verdict != V_UNKNOWN))
 #endif
-	:: c[k].verdict != V_OK && c[k].ending != END_TIMEOUT &&
-			(c[k].ending == END_ASKED || c[k].verdict != V_BAD) ->
+	:: c[k].verdict != V_OK && c[k].verdict != V_SAID_OK && c[k].ending != END_TIMEOUT &&
+			(c[k].ending == END_ASKED || c[k].verdict == V_STOPPED || c[k].verdict == V_NOTHING || (KIND != BLIND && c[k].verdict == V_UNKNOWN)) ->
 		outcome_apply(c[k].no, A_CANCELLED, 0)
+	/* What may be going on is not tried again, nor what somebody called a failure. */
+#ifdef RETRY_UNKNOWN
 	:: else -> outcome_apply(c[k].no, A_FAILED, 1)
+#else
+	:: else -> outcome_apply(c[k].no, A_FAILED, (c[k].verdict == V_BAD))
+#endif
 	fi
 }
 
@@ -422,6 +589,11 @@ inline flights_write(k)
 			:: is_open(c[k].no) && d_no == c[k].no ->
 				d_external = c[k].external; d_settle_from = c[k].settle_from;
 				d_settled = c[k].settled; d_starts = c[k].starts;
+				d_uncertain = c[k].uncertain; d_resolution = c[k].resolution; d_changed = 1;
+				if
+				:: said == SAY_AGAIN && !c[k].uncertain -> said = SAY_NOTHING
+				:: else
+				fi;
 				if
 				:: c[k].external -> d_attempt[c[k].no] = A_STARTED
 				:: else
@@ -448,7 +620,7 @@ inline intake_requests(k)
 	:: d_request && locked -> c[k].defer = 1
 	:: d_request && !locked ->
 		/* cancel_run */
-		d_request = 0;
+		d_request = 0; d_changed = 1;
 		if
 		:: d_run == R_QUEUED -> d_run = R_CANCELLED
 		:: d_run == R_RUNNING ->
@@ -473,7 +645,7 @@ inline intake_runs(k)
 {
 	if
 	:: d_run == R_QUEUED && locked -> c[k].defer = 1
-	:: d_run == R_QUEUED && !locked -> d_run = R_RUNNING; d_task = T_READY; d_next = T_WAITING
+	:: d_run == R_QUEUED && !locked -> d_changed = 1; d_run = R_RUNNING; d_task = T_READY; d_next = T_WAITING
 	:: else
 	fi
 }
@@ -533,6 +705,9 @@ inline sqlpool_check(k)
 inline intend_rows()
 {
 	d_task = T_RUNNING; d_no++; d_attempt[d_no] = A_INTENDED
+#ifdef INTENT_SOON
+	; d_intends = 1
+#endif
 }
 
 inline intend(k)
@@ -550,7 +725,7 @@ inline dispatch_ready(k)
 {
 	if
 	:: d_next == T_READY && d_run == R_RUNNING && locked -> c[k].defer = 1
-	:: d_next == T_READY && d_run == R_RUNNING && !locked -> d_next = T_SUCCEEDED; finish_run()
+	:: d_next == T_READY && d_run == R_RUNNING && !locked -> d_changed = 1; d_next = T_SUCCEEDED; finish_run()
 	:: else
 	fi;
 	if
@@ -569,12 +744,20 @@ inline dispatch_recover(k)
 		c[k].flight = 1; c[k].no = d_no; c[k].slot = ANY_SLOT;
 		c[k].external = d_external; c[k].settle_from = d_settle_from;
 		c[k].settled = d_settled; c[k].starts = d_starts;
+		c[k].uncertain = d_uncertain; c[k].resolution = d_resolution;
 		c[k].maybe = HTTP && !d_external;
 		/* resume_step */
 #ifdef NO_RECONCILE
 		c[k].step = (d_external -> POLL : START);
 #else
 		c[k].step = (d_external -> POLL : (KIND == CORR -> LOOKUP : START));
+#endif
+#if KIND == BLIND
+		if
+		:: d_uncertain -> c[k].maybe = 0; conclude(k)
+		:: !d_uncertain && d_run == R_CANCELLING -> c[k].ending = END_ASKED; consider(k)
+		:: else -> consider(k)
+		fi;
 #endif
 		if
 		:: d_run == R_CANCELLING -> flight_end(k, END_ASKED)
@@ -593,10 +776,25 @@ inline dispatch_recover(k)
 inline transaction(k)
 {
 	flights_write(k);
+	take_decision(k);
 	intake_requests(k);
 	sqlpool_check(k);
 	intake_runs(k);
-	dispatch_ready(k)
+	dispatch_ready(k);
+	/* conductor_commit, or only intents of SQL tasks: conductor_commit_soon */
+#ifndef INTENT_SOON
+	if
+	:: d_changed || HTTP -> flush()
+	:: else
+	fi;
+#else
+	if
+	:: d_changed && !d_intends -> flush()
+	:: else
+	fi;
+	d_intends = 0;
+#endif
+	d_changed = 0
 }
 
 inline forget(k)
@@ -663,7 +861,7 @@ end:
 #endif
 		}
 #ifdef SPLIT_OUTCOME
-	:: atomic { c[me].up && c[me].at == HALF_DONE -> c[me].at = AT_REST; c[me].wake = 1; advance() }
+	:: atomic { c[me].up && c[me].at == HALF_DONE -> c[me].at = AT_REST; c[me].wake = 1; advance(); flush() }
 #endif
 #ifdef ACT_BEFORE_COMMIT
 	:: atomic { c[me].up && c[me].at == UNCOMMITTED -> c[me].at = AT_REST; intend_rows() }
@@ -671,14 +869,15 @@ end:
 
 #if KIND != SQL
 	/* flights_act, exchange */
-	:: atomic { c[me].up && c[me].flight && c[me].transfer == X_NONE && c[me].verdict == V_NONE ->
+	:: atomic { c[me].up && c[me].flight && c[me].transfer == X_NONE && c[me].verdict == V_NONE && !c[me].uncertain ->
 		assert(d_attempt[c[me].no] != A_NONE);			/* INTENT */
-		assert(c[me].step != START || c[me].no < 2 || is_over(c[me].no - 1));	/* RETRY: what it repeats is over */
+		assert(c[me].step != START || c[me].no < 2 || e_again[c[me].no - 1] > 0 || is_over(c[me].no - 1));	/* RETRY: what it repeats is over */
 		sent = 1;
 		c[me].transfer = X_SENT }
 
 	/* flights_act, give_up_cancel: weir.cancel_grace has passed */
 	:: atomic { c[me].up && c[me].flight && c[me].ending != END_NONE && c[me].verdict == V_NONE ->
+		c[me].uncertain = 0;
 		if
 		:: c[me].transfer == X_SENT && c[me].step == START -> e_late[c[me].no]++
 		:: else
@@ -706,6 +905,10 @@ inline task_done()
 inline worker_outcome(status)
 {
 	outcome_apply(s_no, status, 1);
+#ifndef OUTCOME_SOON
+	flush();
+#endif
+	d_changed = 0;
 	s_wake = 1;
 	w_at = W_DONE
 }
@@ -768,7 +971,7 @@ inline arrive(which)
 	if
 	:: token_is_known(which) -> skip
 	:: else ->
-		e_runs[which]++; e_state[which] = E_GOING; e_visible[which] = (KIND == TOKEN)
+		e_runs[which]++; e_state[which] = E_GOING; e_visible[which] = (KIND == TOKEN || KIND == BLIND)
 	fi
 }
 
@@ -777,7 +980,12 @@ inline serve(k)
 	if
 	:: c[k].step == START ->
 		if
+#if KIND == BLIND
+		/* the answer is the end */
+		:: arrive(c[k].no); if :: e_state[c[k].no] = E_OK; c[k].transfer = X_OK :: e_state[c[k].no] = E_BAD; c[k].transfer = X_BAD fi
+#else
 		:: arrive(c[k].no); c[k].transfer = X_ID
+#endif
 		:: faults > 0 -> faults--; arrive(c[k].no); c[k].transfer = X_LOST
 		:: faults > 0 -> faults--; c[k].transfer = X_LOST
 		:: faults > 0 -> faults--; e_late[c[k].no]++; c[k].transfer = X_LOST
@@ -875,12 +1083,15 @@ end:
 #endif
 		conductor_lock = 0;
 		stop_worker();
-		s_state = S_FREE; s_no = 0; s_cancel = 0; s_wake = 0;
-		/* sqlworker.c, take: does not wait for the disk */
+		s_state = S_FREE; s_no = 0; s_cancel = 0; s_wake = 0; d_changed = 0;
+#if KIND == SQL
+		/* sqlworker.c, take: does not wait for the disk, nor does the intent before it */
 		if
-		:: KIND == SQL && d_attempt[d_no] == A_STARTED -> d_attempt[d_no] = A_INTENDED
+		:: d_attempt[d_no] == A_STARTED && f_attempt[d_no] != A_STARTED -> d_attempt[d_no] = A_INTENDED
 		:: skip
-		fi }
+		fi;
+#endif
+		lose_what_is_not_on_disk() }
 	/* An error ends a conductor, another is started. */
 	:: atomic { crashes > 0 && c[0].up -> crashes--; forget(0); conductor_lock = 0 }
 	/* pg_terminate_backend of a SQL worker */
@@ -898,6 +1109,36 @@ end:
 	od
 }
 
+#if KIND == BLIND
+/*
+ * Somebody is asked, looks, and says how it is: weir.resolve.  That something
+ * which is under way will never arrive he can only know after some time, which
+ * is the assumption here.
+ */
+proctype person()
+{
+end:
+	do
+	:: atomic { d_uncertain && d_resolution == SAY_NOTHING && d_decision == SAY_NOTHING && is_open(d_no) && is_over(d_no) ->
+		if
+		:: e_runs[d_no] > 0 -> d_decision = SAY_OK
+		:: d_decision = SAY_FAILED
+		:: e_runs[d_no] == 0 -> d_decision = SAY_AGAIN
+		fi;
+		s_wake = 1 }
+	od
+}
+
+#endif
+#if KIND == SQL
+/* Somebody looks how the run is. */
+proctype observer()
+{
+end:
+	atomic { is_final(d_run) -> seen_end = 1 }
+}
+
+#endif
 /* trigger.c, wake.c */
 proctype client()
 {
@@ -908,7 +1149,7 @@ proctype client()
 	s_wake = 1;
 #endif
 	if
-	:: atomic { true -> triggered = 1; d_run = R_QUEUED }	/* commit */
+	:: atomic { true -> triggered = 1; d_run = R_QUEUED; flush() }	/* commit */
 	:: atomic { true -> rolled_back = 1; goto end }
 	fi;
 #ifndef WAKE_BEFORE_COMMIT
@@ -916,7 +1157,7 @@ proctype client()
 #endif
 	/* weir.cancel(), or not */
 	if
-	:: atomic { !is_final(d_run) -> d_request = 1; cancel_wanted = 1 }; s_wake = 1
+	:: atomic { !is_final(d_run) -> d_request = 1; cancel_wanted = 1; flush() }; s_wake = 1
 	:: true
 	fi;
 end:
@@ -928,7 +1169,9 @@ end:
 	!(has_ended(d_task) && has_ended(d_next) && !is_final(d_run)) && \
 	!(is_final(d_run) && (d_task == T_RUNNING || d_task == T_READY)))
 #define one_outcome	(outcomes[1] <= 1 && outcomes[2] <= 1 && outcomes[3] <= 1)
-#define one_run		(e_runs[1] <= 1 && e_runs[2] <= 1)
+#define one_run		(e_runs[1] <= 1 + e_again[1] && e_runs[2] <= 1 + e_again[2])
+#define followed	(!asked_in_vain && !misheard)
+#define as_seen		(!seen_end || is_final(d_run))
 #define one_effect	(e_effects <= 1)
 #ifdef LOCK_UNCHECKED				/* to see what comes of two */
 #define one_acting	true
@@ -945,6 +1188,8 @@ end:
 	:: !one_outcome -> assert(one_outcome)			/* ONE_OUTCOME */
 	:: !one_run -> assert(one_run)					/* ONE_RUN */
 	:: !one_effect -> assert(one_effect)			/* ONE_EFFECT */
+	:: !followed -> assert(followed)				/* AS_DECIDED */
+	:: !as_seen -> assert(as_seen)					/* AS_SEEN */
 	:: !one_acting -> assert(one_acting)			/* ONE_CONDUCTOR */
 	:: !nothing_left -> assert(nothing_left)		/* NOTHING_LEFT */
 	fi
@@ -959,12 +1204,15 @@ init
 		run conductor(1);
 #endif
 #if KIND == SQL
-		run worker();
+		run worker(); run observer();
 #else
 		run engine(); run engine_runs(); run network();
 #endif
 #if KIND == CORR
 		run settle();
+#endif
+#if KIND == BLIND
+		run person();
 #endif
 		run chaos();
 		run locker();

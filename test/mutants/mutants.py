@@ -29,7 +29,7 @@ import sys
 FOLDER = pathlib.Path(__file__).resolve().parent
 ROOT = FOLDER.parent.parent
 TESTS = {"tap": "test/t/{}.pl", "regress": "test/sql/{}.sql", "isolation": "test/specs/{}.spec",
-         "unit": "test/{}/Makefile"}     # "unit" itself and the folders in it
+         "unit": "test/{}/Makefile"}     # "unit" itself, the folders in it, and "fuzz"
 FORM = re.compile(r"((?:[a-z]+: [^\n]+\n)+)((?:--- find\n.+?\n--- put\n(?:.*?\n)??)+)--- end\n", re.DOTALL)
 PAIR = re.compile(r"--- find\n(.+?\n)--- put\n(.*?)(?=--- find\n|\Z)", re.DOTALL)
 FIELDS = ["invariant", "what", "file", "test"]
@@ -60,8 +60,8 @@ class Mutant:
         if self.part not in TESTS or not self.tests:
             yield f"test: one of {', '.join(TESTS)} and the name of a test"
         for test in self.tests:
-            place = f"unit/{test}" if self.part == "unit" and test != "unit" else test
-            if self.part in TESTS and not (ROOT / TESTS[self.part].format(place)).is_file():
+            places = [test, f"unit/{test}"] if self.part == "unit" else [test]
+            if self.part in TESTS and not any((ROOT / TESTS[self.part].format(place)).is_file() for place in places):
                 yield f"there is no test {self.part} {test}"
         if not (ROOT / self.file).is_file():
             yield f"{self.file} does not exist"

@@ -238,6 +238,41 @@ my @sent = tokens($since, 'databricks.run-now', 'idempotency_token');
 is(unique(@sent), scalar @sent, 'no two attempts share a token');
 is_deeply(\@sent, [ tokens_in_log("$run, $again") ], 'what was sent is what was intended');
 
+# Intents of SQL tasks do not wait for the disk.  Outcomes do, whoever writes
+# them and whatever shares their transaction: what was seen is there after a
+# crash.  The WAL writer is held, so that nothing else brings them there.
+sub crash_when
+{
+	my ($what, $sql) = @_;
+	my $log = -s $node->logfile;
+	my $writer = backend_pid($node, 'walwriter');
+
+	kill('STOP', $writer) == 1 or die "kill $writer: $!";
+	my $run_id = weir_trigger($node, $what);
+	wait_until($node, "$what: before the crash", $sql =~ s/RUN/$run_id/gr);
+	my $before = value('SELECT clock_timestamp()');
+	my $ended = "SELECT string_agg(concat_ws(' ', attempt_no, status, ended_at), ', ' ORDER BY task_run_id) FROM weir.attempt WHERE run_id = $run_id AND ended_at <= '$before'";
+	my $seen = value($ended);
+	kill('KILL', backend_pid($node, 'weir conductor')) == 1 or die "kill: $!";
+	$node->wait_for_log(qr/terminating any other active server processes/, $log);
+	kill('CONT', $writer);
+	wait_for_restart($node, $log);
+	is(value($ended), $seen, "$what: what was seen is there after a crash");
+	return $run_id;
+}
+
+pipeline('one_sql', $sql);
+$run = crash_when('one_sql', "SELECT status = 'succeeded' FROM weir.run WHERE run_id = RUN");
+is(wait_for_run($node, $run), 'succeeded', 'a SQL task, once');
+pipeline('post_first', $post, [ 'sql', 'sql', undef, '{"sql": "SELECT pg_advisory_xact_lock_shared(71)"}', '"depends_on": ["post"]' ]);
+$holder = $node->background_psql('postgres');
+$holder->query_safe('SELECT pg_advisory_lock(71)');
+$since = now_in_ledger();
+$run = crash_when('post_first', q{SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND objid = 71 AND NOT granted});
+eval { $holder->quit };
+is(wait_for_run($node, $run), 'succeeded', 'an answer that was read is not forgotten for the intent that follows it');
+is(asked($since, 'http.json'), '1/1', '... nor asked for again');
+
 # From here on a commit that does not insist on the disk would be lost.
 $node->append_conf('postgresql.conf', "synchronous_commit = off\n");
 $node->restart;

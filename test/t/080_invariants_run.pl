@@ -199,8 +199,9 @@ $run = weir_trigger($node, 'waits');
 $request = next_request();
 waits_outside('an engine has not answered');
 is(value("SELECT t.status || ' ' || a.status FROM weir.task_run t JOIN weir.attempt a USING (task_run_id) WHERE t.run_id = $run"), 'running intended', 'its answer is still to come');
-answer($request, '503 Service Unavailable');
-answer(next_request(), '503 Service Unavailable') foreach (2 .. 5);
+my $busy = "503 Service Unavailable\r\nRetry-After: 0";
+answer($request, $busy);
+answer(next_request(), $busy) foreach (2 .. 5);
 ok(wait_until($node, 'the retry', "SELECT status = 'ready' AND not_before > now() + interval '10 minutes' FROM weir.task_run WHERE run_id = $run"), 'a retry waits for its time');
 waits_outside('a retry is pending');
 

@@ -14,6 +14,7 @@ use MIME::Base64 qw(encode_base64);
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use WeirCanaries;
 use WeirSignIn qw(base64url certificate_key file_text make_certificate write_file);
 use WeirTest;
 
@@ -50,69 +51,6 @@ my $json = JSON::PP->new->canonical->ascii;
 sub value { return $node->safe_psql('postgres', $_[0]); }
 
 # --- the values
-# A random core that the search looks for, between characters that URLs, JSON
-# and base64 write in their own ways.
-my %core;
-
-sub canary
-{
-	my ($name, $before, $after) = @_;
-	open(my $random, '<:raw', '/dev/urandom') or die "/dev/urandom: $!";
-	read($random, my $bytes, 200) == 200 or die "/dev/urandom: $!";
-	my $core = substr(encode_base64($bytes, '') =~ tr{+/=}{}dr, 0, 48);
-	$core{$name} = $core;
-	return ($before // '') . $core . ($after // '');
-}
-
-# Both halves of the core as they are, all of it in hex and, at the three
-# places it may have among other bytes, in base64.
-sub needles
-{
-	my ($core) = @_;
-	my @forms = (substr($core, 0, 12), substr($core, -12), unpack('H*', $core), uc unpack('H*', $core));
-
-	foreach my $before (0 .. 2)
-	{
-		my $skip = int(($before * 8 + 5) / 6);
-		my $end = int(($before + length $core) * 8 / 6);
-		push @forms, substr(encode_base64('x' x $before . $core, ''), $skip, $end - $skip);
-	}
-	return @forms;
-}
-
-# Names of canaries found below the paths, with the file.
-sub found
-{
-	my ($names, @paths) = @_;
-	my (%name_of, @hits);
-
-	foreach my $name (@$names)
-	{
-		$name_of{$_} = $name foreach needles($core{$name});
-	}
-	my $file = "$dump.needles";
-	open(my $stream, '>', $file) or die "$file: $!";
-	print $stream "$_\n" foreach keys %name_of;
-	close $stream;
-	my $run = IPC::Run::run([ 'grep', '-raoF', '-f', $file, @paths ], '>', \my $out, '2>', \my $err);
-	foreach my $line (split /\n/, $out)
-	{
-		my ($where, $needle) = $line =~ /^(.*):([^:]+)$/ ? ($1, $2) : ($paths[0], $line);
-		push @hits, ($name_of{$needle} // '?') . " in $where";
-	}
-	my %seen;
-	return grep { !$seen{$_}++ } @hits;
-}
-
-sub clean
-{
-	my ($what, $names, @paths) = @_;
-	my @hits = found($names, @paths);
-
-	is(scalar @hits, 0, $what) or diag(join("\n", @hits[0 .. ($#hits > 20 ? 20 : $#hits)]));
-	return;
-}
-
 my $control = canary('control');
 my $pat = canary('pat', 'dapi-', '/+=~');
 my $entra = canary('entra', 'x~', '/+&=%" y');
@@ -465,15 +403,15 @@ my @all = grep { $_ ne 'control' } keys %core;
 my @not_statements = grep { $_ ne 'done' && $_ ne 'executed' } @all;
 my @typed_by_name = grep { $_ ne 'executed' && $_ ne 'misplaced' } @all;
 
-is(scalar(grep { /control in/ } found(['control'], $dump)) > 0, 1, 'the search finds what is there');
-clean('tables, views, statistics and dumps are clean', \@not_statements, $dump);
+is(scalar(grep { /control in/ } canaries_found(['control'], $dump)) > 0, 1, 'the search finds what is there');
+canaries_absent('tables, views, statistics and dumps are clean', \@not_statements, $dump);
 $node->safe_psql('postgres', 'CHECKPOINT');
 $node->stop;
-is(scalar(grep { m{control in .*/base/} } found(['control'], $node->data_dir)) > 0, 1, 'also on disk');
-is(scalar(grep { m{control in .*/pg_wal/} } found(['control'], $node->data_dir)) > 0, 1, 'and in the WAL');
-clean('data directory and WAL are clean', \@not_statements, $node->data_dir);
+is(scalar(grep { m{control in .*/base/} } canaries_found(['control'], $node->data_dir)) > 0, 1, 'also on disk');
+is(scalar(grep { m{control in .*/pg_wal/} } canaries_found(['control'], $node->data_dir)) > 0, 1, 'and in the WAL');
+canaries_absent('data directory and WAL are clean', \@not_statements, $node->data_dir);
 cmp_ok(-s $node->logfile, '>', 1_000_000, 'the server logged a lot');
 like(PostgreSQL::Test::Utils::slurp_file($node->logfile), qr/statement with a secret, not shown/, 'among it that there were secrets');
-clean('the server log is clean', \@typed_by_name, $node->logfile);
+canaries_absent('the server log is clean', \@typed_by_name, $node->logfile);
 
 done_testing();

@@ -122,7 +122,8 @@ my $post = sub { my ($path, %more) = @_; return { method => 'POST', path => "/js
 my $fault = sub { my ($path, %fault) = @_; $cloud->add_fault(path => "/http/json/$path", %fault) };
 
 $fault->('limited', fault => 'status', status => 429, retry_after => 2);
-$fault->('throttled', fault => 'status', status => 503, times => 2);
+$fault->('throttled', fault => 'status', status => 503, retry_after => 1, times => 2);
+$fault->('gateway', fault => 'status', status => 503);
 $fault->('down', fault => 'status', status => 503, times => undef);
 $fault->('half', fault => 'half_body');
 $fault->('reset', fault => 'reset_before');
@@ -140,6 +141,7 @@ $run{chain} = start('chain', [
 ]);
 $run{limited} = start('limited', [ http($get->('limited'), tries(3)) ]);
 $run{throttled} = start('throttled', [ http($post->('throttled')) ]);
+$run{gateway} = start('gateway', [ http($post->('gateway'), tries(3)) ]);
 $run{half} = start('half', [ http($get->('half')) ]);
 $run{reset} = start('reset', [ http($get->('reset')) ]);
 $run{lost_post} = start('lost_post', [ http($post->('lost_post'), tries(3)) ]);
@@ -164,8 +166,10 @@ is(value("SELECT count(*) FROM (SELECT t::text FROM weir.attempt t UNION ALL SEL
 is(wait_for_run($node, $run{limited}), 'succeeded', '429 with Retry-After');
 is(traffic('/http/json/limited') . ' ' . attempts($run{limited}), '2 0 succeeded', '429: sent again, in the same attempt');
 cmp_ok((gaps('/http/json/limited'))[0], '>=', 2, '429: not before the service wanted');
-is(wait_for_run($node, $run{throttled}), 'succeeded', '503 to a POST is a refusal');
+is(wait_for_run($node, $run{throttled}), 'succeeded', '503 with Retry-After to a POST is a refusal');
 is(traffic('/http/json/throttled'), '3 1', '503: sent until it was taken, once');
+is(wait_for_run($node, $run{gateway}), 'failed', '503 without it may come from a gateway');
+is(traffic('/http/json/gateway') . ' ' . attempts($run{gateway}), '1 0 failed outcome_unknown', '503: the POST is not repeated on a guess');
 foreach my $case ('half', 'reset')
 {
 	is(wait_for_run($node, $run{$case}), 'succeeded', "$case: a GET goes again");

@@ -165,11 +165,12 @@ kill9_backend($node, 'weir conductor');
 is(join(' ', map { wait_for_run($node, $_) } @many), join(' ', ('succeeded') x 10), 'two hundred children over a crash');
 is(value('SELECT count(*) || \' \' || count(DISTINCT parent_task_run_id) FROM weir.run WHERE pipeline_name = \'leaf\''), '200 200', 'each started once');
 
-# --- clear failures: disabled, dropped, parameters, rights at run time
+# --- disabled; clear failures: dropped, parameters, rights at run time
 value(q{SELECT * FROM weir.set_pipeline_enabled('slow', false)});
 $run = weir_trigger($node, 'calls_slow');
-is(wait_for_run($node, $run), 'failed', 'a disabled child');
-like(value("SELECT error_message FROM weir.run WHERE run_id = $run"), qr/pipeline "slow" is disabled/, 'is a clear failure');
+is(wait_for_run($node, $run), 'succeeded', 'a disabled child is skipped');
+is(value("SELECT output->>'status', output->>'reason' FROM weir.task_run WHERE run_id = $run AND kind = 'pipeline'"), 'skipped|pipeline "slow" is disabled', 'which the task says');
+is(value("SELECT count(*) FROM weir.run WHERE parent_run_id = $run"), 0, 'without a run');
 value(q{SELECT weir.drop_pipeline('slow')});
 $run = weir_trigger($node, 'calls_slow');
 is(wait_for_run($node, $run), 'failed', 'a dropped child');

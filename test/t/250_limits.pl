@@ -187,6 +187,29 @@ is(wait_for_run($node, $_), 'succeeded', 'all pass') foreach ($holds, $ranked, $
 is(value("SELECT string_agg(priority || ' ' || task_name, ', ' ORDER BY started_at) FROM weir.task_run WHERE run_id IN ($ranked, $above)"),
 	'12 high, 7 plain, 5 high, 2 low, 0 plain, -5 low', 'the highest sum first');
 
+# --- what needs different things takes turns; in a run, what became ready first goes first
+value("SELECT weir.create_pool('$_', 9)") foreach ('red', 'blue');
+pipeline('colours', [ map { (sql("red$_", 'SELECT 1', pool => 'red'), sql("blue$_", 'SELECT 1', pool => 'blue')) } (1 .. 3) ]);
+pipeline('in_order', [ map { ({ name => "w$_", kind => 'wait', spec => { approval => 'now?' } }, sql("t$_", 'SELECT 1', depends_on => ["w$_"])) } (1 .. 4) ]);
+close_gate(8);
+pipeline('holds_too', [ sql('h', gate(8)) ]);
+my $holds_too = weir_trigger($node, 'holds_too');
+wait_until($node, 'the worker is held again', "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted");
+my $colours = weir_trigger($node, 'colours');
+wait_until($node, 'all colours are ready', "SELECT count(*) = 6 FROM weir.task_run WHERE run_id = $colours AND status = 'ready'");
+my $in_order = weir_trigger($node, 'in_order');
+foreach my $no (3, 1, 4, 2)
+{
+	wait_until($node, "w$no waits", "SELECT count(*) = 1 FROM weir.attempt a JOIN weir.task_run t USING (task_run_id) WHERE a.run_id = $in_order AND t.task_name = 'w$no' AND a.kind_state->>'wait' = 'approval'");
+	value("SELECT weir.approve($in_order, 'w$no')");
+	wait_for_status($node, $in_order, "t$no", 'ready');
+}
+open_gate(8);
+is(wait_for_run($node, $_), 'succeeded', 'all pass') foreach ($holds_too, $colours, $in_order);
+sub started { return value("SELECT string_agg($_[1], ' ' ORDER BY started_at) FROM weir.task_run WHERE run_id = $_[0] AND kind = 'sql'") }
+like(started($colours, "regexp_replace(task_name, '.\$', '')"), qr/^(red blue red blue red blue|blue red blue red blue red)$/, 'the colours take turns');
+is(started($in_order, 'task_name'), 't3 t1 t4 t2', 'the order in which they became ready');
+
 # --- more SQL workers by a reload
 close_gate(4);
 pipeline('many', [ map { sql("m$_", gate(4)) } (1 .. 3) ]);

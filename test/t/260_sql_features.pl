@@ -147,7 +147,7 @@ cmp_ok(length($json->encode($out->{notices})), '<', 20000, 'is bounded');
 ok($out->{notices}[-1]{dropped} > 900, 'and says so');
 $run = start(sql("DO \$\$ BEGIN RAISE NOTICE 'so far'; RAISE EXCEPTION 'no further' USING DETAIL = 'Detail.'; END \$\$"));
 is(wait_for_run($node, $run), 'failed', 'messages before an error');
-is(value("SELECT detail FROM weir.error WHERE run_id = $run"), "Detail.\nNOTICE: so far", 'are in its detail');
+is(value("SELECT detail FROM weir.error WHERE run_id = $run"), "Detail.\nPL/pgSQL function inline_code_block line 1 at RAISE\nNOTICE: so far", 'are in its detail');
 
 # --- a procedure that commits by itself
 value(q{
@@ -177,7 +177,8 @@ is($out->{rows}[0]{mem}, '4MB', 'has no settings of it');
 $run = start(sql('CALL public.batches({{run.id}}, 3, 3)', $own));
 is(wait_for_run($node, $run), 'failed', 'a procedure that fails');
 is(landed($run), '1 loader 66MB,2 loader 66MB', 'what it had committed stays');
-is(value("SELECT code || ' ' || message || ' ' || detail FROM weir.error WHERE run_id = $run"), "P0001 batch 3 failed NOTICE: batch 1\nNOTICE: batch 2", 'and the error is told');
+like(value("SELECT code || ' ' || message || ' ' || detail FROM weir.error WHERE run_id = $run"),
+	qr/^P0001 batch 3 failed PL\/pgSQL function .*batches\(.*\) line \d+ at RAISE\nNOTICE: batch 1\nNOTICE: batch 2$/, 'and the error is told');
 is(failure(sql('CALL public.batches({{run.id}}, 2)'), 'without being declared'), '2D000 user invalid transaction termination', 'a procedure must not commit');
 
 sub close_gate { value("BEGIN; SELECT pg_advisory_xact_lock($_[0]); PREPARE TRANSACTION 'gate $_[0]'"); return }
@@ -195,6 +196,7 @@ $run = start(sql('CALL public.batches({{run.id}}, 3, NULL, 7)', $own));
 at_gate(7);
 value("SELECT weir.cancel($run)");
 is(wait_for_run($node, $run), 'cancelled', 'a procedure can be cancelled');
+my $cancelled_run = $run;
 
 # At least once: killed in the middle, it is called again.
 $run = start(sql('CALL public.batches({{run.id}}, 3, NULL, 7)', $own));
@@ -208,6 +210,25 @@ value("ROLLBACK PREPARED 'gate 7'");
 is(wait_for_run($node, $run), 'succeeded', 'after kill -9 it is called again');
 is(value("SELECT string_agg(status, ',' ORDER BY attempt_no) FROM weir.attempt WHERE run_id = $run"), 'lost,succeeded', 'by another attempt');
 is(landed($run), '1 loader 66MB,2 loader 66MB,1 loader 66MB,2 loader 66MB,3 loader 66MB,end', 'what the first had committed was done twice');
+
+is(value("SELECT error_message FROM weir.task_run WHERE run_id = $cancelled_run"), 'cancelled while it ran', 'and says so');
+
+# --- names of columns
+$out = output(sql('SELECT 1 AS a, 2 AS a, 3 AS a_2, 4, 5'), 'columns of one name');
+is($json->encode($out->{rows}[0]), '{"?column?":4,"?column?_2":5,"a":1,"a_2":3,"a_3":2}', 'are told apart');
+$out = output(sql(q{SELECT '{"k": 1, "k": 2}'::json AS j}), 'a value that is no JSON of ours');
+ok(!exists $out->{rows} && $out->{truncated} && $out->{rowsRead} == 1, 'is left out, and that is said');
+
+# --- where it happened
+value(q{CREATE FUNCTION public.inner_work() RETURNS integer LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$});
+value(q{CREATE FUNCTION public.outer_work() RETURNS integer LANGUAGE plpgsql AS $$ BEGIN RETURN public.inner_work(); END $$});
+$run = start(sql("SELECT public.outer_work() /* SQL statement \" */"));
+is(wait_for_run($node, $run), 'failed', 'an error in a function of a function');
+like(value("SELECT detail FROM weir.errors WHERE run_id = $run"),
+	qr/^PL\/pgSQL function (public\.)?inner_work\(\) line 1 at RAISE\nPL\/pgSQL function (public\.)?outer_work\(\) line 1 at RETURN$/, 'says where, without the statement of the task');
+$run = start(sql('CALL public.batches({{run.id}}, 3, NULL, NULL)'));
+is(wait_for_run($node, $run), 'failed', 'a procedure that commits');
+like(value("SELECT detail FROM weir.errors WHERE run_id = $run"), qr/needs "transaction": "own"/, 'is told what it needs');
 
 # --- plans of weir's own statements in workers do not read whole tables, those of tasks are as they were
 $out = output(sql('SELECT current_setting($$enable_seqscan$$) AS a, current_setting($$plan_cache_mode$$) AS b, current_setting($$log_min_messages$$) AS c'), 'the planner of a task');

@@ -144,6 +144,21 @@ like($watch->{err}, qr/canceling statement due to user request/, 'a watch is can
 $gate->quit;
 is(wait_for_run($node, $run), 'succeeded', 'which is nothing to the run');
 
+# --- runs that never began say why
+value(q{SELECT weir.create_pipeline('one', '{"tasks": [{"name": "w", "kind": "wait", "spec": {"signal": "go"}}]}')});
+value(q{SELECT * FROM weir.skip_once('one')});
+$run = weir_trigger($node, 'one');
+is(wait_for_run($node, $run), 'skipped', 'a start that is skipped');
+like(value("SELECT detail FROM weir.why($run)"), qr/^it ended as skipped: its start was to be skipped \(C\)/, 'says so');
+$run = weir_trigger($node, 'one');
+wait_for_status($node, $run, 'w', 'running');
+$queued = weir_trigger($node, 'one');
+value("SELECT weir.cancel($queued, 'not needed')");
+is(wait_for_run($node, $queued), 'cancelled', 'a queued run');
+like(value("SELECT detail FROM weir.why($queued)"), qr/^it ended as cancelled: cancelled by \S+: not needed/, 'says who cancelled it and why');
+value("SELECT weir.cancel($run)");
+is(wait_for_run($node, $run), 'cancelled', 'the one before it');
+
 unlike(PostgreSQL::Test::Utils::slurp_file($node->logfile), qr/PANIC|illegal|signal 11|signal 6/, 'nothing died of itself');
 $node->stop;
 done_testing();

@@ -58,6 +58,17 @@ wait_for_restart($node, $log);
 is(wait_for_run($node, $run), 'succeeded', 'a crash, and the service is there again');
 is(value('SELECT count(*) FROM weir.circuit'), '0', 'no row is left');
 
+# --- nor does a conductor that ends alone
+$cloud->add_fault(operation => 'http.json', fault => 'reset_before', times => undef);
+$run = weir_trigger($node, 'many');
+wait_until($node, 'the circuit opens once more', "SELECT count(*) = 1 FROM weir.circuit");
+my $conductor = backend_pid($node, 'weir conductor');
+$cloud->clear_faults;
+value("SELECT pg_terminate_backend($conductor)");
+wait_until($node, 'another conductor', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'weir conductor' AND pid <> $conductor");
+is(wait_for_run($node, $run), 'succeeded', 'another conductor, and the service is there again');
+is(value('SELECT count(*) FROM weir.circuit'), '0', 'no row is left');
+
 # --- the service asks one for patience: the others heed it too
 $cloud->add_fault(operation => 'http.json', path => '/http/json/limited', fault => 'status', status => 429, retry_after => 4, times => 1);
 my $limited = weir_trigger($node, 'limited');

@@ -79,6 +79,15 @@ good('dbx', 'databricks_job', $job, 'a rotated token is found when the old one i
 is($cloud->requests('keyvault.get'), 1, 'by asking once more');
 bad('dbx_first', 'databricks_job', $job, qr/^user: HTTP 403: .*Invalid access token/, 'a version stays what it was');
 
+# ... and asked for in the version of the API that the connection names
+is($cloud->ledger(operation => 'keyvault.get')->[-1]{api_version}, '7.4', 'the version of the API');
+value("SELECT weir.alter_connection('vault', options => '{\"api_version\": \"7.5\"}')");
+put('dbx-token', 'dapi-vault-other');
+$cloud->config(pats => ['dapi-vault-other']);
+$cloud->reset;
+good('dbx', 'databricks_job', $job, 'a vault whose connection names another version of the API');
+is($cloud->ledger(operation => 'keyvault.get')->[-1]{api_version}, '7.5', 'is asked in that one');
+
 # ... by many at once: one look
 put('dbx-token', 'dapi-vault-third');
 $cloud->config(pats => ['dapi-vault-third']);

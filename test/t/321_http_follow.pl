@@ -217,6 +217,12 @@ $cloud->call('DELETE', "faults/$hold");
 is(wait_for_run($node, $run), 'succeeded', 'killed between two pages');
 is(of_task($run, "jsonb_array_length(output->'items')"), '95', 'from the first page again');
 
+# --- a zero is no end
+$cloud->add_fault(operation => 'http.json', fault => 'not_json', body => "before\0" . 'behind it ' x 3000);
+$run = start('zero', call({ path => '/json/zero' }));
+is(wait_for_run($node, $run), 'succeeded', 'a body with a zero byte');
+is(of_task($run, "left(output->>'body', 6) || ' ' || (length(output->>'body') - length(replace(output->>'body', 'behind it ', ''))) / 10"), 'before 3000', 'is read to its end');
+
 is(value("SELECT count(*) FROM weir.attempt WHERE status IN ('intended', 'started')"), 0, 'no attempt is left over');
 unlike(PostgreSQL::Test::Utils::slurp_file($node->logfile), qr/PANIC|illegal|dapi-/, 'nothing died, and the log has no secret');
 $node->stop;

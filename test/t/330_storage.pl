@@ -200,6 +200,30 @@ foreach my $moment (@moments)
 	cmp_ok($cloud->started('storage.copy'), '==', 3, "$name: each file was copied once");
 }
 
+# --- the key is kept in a key vault, where a task has put it -------------------------------
+
+value("SELECT weir.create_secret('app', 'weir-secret')");
+value("SELECT weir.create_connection('vault', 'keyvault', '" . $cloud->address . "/vault', "
+	. literal(encode_json({ type => 'entra_client_secret', tenant_id => 'local', client_id => 'weir-client', client_secret => 'app', authority => $cloud->address })) . ')');
+value("SELECT weir.create_pipeline('give', " . literal(encode_json({ tasks => [ { name => 'key', kind => 'keyvault', connection => 'vault',
+	spec => { operation => 'set', name => 'storage-key', from_secret => 'account_key' } } ] })) . ')');
+is(wait_for_run($node, weir_trigger($node, 'give')), 'succeeded', 'the key goes into a vault');
+value("SELECT weir.create_connection('vaulted', 'storage', '$url{lake}', '{\"type\": \"shared_key\", \"key\": \"keyvault:vault/storage-key\"}')");
+value("SELECT weir.create_secret('kept_key', reference => 'keyvault:vault/storage-key')");
+value("SELECT weir.create_connection('kept', 'storage', '$url{lake}', '{\"type\": \"shared_key\", \"key\": \"kept_key\"}')");
+foreach my $connection ('vaulted', 'kept')
+{
+	$got = run_it({ operation => 'put', container => 'lake', name => "by/$connection.txt", text => 'x' }, connection => $connection);
+	is($got->{status}, 'succeeded', "$connection: signed with a key of the vault") or diag(explain($got));
+	is($azurite->get("lake/by/$connection.txt"), 'x', "$connection: by a server that checks signatures");
+	is(value("SELECT is_ok FROM weir.test_connection('$connection')"), 't', "$connection: and test_connection() knows the way");
+}
+is($cloud->requests('keyvault.get'), 3, 'the vault is asked once, and by each test');
+value("SELECT weir.create_connection('keyless', 'storage', '$url{lake}', '{\"type\": \"shared_key\", \"key\": \"keyvault:vault/no-key\"}')");
+$got = run_it({ operation => 'list', container => 'lake' }, connection => 'keyless');
+is($got->{code}, 'sign_in_failed', 'a key that is not in the vault');
+like($got->{message}, qr/secret "no-key" of key vault "vault": the key vault has no such secret/, 'says so');
+
 # --- errors say what is wrong, and no secret is anywhere --------------------------------
 
 value("SELECT weir.create_secret('wrong_key', 'd3Jvbmc=')");

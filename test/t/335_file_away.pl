@@ -284,6 +284,52 @@ foreach my $fault ([ 'hold' ], [ 'hold', JSON::PP::false ], ['reset_after'], ['r
 }
 is($cloud->requests('keyvault.get'), 0, 'no value was ever asked for');
 
+# an identity that may set secrets but not list them: the newest version settles it
+foreach my $fault ('reset_after', 'reset_before')
+{
+	my $before = $cloud->started('keyvault.set');
+	$cloud->add_fault(operation => 'keyvault.set', fault => $fault);
+	$cloud->add_fault(operation => 'keyvault.versions', status => 403, body => '{"error":{"code":"Forbidden","message":"does not have secrets list permission"}}');
+	$got = vault_outcome(vault({ %$set, name => "unlisted-" . ($fault =~ tr{_}{-}r) }));
+	is($got->{status}, 'succeeded', "set, $fault, versions may not be listed: the run") or diag(explain($got));
+	is($cloud->started('keyvault.set') - $before, 1, "set, $fault, versions may not be listed: one version");
+}
+$cloud->add_fault(operation => 'keyvault.set', fault => 'reset_after');
+$cloud->add_fault(operation => 'keyvault.versions', status => 403, body => '{"error":{"code":"Forbidden","message":"does not have secrets list permission"}}');
+$cloud->add_fault(operation => 'keyvault.get', status => 403, body => '{"error":{"code":"Forbidden","message":"does not have secrets get permission"}}');
+$got = vault_outcome(vault({ %$set, name => 'unseen' }));
+is($got->{code}, 'outcome_unknown', 'where nothing may be looked at nobody knows');
+like($got->{message}, qr/may neither list nor get the secret: whether a version of secret "unseen" has the tag weir_token = weir-/, 'and the message says what to look for');
+
+# what a reference became is checked like what was written: nothing is sent
+value(q{CREATE TABLE public.given (name text); INSERT INTO public.given VALUES ('a/../{{b}}')});
+create('rendered',
+	{ name => 'names', kind => 'sql', spec => { sql => 'SELECT name FROM public.given' } },
+	{ name => 'it', kind => 'keyvault', connection => 'vault', depends_on => ['names'], retry => { max_attempts => 3 },
+		spec => { operation => 'get', name => '{{tasks.names.output.rows[0].name}}' } });
+my $asked = $cloud->requests('keyvault.*');
+$run = weir_trigger($node, 'rendered');
+is(wait_for_run($node, $run), 'failed', 'a name that a reference gave');
+is(value("SELECT string_agg(a.status || ' ' || a.error_code || ' ' || a.failure_type, ',') FROM weir.attempt a JOIN weir.task_run t USING (task_run_id) WHERE t.run_id = $run AND t.task_name = 'it'"),
+	'failed invalid_spec user', 'is a user error, and not tried again');
+like(value("SELECT message || ': ' || detail FROM weir.error WHERE run_id = $run"), qr/not the name of a secret in a key vault: JSON path: \$\.spec\.name\nIt has/, 'which says where');
+is($cloud->requests('keyvault.*'), $asked, 'nothing was sent');
+
+# --- nothing but file_away ------------------------------------------------------------------------------
+
+create('alone', { name => 'file', kind => 'file_away', connection => 'hns',
+	spec => { container => 'lake', files => ['alone/in/1.csv'], from => 'alone/in/', archive => 'alone/archive/{{row_audit_id}}/' } });
+put('alone/in/1.csv', 'x');
+$run = weir_trigger($node, 'alone');
+is(wait_for_run($node, $run), 'succeeded', 'a pipeline of file_away alone');
+is(filed($run)->{next_load_status}, 'P', 'nothing failed');
+is(names('alone/'), "alone/archive/$run/1.csv", 'so its files are archived');
+is(next_load('alone'), 'P', 'and the next start processes');
+$run = weir_trigger($node, 'alone');
+is(wait_for_run($node, $run), 'failed', 'files that are gone are a failure of the run');
+is(value("SELECT code FROM weir.error WHERE run_id = $run"), 'file_missing', 'which says so');
+is(next_load('alone'), 'P', 'but not of its data');
+
 # somebody else's secret
 value(q{CREATE ROLE dev LOGIN; GRANT weir_admin TO dev});
 my $stolen = encode_json({ tasks => [ { name => 'it', kind => 'keyvault', connection => 'vault', spec => { %$set, name => 'stolen' } } ] });

@@ -89,6 +89,7 @@ main(int argc, char **argv)
 		{"flow", test_flow},
 		{"forecast", test_forecast},
 		{"pace", test_pace},
+		{"pollpace", test_pollpace},
 		{"selector", test_selector},
 		{"restart", test_restart},
 		{"retry", test_retry},
@@ -100,6 +101,7 @@ main(int argc, char **argv)
 		{"sqltext", test_sqltext},
 		{"urlpolicy", test_urlpolicy},
 		{"signin", test_signin},
+		{"redisframe", test_redisframe},
 	};
 
 	for (size_t i = 0; i < lengthof(tests); i++)

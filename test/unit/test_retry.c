@@ -203,33 +203,6 @@ test_retry_after(void)
 	CHECK_INT(retry_after_parse("Sunday, 06-Nov-71 08:49:37 GMT", 1577836800), 0);
 }
 
-static void
-test_poll(void)
-{
-	int64		previous = 0;
-	int64		elapsed = 0;
-	int			polls = 0;
-
-	CHECK_INT(poll_delay_ms(0), 200);
-	CHECK_INT(poll_delay_ms(-5), 200);
-	CHECK_INT(poll_delay_ms(INT64_MIN), 200);
-	CHECK_INT(poll_delay_ms(10000), 1200);
-	CHECK_INT(poll_delay_ms(3600000), 30000);
-	CHECK_INT(poll_delay_ms(INT64_MAX), 30000);
-
-	/* an hour is looked at a modest number of times, ever more rarely */
-	while (elapsed < 3600000)
-	{
-		int64		delay = poll_delay_ms(elapsed);
-
-		CHECK(delay >= previous);
-		previous = delay;
-		elapsed += delay;
-		polls++;
-	}
-	CHECK_CASE(polls > 100 && polls < 200, "%d polls in an hour", polls);
-}
-
 void
 test_retry(void)
 {
@@ -238,5 +211,4 @@ test_retry(void)
 	test_policy();
 	test_transient();
 	test_retry_after();
-	test_poll();
 }

@@ -51,6 +51,7 @@ extern void test_dag(void);
 extern void test_flow(void);
 extern void test_forecast(void);
 extern void test_pace(void);
+extern void test_pollpace(void);
 extern void test_selector(void);
 extern void test_restart(void);
 extern void test_retry(void);
@@ -62,5 +63,6 @@ extern void test_render(void);
 extern void test_sqltext(void);
 extern void test_urlpolicy(void);
 extern void test_signin(void);
+extern void test_redisframe(void);
 
 #endif							/* WEIR_UNIT_H */

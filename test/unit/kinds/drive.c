@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "retry.h"
+#include "pollpace.h"
 
 #define MAX_BODY	(16 * 1024 * 1024)
 

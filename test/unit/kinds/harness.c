@@ -141,6 +141,7 @@ attempt_request(Attempt *attempt)
 {
 	memset(&attempt->request, 0, sizeof(attempt->request));
 	memset(&attempt->problem, 0, sizeof(attempt->problem));
+	attempt->problem.is_rendered = true;
 	return attempt->kind->request(&attempt->call, &attempt->request, &attempt->problem);
 }
 

@@ -73,6 +73,7 @@ extern void test_databricks_kinds(void);
 extern void test_hostile(void);
 extern void test_probe(void);
 extern void test_follow(void);
+extern void test_listing(void);
 extern void test_fabric(void);
 extern void test_webhook(void);
 extern void test_storage(void);

@@ -21,6 +21,7 @@ main(void)
 		{"databricks", test_databricks},
 		{"dbx kinds", test_databricks_kinds},
 		{"follow", test_follow},
+		{"list", test_listing},
 		{"fabric", test_fabric},
 		{"webhook", test_webhook},
 		{"storage", test_storage},

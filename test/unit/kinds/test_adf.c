@@ -232,7 +232,7 @@ test_lookup(void)
 			CHECK_STR(a.request.url, FACTORY "/queryPipelineRuns?api-version=2018-06-01");
 			CHECK(!a.request.starts_work && a.request.is_repeatable);
 			body = sent(&a);
-			CHECK_STR(json_string(json_get(body, "lastUpdatedAfter")), kind_time_text(NOW_MS - 300000));
+			CHECK_STR(json_string(json_get(body, "lastUpdatedAfter")), kind_time_text(NOW_MS - INT64_C(86400000)));
 			CHECK_JSON(json_get(body, "filters"), "[{'operand': 'PipelineName', 'operator': 'Equals', 'values': ['copy flights']}]");
 		}
 	}

@@ -92,6 +92,23 @@ test_run_now(void)
 	CHECK_JSON(json_get(a.verdict.activities, "0"), "{'activity': 'clean', 'activity_type': 'notebook_task', 'status': 'succeeded',"
 			   "'started_at': '2018-06-16T00:37:46.625Z', 'ended_at': '2018-06-16T00:37:47.625Z'}");
 
+	/* outputs of tasks, one after the other, a crash between them; what is not to be had is null */
+	begin("{'job_id': 5, 'outputs': ['load', 'gone', 'shy', 'clean']}", NULL);
+	answer(&a, 200, "{'run_id': 5}");
+	answer(&a, 200, "{" SUCCESS_STATE ", 'tasks': [{'task_key': 'clean', 'run_id': 12, " SUCCESS_STATE "}, {'task_key': 'load', 'run_id': 13, " SUCCESS_STATE "},"
+		   "{'task_key': 'shy', 'run_id': 14, " SUCCESS_STATE "}]}");
+	CHECK_INT(a.call.step, KIND_STEP_DETAIL);
+	answer(&a, 200, "{'notebook_output': {'result': '{\\'n\\': 1}'}}");
+	CHECK_STR(a.request.url, BASE "/api/2.2/jobs/runs/get-output?run_id=13");
+	attempt_crash(&a);
+	CHECK_INT(a.call.step, KIND_STEP_DETAIL);
+	answer(&a, 403, "{'error_code': 'PERMISSION_DENIED', 'message': 'no'}");
+	CHECK_STR(a.request.url, BASE "/api/2.2/jobs/runs/get-output?run_id=14");
+	answer(&a, 200, "{'logs': 'done'}");
+	CHECK_STR(a.request.url, BASE "/api/2.2/jobs/runs/get-output?run_id=12");
+	CHECK_INT(a.verdict.outcome, KIND_SUCCEEDED);
+	CHECK_JSON(kind_member(a.verdict.output, "outputs"), "{'load': {'exit_value': {'n': 1}}, 'gone': null, 'shy': null, 'clean': {'logs': 'done'}}");
+
 	/* refused */
 	begin("{'job_id': 5}", NULL);
 	answer(&a, 400, "{'error_code': 'INVALID_PARAMETER_VALUE', 'message': 'Job 5 does not exist.'}");

@@ -310,7 +310,7 @@ test_lost_statement(void)
 	lose(&a, true);
 	CHECK_INT(a.call.step, KIND_STEP_LOOKUP);
 	answer(&a, 200, others);
-	CHECK_STR(a.request.url, BASE "/api/2.0/sql/history/queries?filter_by.query_start_time_range.start_time_ms=1795226100000"
+	CHECK_STR(a.request.url, BASE "/api/2.0/sql/history/queries?filter_by.query_start_time_range.start_time_ms=1795140000000"
 			  "&filter_by.warehouse_ids=w%2F1&max_results=100");
 	attempt_crash(&a);
 	CHECK_INT(a.call.step, KIND_STEP_LOOKUP);

@@ -83,6 +83,24 @@ test_ends(void)
 	CHECK(a.verdict.may_go_on);
 }
 
+/* The page of what was started: from the first answer that has one, if it is an address */
+static void
+test_link(void)
+{
+	begin("{'method': 'POST', 'path': '/jobs', 'id': '$.id', 'link': '$.ui.page', " POLL "}");
+	answer(&a, 202, "{'id': 'a', 'ui': {'page': 'javascript:alert(1)'}}");
+	CHECK_STR(a.verdict.external_url, NULL);
+	answer(&a, 200, "{'state': 'busy', 'ui': {'page': 'https://ui.example.com/a?b=1'}}");
+	CHECK_STR(a.verdict.external_url, "https://ui.example.com/a?b=1");
+	CHECK(a.verdict.state_changed);
+	answer(&a, 200, "{'state': 'busy', 'ui': {'page': 'https://ui.example.com/other'}}");
+	CHECK_STR(a.verdict.external_url, NULL);
+	begin("{'method': 'POST', 'path': '/jobs', 'link': '$.page'}");
+	answer(&a, 200, "{'page': 'https://ui.example.com/1'}");
+	CHECK_INT(a.verdict.outcome, KIND_SUCCEEDED);
+	CHECK_STR(a.verdict.external_url, "https://ui.example.com/1");
+}
+
 /* By HTTP status: 202, 202, 303 to the result */
 static void
 test_headers(void)
@@ -333,6 +351,7 @@ test_follow(void)
 {
 	test_values();
 	test_ends();
+	test_link();
 	test_headers();
 	test_links();
 	test_lookup();

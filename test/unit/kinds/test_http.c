@@ -142,12 +142,33 @@ test_lost(void)
 	CHECK_INT(a.verdict.next_step, KIND_STEP_START);
 	answer(&a, 429, "{}");
 	CHECK_INT(a.verdict.next_step, KIND_STEP_START);
-	answer(&a, 503, "{}");
+	CHECK(attempt_request(&a));
+	attempt_response(&a, &(KindResponse){.http_status = 503, .body = "{}", .body_len = 2, .retry_after_ms = 2000, .request_sent = true});
 	CHECK_INT(a.verdict.outcome, KIND_CONTINUE);
+	CHECK_INT(a.verdict.next_step, KIND_STEP_START);
 	answer(&a, 500, "{'message': 'oops'}");
 	CHECK_INT(a.verdict.outcome, KIND_FAILED);
 	CHECK(!a.verdict.is_retryable && !a.verdict.is_user_error);
 	CHECK_HAS(a.verdict.error_message, "idempotent");
+
+	/* a gateway may have lost the answer of a service that did it */
+	for (int status = 502; status <= 504; status++)
+	{
+		begin("{'path': '/a', 'method': 'POST', 'error': {'code': '$.code'}}", "{}");
+		answer(&a, status, "{'code': 'Busy'}");
+		CHECK_INT(a.verdict.outcome, KIND_FAILED);
+		CHECK_STR(a.verdict.error_code, "outcome_unknown");
+		CHECK(a.verdict.may_go_on && !a.verdict.is_retryable);
+		begin("{'path': '/a', 'method': 'POST', 'idempotent': true}", "{}");
+		answer(&a, status, "{}");
+		CHECK_INT(a.verdict.next_step, KIND_STEP_START);
+	}
+
+	/* what belongs to the connection does not leave its address */
+	begin("{'url': 'https://elsewhere.example/a', 'headers': {'X-Spec': '1'}}", "{'default_headers': {'X-Key': 'k'}}");
+	CHECK(attempt_request(&a));
+	CHECK(a.request.without_auth);
+	CHECK_JSON(a.request.headers, "{'X-Spec': '1'}");
 
 	/* half of an answer is a lost answer */
 	begin("{'path': '/a', 'method': 'POST'}", "{}");

@@ -5,6 +5,7 @@
  */
 #include "harness.h"
 #include "queue.h"
+#include "webhook_int.h"
 
 #define QUEUE "https://acct.queue.core.windows.net/callbacks/messages"
 
@@ -53,11 +54,14 @@ test_reading(void)
 	for (size_t i = 0; i < lengthof(broken); i++)
 	{
 		response.body = broken[i];
+		response.body_len = strlen(response.body);
 		CHECK_INT(queue_read(&response, messages), -1);
 	}
 	response.body = "<QueueMessagesList/>";
+	response.body_len = strlen(response.body);
 	CHECK_INT(queue_read(&response, messages), 0);
 	response.body = list(message("m1", 3, "&lt;&amp;&gt;&quot;&apos;&#65;&#xe9;&#x20AC;&#128512;"));
+	response.body_len = strlen(response.body);
 	CHECK_INT(queue_read(&response, messages), 1);
 	CHECK_STR(messages[0].text, "<&>\"'A\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80");
 	CHECK_STR(messages[0].receipt, "r+m1=");
@@ -206,6 +210,79 @@ test_others(void)
 	CHECK_STR(a.request.url, QUEUE "?peekonly=true&numofmessages=1");
 }
 
+/* Whoever is found by the table is who would be found one after the other */
+static void
+test_waiters(void)
+{
+	static const char *const specs[] = {
+		"{" CALLBACK "}",
+		"{" CALLBACK ", 'token': '$.data.token'}",
+		"{'queue': 'callbacks', 'event': {}}",
+		"{'queue': 'callbacks', 'event': {'type': 'Other'}}",
+		"{'queue': 'callbacks', 'event': {'container': 'lake'}}",
+		"{'queue': 'callbacks', 'event': {'container': 'lake', 'prefix': 'in/a'}}",
+		"{'queue': 'callbacks', 'event': {'prefix': 'in/', 'suffix': '.csv'}}",
+		"{'queue': 'callbacks', 'event': {'prefix': 'in/', 'suffix': '/a.csv'}}",
+		"{'queue': 'callbacks', 'event': {'suffix': '.csv'}}",
+	};
+	static const char *const events[] = {
+		"{'token': 'weir-k1-7-1'}", "{'data': {'token': 'weir-k1-8-1'}}", "{'token': 'weir-k1-9-1', 'data': {'token': 'weir-k1-10-1'}}", "{'token': 5}",
+		"{'eventType': 'Microsoft.Storage.BlobCreated'}", "{'type': 'Other', 'subject': '/x'}",
+		"{'type': 'Microsoft.Storage.BlobCreated', 'subject': '/blobServices/default/containers/lake/blobs/in/a.csv'}",
+		"{'type': 'Microsoft.Storage.BlobCreated', 'subject': '/blobServices/default/containers/pond/blobs/in/a.csv'}",
+		"{'type': 'Microsoft.Storage.BlobCreated', 'subject': '/blobServices/default/containers/lake/blobs/.csv'}",
+		"{'type': 'Microsoft.Storage.BlobCreated', 'data': {'api': 'CreateFile'}}",
+	};
+	enum {N = 4000};
+	static KindCall calls[N];
+	static KindOther others[N];
+	static bool given[N];
+	KindCall	asker = {.others = others, .n_others = N};
+	Waiters    *waiters;
+	int			found = 0;
+
+	for (int i = 0; i < N; i++)
+	{
+		calls[i].spec = from_text(specs[i % lengthof(specs)]);
+		calls[i].token = mem_printf("weir-k1-%d-1", i % 20);
+		others[i].call = &calls[i];
+	}
+	waiters = waiters_create(&asker);
+	for (int round = 0; round < 200; round++)
+	{
+		const cJSON *event = from_text(events[round % lengthof(events)]);
+		int			expected = -1;
+		int			other = waiters_find(waiters, event);
+
+		for (int i = 0; i < N && expected < 0; i++)
+		{
+			if (!given[i] && webhook_awaits(&calls[i], event))
+				expected = i;
+		}
+		CHECK_INT(other, expected);
+		if (other < 0)
+			continue;
+		waiters_give(waiters, other);
+		given[other] = true;
+		found++;
+	}
+	CHECK(found > 100);
+	waiters_free(waiters);
+
+	/* one after the other these would be sixty-four million looks */
+	for (int i = 0; i < N; i++)
+		calls[i].token = mem_printf("weir-k1-%d-1", i);
+	waiters = waiters_create(&asker);
+	for (int round = 0; round < 16 * 1000; round++)
+	{
+		const cJSON *event = from_text(mem_printf("{'token': 'weir-k1-%d-1'}", round));
+
+		CHECK(waiters_find(waiters, event) == (round < N && round % lengthof(specs) == 0 ? round : -1));
+		cJSON_Delete((cJSON *) event);
+	}
+	waiters_free(waiters);
+}
+
 static void
 test_definitions(void)
 {
@@ -240,5 +317,6 @@ test_webhook(void)
 	test_failures();
 	test_events();
 	test_others();
+	test_waiters();
 	test_definitions();
 }

@@ -1,0 +1,206 @@
+/*-------------------------------------------------------------------------
+ * quota.c
+ *	  Requests of a connection wait for their turn when there are more than
+ *	  its service takes.
+ *
+ * For each connection and class of request (reads, writes) there is a bucket:
+ * "burst" tokens when full, filled at "per_second".  It is kept as the moment
+ * at which it will be full again, so nothing has to tick.  Whoever finds it
+ * empty is given a turn of his own, the next one free, and sleeps until then:
+ * a thousand that wait cost one look each, and go in the order they came.  A
+ * turn that is not used (its attempt ended) is lost, which only makes us more
+ * polite.  What is to be cancelled does not wait, but counts.
+ *
+ * Everything that goes to the service counts: starts, looks, cancels.  Sign-in
+ * does not, being another service.
+ *
+ * Runs in the conductor and is kept in its memory; after a crash the buckets
+ * are full.  While many wait a row of weir.throttle says so.  It is not taken
+ * away when they are through, "until" says when that is.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+
+#include "compat.h"
+#include "conductor_int.h"
+#include "requestlimits.h"
+
+#define NAME_LEN		256
+#define TURN_MS			5000	/* a turn not taken for so long is over */
+#define TOLD_FROM_MS	1000	/* shorter waits are not worth a row, nor is this much more of one */
+
+typedef struct Bucket
+{
+	RequestLimit limit;
+	double		full_ms;		/* when it is full again; the past: it is */
+	int64		waits_since_ms; /* 0: the latest had no need to wait */
+	int64		until_ms;		/* the last turn given */
+	int64		told_ms;		/* until, as the row has it; 0 no row */
+	bool		has_changed;	/* enough to be written */
+} Bucket;
+
+typedef struct Quota
+{
+	char		connection[NAME_LEN];	/* hash key */
+	int64		changed_at;		/* of the connection the limits were read from */
+	Bucket		of[REQUEST_CLASSES];
+} Quota;
+
+static Quota *
+find(Conductor *c, const Connection *connection)
+{
+	char		name[NAME_LEN];
+	bool		found;
+	Quota	   *quota;
+	RequestLimits limits;
+	const char *path;
+	const char *why;
+
+	if (c->quotas == NULL)
+	{
+		HASHCTL		ctl = {0};
+
+		ctl.keysize = NAME_LEN;
+		ctl.entrysize = sizeof(Quota);
+		ctl.hcxt = c->cxt;
+		c->quotas = hash_create("weir request limits", 16, &ctl, HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	}
+	strlcpy(name, connection->name, sizeof(name));
+	quota = hash_search(c->quotas, name, HASH_ENTER, &found);
+	if (!found)
+		memset((char *) quota + NAME_LEN, 0, sizeof(Quota) - NAME_LEN);
+	/* The newest definition counts, also for attempts that began with an older one. */
+	if (!found || quota->changed_at < connection->changed_at)
+	{
+		(void) request_limits_read(connection->kind, cJSON_GetObjectItemCaseSensitive(connection->options, "request_limits"),
+								   &limits, &path, &why);
+		quota->changed_at = connection->changed_at;
+		for (int class = 0; class < REQUEST_CLASSES; class++)
+			quota->of[class].limit = limits.of[class];
+	}
+	return quota;
+}
+
+/* The next turn of a bucket: now, or later. */
+static int64
+next_turn(Bucket *bucket, int64 now)
+{
+	double		interval = 1000 / bucket->limit.per_second;
+	double		turn;
+
+	bucket->full_ms = Max(bucket->full_ms, (double) now) + interval;
+	turn = bucket->full_ms - interval * bucket->limit.burst;
+	return turn <= now ? now : (int64) ceil(turn);
+}
+
+static void
+note_wait(Conductor *c, Bucket *bucket, int64 turn, int64 now)
+{
+	if (bucket->until_ms < now)
+		bucket->waits_since_ms = now;
+	bucket->until_ms = turn;
+	if (turn < now + TOLD_FROM_MS || (bucket->told_ms >= now && turn < bucket->told_ms + TOLD_FROM_MS))
+		return;
+	bucket->told_ms = turn;
+	bucket->has_changed = true;
+	c->wake |= ENGINE_WAKE_TASK;	/* a transaction, to write it down */
+}
+
+bool
+quota_allows(Conductor *c, Flight *flight, const Connection *through, const KindRequest *request)
+{
+	int64		now = now_ms();
+	Bucket	   *bucket;
+	bool		is_urgent = flight->ending != SQL_CANCEL_NONE;
+
+	if (through == NULL || request->without_auth)
+		return true;			/* it goes somewhere else */
+	/* what kept it may have kept many others, and they are not to come all at once */
+	if (flight->turn_ms < now - TURN_MS)
+	{
+		bucket = &find(c, through)->of[request_class(request->method)];
+		if (bucket->limit.per_second <= 0)
+			return true;
+		flight->turn_ms = next_turn(bucket, now);
+		if (flight->turn_ms > now && !is_urgent)
+			note_wait(c, bucket, flight->turn_ms, now);
+	}
+	if (flight->turn_ms <= now || is_urgent)
+		return true;
+	flight->due_ms = flight->turn_ms;
+	return false;
+}
+
+/* The wall clock was set: what was a span remains one. */
+void
+quotas_clock_set(Conductor *c, int64 by)
+{
+	HASH_SEQ_STATUS seq;
+	Quota	   *quota;
+	Flight	   *flight;
+
+	if (c->quotas == NULL)
+		return;
+	hash_seq_init(&seq, c->flights);
+	while ((flight = hash_seq_search(&seq)) != NULL)
+		if (flight->turn_ms != 0)
+			flight->turn_ms += by;
+	hash_seq_init(&seq, c->quotas);
+	while ((quota = hash_seq_search(&seq)) != NULL)
+		for (int class = 0; class < REQUEST_CLASSES; class++)
+		{
+			Bucket	   *bucket = &quota->of[class];
+
+			bucket->full_ms += by;
+			bucket->until_ms += by;
+			bucket->waits_since_ms += by;
+			bucket->has_changed = bucket->has_changed || bucket->told_ms != 0;
+			bucket->told_ms = bucket->told_ms ? bucket->told_ms + by : 0;
+		}
+}
+
+/* Inside a transaction. */
+void
+quotas_write(Conductor *c)
+{
+	static const Oid types[] = {TEXTOID, TEXTOID, FLOAT8OID, INT8OID, INT8OID};
+	HASH_SEQ_STATUS seq;
+	Quota	   *quota;
+
+	if (c->quotas == NULL)
+		return;
+	hash_seq_init(&seq, c->quotas);
+	while ((quota = hash_seq_search(&seq)) != NULL)
+		for (int class = 0; class < REQUEST_CLASSES; class++)
+		{
+			Bucket	   *bucket = &quota->of[class];
+			Datum		values[5];
+
+			if (!bucket->has_changed)
+				continue;
+			values[0] = CStringGetTextDatum(quota->connection);
+			values[1] = CStringGetTextDatum(request_class_name(class));
+			values[2] = Float8GetDatum(bucket->limit.per_second);
+			values[3] = Int64GetDatum(bucket->waits_since_ms);
+			values[4] = Int64GetDatum(bucket->until_ms);
+			weir_spi("INSERT INTO weir.throttle (connection_name, requests, per_second, since, until) "
+					 "VALUES ($1, $2, $3, to_timestamp($4 / 1000.0), to_timestamp($5 / 1000.0)) "
+					 "ON CONFLICT (connection_name, requests) DO UPDATE SET per_second = excluded.per_second, "
+					 "since = excluded.since, until = excluded.until",
+					 5, types, values, NULL);
+			bucket->has_changed = false;
+		}
+}
+
+/* A conductor begins with nobody waiting. */
+void
+quotas_reset(void)
+{
+	weir_spi("DELETE FROM weir.throttle", 0, NULL, NULL, NULL);
+}

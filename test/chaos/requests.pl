@@ -1,0 +1,246 @@
+# requests.pl - "make soak PART=requests": a conductor built with
+# AddressSanitizer and UBSan sends a great many requests, in rounds of all
+# kinds at once, to the local cloud under changing weather and to a service
+# whose answers are damaged in every way (garbler.py).  What is looked for: that
+# it is the same process at the end, that nothing but tasks has failed, that every
+# run came to an end, and that its memory has not grown.
+#
+#   REQUESTS=N   stop after the round in which the Nth request was answered (100000)
+#   ITEMS=N      tasks of each kind in a round (150)
+#   SEED=N       the seed of weather and damage, printed
+
+use strict;
+use warnings FATAL => 'all';
+
+use HTTP::Tiny;
+use JSON::PP;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use WeirTest;
+
+my $wanted = $ENV{REQUESTS} || 100_000;
+my $items = $ENV{ITEMS} || 150;
+my $seed = $ENV{SEED} || int(rand(1_000_000)) + 1;
+my $json = JSON::PP->new->canonical->ascii;
+my $true = JSON::PP::true;
+my $in_progress = "status IN ('queued', 'running', 'cancelling')";
+
+srand($seed);
+note("SEED=$seed REQUESTS=$wanted");
+
+my $node = weir_node('requests', start => 0);
+my $cloud = weir_cloud(undef, speed => 50);
+my $address = $cloud->address;
+my ($garbler, $garbled) = start_garbler();
+$node->append_conf('postgresql.conf', "weir.http_timeout = '5s'\nweir.identity_endpoint = '$garbled/token'\nweir.retention_runs = 0\nautovacuum_naptime = 10s\n");
+$node->start;
+$node->safe_psql('postgres', 'CREATE EXTENSION weir');
+
+sub value { return $node->safe_psql('postgres', $_[0]) }
+sub literal { return "'" . ($_[0] =~ s/'/''/gr) . "'" }
+sub id { return sprintf('00000000-0000-4000-8000-%012d', $_[0]) }
+sub any { return $_[ int(rand(@_)) ] }
+
+# --- the services
+
+sub start_garbler
+{
+	my $dir = PostgreSQL::Test::Utils::tempdir();
+	my $pid = fork() // die "fork: $!";
+
+	if ($pid == 0)
+	{
+		open(STDIN, '<', '/dev/null');
+		open(STDOUT, '>>', "$dir/garbler.log");
+		open(STDERR, '>&', \*STDOUT);
+		exec('python3', '-B', "$WeirTest::root/test/chaos/garbler.py", '--dir', $dir, '--seeds', "$WeirTest::root/test/fuzz/seeds", '--seed', $seed)
+		  or exit 127;
+	}
+	my $limit = time + 60;
+	until (-s "$dir/garbler.address")
+	{
+		die "the garbler did not start, see $dir/garbler.log" if waitpid($pid, 1) != 0 || time > $limit;
+		select(undef, undef, undef, 0.02);
+	}
+	return ($pid, PostgreSQL::Test::Utils::slurp_file("$dir/garbler.address"));
+}
+
+sub END
+{
+	local $?;
+	kill('TERM', $garbler) if $garbler;
+}
+
+sub answered
+{
+	my $counts = $cloud->counts;
+	my $damaged = HTTP::Tiny->new->get("$garbled/_count")->{content};
+	my $cloudy = 0;
+
+	$cloudy += $_->{requests} foreach values %$counts;
+	return ($cloudy, $damaged);
+}
+
+# --- connections: [ name, kind, base URL, sign-in, options ]
+value(q{SELECT weir.create_secret('token', 'dapi-local'), weir.create_secret('entra_secret', 'weir-secret'),
+	weir.create_secret('key', 'a2V5a2V5a2V5'), weir.create_secret('sas', '?sv=2021-08-06&sig=ab%2Fcd%3D')});
+
+my $entra = { type => 'entra_client_secret', tenant_id => 'local', client_id => 'weir-client', client_secret => 'entra_secret', authority => $address };
+my $factory = { subscription_id => 's1', resource_group => 'rg', factory => 'f', settle_seconds => 1 };
+my $workspace = { workspace_id => id(1), settle_seconds => 1 };
+my @connections = (
+	[ 'api', 'http', "$address/http", undef ],
+	[ 'dbx', 'databricks', "$address/dbx", { type => 'pat', token => 'token' }, { settle_seconds => 1 } ],
+	[ 'adf', 'adf', "$address/adf", $entra, $factory ],
+	[ 'fabric', 'fabric', "$address/fabric/v1", $entra, $workspace ],
+	[ 'lake', 'storage', "$address/hns/blob", { %$entra, scope => 'https://storage.azure.com/.default' }, { dfs_url => "$address/hns/dfs" } ],
+	[ 'vault', 'keyvault', "$address/vault", $entra ],
+	[ 'queue', 'http', "$address/queue", undef ],
+	[ 'g_http', 'http', "$garbled/http", { type => 'bearer', token => 'token' } ],
+	[ 'g_dbx', 'databricks', $garbled, { type => 'pat', token => 'token' }, { settle_seconds => 1 } ],
+	[ 'g_adf', 'adf', "$garbled/adf_pipeline", $entra, $factory ],
+	[ 'g_fabric', 'fabric', "$garbled/fabric_item", $entra, $workspace ],
+	[ 'g_lake', 'storage', "$garbled/storage/lake", { type => 'shared_key', account => 'account', key => 'key' } ],
+	[ 'g_sas', 'storage', "$garbled/storage/lake", { type => 'sas', token => 'sas' } ],
+	[ 'g_vault', 'keyvault', "$garbled/keyvault", { type => 'bearer', token => 'token' } ],
+	[ 'g_secret', 'keyvault', "$garbled/secret", { type => 'bearer', token => 'token' } ],
+	[ 'g_queue', 'http', "$garbled/webhook", undef ],
+	# sign-in that is answered so
+	[ 't_entra', 'adf', "$address/adf", { %$entra, authority => "$garbled/token" }, $factory ],
+	[ 't_vault', 'http', "$address/http", { type => 'bearer', token => 'keyvault:g_secret/a' } ],
+	[ 't_identity', 'adf', "$address/adf", { type => 'managed_identity' }, $factory ],
+);
+foreach my $connection (@connections)
+{
+	my ($name, $kind, $url, $auth, $options) = @$connection;
+	value("SELECT weir.create_connection('$name', '$kind', '$url', " . (defined $auth ? literal($json->encode($auth)) : 'NULL') . '::jsonb, '
+		  . literal($json->encode($options // {})) . '::jsonb)');
+}
+$cloud->call('POST', 'queues', { queue => $_, create => $true }) foreach ('events', 'callbacks');
+
+# --- pipelines: the same task for many items
+my %pipeline;
+
+sub pipeline
+{
+	my ($name, $kind, $connection, $spec, %more) = @_;
+	my $n = delete $more{items} // $items;
+	my $task = { kind => $kind, connection => $connection, spec => $spec, timeout => '6 seconds',
+		retry => { max_attempts => 2, initial_delay => '100 milliseconds', jitter => 0 }, %more };
+	value("SELECT weir.create_pipeline('$name', "
+		  . literal($json->encode({ tasks => [ { name => 't', kind => 'for_each',
+					spec => { items => { sql => "SELECT n FROM generate_series(1, $n) n" }, concurrency => 200, task => $task } } ] })) . ')');
+	$pipeline{$name} = 1;
+	return;
+}
+
+my %job = (id => '$.id', poll => { path => '/jobs/{id}', every => 0.1, status => '$.state', succeeded => ['done'], failed => ['failed'] });
+my $pages = { path => '/pages/next', query => { count => 25, size => 10 }, pages => { items => '$.items', next => { json => '$.next' }, max_pages => 5, truncate => $true } };
+foreach my $side ('', 'g_')
+{
+	my $http = $side ? 'g_http' : 'api';
+	pipeline("${side}get", 'http', $http, { path => '/json/x', query => { n => '{{item.n}}' } }, items => 10 * $items);
+	pipeline("${side}post", 'http', $http, { path => '/json/x', method => 'POST', body => { n => '{{item.n}}' }, idempotent => $true });
+	pipeline("${side}pages", 'http', $http, $pages);
+	pipeline("${side}job", 'http', $http, { path => '/jobs', method => 'POST', body => { seconds => 0.1 }, %job });
+	my $dbx = $side ? 'g_dbx' : 'dbx';
+	pipeline("${side}databricks_job", 'databricks_job', $dbx, { job_id => 102, job_parameters => { seconds => '0' } });
+	pipeline("${side}notebook", 'databricks_notebook', $dbx, { notebook_path => '/a/echo', base_parameters => { a => '{{item.n}}' } });
+	pipeline("${side}statement", 'databricks_sql', $dbx, { statement => 'SELECT 1 AS a', warehouse_id => 'wh1' });
+	pipeline("${side}serving", 'databricks_serving', $dbx, { endpoint => 'adder', inputs => [ [ 1, 2 ] ], idempotent => $true });
+	pipeline("${side}adf", 'adf_pipeline', "${side}adf", { pipeline => 'wait', parameters => { seconds => 0 } });
+	pipeline("${side}fabric", 'fabric_item', "${side}fabric", { item => id(10), job_type => 'Pipeline', parameters => { seconds => 0 } });
+	pipeline("${side}storage", 'storage', "${side}lake", { operation => 'list', container => 'lake' });
+	pipeline("${side}put", 'storage', "${side}lake", { operation => 'put', container => 'lake', name => 'a/{{item.n}}', text => 'x' });
+	pipeline("${side}vault", 'keyvault', "${side}vault", { operation => 'list' });
+	pipeline("${side}event", 'webhook', "${side}queue", { queue => 'events', event => {}, every => 0.3 }, items => 5, timeout => '3 seconds');
+}
+pipeline('g_sas_list', 'storage', 'g_sas', { operation => 'list', container => 'lake' });
+pipeline('t_entra', 'adf_pipeline', 't_entra', { pipeline => 'wait', parameters => { seconds => 0 } }, items => 20);
+pipeline('t_vault', 'http', 't_vault', { path => '/json/x' }, items => 20);
+pipeline('t_identity', 'adf_pipeline', 't_identity', { pipeline => 'wait', parameters => { seconds => 0 } }, items => 20);
+
+# --- rounds
+
+sub weather
+{
+	my @operations = ('http.*', 'databricks.*', 'adf.*', 'fabric.*', 'hns.*', 'keyvault.*', 'queue.*', 'entra.*', '*');
+	my @kinds = (
+		sub { (fault => 'status', status => any(400, 401, 403, 404, 409, 429, 500, 501, 502, 503, 504)) },
+		sub { (fault => 'status', status => 429, retry_after => any(0, 1)) },
+		sub { (fault => 'status', status => 503, retry_after_date => 1) },
+		sub { (fault => 'html') }, sub { (fault => 'reset_before') }, sub { (fault => 'reset_after') },
+		sub { (fault => 'half_body') }, sub { (fault => 'not_json') }, sub { (fault => 'delay', delay_ms => any(10, 300)) },
+		sub { (fault => 'slow_drip', drip_ms => 1) }, sub { (fault => 'huge', mb => 2, chunked => any($true, JSON::PP::false), times => 2) },
+	);
+
+	$cloud->clear_faults;
+	$cloud->add_fault(operation => any(@operations), after => int(rand(200)), times => 1 + int(rand(8)), any(@kinds)->()) foreach (1 .. 12);
+	return;
+}
+
+sub conductor_sql { return q{(SELECT string_agg(pid || ' ' || backend_start, ',') FROM pg_stat_activity WHERE backend_type = 'weir conductor')} }
+sub conductor { return value('SELECT ' . conductor_sql()) }
+
+# Bytes of its memory contexts, which it writes to the log when asked
+sub memory
+{
+	my $from = -s $node->logfile;
+	my ($pid) = conductor() =~ /^(\d+)/;
+
+	value("SELECT pg_log_backend_memory_contexts($pid)");
+	my $limit = time + $PostgreSQL::Test::Utils::timeout_default;
+	while (time < $limit)
+	{
+		my $log = PostgreSQL::Test::Utils::slurp_file($node->logfile, $from);
+		return $1 if $log =~ /Grand total: (\d+) bytes/;
+		value('SELECT pg_notify(\'weir_nobody\', NULL)');		# a commit, so that it looks
+		select(undef, undef, undef, 0.05);
+	}
+	die 'the conductor does not tell its memory';
+}
+
+wait_until($node, 'the conductor is there', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'weir conductor'});
+my $process = conductor();
+my ($round, $looks, $cloudy, $damaged, $memory) = (0, 0, 0, 0, undef);
+while ($cloudy + $damaged < $wanted)
+{
+	$round++;
+	weather();
+	value("SELECT count(weir.trigger(name)) FROM weir.pipeline WHERE name IN ("
+		  . join(', ', map { literal($_) } sort keys %pipeline) . ')');
+	my $limit = time + 3 * $PostgreSQL::Test::Utils::timeout_default;
+	while (value("SELECT EXISTS (SELECT FROM weir.run WHERE $in_progress)") eq 't' && conductor() eq $process && time < $limit)
+	{
+		# What was learnt of the services is forgotten now and then: open circuits, pauses of a day.
+		value("SELECT count(weir.alter_connection(name, description => 'again')) FROM weir.connection") if $looks++ % 40 == 39;
+		select(undef, undef, undef, 0.25);
+	}
+	unless (is(value("SELECT count(*) FROM weir.run WHERE $in_progress"), 0, "round $round ends"))
+	{
+		diag(value("SELECT string_agg(concat_ws(' ', pipeline_name, w.task, waiting_for, detail), E'\\n') FROM (SELECT * FROM weir.run r WHERE $in_progress LIMIT 5) r, weir.why(run_id) w")
+			  || 'nothing is waited for');
+		last;
+	}
+	($cloudy, $damaged) = answered();
+	# warm after a quarter
+	$memory //= memory() if $cloudy + $damaged >= $wanted / 4;
+	last unless is(conductor(), $process, "round $round: $cloudy requests to the cloud, $damaged to the garbler, the conductor is the same process");
+}
+
+# --- what there is to see afterwards
+cmp_ok($cloudy + $damaged, '>=', $wanted, 'requests were answered');
+is(value(q{SELECT count(*) FROM weir.attempt WHERE status NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')}), 0, 'no attempt is left over');
+cmp_ok(value(q{SELECT count(*) FROM weir.attempt WHERE status = 'succeeded'}), '>', $wanted / 20, 'many attempts succeeded');
+cmp_ok(value(q{SELECT count(DISTINCT error_code) FROM weir.attempt WHERE status = 'failed'}), '>', 15, 'others failed for many reasons');
+my $end = memory();
+cmp_ok($end, '<', 2 * ($memory // $end) + 8 * 1024 * 1024, "its memory has not grown: $end bytes after " . ($memory // 0));
+note(value(q{SELECT string_agg(concat_ws(' ', status, error_code, n), E'\n' ORDER BY n DESC)
+	FROM (SELECT status, error_code, count(*) AS n FROM weir.attempt GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 60) s}));
+my @lines = grep { /weir (conductor|launcher) .*(ERROR|FATAL|PANIC|WARNING)|was terminated|runtime error|AddressSanitizer/ } split /\n/, PostgreSQL::Test::Utils::slurp_file($node->logfile);
+is(scalar(@lines), 0, 'the log has no errors of the conductor') or diag(join("\n", @lines[0 .. ($#lines > 20 ? 20 : $#lines)]));
+$node->stop;
+$cloud->stop;
+
+done_testing();
