@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
+#include "tcop/utility.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
@@ -231,6 +232,33 @@ syntax_error(MemoryContext context, const char *path, const char *name, const ch
 }
 
 /*
+ * What PostgreSQL would refuse inside of a transaction, or in a background
+ * process, each time the task runs.  Not all of it: some depends on options.
+ */
+static bool
+needs_no_transaction(const Node *statement)
+{
+	switch (nodeTag(statement))
+	{
+		case T_VacuumStmt:
+			return ((const VacuumStmt *) statement)->is_vacuumcmd;	/* ANALYZE may */
+		case T_IndexStmt:
+			return ((const IndexStmt *) statement)->concurrent;
+		case T_DropStmt:
+			return ((const DropStmt *) statement)->concurrent;
+		case T_AlterSystemStmt:
+		case T_CreatedbStmt:
+		case T_DropdbStmt:
+		case T_CreateTableSpaceStmt:
+		case T_DropTableSpaceStmt:
+		case T_ListenStmt:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
  * The raw parser knows syntax only, so it can run here, under another user
  * than the statement later will.
  */
@@ -267,6 +295,10 @@ check_sql_syntax(CheckState *state, const char *path, const char *sql)
 			definition_error(path, psprintf("SQL of task \"%s\" contains transaction control", name),
 							 "A task's statements and its outcome are one transaction. Split the task if parts must commit on their own, "
 							 "or CALL a procedure that commits, with \"transaction\": \"own\" in the spec.");
+		if (needs_no_transaction(statement))
+			definition_error(path, psprintf("SQL of task \"%s\" contains %s%s", name, GetCommandTagName(CreateCommandTag(statement)),
+											IsA(statement, IndexStmt) || IsA(statement, DropStmt) ? " CONCURRENTLY" : ""),
+							 "A task's statements are one transaction in a background process, where PostgreSQL refuses that. Run it in a session.");
 		if (IsA(statement, CopyStmt) && ((CopyStmt *) statement)->filename == NULL)
 			definition_error(path, psprintf("SQL of task \"%s\" copies from or to a client", name),
 							 "There is no client. Use INSERT ... SELECT, or COPY with a file.");

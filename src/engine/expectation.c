@@ -22,6 +22,7 @@
 
 #define KEPT_MS			((int64) 10 * 60000)
 #define UNKNOWN_KEPT_MS	30000	/* after its first success a task has a history */
+#define WORTH_MS		2000	/* what ends sooner is followed well enough without */
 #define MOST_AT_ONCE	1000
 #define MOST_PIPELINES	50		/* that a Foresight can keep */
 #define LONGEST_S		(366 * 86400.0)
@@ -85,9 +86,10 @@ seconds_of(Expectations *known, int64 pipeline_id, const char *task)
 }
 
 static bool
-wants_to_know(const Flight *flight)
+wants_to_know(const Flight *flight, int64 now)
 {
-	return flight->expected_ms == 0 && flight->step == KIND_STEP_POLL && flight->kind != NULL && flight->kind->is_http;
+	return flight->expected_ms == 0 && flight->step == KIND_STEP_POLL && flight->kind != NULL && flight->kind->is_http &&
+		flight->started_ms + WORTH_MS <= now;
 }
 
 /* What an item of a list takes is not in the history. */
@@ -102,12 +104,13 @@ expectations_read(Conductor *c)
 	Datum		values[1];
 	SPITupleTable *table;
 	uint64		rows;
+	int64		now = now_ms();
 	int			n = 0;
 
 	hash_seq_init(&seq, c->flights);
 	while ((flight = hash_seq_search(&seq)) != NULL)
 	{
-		if (!wants_to_know(flight))
+		if (!wants_to_know(flight, now))
 			continue;
 		if (ids == NULL)
 			ids = palloc(sizeof(Datum) * MOST_AT_ONCE);

@@ -262,6 +262,13 @@ unauthorized(const KindCall *call, const KindResponse *response, KindVerdict *ve
 	verdict->may_go_on = call->external_run_id != NULL || may_run(call);
 }
 
+/* What runs is worth some patience: a portal may be in the way for a while only */
+static int
+hopeless_tries(const KindCall *call, int max_tries)
+{
+	return call->step == KIND_STEP_POLL ? max_tries : Min(max_tries, KIND_HOPELESS_TRIES);
+}
+
 /* A page, or an answer without end: somebody has to act, and no other attempt can help */
 void
 kind_hopeless(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
@@ -287,7 +294,7 @@ kind_common_response(const KindCall *call, const KindResponse *response,
 
 		kind_unanswered(call, response->retry_after_ms,
 						response->request_sent || response->http_status > 0,
-						starts_work, is_repeatable, response->too_large ? Min(max_tries, KIND_HOPELESS_TRIES) : max_tries,
+						starts_work, is_repeatable, response->too_large ? hopeless_tries(call, max_tries) : max_tries,
 						response->too_large ? "too_large" : "no_answer", reason, verdict);
 		if (response->too_large)
 			kind_hopeless(call, response, verdict);
@@ -322,7 +329,7 @@ kind_bad_answer(const KindCall *call, const KindResponse *response, const char *
 	{
 		kind_body_error(response, &code, &start);
 		kind_unanswered(call, response->retry_after_ms, true, starts_work, is_repeatable,
-						Min(max_tries, KIND_HOPELESS_TRIES), "web_page",
+						hopeless_tries(call, max_tries), "web_page",
 						mem_printf("HTTP %d, but the answer is a web page: %s", response->http_status, start), verdict);
 		kind_hopeless(call, response, verdict);
 		return;

@@ -17,7 +17,7 @@
 #define KIND_LOOK_TRIES		20	/* PREPARE, LOOKUP */
 #define KIND_POLL_TRIES		60
 #define KIND_EXTRA_TRIES	5	/* DETAIL, CANCEL: we can do without */
-#define KIND_HOPELESS_TRIES	3	/* an answer that somebody has to do something about */
+#define KIND_HOPELESS_TRIES	5	/* an answer that somebody has to do something about, while nothing runs */
 
 #define KIND_MAX_STARTS		5	/* times START is sent again after LOOKUP found nothing */
 #define KIND_MAX_BODY		(32 * 1024 * 1024)

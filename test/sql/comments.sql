@@ -21,7 +21,7 @@ WHERE m.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'v', 'm', 'c'
 	AND a.attnum > 0 AND NOT a.attisdropped AND col_description(c.oid, a.attnum) IS NULL
 ORDER BY 1;
 
--- PUBLIC has nothing, three roles have what they need; two functions of views that PUBLIC may read
+-- PUBLIC has nothing, three roles have what they need; three functions of views that PUBLIC may read
 SELECT p.oid::regprocedure AS public_may_execute
 FROM member AS m JOIN pg_proc AS p ON p.oid = m.objid,
 	LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS acl

@@ -114,6 +114,10 @@ SELECT weir.create_pipeline('bad', '{"tasks": [{"name": "a", "kind": "sql", "spe
 SELECT weir.create_pipeline('bad', '{"tasks": [{"name": "a", "kind": "sql", "spec": {"sql": "SELECT ''open"}}]}');
 SELECT weir.create_pipeline('bad', '{"tasks": [{"name": "a", "kind": "sql", "spec": {"sql": " -- nothing\n ; "}}]}');
 SELECT weir.create_pipeline('bad', '{"tasks": [{"name": "a", "kind": "sql", "spec": {"sql": "BEGIN; DELETE FROM t; COMMIT"}}]}');
+SELECT weir.create_pipeline('bad', '{"tasks": [{"name": "a", "kind": "sql", "spec": {"sql": "VACUUM t"}}]}');
+SELECT weir.create_pipeline('bad', '{"tasks": [{"name": "a", "kind": "sql", "spec": {"sql": "SELECT 1; CREATE INDEX CONCURRENTLY ON t (a)"}}]}');
+SELECT weir.create_pipeline('bad', '{"tasks": [{"name": "a", "kind": "sql", "spec": {"sql": "DROP INDEX CONCURRENTLY i"}}]}');
+SELECT weir.create_pipeline('bad', '{"tasks": [{"name": "a", "kind": "sql", "spec": {"sql": "LISTEN t"}}]}');
 SELECT weir.create_pipeline('bad', '{"tasks": [{"name": "a", "kind": "sql", "spec": {"sql": "COPY t FROM STDIN"}}]}');
 SELECT weir.create_pipeline('bad', '{"tasks": [{"name": "a", "kind": "sql", "connection": "def_http", "spec": {"sql": "SELECT 1"}}]}');
 -- the caller's settings change nothing about how SQL is read (19 has no other way to read it)

@@ -161,11 +161,14 @@ is(wait_for_run($node, $run{again}), 'succeeded', 'repaired');
 # --- over a crash: the deadlines are in the tables
 $run{crash} = start('crash', [ sql('SELECT 1 / 0', task_timeout => '4 seconds', tries(5, initial_delay => '1 hour')) ]);
 $run{crash_busy} = start('crash_busy', [ sql('SELECT pg_advisory_xact_lock_shared(1)', task_timeout => '6 seconds', tries(5)) ]);
+$run{crash_asking} = start('crash_asking', [ http('api', '/delay/599960', timeout => '6 seconds') ]);
 is(wait_for_status($node, $run{crash}, 'try', 'ready'), 'ready', 'a retry waits');
+is(wait_for_status($node, $run{crash_asking}, 'try', 'running'), 'running', 'a request is on its way');
 is(wait_for_status($node, $run{crash_busy}, 'try', 'running'), 'running', 'an attempt runs');
 $node->stop('immediate');
 $node->start;
-is(wait_for_run($node, $run{$_}), 'failed', "$_: ends after the crash") foreach ('crash', 'crash_busy');
+is(wait_for_run($node, $run{$_}), 'failed', "$_: ends after the crash") foreach ('crash', 'crash_busy', 'crash_asking');
+is(attempts($run{crash_asking}), 'timed_out system', 'crash_asking: the attempt goes on, and its time did not start anew');
 is(of_task($run{$_}, 'status'), 'timed_out', "$_: by the task timeout") foreach ('crash', 'crash_busy');
 is(attempts($run{crash}), 'failed 22012 user', 'crash: not tried again');
 like(attempts($run{crash_busy}), qr/^lost system, timed_out 57014 system$/, 'crash_busy: the lost attempt went again, and its time did not start anew');

@@ -218,13 +218,13 @@ value("SELECT weir.cancel($last)");
 wait_for_run($node, $last);
 
 # --- what is known of earlier runs: one that takes an hour is not asked about every few hundred milliseconds
-anew('known', 1, 30);
+anew('known', 1, 100);
 my @asked;
 foreach my $round (1, 2)
 {
 	my $once = weir_trigger($node, 'known');
 	my $before = $cloud->requests('databricks.get');
-	is(wait_for_run($node, $once), 'succeeded', 'a run of three seconds');
+	is(wait_for_run($node, $once), 'succeeded', 'a run of ten seconds');
 	push @asked, $cloud->requests('databricks.get') - $before;
 	last if $round == 2;
 	value("UPDATE weir.task_run SET started_at = ended_at - interval '1 hour' WHERE run_id = $once");
@@ -232,7 +232,7 @@ foreach my $round (1, 2)
 	kill9_backend($node, 'weir conductor');
 	wait_for_restart($node, $size);
 }
-cmp_ok($asked[1], '<=', 5, "with a history of an hour it is asked about $asked[1] times, without any $asked[0] times");
+cmp_ok($asked[1], '<=', 13, "with a history of an hour it is asked about $asked[1] times, without any $asked[0] times");
 
 # --- a thousand in flight: how many requests that takes is a matter of pages, and memory does not grow
 sub memory

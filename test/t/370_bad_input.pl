@@ -16,7 +16,7 @@ use WeirSignIn;
 use WeirTest;
 
 my $json = JSON::PP->new->canonical->ascii;
-my $node = weir_node('bad', conf => "weir.max_sql_workers = 1\nweir.http_max_body = '11MB'\n");
+my $node = weir_node('bad', conf => "weir.max_sql_workers = 1\nweir.http_max_body = '11MB'\nweir.cancel_grace = '2s'\n");
 my $cloud = weir_cloud(undef, speed => 20);
 my $address = $cloud->address;
 my $cuts = WeirCuts->new($node, $cloud);
@@ -35,9 +35,9 @@ my @answers = (
 		qr/AuthorizationFailed|PERMISSION_DENIED|http_403/, qr/HTTP 403/, qr/does not permit it\. Give the identity/ ],
 	[ 'no permission to look', 'poll', { fault => 'status', status => 403, body => { error => { code => 'AuthorizationFailed', message => 'no role assignment' } } },
 		qr/AuthorizationFailed/, qr/HTTP 403: no role assignment.*may still be going on/, qr/does not permit it\. Give the identity/ ],
-	[ 'pages for people', 'all', { fault => 'html', status => 200 }, qr/./, qr/web page|HTTP 200: 502 Bad Gateway|no JSON|no id at|cannot be looked at/, qr/Something else than the service answers.*base_url/, 'key', 'post' ],
+	[ 'pages for people', 'all', { fault => 'html', status => 200 }, qr/./, qr/web page|HTTP 200: 502 Bad Gateway|no JSON|no id at|cannot be looked at/, qr/Something else than the service answers.*base_url/, 'key', 'post', 'hook' ],
 	[ 'ten megabytes', 'poll', { fault => 'huge', mb => 10, times => 1 } ],
-	[ 'an answer without end', 'all', { fault => 'huge', mb => 12 }, qr/./, qr/exceeds the limit of/, qr/weir\.http_max_body/, 'move' ]);
+	[ 'an answer without end', 'all', { fault => 'huge', mb => 12 }, qr/./, qr/exceeds the limit of/, qr/weir\.http_max_body/, 'move', 'hook' ]);
 
 my (%run, %caller);
 foreach my $case (@answers)
@@ -82,6 +82,20 @@ foreach my $case (@answers)
 			is(wait_for_run($node, $run{$what}{$name}), 'succeeded', "$name, $what: does no harm");
 		}
 	}
+}
+
+# --- what runs is not given up because a page is in the way, but its timeout says so
+my %late;
+foreach my $name ('adf', 'job', 'follow', 'hook')
+{
+	my ($pipeline, $caller) = $cuts->define($name, 1, timeout => '5 seconds');
+	$cloud->add_fault(caller => $caller, operation => $poll{$name}, times => undef, fault => 'html', status => 200);
+	$late{$name} = weir_trigger($node, $pipeline);
+}
+foreach my $name (sort keys %late)
+{
+	is(wait_for_run($node, $late{$name}), 'failed', "$name, a page in the way: out of time");
+	like(value("SELECT error_message FROM weir.attempt WHERE run_id = $late{$name}"), qr/^attempt timeout exceeded; .*; latest trouble: HTTP 200, but the answer is a web page/, "$name, a page in the way: and the log says what came back");
 }
 
 # --- names of nothing
