@@ -108,6 +108,7 @@ class Cloud:
         caller = CALLER.match(request.path)
         if caller:
             request.path = request.path[caller.end():]
+            request.target = request.target[caller.end():]
         service, operation, facts, handler = self.find(request)
         if caller:
             facts = {**facts, "caller": caller[1]}

@@ -73,8 +73,8 @@ async function dataFactory(cloud) {
     const client = new DataFactoryManagementClient(credential(cloud), "s1", { endpoint: cloud.secure + "/adf",
         credentialScopes: "https://management.azure.com/.default" });
     check("adf: factory", (await client.factories.get(...PLACE)).name === "df");
-    const names = (await all(client.pipelines.listByFactory(...PLACE))).map(one => one.name).sort();
-    check("adf: pipelines", names.join() === "copy_flights,fail,wait", names);
+    const names = (await all(client.pipelines.listByFactory(...PLACE))).map(one => one.name);
+    check("adf: pipelines", ["copy_flights", "fail", "wait"].every(name => names.includes(name)), names);
     const missing = await refused(() => client.pipelines.createRun(...PLACE, "none"));
     check("adf: unknown pipeline", missing?.statusCode === 404 && missing.code === "PipelineNotFound", missing);
     const follow = async runId => await until(async () => {
