@@ -187,6 +187,28 @@ is(wait_for_run($node, $_), 'succeeded', 'all pass') foreach ($holds, $ranked, $
 is(value("SELECT string_agg(priority || ' ' || task_name, ', ' ORDER BY started_at) FROM weir.task_run WHERE run_id IN ($ranked, $above)"),
 	'12 high, 7 plain, 5 high, 2 low, 0 plain, -5 low', 'the highest sum first');
 
+# --- what has waited too long goes before priorities, the longest waiting first
+close_gate(9);
+pipeline('holds_long', [ sql('h', gate(9)) ]);
+my $holds_long = weir_trigger($node, 'holds_long');
+wait_until($node, 'the worker is held for long', "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted");
+my $patient = value("SELECT weir.trigger('other', priority => -9)");
+wait_for_status($node, $patient, 'a', 'ready');
+my $patient_too = value("SELECT weir.trigger('other', priority => -8)");
+wait_for_status($node, $patient_too, 'a', 'ready');
+set('weir.overdue_after', 1);
+wait_until($node, 'both are overdue', "SELECT bool_and(ready_at < clock_timestamp() - interval '1 second') FROM weir.task_run WHERE run_id IN ($patient, $patient_too)");
+my $urgent = value("SELECT weir.trigger('other', priority => 9)");
+wait_for_status($node, $urgent, 'a', 'ready');
+like(why($patient), qr/task runs waiting before it: 0$/m, 'nothing goes before the one that has waited longest');
+like(why($patient_too), qr/task runs waiting before it: 1$/m, 'and that goes before the next');
+open_gate(9);
+is(wait_for_run($node, $_), 'succeeded', 'all pass') foreach ($holds_long, $patient, $patient_too, $urgent);
+is(value("SELECT string_agg(run_id::text, ' ' ORDER BY started_at) FROM weir.task_run WHERE run_id IN ($patient, $patient_too, $urgent)"),
+	"$patient $patient_too $urgent", 'the overdue in the order they became ready');
+value('ALTER SYSTEM RESET weir.overdue_after');
+value('SELECT pg_reload_conf()');
+
 # --- what needs different things takes turns; in a run, what became ready first goes first
 value("SELECT weir.create_pool('$_', 9)") foreach ('red', 'blue');
 pipeline('colours', [ map { (sql("red$_", 'SELECT 1', pool => 'red'), sql("blue$_", 'SELECT 1', pool => 'blue')) } (1 .. 3) ]);
