@@ -49,8 +49,8 @@ define_gucs(void)
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("weir.overdue_after",
-							"Time that a ready task waits for its turn before priorities count no more.",
-							"Where slots, workers or connections are scarce, what has waited for longer goes first. 0: priorities always count.",
+							"Time that a ready task or a queued run waits for its turn before priorities count no more.",
+							"Where slots, workers, connections or runs of a pipeline are scarce, what has waited for longer goes first. 0: priorities always count.",
 							&weir_overdue_after, 600, 0, INT_MAX / 1000,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 

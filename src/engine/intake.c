@@ -259,21 +259,36 @@ intake_start_run(int64 run_id)
 
 #define NOTED_QUEUES "WITH w AS (SELECT unnest($2) AS pipeline_id) "
 
-/* Of each queue only as many as may start: a long one costs nothing. */
+/*
+ * Of each queue only as many as may start: a long one costs nothing.  The run
+ * that is overdue ($3 seconds, see weir.overdue_after) goes first: it is one
+ * of the oldest of each priority, and of these there are few.  Runs of a
+ * backfill have a limit of their own and are never overdue.
+ */
 #define STARTABLE \
 	"SELECT q.run_id, w.pipeline_id FROM w JOIN weir.pipeline p ON p.pipeline_id = w.pipeline_id AND NOT p.is_paused " \
 	"CROSS JOIN LATERAL (SELECT count(*) AS active FROM weir._active r WHERE r.pipeline_id = w.pipeline_id) a " \
-	"CROSS JOIN LATERAL (SELECT r.run_id, r.version, r.priority, r.backfill_id, " \
-	"row_number() OVER (ORDER BY r.priority DESC, r.run_id) AS place, " \
-	"row_number() OVER (PARTITION BY r.backfill_id ORDER BY r.run_id) AS place_in_backfill FROM weir.run r " \
-	"WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' ORDER BY r.priority DESC, r.run_id LIMIT greatest(0, " \
-	"(SELECT max(v.max_concurrent_runs) FROM weir.pipeline_version v WHERE v.pipeline_id = w.pipeline_id) - a.active)) q " \
+	"CROSS JOIN LATERAL (WITH RECURSIVE h (run_id, priority, queued_at, backfill_id) AS (" \
+	"(SELECT r.run_id, r.priority, r.queued_at, r.backfill_id FROM weir.run r " \
+	"WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' ORDER BY r.priority DESC, r.run_id LIMIT 1) UNION ALL " \
+	"SELECT n.* FROM h CROSS JOIN LATERAL (SELECT r.run_id, r.priority, r.queued_at, r.backfill_id FROM weir.run r " \
+	"WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' AND r.priority < h.priority ORDER BY r.priority DESC, r.run_id LIMIT 1) n) " \
+	"SELECT min(h.run_id) AS run_id FROM h WHERE h.backfill_id IS NULL " \
+	"AND h.queued_at < clock_timestamp() - make_interval(secs => nullif($3, 0))) o " \
+	"CROSS JOIN LATERAL (SELECT s.*, s.run_id IS NOT DISTINCT FROM o.run_id AS is_overdue, " \
+	"row_number() OVER (ORDER BY s.run_id = o.run_id DESC, s.priority DESC, s.run_id) AS place, " \
+	"row_number() OVER (PARTITION BY s.backfill_id ORDER BY s.run_id) AS place_in_backfill FROM (" \
+	"(SELECT r.run_id, r.version, r.priority, r.backfill_id FROM weir.run r " \
+	"WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' AND r.run_id IS DISTINCT FROM o.run_id " \
+	"ORDER BY r.priority DESC, r.run_id LIMIT greatest(0, " \
+	"(SELECT max(v.max_concurrent_runs) FROM weir.pipeline_version v WHERE v.pipeline_id = w.pipeline_id) - a.active)) " \
+	"UNION ALL SELECT r.run_id, r.version, r.priority, r.backfill_id FROM weir.run r WHERE r.run_id = o.run_id) s) q " \
 	"JOIN weir.pipeline_version v ON v.pipeline_id = w.pipeline_id AND v.version = q.version " \
 	"WHERE q.place <= v.max_concurrent_runs - a.active AND (q.backfill_id IS NULL OR q.place_in_backfill <= " \
 	"(SELECT b.concurrency - (SELECT count(*) FROM weir.run r WHERE r.pipeline_id = w.pipeline_id " \
 	"AND r.live = 'a' AND r.backfill_id = b.backfill_id) " \
 	"FROM weir.backfill b WHERE b.backfill_id = q.backfill_id)) " \
-	"ORDER BY q.priority DESC, q.run_id LIMIT $1"
+	"ORDER BY q.is_overdue DESC, q.priority DESC, q.run_id LIMIT $1"
 
 /* Run timeouts begin with the runs. */
 static void
@@ -315,8 +330,8 @@ start_runs(Conductor *c, const int64 *runs, uint64 n)
 void
 intake_runs(Conductor *c, bool all)
 {
-	static const Oid types[2] = {INT8OID, INT8ARRAYOID};
-	Datum		values[2] = {Int64GetDatum(INTAKE_BATCH)};
+	static const Oid types[3] = {INT8OID, INT8ARRAYOID, FLOAT8OID};
+	Datum		values[3] = {Int64GetDatum(INTAKE_BATCH), (Datum) 0, Float8GetDatum(weir_overdue_after)};
 	int			n_queues;
 	uint64		n;
 	int64	   *runs;
@@ -324,7 +339,7 @@ intake_runs(Conductor *c, bool all)
 	values[1] = ready_queues(c, &n_queues);
 	if (!all && n_queues == 0)
 		return;
-	n = all ? weir_spi(ALL_QUEUES STARTABLE, 1, types, values, NULL) : weir_spi(NOTED_QUEUES STARTABLE, 2, types, values, NULL);
+	n = all ? weir_spi(ALL_QUEUES STARTABLE, 3, types, values, NULL) : weir_spi(NOTED_QUEUES STARTABLE, 3, types, values, NULL);
 	runs = result_ids(n);
 	/* More may follow: the rest of a long queue, pipelines whose run ended at once, or which somebody held. */
 	if (n < INTAKE_BATCH)

@@ -93,16 +93,16 @@ BEGIN;
 INSERT INTO weir.run (run_id, pipeline_id, pipeline_name, version, status, triggered_by, owner)
 SELECT n, pipeline_id, name, 1, 'running', 'regress', owner FROM weir.pipeline, generate_series(101, 108) n WHERE name = 'w';
 INSERT INTO weir.task_run (task_run_id, run_id, task_no, task_name, kind, phase, status, pool, pool_slots, connection_name, ready_at, priority) VALUES
-	(1001, 101, 1, 'a', 'sql', 'land', 'running', 'lake', 2, NULL, '2026-01-01', 0),
-	(1002, 101, 2, 'b', 'http', 'land', 'running', NULL, 1, 'd', '2026-01-01', 0),
-	(1003, 102, 2, 'b', 'http', 'land', 'running', NULL, 1, 'd', '2026-01-01', 0),
-	(1004, 103, 1, 'a', 'sql', 'land', 'ready', 'lake', 2, NULL, '2026-01-02', 0),
-	(1005, 104, 1, 'a', 'sql', 'land', 'ready', 'lake', 2, NULL, '2026-01-01', 0),
-	(1006, 105, 1, 'a', 'sql', 'land', 'ready', 'lake', 4, NULL, '2026-01-03', 5),
-	(1007, 106, 2, 'b', 'http', 'land', 'ready', NULL, 1, 'd', '2026-01-03', 0),
-	(1008, 107, 3, 'c', 'http', 'land', 'ready', 'lake', 1, 'd', '2026-01-02', 0),
-	(1009, 107, 4, 'd', 'noop', 'land', 'ready', NULL, 1, NULL, '2026-01-02', 0),
-	(1010, 108, 1, 'a', 'sql', 'land', 'ready', 'gone', 1, NULL, '2026-01-02', 0);
+	(1001, 101, 1, 'a', 'sql', 'land', 'running', 'lake', 2, NULL, now() - interval '3 seconds', 0),
+	(1002, 101, 2, 'b', 'http', 'land', 'running', NULL, 1, 'd', now() - interval '3 seconds', 0),
+	(1003, 102, 2, 'b', 'http', 'land', 'running', NULL, 1, 'd', now() - interval '3 seconds', 0),
+	(1004, 103, 1, 'a', 'sql', 'land', 'ready', 'lake', 2, NULL, now() - interval '2 seconds', 0),
+	(1005, 104, 1, 'a', 'sql', 'land', 'ready', 'lake', 2, NULL, now() - interval '3 seconds', 0),
+	(1006, 105, 1, 'a', 'sql', 'land', 'ready', 'lake', 4, NULL, now() - interval '1 second', 5),
+	(1007, 106, 2, 'b', 'http', 'land', 'ready', NULL, 1, 'd', now() - interval '1 second', 0),
+	(1008, 107, 3, 'c', 'http', 'land', 'ready', 'lake', 1, 'd', now() - interval '2 seconds', 0),
+	(1009, 107, 4, 'd', 'noop', 'land', 'ready', NULL, 1, NULL, now() - interval '2 seconds', 0),
+	(1010, 108, 1, 'a', 'sql', 'land', 'ready', 'gone', 1, NULL, now() - interval '2 seconds', 0);
 INSERT INTO weir.attempt (task_run_id, attempt_no, run_id, token, status, rated_connection) VALUES
 	(1001, 1, 101, 't1', 'started', NULL), (1002, 1, 101, 't2', 'started', 'd'), (1003, 1, 102, 't3', 'intended', 'd');
 SELECT task_run_id, lane FROM weir.task_run ORDER BY 1;
@@ -117,7 +117,7 @@ SELECT w.waiting_for, regexp_replace(w.detail, 'at [^;]*;', 'at TIME;') AS detai
 INSERT INTO weir.run (run_id, pipeline_id, pipeline_name, version, status, triggered_by, owner)
 SELECT n, pipeline_id, name, 1, 'running', 'regress', owner FROM weir.pipeline, generate_series(201, 207) n WHERE name = 'w';
 INSERT INTO weir.task_run (run_id, task_no, task_name, kind, phase, status, pool, ready_at)
-SELECT n, 1, 'a', 'sql', 'land', 'running', 'lake', '2026-01-01' FROM generate_series(201, 207) n;
+SELECT n, 1, 'a', 'sql', 'land', 'running', 'lake', now() - interval '3 seconds' FROM generate_series(201, 207) n;
 SELECT w.detail FROM weir.why(103) w WHERE w.waiting_for = 'pool';
 SELECT used, slots FROM weir.pools WHERE name = 'lake';
 SELECT weir.drop_pool('lake');

@@ -206,6 +206,17 @@ open_gate(9);
 is(wait_for_run($node, $_), 'succeeded', 'all pass') foreach ($holds_long, $patient, $patient_too, $urgent);
 is(value("SELECT string_agg(run_id::text, ' ' ORDER BY started_at) FROM weir.task_run WHERE run_id IN ($patient, $patient_too, $urgent)"),
 	"$patient $patient_too $urgent", 'the overdue in the order they became ready');
+close_gate(9);
+pipeline('single', [ sql('s', gate(9)) ], max_concurrent_runs => 1);
+my $goes_on = weir_trigger($node, 'single');
+wait_for_status($node, $goes_on, 's', 'running');
+my ($waits_long, $waits_longer) = map { value("SELECT weir.trigger('single', priority => $_)") } (-1, -2);
+wait_until($node, 'both runs are overdue', "SELECT bool_and(queued_at < clock_timestamp() - interval '1 second') FROM weir.run WHERE run_id IN ($waits_long, $waits_longer)");
+my $hurries = value("SELECT weir.trigger('single', priority => 5)");
+open_gate(9);
+is(wait_for_run($node, $_), 'succeeded', 'all runs pass') foreach ($goes_on, $waits_long, $waits_longer, $hurries);
+is(value("SELECT string_agg(run_id::text, ' ' ORDER BY started_at) FROM weir.run WHERE pipeline_name = 'single'"),
+	"$goes_on $waits_long $waits_longer $hurries", 'so do runs of a pipeline');
 value('ALTER SYSTEM RESET weir.overdue_after');
 value('SELECT pg_reload_conf()');
 
