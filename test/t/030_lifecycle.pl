@@ -87,10 +87,16 @@ is($out, "succeeded\n", 'weir.wait() wakes up');
 my $last_loop = "SELECT pid || ' ' || detail FROM weir.status WHERE component = 'conductor'";
 wait_until($node, 'the second database is at rest',
 	"SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = 'second' AND backend_type LIKE 'weir %' AND state = 'active'");
-# Its own statistics are written by then or by the end of the idle worker.
-my $before = $node->safe_psql('second', $last_loop);
-ends_well($node, 'of_sql', "run $_ in the first database") foreach (1 .. 5);
-is($node->safe_psql('second', $last_loop), $before, 'the conductor of the second slept');
+# Its own statistics are written by then or by the end of the idle worker,
+# which wakes it once; one that polls is awake in every round.
+my ($before, $after) = ('', ' ');
+for (my $round = 1; $round <= 3 && $before ne $after; $round++)
+{
+	$before = $node->safe_psql('second', $last_loop);
+	ends_well($node, 'of_sql', "run $_ in the first database") foreach (1 .. 5);
+	$after = $node->safe_psql('second', $last_loop);
+}
+is($after, $before, 'the conductor of the second slept');
 
 # --- DROP DATABASE and DROP EXTENSION do not wait for tasks
 $run = weir_trigger($node, 'sleeps', dbname => 'second');
