@@ -157,6 +157,8 @@ find_route(const Connection *connection, HttpOptions *route, Report *report)
 	if (route_set(route, connection->options, connection->base_url, connection->base_url, &why))
 	{
 		route->connect_timeout_ms = Min(route->connect_timeout_ms, CONNECT_MS);
+		/* its own address, also where that is no URL of the web, as with Redis */
+		route->ca_besides_system = false;
 		return true;
 	}
 	report->address = address_of(connection->base_url);

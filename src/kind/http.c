@@ -453,18 +453,26 @@ http_is_expected(const cJSON *spec, int status)
 }
 
 /*
- * Not sent, or refused before anything was done, if the request may not be
- * repeated.  A 503 may come from the service, which did nothing, or from a
- * gateway that lost its answer; only one that says when to come back is the
- * word of somebody who sent us away.
+ * A 503 may come from the service, which did nothing, or from a gateway that
+ * lost its answer; only one that says when to come back is the word of somebody
+ * who sent us away.
  */
+bool
+http_is_refusal(const KindResponse *response)
+{
+	int			status = response->http_status;
+
+	return status == 401 || status == 429 || (status == 503 && response->retry_after_ms >= 0);
+}
+
+/* Not sent, or refused before anything was done, if the request may not be repeated. */
 static void
 unrepeatable_response(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
 	int			status = response->http_status;
 	bool		answered = status > 0 && response->transport_error == NULL;
 	bool		arrived = response->request_sent || status > 0;
-	bool		refused = answered ? status == 401 || status == 429 || (status == 503 && response->retry_after_ms >= 0) : !arrived;
+	bool		refused = answered ? http_is_refusal(response) : !arrived;
 	bool		transient = answered && retry_http_status_is_transient(status) && !refused;
 
 	/* what may have been started can be looked for */

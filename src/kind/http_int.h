@@ -17,6 +17,7 @@ extern void http_build_body(const cJSON *spec, KindRequest *request);
 extern const cJSON *http_build_headers(const KindCall *call, const KindRequest *request);
 extern bool http_is_repeatable(const KindCall *call);	/* its first request */
 extern bool http_is_expected(const cJSON *spec, int status);
+extern bool http_is_refusal(const KindResponse *response);	/* an answer that says that nothing was done */
 extern bool http_check_request(const cJSON *spec, KindProblem *problem);	/* method, url, headers, ... */
 extern bool http_method(const cJSON *spec, KindRequest *request);	/* false: unknown */
 extern void http_add_query(StrBuf *url, const cJSON *query);

@@ -430,7 +430,7 @@ newest_response(KindCall *call, const KindResponse *response, KindVerdict *verdi
 						"HTTP 200, but the answer names no version", verdict);
 	else if (!read_entry(call, body, verdict))
 	{
-		if (created * 1000 < call->intended_at_ms - CLOCKS_MS)
+		if (created < (call->intended_at_ms - CLOCKS_MS) / 1000)
 			set_again(call, verdict);
 		else
 			fail_unsettled(call, "somebody else has set the secret meanwhile, and its versions cannot all be listed", verdict);

@@ -183,6 +183,8 @@ sort_out(KindCall *call, const QueueMessage *message, const cJSON *payload, bool
 		add_delivery(verdict, other, make_callback(call->others[other].call, message, event, cJSON_IsArray(payload)));
 		waiters_give(waiters, other);
 	}
+	/* what was not looked at may be somebody's */
+	match.n_events += event != NULL;
 	return match;
 }
 
@@ -322,7 +324,7 @@ start_response(KindCall *call, const KindResponse *response, KindVerdict *verdic
 		http_note_link(call, other.spec, body, verdict);
 		cJSON_Delete(body);
 	}
-	else if (!http_is_repeatable(&other) && (answered ? status != 429 && status != 503 && retry_http_status_is_transient(status) :
+	else if (!http_is_repeatable(&other) && (answered ? retry_http_status_is_transient(status) && !http_is_refusal(response) :
 											 response->request_sent))
 	{
 		/* whether it arrived, the callback will tell */

@@ -136,6 +136,26 @@ keep_header(HttpTransfer *transfer, const char *line, size_t len)
 	return true;
 }
 
+/* "HTTP/1.1 103 Early Hints": word that the server is thinking */
+static bool
+is_interim(const char *line, size_t len)
+{
+	const char *space = memchr(line, ' ', len);
+
+	return space != NULL && space + 1 < line + len && space[1] == '1';
+}
+
+/* Until now it was thinking; an answer that has begun has to go on. */
+static void
+begin_answer(HttpTransfer *transfer)
+{
+	transfer->has_begun = true;
+	if (transfer->stall_timeout_ms <= 0)
+		return;
+	curl_easy_setopt(transfer->easy, CURLOPT_LOW_SPEED_LIMIT, STALL_BYTES);
+	curl_easy_setopt(transfer->easy, CURLOPT_LOW_SPEED_TIME, (transfer->stall_timeout_ms + 999L) / 1000);
+}
+
 /*
  * CURLOPT_HEADERFUNCTION: one line at a time, not terminated, of every
  * response on the way (100 Continue, 103 Early Hints, the final one, trailers).
@@ -158,13 +178,8 @@ header_callback(char *data, size_t size, size_t count, void *userp)
 		transfer->headers_complete = true;
 	if (n > 5 && memcmp(data, "HTTP/", 5) == 0)
 	{
-		/* until now it was thinking; an answer that has begun has to go on */
-		if (transfer->stall_timeout_ms > 0 && !transfer->has_begun)
-		{
-			curl_easy_setopt(transfer->easy, CURLOPT_LOW_SPEED_LIMIT, STALL_BYTES);
-			curl_easy_setopt(transfer->easy, CURLOPT_LOW_SPEED_TIME, (transfer->stall_timeout_ms + 999L) / 1000);
-		}
-		transfer->has_begun = true;
+		if (!transfer->has_begun && !is_interim(data, n))
+			begin_answer(transfer);
 		transfer->headers_complete = false;
 		transfer->retry_after[0] = '\0';
 		transfer->header_len = 0;
@@ -414,8 +429,8 @@ describe_failure(HttpTransfer *transfer, CURLcode code)
 			}
 			if (code == CURLE_OPERATION_TIMEDOUT && transfer->has_begun)
 			{
-				snprintf(transfer->error, size, "the answer stalled: for %d s less than %ld bytes a second came",
-						 (transfer->stall_timeout_ms + 999) / 1000, STALL_BYTES);
+				snprintf(transfer->error, size, "the answer stalled: for %ld s less than %ld bytes a second came",
+						 (transfer->stall_timeout_ms + 999L) / 1000, STALL_BYTES);
 				break;
 			}
 			if (code == CURLE_OUT_OF_MEMORY && transfer->sends > 0)

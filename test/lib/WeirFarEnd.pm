@@ -16,6 +16,7 @@ use File::Basename qw(dirname);
 use HTTP::Tiny;
 use IPC::Run;
 use JSON::PP;
+use POSIX ();
 use PostgreSQL::Test::Utils;
 
 use WeirSignIn;
@@ -57,7 +58,7 @@ sub new
 		open(STDIN, '<', '/dev/null');
 		open(STDOUT, '>>', "$dir/far_end.log");
 		open(STDERR, '>&', \*STDOUT);
-		exec 'python3', $program, $dir or exit 127;
+		exec 'python3', $program, $dir or POSIX::_exit(127);
 	}
 	$self->{pid} = $pid;
 	my $limit = time + $PostgreSQL::Test::Utils::timeout_default;

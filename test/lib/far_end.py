@@ -162,6 +162,12 @@ class Far(Quiet):
         pause(float(query.get("seconds", "4")))
         self.answer(200)
 
+    def do_hints(self, query):
+        """Says early that it will answer, and thinks"""
+        self.wfile.write(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n")
+        self.wfile.flush()
+        self.do_thinks(query)
+
     def do_many_headers(self, query):
         self.begin(*["X-Filler-%d: %s" % (n, "x" * 1000) for n in range(200)], length=2)
         self.wfile.write(b"{}")

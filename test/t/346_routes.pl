@@ -159,14 +159,17 @@ foreach my $case ([ '403', qr/the proxy answered HTTP 403.*\/\/ Ask who runs the
 	is(test('tunnel'), 'f|ok|ok|failed', "proxy: $mode");
 	like(detail(), $expected, '... explained');
 }
-$far->proxy('407');
-value("SELECT weir.create_pipeline('refused', '{\"tasks\": [{\"name\": \"call\", \"kind\": \"http\", \"connection\": \"tls_tunnel\", \"spec\": {\"path\": \"/not-sent\", \"method\": \"POST\"}, \"timeout\": \"40 seconds\"}]}')");
+# who trusts others is not let into a tunnel that was kept
+value(connection('untried', $tls, { ca_certificate => $far->stranger . $far->ca, proxy => $proxy }));
+value("SELECT weir.create_pipeline('refused', '{\"tasks\": [{\"name\": \"call\", \"kind\": \"http\", \"connection\": \"untried\", \"spec\": {\"path\": \"/not-sent\", \"method\": \"POST\"}, \"timeout\": \"40 seconds\"}]}')");
 $far->reset;
 $far->proxy('403');
 my $run = weir_trigger($node, 'refused');
-wait_until($node, 'the proxy refuses again and again', "SELECT count(*) = 1 FROM weir.attempt WHERE run_id = $run");
 my $limit = time + $PostgreSQL::Test::Utils::timeout_default;
-select(undef, undef, undef, 0.05) until scalar @{ $far->ledger->{connects} } >= 1 || time > $limit;
+select(undef, undef, undef, 0.05) until scalar @{ $far->ledger->{connects} } >= 2 || time > $limit;
+cmp_ok(scalar @{ $far->ledger->{connects} }, '>=', 2, 'a proxy that refuses is asked again');
+is(value("SELECT status FROM weir.attempt WHERE run_id = $run"), 'intended', '... the attempt does not count as begun');
+is(scalar($far->requests('/not-sent')), 0, '... and nothing of the request arrives');
 $far->proxy('open');
 is(wait_for_run($node, $run), 'succeeded', 'a POST that a proxy refused was never sent: it is sent when the proxy lets it through');
 is(scalar($far->requests('/not-sent')), 1, 'once');

@@ -42,7 +42,7 @@ my $before = memory();
 my $start = time;
 my $run = run_tasks('limits',
 	once('bomb', '/bomb?mb=1024'), once('packed', '/packed'), once('broken', '/broken'), once('layers', '/layers'),
-	once('stall', '/stall'), once('trickle', '/trickle'), once('steady', '/steady'), once('thinks', '/thinks?seconds=4'),
+	once('stall', '/stall'), once('trickle', '/trickle'), once('steady', '/steady'), once('thinks', '/thinks?seconds=4'), once('hints', '/hints?seconds=4'),
 	once('many', '/many-headers'), once('huge', '/huge-header'), once('odd', '/odd-headers'), once('nul', '/nul-header'),
 	once('total', '/thinks?seconds=4', connection => 'impatient'), once('total_trickle', '/trickle', connection => 'impatient'),
 	once('patient', '/status?status=200', connection => 'patient'));
@@ -58,6 +58,7 @@ like(of_task($run, 'stall'), qr/^failed outcome_unknown the answer stalled: for 
 like(of_task($run, 'trickle'), qr/^failed outcome_unknown the answer stalled/, 'an answer that comes byte by byte');
 is(of_task($run, 'steady'), 'succeeded', 'one that is slow and goes on');
 is(of_task($run, 'thinks'), 'succeeded', 'one that takes its time to begin');
+is(of_task($run, 'hints'), 'succeeded', '... although early hints came at once');
 like(of_task($run, 'total'), qr/^failed outcome_unknown no complete answer within 1500 ms/, 'the timeout of a connection');
 like(of_task($run, 'total_trickle'), qr/^failed outcome_unknown no complete answer within 1500 ms/, 'holds for what trickles');
 like(of_task($run, 'many'), qr/^failed outcome_unknown response headers exceed the limit of 65536 bytes/, 'two hundred long headers');

@@ -13,7 +13,8 @@ use Time::HiRes qw(time);
 use WeirTest;
 
 my $json = JSON::PP->new->canonical->ascii;
-my $node = weir_node('away');
+# shorter than the pause between two looks at what has been going on for a day
+my $node = weir_node('away', conf => "weir.cancel_grace = '20s'\n");
 my %cloud = (here => weir_cloud(undef, speed => 10), gone => weir_cloud(undef, speed => 10));
 my %follow = (method => 'POST', path => '/jobs', id => '$.id', error => { message => '$.error' },
 	poll => { path => '/jobs/{id}', every => 0.3, status => '$.state', succeeded => ['done'], failed => ['failed'], cancelled => ['stopped'] });

@@ -327,6 +327,13 @@ test_keyvault(void)
 	CHECK_INT(a.verdict.outcome, KIND_FAILED);
 	CHECK_STR(a.verdict.error_code, "outcome_unknown");
 	CHECK(a.verdict.may_go_on);
+	/* a time of creation that is none is no old one */
+	begin("keyvault", "{'operation': 'set', 'name': 'db', 'from_secret': 's'}", "{}");
+	CHECK(lose(&a, true));
+	answer(&a, 403, "{'error': {'code': 'Forbidden', 'message': 'no list'}}");
+	answer(&a, 200, "{'value': 'hush', 'id': 'https://v/secrets/db/9', 'attributes': {'created': 9223372036854774784}}");
+	CHECK_INT(a.verdict.outcome, KIND_FAILED);
+	CHECK_STR(a.verdict.error_code, "outcome_unknown");
 	/* the same where versions may not be listed */
 	for (int i = 0; i < 4; i++)
 	{

@@ -118,6 +118,25 @@ test_callback(void)
 	CHECK_INT(a.verdict.rows_written, 5);
 }
 
+/* More events than are looked at: what is behind them may be somebody's */
+static void
+test_long_message(void)
+{
+	StrBuf		text;
+
+	for (int n = 1000; n <= 1001; n++)
+	{
+		strbuf_init(&text);
+		for (int i = 0; i < n; i++)
+			strbuf_printf(&text, "%s{&quot;token&quot;:&quot;weir-k1-41-1&quot;}", i == 0 ? "[" : ",");
+		strbuf_addstr(&text, "]");
+		begin("{" CALLBACK "}");
+		answer(&a, 202, "{}");
+		answer(&a, 200, list(message("m1", 1, text.data)));
+		CHECK_INT(kind_member(a.call.scratch, "discard") != NULL, n == 1000);
+	}
+}
+
 static void
 test_failures(void)
 {
@@ -128,6 +147,15 @@ test_failures(void)
 	answer(&a, 204, "");
 	CHECK_INT(a.verdict.outcome, KIND_FAILED);
 	CHECK_STR(a.verdict.error_message, "weir-k1-42-1");
+	/* a gateway's word is none of the service's: the callback tells; who is told when to come back comes back */
+	begin("{" CALLBACK "}");
+	answer(&a, 503, "busy");
+	CHECK_INT(a.call.step, KIND_STEP_POLL);
+	CHECK(kind_state_bool(&a.call, "maybe_started"));
+	begin("{" CALLBACK "}");
+	answer_after(&a, 503, "busy", 2000);
+	CHECK_INT(a.verdict.outcome, KIND_CONTINUE);
+	CHECK_INT(a.call.step, KIND_STEP_START);
 	begin("{" CALLBACK "}");
 	answer(&a, 400, "{'message': 'no'}");
 	CHECK_INT(a.verdict.outcome, KIND_FAILED);
@@ -315,6 +343,7 @@ test_webhook(void)
 	test_reading();
 	test_callback();
 	test_failures();
+	test_long_message();
 	test_events();
 	test_others();
 	test_waiters();
