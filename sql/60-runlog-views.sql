@@ -262,7 +262,7 @@ FROM weir.error e
 		FROM weir.run n WHERE n.run_id = e.run_id OFFSET 0) r ON true
 WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
 	OR weir._may_see(r.pipeline_id, r.owner)
-ORDER BY e.occurred_at DESC, e.error_id DESC;
+ORDER BY e.error_id DESC;
 COMMENT ON VIEW weir.errors IS 'Errors of runs';
 COMMENT ON COLUMN weir.errors.error_id IS 'Id of the error';
 COMMENT ON COLUMN weir.errors.run_id IS 'The run';
