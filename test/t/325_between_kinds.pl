@@ -26,7 +26,7 @@ my $workspace = id(1);
 value(qq{
 	SELECT weir.create_secret('app', 'weir-secret');
 	SELECT weir.create_secret('token', 'dapi-local');
-	SELECT weir.create_connection('adf', 'adf', '$address/adf', $entra, '{"subscription_id": "s1", "resource_group": "rg", "factory": "f", "settle_seconds": 0}');
+	SELECT weir.create_connection('adf', 'adf', '$address/adf', $entra, '{"subscription_id": "s1", "resource_group": "rg", "factory": "adf-dev", "settle_seconds": 0}');
 	SELECT weir.create_connection('dbx', 'databricks', '$address/dbx', '{"type": "pat", "token": "token"}', '{"settle_seconds": 2}');
 	SELECT weir.create_connection('fabric', 'fabric', '$address/fabric/v1', $entra, '{"workspace_id": "$workspace", "settle_seconds": 1}');
 	SELECT weir.create_connection('hns', 'storage', '$address/hns/blob', $entra, '{"dfs_url": "$address/hns/dfs"}');

@@ -23,10 +23,10 @@ sub literal { return "'" . ($_[0] =~ s/'/''/gr) . "'" }
 value(qq{
 	SELECT weir.create_secret('token', 'dapi-local');
 	SELECT weir.create_secret('entra_secret', 'weir-secret');
-	SELECT weir.create_connection('dbx', 'databricks', '$address/dbx', '{"type": "pat", "token": "token"}', '{"settle_seconds": 2}');
+	SELECT weir.create_connection('dbx', 'databricks', '$address/dbx', '{"type": "pat", "token": "token"}', '{"settle_seconds": 2, "request_limits": null}');
 	SELECT weir.create_connection('adf', 'adf', '$address/adf', '{"type": "entra_client_secret", "tenant_id": "local",
 		"client_id": "weir-client", "client_secret": "entra_secret", "authority": "$address"}',
-		'{"subscription_id": "s1", "resource_group": "rg", "factory": "f", "settle_seconds": 1}')});
+		'{"subscription_id": "s1", "resource_group": "rg", "factory": "adf-dev", "settle_seconds": 1, "request_limits": null}')});
 
 my %ways = (
 	databricks => { kind => 'databricks_job', connection => 'dbx', list => 'databricks.list', get => 'databricks.get', start => 'databricks.run-now',

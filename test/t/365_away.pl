@@ -79,7 +79,7 @@ foreach my $at (sort keys %cloud)
 	my $auth = qq('{"type": "entra_client_secret", "tenant_id": "local", "client_id": "weir-client", "client_secret": "entra", "authority": "$address"}');
 	value(qq{
 		SELECT weir.create_connection('${at}_dbx', 'databricks', '$address/dbx', '{"type": "pat", "token": "token"}', '{"settle_seconds": 1}');
-		SELECT weir.create_connection('${at}_adf', 'adf', '$address/adf', $auth, '{"subscription_id": "s1", "resource_group": "rg", "factory": "f", "settle_seconds": 1}');
+		SELECT weir.create_connection('${at}_adf', 'adf', '$address/adf', $auth, '{"subscription_id": "s1", "resource_group": "rg", "factory": "adf-dev", "settle_seconds": 1}');
 		SELECT weir.create_connection('${at}_fabric', 'fabric', '$address/fabric/v1', $auth, '{"workspace_id": "00000000-0000-4000-8000-000000000001", "settle_seconds": 1}');
 		SELECT weir.create_connection('${at}_api', 'http', '$address/http');
 		SELECT weir.create_connection('${at}_svc', 'http', '$address/http');
