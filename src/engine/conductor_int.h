@@ -163,7 +163,8 @@ extern bool conductor_is_idle(Conductor *c);
 /* intake.c: inside a transaction */
 extern void intake_requests(Conductor *c);
 extern void intake_runs(Conductor *c, bool all);	/* of the queues that were noted, or all */
-extern void intake_start_run(int64 run_id); /* decide and start one that is queued; its pipeline's state is locked */
+/* Decide and start one that is queued; its pipeline's state is locked.  besides: whatever else of the pipeline goes on */
+extern void intake_start_run(int64 run_id, bool besides);
 extern void intake_deadlines(Conductor *c); /* timeouts of runs, and of tasks while a retry waits */
 extern void intake_cancel_run(Conductor *c, int64 run_id, const char *reason, int why); /* run locked */
 
