@@ -310,7 +310,7 @@ COMMENT ON COLUMN weir.pipeline_state.skip_once IS 'The next start is answered C
 COMMENT ON COLUMN weir.pipeline_state.origin_row_audit_id IS 'With D: the run that landed the data, however often D repeated';
 COMMENT ON COLUMN weir.pipeline_state.last_run_id IS 'The run that started last';
 COMMENT ON COLUMN weir.pipeline_state.last_success_run_id IS 'The run that last succeeded';
-COMMENT ON COLUMN weir.pipeline_state.execution_id IS 'The execution of an outside orchestrator that is going on';
+COMMENT ON COLUMN weir.pipeline_state.execution_id IS 'The execution of an outside orchestrator that is going on, if the log has it';
 
 -- Runs that go on side by side may each leave a landing behind.  Which of
 -- them somebody is resuming is not noted: a run that is live and has its row

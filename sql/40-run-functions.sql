@@ -162,7 +162,7 @@ WITH given AS MATERIALIZED (
 				u.started, t.connection_name, u.per_minute, u.next_at, coalesce(a.in_connection, 0)) END,
 		t.ready_at, format('Wait, or change its options with weir.alter_connection(%L, ...).', t.connection_name)
 	FROM startable t LEFT JOIN place a USING (task_run_id)
-		JOIN (SELECT k.name, (k.options->>'max_concurrency')::bigint AS max_concurrency, (k.options->>'max_starts_per_minute')::bigint AS per_minute,
+		JOIN (SELECT k.name, (k.options->>'max_concurrency')::numeric::bigint AS max_concurrency, (k.options->>'max_starts_per_minute')::numeric::bigint AS per_minute,
 				g.going_on, g.runs, m.started, m.next_at
 			FROM weir.connection k
 				CROSS JOIN LATERAL (SELECT count(*) AS going_on, array_agg(DISTINCT h.run_id) AS runs
@@ -171,7 +171,7 @@ WITH given AS MATERIALIZED (
 				CROSS JOIN LATERAL (SELECT count(*) AS started, min(b.intended_at) + interval '1 minute' AS next_at
 					FROM (SELECT h.intended_at FROM weir.attempt h
 						WHERE h.rated_connection = k.name AND h.intended_at > clock_timestamp() - interval '1 minute'
-						ORDER BY h.intended_at DESC LIMIT (k.options->>'max_starts_per_minute')::bigint) b) m
+						ORDER BY h.intended_at DESC LIMIT (k.options->>'max_starts_per_minute')::numeric::bigint) b) m
 			WHERE k.options ?| '{max_concurrency,max_starts_per_minute}'
 				AND k.name IN (SELECT s.connection_name FROM startable s)) u ON u.name = t.connection_name
 	WHERE u.going_on >= u.max_concurrency OR u.started >= u.per_minute

@@ -12,7 +12,7 @@ SELECT c.name, c.kind, c.base_url, c.auth->>'type' AS sign_in,
 	CASE WHEN m.may_change THEN c.options END AS options,
 	c.options->>'proxy' AS proxy,
 	c.options ? 'ca_certificate' AS has_own_authority,
-	(c.options->>'max_concurrency')::bigint AS max_concurrency, (c.options->>'max_starts_per_minute')::bigint AS max_starts_per_minute,
+	(c.options->>'max_concurrency')::numeric::bigint AS max_concurrency, (c.options->>'max_starts_per_minute')::numeric::bigint AS max_starts_per_minute,
 	l.reads_per_second, l.reads_burst, l.writes_per_second, l.writes_burst,
 	r.until AS reads_wait_until, w.until AS writes_wait_until, o.opened_at AS unreachable_since,
 	c.description, c.owner, c.created_at, c.changed_at

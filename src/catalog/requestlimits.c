@@ -26,6 +26,7 @@
 PG_FUNCTION_INFO_V1(weir_request_limits);
 
 #define MAX_RATE	1000000
+#define MIN_RATE	0.001	/* turns stay within what a timestamp can say */
 #define MAX_OPTIONS (128 * 1024)
 
 static const struct
@@ -72,8 +73,8 @@ read_limit(const cJSON *item, const char *name, RequestLimit *limit, const char 
 		if (member != rate && member != burst)
 		return false;
 	*path = psprintf(".%s.per_second", name);
-	*why = psprintf("per_second must be a number above 0, up to %d", MAX_RATE);
-	if (cJSON_IsString(rate) || !json_double(rate, &limit->per_second) || !(limit->per_second > 0 && limit->per_second <= MAX_RATE))
+	*why = psprintf("per_second must be a number from %g to %d", MIN_RATE, MAX_RATE);
+	if (cJSON_IsString(rate) || !json_double(rate, &limit->per_second) || !(limit->per_second >= MIN_RATE && limit->per_second <= MAX_RATE))
 		return false;
 	limit->burst = Max((int) limit->per_second, 1);
 	if (burst == NULL)

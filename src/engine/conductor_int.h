@@ -94,6 +94,7 @@ typedef struct Flight
 	int64		started_ms;		/* for the polling pace */
 	int64		due_ms;			/* next exchange; NEVER while one is under way */
 	int64		turn_ms;		/* quota.c: when it may be sent; 0 not asked */
+	struct Bucket *turn_of;		/* whose turn that is */
 	int64		pause_ms;		/* that leads to it */
 	int64		expected_ms;	/* it takes in all; 0 not looked up yet, POLL_UNKNOWN */
 	int			together;		/* pollgroup.c: runs followed through its connection */
@@ -136,6 +137,7 @@ typedef struct Conductor
 	struct ReadySet *ready;		/* ready.c */
 	HTAB	   *breakers;		/* breaker.c; NULL before the first exchange */
 	HTAB	   *quotas;			/* quota.c; likewise */
+	bool		quota_gaps;		/* some wait for a turn longer than they have to */
 	HTAB	   *pollgroups;		/* pollgroup.c; NULL before the first POLL */
 	struct Expectations *expectations;	/* expectation.c; NULL before the first POLL */
 	int64		starts;			/* so many, to tell who was served last */
@@ -163,7 +165,8 @@ extern bool conductor_is_idle(Conductor *c);
 /* intake.c: inside a transaction */
 extern void intake_requests(Conductor *c);
 extern void intake_runs(Conductor *c, bool all);	/* of the queues that were noted, or all */
-extern void intake_start_run(int64 run_id); /* decide and start one that is queued; its pipeline's state is locked */
+/* Decide and start one that is queued; its pipeline's state is locked.  besides: whatever else of the pipeline goes on */
+extern void intake_start_run(int64 run_id, bool besides);
 extern void intake_deadlines(Conductor *c); /* timeouts of runs, and of tasks while a retry waits */
 extern void intake_cancel_run(Conductor *c, int64 run_id, const char *reason, int why); /* run locked */
 
@@ -234,6 +237,8 @@ extern void breakers_clock_set(Conductor *c, int64 by);
 
 /* quota.c: so many requests a second */
 extern bool quota_allows(Conductor *c, Flight *flight, const Connection *through, const KindRequest *request);	/* else due_ms is its turn */
+extern void quota_give_back(Conductor *c, Flight *flight);	/* it ends: its turn, if it has one, is for those behind it */
+extern void quotas_line_up(Conductor *c);	/* those that wait, after that */
 extern void quotas_write(Conductor *c); /* inside a transaction */
 extern void quotas_reset(void); /* inside a transaction */
 extern void quotas_clock_set(Conductor *c, int64 by);

@@ -54,6 +54,7 @@ flight_remove(Conductor *c, Flight *flight)
 {
 	if (flight->transfer)
 		httpmux_abort(c->mux, flight->transfer);
+	quota_give_back(c, flight);
 	MemoryContextDelete(flight->cxt);
 	(void) hash_search(c->flights, &flight->task_run_id, HASH_REMOVE, NULL);
 }
@@ -655,6 +656,7 @@ flights_act(Conductor *c)
 	int64		now = now_ms();
 	bool		in_transaction = false;
 
+	quotas_line_up(c);
 	hash_seq_init(&seq, c->flights);
 	while ((flight = hash_seq_search(&seq)) != NULL)
 	{

@@ -207,9 +207,19 @@ insert_task_runs(int64 run_id, StartCode code, int64 last_run_id)
 	advance_undecided(run_id);
 }
 
+/*
+ * An outside orchestrator may have started an execution after we counted and
+ * before we had the lock.  Its end notes the queue.
+ */
+#define STILL_FREE \
+	"($2 OR s.execution_id IS NULL OR (SELECT count(*) FROM weir._active a WHERE a.pipeline_id = s.pipeline_id) < " \
+	"(SELECT v.max_concurrent_runs FROM weir.pipeline_version v WHERE v.pipeline_id = r.pipeline_id AND v.version = r.version))"
+
 void
-intake_start_run(int64 run_id)
+intake_start_run(int64 run_id, bool besides)
 {
+	static const Oid facts_types[2] = {INT8OID, BOOLOID};
+	Datum		facts_values[2] = {Int64GetDatum(run_id), BoolGetDatum(besides)};
 	Oid			types[6] = {INT8OID, TEXTOID, CHAROID, INT8OID, INT8OID, BOOLOID};
 	Datum		values[6];
 	char		nulls[] = "      ";
@@ -218,8 +228,8 @@ intake_start_run(int64 run_id)
 
 	values[0] = Int64GetDatum(run_id);
 	if (weir_spi(START_FACTS("r.backfill_id IS NULL", "weir.run r JOIN weir.pipeline p USING (pipeline_id) "
-							 "JOIN weir.pipeline_state s USING (pipeline_id) WHERE r.run_id = $1 AND r.status = 'queued'"),
-				 1, types, values, NULL) != 1)
+							 "JOIN weir.pipeline_state s USING (pipeline_id) WHERE r.run_id = $1 AND r.status = 'queued' AND " STILL_FREE),
+				 2, facts_types, facts_values, NULL) != 1)
 		return;
 	decision = start_decide_row(&facts, &(LandingWish){.run_id = run_id});
 
@@ -319,7 +329,7 @@ start_runs(Conductor *c, const int64 *runs, uint64 n)
 			defer(c);
 			continue;
 		}
-		intake_start_run(runs[i]);
+		intake_start_run(runs[i], false);
 		started[n_started++] = Int64GetDatum(runs[i]);
 		c->did_work = true;
 	}

@@ -33,14 +33,20 @@ skip_run(int64 run_id)
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 }
 
-/* Runs before this one that have not ended, oldest first. */
+/* Runs of the pipeline of r before it that have not ended: two indexes, however long the log is. */
+#define OLDER(what, live) \
+	"SELECT " what " FROM weir.run o WHERE o.pipeline_id = r.pipeline_id AND o.run_id < r.run_id AND " live " AND NOT o.is_apart"
+#define OLDER_QUEUED(what) OLDER(what, "o.live = 'q'")
+#define OLDER_RUNNING(what) OLDER(what, "o.live = 'a' AND o.status = 'running'")
+
+/* Oldest first. */
 static void
 replace_older(Conductor *c, int64 run_id)
 {
 	static const Oid types[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(run_id)};
-	uint64		n = weir_spi("SELECT o.run_id FROM weir.run r JOIN weir.run o ON o.pipeline_id = r.pipeline_id AND o.run_id < r.run_id "
-							 "WHERE r.run_id = $1 AND o.status IN ('queued', 'running') AND NOT o.is_apart AND NOT o.is_external ORDER BY o.run_id LIMIT 500",
+	uint64		n = weir_spi("SELECT l.run_id FROM weir.run r CROSS JOIN LATERAL (" OLDER_QUEUED("o.run_id") " UNION ALL " OLDER_RUNNING("o.run_id") ") l "
+							 "WHERE r.run_id = $1 ORDER BY l.run_id LIMIT 500",
 							 1, types, values, NULL);
 	int64	   *older = palloc(sizeof(int64) * Max(n, 1));
 
@@ -63,8 +69,7 @@ overlap_take_in(Conductor *c, bool all, Datum pipelines)
 				 "JOIN weir.pipeline_version v ON v.pipeline_id = r.pipeline_id AND v.version = r.version "
 				 "WHERE r.live = 'q' AND r.on_overlap IS NOT NULL AND ($2 OR r.pipeline_id = ANY ($3)) AND CASE r.on_overlap WHEN 'skip' THEN "
 				 "(SELECT count(*) FROM weir._active a WHERE a.pipeline_id = r.pipeline_id) >= v.max_concurrent_runs "
-				 "ELSE EXISTS (SELECT FROM weir.run o WHERE o.pipeline_id = r.pipeline_id AND o.run_id < r.run_id "
-				 "AND o.status IN ('queued', 'running') AND NOT o.is_apart AND NOT o.is_external) END "
+				 "ELSE EXISTS (" OLDER_QUEUED("1") ") OR EXISTS (" OLDER_RUNNING("1") ") END "
 				 "ORDER BY r.pipeline_id, r.run_id DESC LIMIT $1",
 				 3, types, values, NULL);
 	runs = palloc(sizeof(int64) * Max(n, 1));

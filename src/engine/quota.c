@@ -7,9 +7,11 @@
  * "burst" tokens when full, filled at "per_second".  It is kept as the moment
  * at which it will be full again, so nothing has to tick.  Whoever finds it
  * empty is given a turn of his own, the next one free, and sleeps until then:
- * a thousand that wait cost one look each, and go in the order they came.  A
- * turn that is not used (its attempt ended) is lost, which only makes us more
- * polite.  What is to be cancelled does not wait, but counts.
+ * a thousand that wait cost one look each, and go in the order they came.
+ * When one of them ends before its turn, or the limit changes, those that wait
+ * line up anew: else they would wait for what nobody uses, and attempts that
+ * run out of time meanwhile would put off the next ones for ever.  What is to
+ * be cancelled does not wait, but counts.
  *
  * Everything that goes to the service counts: starts, looks, cancels.  Sign-in
  * does not, being another service.
@@ -43,6 +45,7 @@ typedef struct Bucket
 	int64		until_ms;		/* the last turn given */
 	int64		told_ms;		/* until, as the row has it; 0 no row */
 	bool		has_changed;	/* enough to be written */
+	bool		has_gaps;		/* turns are free between those given, or the limit is another */
 } Bucket;
 
 typedef struct Quota
@@ -51,6 +54,20 @@ typedef struct Quota
 	int64		changed_at;		/* of the connection the limits were read from */
 	Bucket		of[REQUEST_CLASSES];
 } Quota;
+
+/* What is missing in the bucket stays missing, as far as the new one has room for it. */
+static void
+set_limit(Conductor *c, Bucket *bucket, const RequestLimit *limit, int64 now)
+{
+	RequestLimit before = bucket->limit;
+
+	if (before.per_second == limit->per_second && before.burst == limit->burst)
+		return;
+	bucket->limit = *limit;
+	if (before.per_second > 0 && bucket->full_ms > now && limit->per_second > 0)
+		bucket->full_ms = now + (bucket->full_ms - now) * before.per_second / limit->per_second;
+	bucket->has_gaps = c->quota_gaps = true;
+}
 
 static Quota *
 find(Conductor *c, const Connection *connection)
@@ -82,7 +99,7 @@ find(Conductor *c, const Connection *connection)
 								   &limits, &path, &why);
 		quota->changed_at = connection->changed_at;
 		for (int class = 0; class < REQUEST_CLASSES; class++)
-			quota->of[class].limit = limits.of[class];
+			set_limit(c, &quota->of[class], &limits.of[class], now_ms());
 	}
 	return quota;
 }
@@ -121,13 +138,17 @@ quota_allows(Conductor *c, Flight *flight, const Connection *through, const Kind
 
 	if (through == NULL || request->without_auth)
 		return true;			/* it goes somewhere else */
+	bucket = &find(c, through)->of[request_class(request->method)];
+	/* a cancel of what waited to be looked at */
+	if (flight->turn_ms != 0 && flight->turn_of != bucket)
+		quota_give_back(c, flight);
 	/* what kept it may have kept many others, and they are not to come all at once */
 	if (flight->turn_ms < now - TURN_MS)
 	{
-		bucket = &find(c, through)->of[request_class(request->method)];
 		if (bucket->limit.per_second <= 0)
 			return true;
 		flight->turn_ms = next_turn(bucket, now);
+		flight->turn_of = bucket;
 		if (flight->turn_ms > now && !is_urgent)
 			note_wait(c, bucket, flight->turn_ms, now);
 	}
@@ -135,6 +156,79 @@ quota_allows(Conductor *c, Flight *flight, const Connection *through, const Kind
 		return true;
 	flight->due_ms = flight->turn_ms;
 	return false;
+}
+
+void
+quota_give_back(Conductor *c, Flight *flight)
+{
+	if (flight->turn_ms > now_ms())
+	{
+		if (flight->turn_of->limit.per_second > 0)
+			flight->turn_of->full_ms -= 1000 / flight->turn_of->limit.per_second;
+		flight->turn_of->has_gaps = c->quota_gaps = true;
+	}
+	flight->turn_ms = 0;
+}
+
+static int
+by_turn(const ListCell *a, const ListCell *b)
+{
+	const Flight *one = lfirst(a);
+	const Flight *other = lfirst(b);
+
+	return one->turn_ms < other->turn_ms ? -1 : one->turn_ms > other->turn_ms;
+}
+
+/* New turns for all that wait, in the order of those they had. */
+static void
+line_up(Conductor *c, Bucket *bucket, int64 now)
+{
+	double		interval = bucket->limit.per_second > 0 ? 1000 / bucket->limit.per_second : 0;
+	HASH_SEQ_STATUS seq;
+	Flight	   *flight;
+	List	   *waiting = NIL;
+	ListCell   *cell;
+
+	hash_seq_init(&seq, c->flights);
+	while ((flight = hash_seq_search(&seq)) != NULL)
+		if (flight->turn_ms > now && flight->turn_of == bucket)
+			waiting = lappend(waiting, flight);
+	list_sort(waiting, by_turn);
+	bucket->full_ms -= interval * list_length(waiting);
+	bucket->until_ms = now;
+	foreach(cell, waiting)
+	{
+		int64		turn = interval > 0 ? next_turn(bucket, now) : now;
+
+		flight = lfirst(cell);
+		if (flight->due_ms == flight->turn_ms)
+			flight->due_ms = turn;
+		flight->turn_ms = bucket->until_ms = turn;
+	}
+	list_free(waiting);
+	bucket->has_gaps = false;
+	if (bucket->told_ms <= bucket->until_ms + TOLD_FROM_MS)
+		return;
+	bucket->told_ms = bucket->until_ms;
+	bucket->has_changed = true;
+	c->wake |= ENGINE_WAKE_TASK;
+}
+
+void
+quotas_line_up(Conductor *c)
+{
+	HASH_SEQ_STATUS seq;
+	Quota	   *quota;
+	int64		now = now_ms();
+
+	if (!c->quota_gaps)
+		return;
+	c->quota_gaps = false;
+	hash_seq_init(&seq, c->quotas);
+	while ((quota = hash_seq_search(&seq)) != NULL)
+		for (int class = 0; class < REQUEST_CLASSES; class++)
+			if (quota->of[class].has_gaps)
+				line_up(c, &quota->of[class], now);
 }
 
 /* The wall clock was set: what was a span remains one. */

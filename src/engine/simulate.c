@@ -209,7 +209,7 @@ queue_run(FunctionCallInfo fcinfo, Simulation *simulation, const char *pipeline)
 					6, types, values, NULL);
 	simulation->run_id = weir_spi_int64(0, 1, NULL);
 	(void) outcome_lock_run(simulation->run_id, true);
-	intake_start_run(simulation->run_id);
+	intake_start_run(simulation->run_id, true);
 	weir_leave(&scope);
 }
 

@@ -302,6 +302,18 @@ visit_own(const ExecutionRow *row, void *arg)
 	return true;
 }
 
+/* A dump has the state of a pipeline, not the log: what went on when it was made is nowhere after a restore. */
+static bool
+is_logged(int64 execution_id)
+{
+	ExecutionRow run;
+
+	if (execution_id == 0 || !execution_row_find(EXECUTION_RUN_BY_ID, execution_id, &run))
+		return false;
+	execution_row_close(&run);
+	return true;
+}
+
 /*
  * The run of the pipeline that is going on: one of weir comes before an
  * outside one, because it is never stale.  Only a pipeline with a definition
@@ -317,7 +329,7 @@ find_other(const Start *start, bool *is_external)
 	if (start->has_definition)
 		execution_rows_visit(EXECUTION_RUN_ACTIVE, start->pipeline_id, visit_own, &own);
 	*is_external = own == 0;
-	return own != 0 ? own : start->going_on_id;
+	return own != 0 ? own : is_logged(start->going_on_id) ? start->going_on_id : 0;
 }
 
 /*

@@ -175,7 +175,7 @@ read_connection(Room *room)
 				no_rate;
 
 	room->total = room->per_minute = -1;
-	if (weir_spi("SELECT (c.options->>'max_concurrency')::bigint, (c.options->>'max_starts_per_minute')::bigint, "
+	if (weir_spi("SELECT (c.options->>'max_concurrency')::numeric::bigint, (c.options->>'max_starts_per_minute')::numeric::bigint, "
 				 "(SELECT count(*) FROM weir.attempt a JOIN weir.task_run t USING (task_run_id) "
 				 "WHERE a.status IN ('intended', 'started') AND t.connection_name = c.name), "
 				 "(SELECT count(*) FROM weir.attempt a WHERE a.rated_connection = c.name AND a.intended_at > clock_timestamp() - interval '1 minute') "

@@ -40,6 +40,9 @@ $node->safe_psql('postgres', qq{
 my $run = weir_trigger($node, 'load');
 is(wait_for_run($node, $run), 'failed', 'landed, not transformed');
 
+# Executions of outside orchestrators that go on when the dump is made.
+$node->safe_psql('postgres', "SELECT * FROM weir.log_execution_start('$_')") foreach ('outside', 'plain');
+
 my %kept = (
 	secrets => 'SELECT name, reference, description, owner FROM weir.secret',
 	connections => 'SELECT name, kind, base_url, auth, options, owner FROM weir.connection',
@@ -84,6 +87,8 @@ foreach my $format ('plain', 'custom')
 	my $task = weir_trigger($node, 'plain', dbname => $dbname);
 	is(wait_for_run($node, $task, undef, dbname => $dbname), 'succeeded', "$format: another pipeline runs");
 	is($node->safe_psql($dbname, "SELECT status FROM weir.run WHERE run_id = $paused"), 'queued', "$format: a paused one does not");
+	like($node->safe_psql($dbname, "SELECT * FROM weir.log_execution_start('outside')"), qr/^\d+\|E\|/, "$format: what went on outside starts anew");
+	like($node->safe_psql($dbname, "SELECT * FROM weir.log_execution_start('outside')"), qr/^\d+\|A\|/, "$format: once");
 }
 
 done_testing();

@@ -59,7 +59,7 @@ value("SELECT weir.alter_connection('some', options => '{\"request_limits\": nul
 is(limits('some'), '- - - -', 'none at all');
 foreach my $case ([ [], qr/request_limits must be null or an object/ ], [ { read => {} }, qr/request_limits must be null or an object with reads and writes/ ],
 	[ { reads => 5 }, qr/a limit must be null or an object.*JSON path: \$\.request_limits\.reads/s ], [ { reads => { per_second => 1, per_minute => 2 } }, qr/a limit must be/ ],
-	[ { reads => {} }, qr/per_second must be a number above 0/ ], [ { writes => { per_second => 0 } }, qr/\$\.request_limits\.writes\.per_second/ ],
+	[ { reads => {} }, qr/per_second must be a number from 0.001/ ], [ { writes => { per_second => 0 } }, qr/\$\.request_limits\.writes\.per_second/ ],
 	[ { writes => { per_second => '5' } }, qr/per_second must be a number/ ], [ { writes => { per_second => 1e9 } }, qr/per_second must be a number/ ],
 	[ { writes => { per_second => 5, burst => 0 } }, qr/burst must be an integer from 1.*\$\.request_limits\.writes\.burst/s ], [ { writes => { per_second => 5, burst => 1.5 } }, qr/burst must be/ ])
 {
@@ -106,6 +106,25 @@ wait_until($node, 'the job is there', "SELECT external_run_id IS NOT NULL FROM w
 value("SELECT weir.cancel($run)");
 like(wait_for_run($node, $run), qr/^(cancelled|succeeded|failed)$/, 'a run is cancelled although no request is due for minutes');
 is($cloud->requests('databricks.cancel'), 1, 'the engine was told at once');
+
+# --- whoever gives up leaves its turn to those behind it
+value(create('given', 'http', $plain, { request_limits => { reads => { per_second => 0.5, burst => 1 } } }));
+$run = start('givers', map { { name => "get$_", kind => 'http', connection => 'given', spec => { path => "/given/$_" } } } (1 .. 60));
+wait_until($node, 'a minute and more to wait', "SELECT reads_wait_until > clock_timestamp() + interval '90 s' FROM weir.connections WHERE name = 'given'");
+value("SELECT weir.cancel($run)");
+is(wait_for_run($node, $run), 'cancelled', 'all that wait are cancelled');
+$run = start('taker', { name => 'get', kind => 'http', connection => 'given', spec => { path => '/taken' } });
+is(wait_for_run($node, $run), 'succeeded', 'the next one is sent');
+is(value("SELECT ended_at - started_at < interval '30 s' FROM weir.run WHERE run_id = $run"), 't', '... without waiting for the turns of those');
+
+# --- so does a higher limit
+$run = start('slowly', map { { name => "get$_", kind => 'http', connection => 'given', spec => { path => "/slowly/$_" } } } (1 .. 60));
+wait_until($node, 'they wait', "SELECT reads_wait_until > clock_timestamp() + interval '90 s' FROM weir.connections WHERE name = 'given'");
+value(q{SELECT weir.alter_connection('given', options => '{"request_limits": {"reads": {"per_second": 100}}, "max_concurrency": 100.0}')});
+is(wait_for_run($node, weir_trigger($node, 'taker')), 'succeeded', 'an attempt that knows of the higher limit');
+is(wait_for_run($node, $run), 'succeeded', 'those that waited');
+is(value("SELECT ended_at - started_at < interval '60 s' FROM weir.run WHERE run_id = $run"), 't', '... wait by it, too');
+is(value("SELECT max_concurrency FROM weir.connections WHERE name = 'given'"), '100', 'an integer is one however it is written');
 
 # --- a crash while many wait
 $far->reset;
