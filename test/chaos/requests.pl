@@ -87,7 +87,7 @@ value(q{SELECT weir.create_secret('token', 'dapi-local'), weir.create_secret('en
 	weir.create_secret('key', 'a2V5a2V5a2V5'), weir.create_secret('sas', '?sv=2021-08-06&sig=ab%2Fcd%3D')});
 
 my $entra = { type => 'entra_client_secret', tenant_id => 'local', client_id => 'weir-client', client_secret => 'entra_secret', authority => $address };
-my $factory = { subscription_id => 's1', resource_group => 'rg', factory => 'f', settle_seconds => 1 };
+my $factory = { subscription_id => 's1', resource_group => 'rg', factory => 'adf-dev', settle_seconds => 1 };
 my $workspace = { workspace_id => id(1), settle_seconds => 1 };
 my @connections = (
 	[ 'api', 'http', "$address/http", undef ],

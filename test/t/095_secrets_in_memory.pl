@@ -107,7 +107,7 @@ create_secret($node, 'locked_key', file_text("$certificate.locked"));
 create_secret($node, 'certificate_alone', file_text("$certificate.crt"));
 create_secret($node, 'key_password', 'locked-' . $core{key_password});
 
-my $factory = { subscription_id => 's1', resource_group => 'rg', factory => 'f', settle_seconds => 0 };
+my $factory = { subscription_id => 's1', resource_group => 'rg', factory => 'adf-dev', settle_seconds => 0 };
 my $wait = { pipeline => 'wait', parameters => { seconds => 0 } };
 my $job = { job_id => 102, job_parameters => { seconds => '0' } };
 my $list = { operation => 'list', container => 'lake' };
