@@ -13,7 +13,7 @@
 
 typedef struct WeirScope
 {
-	struct WeirScope *outer_lean;	/* around us, not yet pinned */
+	bool		outer_is_open;	/* around us search_path is not pinned yet */
 	Oid			caller;			/* GetUserId() at entry */
 	Oid			save_userid;
 	int			save_sec_context;

@@ -44,8 +44,8 @@ static Oid	known_owner = InvalidOid;
 
 #define SAFE_SEARCH_PATH "pg_catalog, pg_temp"
 
-/* The scope we are in, while the caller's search_path is still set in it. */
-static WeirScope *lean_scope = NULL;
+/* We are in a scope in which the caller's search_path is still set. */
+static bool search_path_is_open = false;
 
 /*
  * _ensure_role(name): create a NOLOGIN role unless it exists.  Only called by
@@ -124,22 +124,22 @@ weir_extension_owner(void)
 
 /* An error leaves every scope at once. */
 static void
-forget_lean_scope(XactEvent event, void *arg)
+forget_open_path(XactEvent event, void *arg)
 {
-	lean_scope = NULL;
+	search_path_is_open = false;
 }
 
 static void
-forget_lean_scope_of_subtransaction(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
+forget_open_path_of_subtransaction(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
-		lean_scope = NULL;
+		search_path_is_open = false;
 }
 
 void
 weir_pin_search_path(void)
 {
-	lean_scope = NULL;
+	search_path_is_open = false;
 	if (strcmp(namespace_search_path, SAFE_SEARCH_PATH) != 0)
 		(void) set_config_option("search_path", SAFE_SEARCH_PATH,
 								 PGC_USERSET, PGC_S_SESSION,
@@ -149,7 +149,7 @@ weir_pin_search_path(void)
 bool
 weir_search_path_is_open(void)
 {
-	return lean_scope != NULL;
+	return search_path_is_open;
 }
 
 static void
@@ -166,7 +166,7 @@ enter(WeirScope *scope)
 	scope->caller = GetUserId();
 	GetUserIdAndSecContext(&scope->save_userid, &scope->save_sec_context);
 	scope->guc_level = NewGUCNestLevel();
-	scope->outer_lean = lean_scope;
+	scope->outer_is_open = search_path_is_open;
 	SetUserIdAndSecContext(owner, scope->save_sec_context |
 						   SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	scope->pushed_snapshot = !ActiveSnapshotSet();
@@ -196,12 +196,12 @@ weir_enter_lean(WeirScope *scope)
 
 	if (!registered)
 	{
-		RegisterXactCallback(forget_lean_scope, NULL);
-		RegisterSubXactCallback(forget_lean_scope_of_subtransaction, NULL);
+		RegisterXactCallback(forget_open_path, NULL);
+		RegisterSubXactCallback(forget_open_path_of_subtransaction, NULL);
 		registered = true;
 	}
 	enter(scope);
-	lean_scope = scope;
+	search_path_is_open = true;
 }
 
 void
@@ -213,7 +213,7 @@ weir_settle_search_path(void)
 void
 weir_leave(WeirScope *scope)
 {
-	lean_scope = scope->outer_lean;
+	search_path_is_open = scope->outer_is_open;
 	if (scope->spi_connected)
 		SPI_finish();
 	scope->spi_connected = false;

@@ -335,7 +335,8 @@ find_other(const Start *start, bool *is_external)
 /*
  * Read after the lock was had: what was committed while we waited for it
  * counts.  Where there was nothing to wait for, and the state is the one we
- * found, nobody came between it and what was read of the pipeline.  The id is drawn here; the rare start that does not use it leaves a gap.
+ * found, nobody came between it and what was read of the pipeline.  The id is
+ * drawn here; the rare start that does not use it leaves a gap.
  */
 static void
 read_facts(FunctionCallInfo fcinfo, Start *start)
