@@ -55,6 +55,13 @@ typedef struct Execution
  */
 extern void execution_lock(int64 execution_id, bool outside_only, Execution *execution);
 
+/*
+ * Lock what the end of an outside execution locks before its run: before the
+ * run is locked to log something of it.  Nothing if there is none, or weir
+ * runs it itself.  SPI connected.
+ */
+extern void execution_lock_pipeline(int64 execution_id);
+
 /* Lock the restart states of a batch's pipeline and of its children's. */
 extern void execution_lock_family(int64 pipeline_id);
 

@@ -28,6 +28,7 @@ typedef struct PlanTask
 	cJSON	   *spec;			/* as defined; rendered by plan_render */
 	char	   *resumes;		/* earlier run of the engine, or NULL */
 	char	   *problem;		/* why it is known to fail, or NULL */
+	char	   *note;			/* what else is to be known of the pipeline it calls, or NULL */
 	int			concurrency;	/* of a for_each, else 0 */
 	int			priority;		/* with that of the run */
 	TaskNeeds	needs;			/* of a for_each: to list its items */
@@ -53,6 +54,12 @@ typedef struct PlanTasks
  * what is known to fail.  Reads no table.
  */
 extern void plan_render(PlanTasks *plan, int t);
+
+/*
+ * After plan_render: whether the pipeline the task calls is there, enabled
+ * and not paused, in problem or note.
+ */
+extern void plan_call(PlanTask *task, ForecastTask *forecast);
 
 /*
  * Limits the tasks will meet, and when they will start and end if they take

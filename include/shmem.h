@@ -29,6 +29,7 @@ typedef struct DatabaseSlot
 	pid_t		starting_pid;	/* conductor registered by the launcher, until it attached or died; 0 none */
 	pid_t		pid;			/* conductor that attached; 0 none */
 	uint32		generation;		/* counts conductors of this slot */
+	bool		dismissed;		/* told to leave by the launcher: no failure */
 	int			failure_count;	/* exits in a row without a healthy uptime */
 	TimestampTz start_time;
 	TimestampTz not_before;		/* launcher's backoff */

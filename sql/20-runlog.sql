@@ -72,6 +72,7 @@ CREATE TABLE weir.run (
 CREATE INDEX run_queued ON weir.run (pipeline_id, priority DESC, run_id) WHERE live = 'q';
 CREATE INDEX run_overlap ON weir.run (pipeline_id, run_id) WHERE live = 'q' AND on_overlap IS NOT NULL;
 CREATE INDEX run_by_backfill ON weir.run (backfill_id, run_id) WHERE backfill_id IS NOT NULL;
+CREATE INDEX run_queued_backfill ON weir.run (pipeline_id, backfill_id, run_id) WHERE live = 'q' AND backfill_id IS NOT NULL;
 CREATE INDEX run_active ON weir.run (pipeline_id, run_id) WHERE live = 'a';
 CREATE INDEX run_deadline ON weir.run (deadline) WHERE live = 'a' AND deadline IS NOT NULL;
 CREATE INDEX run_by_pipeline ON weir.run (pipeline_id, run_id DESC);

@@ -286,6 +286,12 @@ WITH given AS MATERIALIZED (
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
 	WHERE r.is_live AND t.status = 'waiting' AND t.item_no = 0
 	UNION ALL
+	-- what can only run again by a repair
+	SELECT 6, r.run_id, t.task_no, t.task_name, 'repair', y.reason, t.ended_at,
+		format('SELECT weir.repair(%s); when the run has ended repeats what did not succeed and what that blocked.', r.run_id)
+	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id JOIN weir._reason y USING (task_run_id)
+	WHERE r.is_live AND t.status = 'blocked' AND t.item_no = 0
+	UNION ALL
 	SELECT 6, r.run_id, t.task_no, t.task_name, 'retry',
 		format('attempt %s %s%s; tried again at %s', t.attempt_no, coalesce(a.status, 'ended'),
 			': ' || coalesce(a.error_message, t.error_message), t.not_before), a.ended_at, NULL

@@ -127,6 +127,7 @@ SELECT t.task_run_id,
 	t.status,
 	t.pending_upstream,
 	t.skip_reason,
+	(SELECT y.reason FROM weir._reason y WHERE y.task_run_id = t.task_run_id) AS reason,
 	t.item_no,
 	t.item,
 	t.parent_task_run_id,
@@ -165,6 +166,7 @@ COMMENT ON COLUMN weir.task_runs.phase IS 'land, transform or publish';
 COMMENT ON COLUMN weir.task_runs.status IS 'waiting, ready, running, succeeded, failed, timed_out, cancelled, blocked, reused or skipped';
 COMMENT ON COLUMN weir.task_runs.pending_upstream IS 'Upstream tasks that have not ended yet';
 COMMENT ON COLUMN weir.task_runs.skip_reason IS 'Why it was skipped: condition (run_if or a branch not taken), disabled, or not_selected in a partial run';
+COMMENT ON COLUMN weir.task_runs.reason IS 'Why it does not move, or never ran: what it waits for, what blocked it, why it was skipped or cancelled; null for one that runs or ran';
 COMMENT ON COLUMN weir.task_runs.item_no IS '0, or the number of the item of a for_each task';
 COMMENT ON COLUMN weir.task_runs.item IS 'The item of a for_each task';
 COMMENT ON COLUMN weir.task_runs.parent_task_run_id IS 'With an item: the task run of the for_each';

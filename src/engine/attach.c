@@ -81,6 +81,7 @@ launcher_attach(Oid databaseid, uint32 generation)
 	{
 		slot->starting_pid = 0;
 		slot->pid = MyProcPid;
+		slot->dismissed = false;
 		slot->start_time = GetCurrentTimestamp();
 		slot->last_loop = 0;
 		/* whatever happened without a conductor: look at everything */
@@ -125,7 +126,7 @@ launcher_detach(bool extension_absent, const char *error)
 			slot->failure_count = 0;
 			slot->not_before = 0;
 		}
-		else if (slot->hold_count > 0 || !weir_enabled)
+		else if (slot->hold_count > 0 || slot->dismissed)
 			slot->start_time = 0;	/* asked to leave */
 		else
 			attach_note_failure(slot, error);

@@ -171,6 +171,9 @@ flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_trie
 	flight->step = step;
 	flight->polling = POLLS_FREELY;
 	flight->pause_ms = delay_ms >= 0 ? delay_ms : pollgroup_pause_ms(flight, now);
+	/* The pause a spec asks for is not for a work that is being stopped: whether it has, there is little time to see. */
+	if (flight->ending != SQL_CANCEL_NONE)
+		flight->pause_ms = Min(flight->pause_ms, Max(weir_cancel_grace / 4, flight->retry_after_ms));
 	flight->due_ms = uncertain_waits(flight) ? NEVER : now + flight->pause_ms;
 }
 

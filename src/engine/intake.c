@@ -273,31 +273,41 @@ intake_start_run(int64 run_id, bool besides)
  * Of each queue only as many as may start: a long one costs nothing.  The run
  * that is overdue ($3 seconds, see weir.overdue_after) goes first: it is one
  * of the oldest of each priority, and of these there are few.  Runs of a
- * backfill have a limit of their own and are never overdue.
+ * backfill have a limit of their own and are never overdue: they come behind
+ * all others, whose priorities are -1000 and above, and what one backfill has
+ * to leave is for those after it.
  */
+#define ROOM \
+	"greatest(0, (SELECT max(v.max_concurrent_runs) FROM weir.pipeline_version v WHERE v.pipeline_id = w.pipeline_id) - a.active)"
+
 #define STARTABLE \
 	"SELECT q.run_id, w.pipeline_id FROM w JOIN weir.pipeline p ON p.pipeline_id = w.pipeline_id AND NOT p.is_paused " \
 	"CROSS JOIN LATERAL (SELECT count(*) AS active FROM weir._active r WHERE r.pipeline_id = w.pipeline_id) a " \
-	"CROSS JOIN LATERAL (WITH RECURSIVE h (run_id, priority, queued_at, backfill_id) AS (" \
-	"(SELECT r.run_id, r.priority, r.queued_at, r.backfill_id FROM weir.run r " \
-	"WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' ORDER BY r.priority DESC, r.run_id LIMIT 1) UNION ALL " \
-	"SELECT n.* FROM h CROSS JOIN LATERAL (SELECT r.run_id, r.priority, r.queued_at, r.backfill_id FROM weir.run r " \
-	"WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' AND r.priority < h.priority ORDER BY r.priority DESC, r.run_id LIMIT 1) n) " \
-	"SELECT min(h.run_id) AS run_id FROM h WHERE h.backfill_id IS NULL " \
-	"AND h.queued_at < clock_timestamp() - make_interval(secs => nullif($3, 0))) o " \
+	"CROSS JOIN LATERAL (WITH RECURSIVE h (run_id, priority, queued_at) AS (" \
+	"(SELECT r.run_id, r.priority, r.queued_at FROM weir.run r " \
+	"WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' AND r.priority >= -1000 ORDER BY r.priority DESC, r.run_id LIMIT 1) UNION ALL " \
+	"SELECT n.* FROM h CROSS JOIN LATERAL (SELECT r.run_id, r.priority, r.queued_at FROM weir.run r " \
+	"WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' AND r.priority < h.priority AND r.priority >= -1000 " \
+	"ORDER BY r.priority DESC, r.run_id LIMIT 1) n) " \
+	"SELECT min(h.run_id) AS run_id FROM h WHERE h.queued_at < clock_timestamp() - make_interval(secs => nullif($3, 0))) o " \
 	"CROSS JOIN LATERAL (SELECT s.*, s.run_id IS NOT DISTINCT FROM o.run_id AS is_overdue, " \
-	"row_number() OVER (ORDER BY s.run_id = o.run_id DESC, s.priority DESC, s.run_id) AS place, " \
-	"row_number() OVER (PARTITION BY s.backfill_id ORDER BY s.run_id) AS place_in_backfill FROM (" \
-	"(SELECT r.run_id, r.version, r.priority, r.backfill_id FROM weir.run r " \
-	"WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' AND r.run_id IS DISTINCT FROM o.run_id " \
-	"ORDER BY r.priority DESC, r.run_id LIMIT greatest(0, " \
-	"(SELECT max(v.max_concurrent_runs) FROM weir.pipeline_version v WHERE v.pipeline_id = w.pipeline_id) - a.active)) " \
-	"UNION ALL SELECT r.run_id, r.version, r.priority, r.backfill_id FROM weir.run r WHERE r.run_id = o.run_id) s) q " \
+	"row_number() OVER (ORDER BY s.run_id = o.run_id DESC, s.priority DESC, s.run_id) AS place FROM (" \
+	"(SELECT r.run_id, r.version, r.priority FROM weir.run r " \
+	"WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' AND r.priority >= -1000 AND r.run_id IS DISTINCT FROM o.run_id " \
+	"ORDER BY r.priority DESC, r.run_id LIMIT " ROOM ") " \
+	"UNION ALL SELECT r.run_id, r.version, r.priority FROM weir.run r WHERE r.run_id = o.run_id " \
+	"UNION ALL SELECT x.* FROM (WITH RECURSIVE b (backfill_id) AS (" \
+	"(SELECT r.backfill_id FROM weir.run r WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' AND r.backfill_id IS NOT NULL " \
+	"ORDER BY r.backfill_id LIMIT 1) UNION ALL " \
+	"SELECT (SELECT r.backfill_id FROM weir.run r WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' AND r.backfill_id > b.backfill_id " \
+	"ORDER BY r.backfill_id LIMIT 1) FROM b WHERE b.backfill_id IS NOT NULL) " \
+	"SELECT b.backfill_id FROM b WHERE b.backfill_id IS NOT NULL) b CROSS JOIN LATERAL (" \
+	"SELECT r.run_id, r.version, r.priority FROM weir.run r " \
+	"WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' AND r.backfill_id = b.backfill_id ORDER BY r.run_id LIMIT least(" ROOM ", " \
+	"greatest(0, (SELECT f.concurrency FROM weir.backfill f WHERE f.backfill_id = b.backfill_id) - " \
+	"(SELECT count(*) FROM weir.run g WHERE g.pipeline_id = w.pipeline_id AND g.live = 'a' AND g.backfill_id = b.backfill_id)))) x) s) q " \
 	"JOIN weir.pipeline_version v ON v.pipeline_id = w.pipeline_id AND v.version = q.version " \
-	"WHERE q.place <= v.max_concurrent_runs - a.active AND (q.backfill_id IS NULL OR q.place_in_backfill <= " \
-	"(SELECT b.concurrency - (SELECT count(*) FROM weir.run r WHERE r.pipeline_id = w.pipeline_id " \
-	"AND r.live = 'a' AND r.backfill_id = b.backfill_id) " \
-	"FROM weir.backfill b WHERE b.backfill_id = q.backfill_id)) " \
+	"WHERE q.place <= v.max_concurrent_runs - a.active " \
 	"ORDER BY q.is_overdue DESC, q.priority DESC, q.run_id LIMIT $1"
 
 /* Run timeouts begin with the runs. */

@@ -384,7 +384,10 @@ tend_slot(int i, TimestampTz now, TimestampTz *wake_at)
 	{
 		/* kill under the lock: a process clears its slot before it ends */
 		if (!weir_enabled || local[i].ineligible)
+		{
+			slot->dismissed = true;
 			kill(slot->pid, SIGTERM);
+		}
 	}
 	else if (slot->starting_pid != 0)
 		 /* on its way */ ;

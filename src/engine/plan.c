@@ -132,8 +132,11 @@ read_start(PlanStart *start, const LandingWish *wish)
 	(void) weir_spi("SELECT v.max_concurrent_runs, v.on_overlap, v.priority, p.is_paused, coalesce(cardinality(a.ids), 0), "
 					"array_to_string(a.ids, ', '), "
 					"(SELECT count(*) FROM weir.run r WHERE r.pipeline_id = $1 AND r.live = 'q' AND r.priority >= v.priority), "
-					"(SELECT string_agg(o.run_id::text, ', ' ORDER BY o.run_id) FROM weir.run o WHERE o.pipeline_id = $1 "
-					"AND o.status IN ('queued', 'running') AND NOT o.is_apart AND NOT o.is_external), v.run_timeout "
+	/* by their indexes: the log of a pipeline is long */
+					"(SELECT string_agg(o.run_id::text, ', ' ORDER BY o.run_id) FROM "
+					"(SELECT q.run_id FROM weir.run q WHERE q.pipeline_id = $1 AND q.live = 'q' AND NOT q.is_apart AND NOT q.is_external "
+					"UNION ALL SELECT q.run_id FROM weir.run q WHERE q.pipeline_id = $1 AND q.live = 'a' AND q.status = 'running' "
+					"AND NOT q.is_apart AND NOT q.is_external) o), v.run_timeout "
 					"FROM weir.pipeline p JOIN weir.pipeline_version v USING (pipeline_id) CROSS JOIN LATERAL "
 					"(SELECT array_agg(r.run_id ORDER BY r.run_id) AS ids FROM weir._active r "
 					"WHERE r.pipeline_id = $1) a WHERE v.pipeline_id = $1 AND v.version = $2",
@@ -373,6 +376,8 @@ task_reason(const PlanTasks *plan, int t, const ForecastEdge *edges, int64 last_
 		default:
 			break;
 	}
+	if (task->note != NULL)
+		return task->note;
 	if (task->resumes != NULL)
 		return psprintf("resumes external run %s", task->resumes);
 	if (forecast->branch != NULL)
@@ -487,7 +492,10 @@ weir_plan(PG_FUNCTION_ARGS)
 	read_tasks(&start, selected, PG_ARGISNULL(2), &plan);
 	edges = read_edges(&start, &plan, &nedges);
 	for (int t = 0; t < plan.ntasks; t++)
+	{
 		plan_render(&plan, t);
+		plan_call(&plan.tasks[t], &plan.forecast[t]);
+	}
 	forecast(plan.forecast, plan.ntasks, edges, nedges);
 
 	ends_after = plan_foresee(&plan, edges, nedges);

@@ -18,6 +18,7 @@
 #include "tcop/tcopprot.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
+#include "utils/hsearch.h"
 
 #include "json.h"
 #include "kind.h"
@@ -26,13 +27,63 @@
 #define ITEMS_MAX_BYTES		(64 * 1024 * 1024)
 #define MAX_STATEMENTS		100		/* whose counts are kept */
 
-static bool
-has_column(TupleDesc desc, int ncolumns, const char *name)
+/* A name among the columns of a result, or one from which others are made. */
+typedef struct ColumnName
 {
-	for (int i = 0; i < ncolumns; i++)
-		if (strcmp(NameStr(TupleDescAttr(desc, i)->attname), name) == 0)
-			return true;
-	return false;
+	char		name[NAMEDATALEN];	/* hash key */
+	bool		is_taken;		/* a column has it, or gets it */
+	bool		is_passed;		/* a column that has it was met */
+	int			latest;			/* number behind the latest name that was made from it */
+} ColumnName;
+
+static ColumnName *
+column_name(HTAB *names, const char *name)
+{
+	char		key[NAMEDATALEN] = {0};
+	bool		found;
+	ColumnName *entry;
+
+	strlcpy(key, name, NAMEDATALEN);
+	entry = hash_search(names, key, HASH_ENTER, &found);
+	if (!found)
+	{
+		entry->is_taken = entry->is_passed = false;
+		entry->latest = 1;
+	}
+	return entry;
+}
+
+static HTAB *
+column_names(TupleDesc given)
+{
+	HASHCTL		ctl = {0};
+	HTAB	   *names;
+
+	ctl.keysize = NAMEDATALEN;
+	ctl.entrysize = sizeof(ColumnName);
+	ctl.hcxt = CurrentMemoryContext;
+	names = hash_create("weir columns", given->natts, &ctl, HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	for (int i = 0; i < given->natts; i++)
+		column_name(names, NameStr(TupleDescAttr(given, i)->attname))->is_taken = true;
+	return names;
+}
+
+/* Numbers only go up: no name is tried twice, however many columns are alike. */
+static void
+another_name(HTAB *names, const char *name, char *other)
+{
+	char		stem[NAMEDATALEN] = {0};
+	ColumnName *from;
+	ColumnName *made;
+
+	memcpy(stem, name, pg_mbcliplen(name, strlen(name), NAMEDATALEN - 8));
+	from = column_name(names, stem);
+	do
+	{
+		snprintf(other, NAMEDATALEN, "%s_%d", stem, ++from->latest);
+		made = column_name(names, other);
+	} while (made->is_taken);
+	made->is_taken = true;
 }
 
 /*
@@ -43,28 +94,28 @@ static TupleDesc
 distinct_columns(TupleDesc given)
 {
 	TupleDesc	desc = NULL;
+	HTAB	   *names = column_names(given);
 
-	for (int i = 1; i < given->natts; i++)
+	for (int i = 0; i < given->natts; i++)
 	{
-		const char *name = NameStr(TupleDescAttr(given, i)->attname);
+		ColumnName *name = column_name(names, NameStr(TupleDescAttr(given, i)->attname));
 		char		other[NAMEDATALEN];
 
-		if (!has_column(given, i, name))
+		if (!name->is_passed)
+		{
+			name->is_passed = true;
 			continue;
+		}
 		if (desc == NULL)
 		{
 			desc = CreateTupleDescCopy(given);
 			desc->tdtypeid = RECORDOID;
 			desc->tdtypmod = -1;
 		}
-		for (int n = 2;; n++)
-		{
-			snprintf(other, sizeof(other), "%.*s_%d", pg_mbcliplen(name, strlen(name), NAMEDATALEN - 8), name, n);
-			if (!has_column(desc, desc->natts, other))
-				break;
-		}
+		another_name(names, name->name, other);
 		namestrcpy(&TupleDescAttr(desc, i)->attname, other);
 	}
+	hash_destroy(names);
 	return desc != NULL ? desc : given;
 }
 

@@ -102,7 +102,7 @@ put_conductor(ReturnSetInfo *result, const DatabaseSlot *slot)
 	else if (!weir_enabled)
 	{
 		row.state = "disabled";
-		row.detail = "weir.enabled is off.";
+		row.detail = "Switched off: weir.enabled is off. CALL weir.conduct() runs pipelines all the same.";
 	}
 	else if (slot->starting_pid != 0)
 		row.state = "starting";

@@ -266,6 +266,7 @@ weir_log_activity(PG_FUNCTION_ARGS)
 	weir_enter(&scope);
 	weir_require_operator(scope.caller, "log executions");
 	refuse_own_name(PG_GETARG_INT64(ARG_ID), activity, NULL, "activities");
+	execution_lock_pipeline(PG_GETARG_INT64(ARG_ID));
 	if (weir_spi(upsert_sql, ARG_COUNT + 1, types, values, nulls) == 0)
 		log_after_end(fcinfo, types, values, nulls, status);
 	weir_leave(&scope);

@@ -71,6 +71,24 @@ check_step(Datum from, Datum to, Datum step)
 				 errhint("Take a longer step, or several backfills.")));
 }
 
+/* Not an error: it takes longer than was asked for. */
+static void
+notice_limit(const char *pipeline, int64 pipeline_id, int version, int concurrency)
+{
+	static const Oid types[] = {INT8OID, INT4OID};
+	Datum		values[] = {Int64GetDatum(pipeline_id), Int32GetDatum(version)};
+	int			limit;
+
+	(void) weir_spi("SELECT v.max_concurrent_runs FROM weir.pipeline_version v WHERE v.pipeline_id = $1 AND v.version = $2",
+					2, types, values, NULL);
+	limit = (int) weir_spi_int64(0, 1, NULL);
+	if (concurrency > limit)
+		ereport(NOTICE,
+				(errmsg("at most %d of these runs go on at a time, not %d", limit, concurrency),
+				 errdetail("max_concurrent_runs of pipeline \"%s\" is %d.", pipeline, limit),
+				 errhint("Cancel the backfill, raise the limit with weir.alter_pipeline and ask again: its runs keep the version they have.")));
+}
+
 /* backfill(pipeline, window_from, window_to, step, params, concurrency, tasks) returns its id */
 Datum
 weir_backfill(PG_FUNCTION_ARGS)
@@ -115,6 +133,7 @@ weir_backfill(PG_FUNCTION_ARGS)
 			 "SELECT backfill_id FROM b",
 			 12, types, values, nulls);
 	backfill_id = weir_spi_int64(0, 1, NULL);
+	notice_limit(pipeline, pipeline_id, version, PG_GETARG_INT32(5));
 	engine_note_queue(pipeline_id);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	weir_leave(&scope);

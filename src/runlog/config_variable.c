@@ -6,9 +6,10 @@
  * fixed when it is first set, and compares as that type and nothing else: a
  * text that looks like a date is a text.
  *
- * Locks: the run first (FOR KEY SHARE, so that an outside execution cannot
- * end, and none be rolled back, meanwhile; a run of weir itself goes on: the
- * call may be one of its own SQL tasks), then the variable.  Two sessions that set one variable take
+ * Locks: of an outside execution the pipeline first, as its end does; the run
+ * (FOR KEY SHARE, so that an outside execution cannot end, and none be rolled
+ * back, meanwhile; a run of weir itself goes on: the call may be one of its
+ * own SQL tasks), then the variable.  Two sessions that set one variable take
  * turns, and the later one compares with what the earlier one committed, so
  * a watermark never moves back by a race.
  *-------------------------------------------------------------------------
@@ -281,6 +282,7 @@ check_run(Change *change)
 	Datum		id = Int64GetDatum(change->run_id);
 	RunStatus	status = RUN_FAILED;
 
+	execution_lock_pipeline(change->run_id);
 	if (weir_spi(run_sql, 1, &int8, &id, NULL) == 0)
 		execution_unknown(change->run_id);
 	(void) run_status_parse(weir_spi_text(0, 1), &status);

@@ -363,6 +363,34 @@ execution_lock(int64 execution_id, bool outside_only, Execution *execution)
 				 errhint("To stop a run of weir, cancel it.")));
 }
 
+/*
+ * Whoever logs something of an execution holds its run until he commits, and
+ * may come to end it before that.  So he takes what the end takes first, in
+ * the order of the end.  A run of weir itself ends without him: what is said
+ * of it must not stand in its way.
+ */
+void
+execution_lock_pipeline(int64 execution_id)
+{
+	ExecutionRow row;
+	int64		pipeline_id;
+	bool		is_external;
+	bool		is_batch;
+
+	if (!execution_row_find(EXECUTION_RUN_BY_ID, execution_id, &row))
+		return;
+	pipeline_id = execution_row_id(&row, RUN_COL_PIPELINE);
+	is_external = execution_row_bool(&row, RUN_COL_IS_EXTERNAL);
+	is_batch = execution_row_bool(&row, RUN_COL_IS_BATCH);
+	execution_row_close(&row);
+	if (!is_external)
+		return;
+	if (is_batch)
+		execution_lock_family(pipeline_id);
+	else if (execution_row_find(EXECUTION_STATE_BY_ID, pipeline_id, &row) && execution_row_lock(&row, NULL))
+		execution_row_close(&row);
+}
+
 /* ---- switches of a pipeline ---- */
 
 PG_FUNCTION_INFO_V1(weir_set_pipeline_enabled);

@@ -2,10 +2,10 @@
 
     POST /http/jobs                starts a job: 202, Location, {"id", "state", "links": {"status"}}.  Body, all optional:
                                    {"seconds", "fail", "result", "callback": {"queue", "token", "encoded", "list"}}
-    GET  /http/jobs/{id}           {"id", "state": queued | running | done | failed | stopped, "result", "error"}
+    GET  /http/jobs/{id}           {"id", "state": queued | running | stopping | done | failed | stopped, "result", "error"}
     GET  /http/jobs?key=K          {"jobs": [...]}: those started with that Idempotency-Key
     GET  /http/jobs/{id}/result    the result; 404 before
-    POST /http/jobs/{id}/stop      asks it to stop
+    POST /http/jobs/{id}/stop      asks it to stop; it takes "stop_seconds" to
     GET  /http/lro/{id}            the same job, the other way: 202 until it has ended, then 303 to its result, or 500
     GET  /http/pages/{way}         way: next, absolute, cursor, link or number; ?count=N&size=M: items {"n": 1}, ...
                                    &elsewhere=URL: the next link points there
@@ -74,13 +74,18 @@ class Services:
         if operation == "stop":
             if one["state"] in ("queued", "running"):
                 one["task"].cancel()
-                one["state"] = "stopped"
+                one["state"] = "stopping"
+                one["task"] = asyncio.create_task(self.halt(one))
+                self.tasks.add(one["task"])
+                one["task"].add_done_callback(self.tasks.discard)
+                if "stop_seconds" not in one["wanted"]:
+                    await one["task"]
             return json_response(202, {"state": one["state"]})
         if operation == "result":
             return json_response(200 if one["state"] == "done" else 404, one.get("result"))
         if way == "jobs":
             return json_response(200, public(one), retry_after(self.settings))
-        if one["state"] in ("queued", "running"):
+        if one["state"] in ("queued", "running", "stopping"):
             return Response(202, b"", retry_after(self.settings))
         if one["state"] == "failed":
             return json_response(500, {"fault": {"kind": "JobFailed", "text": one["error"]}})
@@ -121,6 +126,10 @@ class Services:
             text = json.dumps([answer] if callback.get("list") else answer)
             for _ in range(int(callback.get("times", 1))):
                 self.queues.put(callback["queue"], text, bool(callback.get("encoded")))
+
+    async def halt(self, one):
+        await self.settings.pause(float(one["wanted"].get("stop_seconds", 0)))
+        one["state"] = "stopped"
 
     # -- pages -----------------------------------------------------------------
 

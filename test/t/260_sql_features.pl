@@ -216,6 +216,21 @@ is(value("SELECT error_message FROM weir.task_run WHERE run_id = $cancelled_run"
 # --- names of columns
 $out = output(sql('SELECT 1 AS a, 2 AS a, 3 AS a_2, 4, 5'), 'columns of one name');
 is($json->encode($out->{rows}[0]), '{"?column?":4,"?column?_2":5,"a":1,"a_2":3,"a_3":2}', 'are told apart');
+my $long = 'x' x 62;
+$out = output(sql("SELECT 1 AS ${long}1, 2 AS ${long}2, 3 AS ${long}2, 4 AS ${long}1, 5 AS b_2, 6 AS b, 7 AS b_3, 8 AS b, 9 AS b"), 'long columns');
+is(join(',', sort { $a <=> $b } values %{ $out->{rows}[0] }), '1,2,3,4,5,6,7,8,9', 'none is lost');
+is("$out->{rows}[0]{b_4}$out->{rows}[0]{b_5}", '89', 'numbers that are taken are passed over');
+# 1,600 columns are named as fast as they are read: with a look at all the others for each number it takes seconds.
+my $alike = sql('SELECT ' . join(', ', map { "$_ AS a" } 1 .. 1600));
+my $unlike = sql('SELECT ' . join(', ', map { "$_ AS a$_" } 1 .. 1600));
+sub seconds
+{
+	my ($task) = @_;
+	my @runs = map { start($task) } 1 .. 3;
+	is(wait_for_run($node, $_), 'succeeded', '1,600 columns') foreach @runs;
+	return value('SELECT min(ended_at - started_at) FROM weir.attempt WHERE run_id IN (' . join(',', @runs) . ')') =~ /(\d+):(\d+):([\d.]+)/ ? $1 * 3600 + $2 * 60 + $3 : undef;
+}
+cmp_ok(seconds($alike), '<', 10 * seconds($unlike), 'of one name take hardly longer than of many');
 $out = output(sql(q{SELECT '{"k": 1, "k": 2}'::json AS j}), 'a value that is no JSON of ours');
 ok(!exists $out->{rows} && $out->{truncated} && $out->{rowsRead} == 1, 'is left out, and that is said');
 

@@ -91,6 +91,17 @@ my $id = external($run);
 is(value("SELECT weir.cancel($run)"), 't', 'cancel');
 is(wait_for_run($node, $run), 'cancelled', 'the run is cancelled');
 is(scalar(@{ $cloud->ledger(operation => 'http.job-stop', run_id => $id) }), 1, 'and the service was told to stop');
+# The pause of the spec is not for what is being stopped.
+value("ALTER SYSTEM SET weir.cancel_grace = '8s'; SELECT pg_reload_conf()");
+wait_until($node, 'a short grace', "SELECT setting = '8000' FROM pg_settings WHERE name = 'weir.cancel_grace'");
+$run = start('stops_late', call(job({ seconds => 36000, stop_seconds => 30 }, poll => { %poll, every => 3600 }, cancel => { path => '/jobs/{id}/stop' })));
+$id = external($run);
+value("SELECT weir.cancel($run)");
+is(wait_for_run($node, $run), 'cancelled', 'looked at once an hour, and it takes a while to stop');
+is(attempts($run), 'cancelled cancelled', 'it is seen to have stopped');
+cmp_ok(scalar(@{ $cloud->ledger(operation => 'http.job-get', run_id => $id) }), '>', 1, 'by more than one look');
+value("ALTER SYSTEM RESET weir.cancel_grace; SELECT pg_reload_conf()");
+wait_until($node, 'the usual grace', "SELECT setting = '60000' FROM pg_settings WHERE name = 'weir.cancel_grace'");
 $run = start('cannot', call(job({ seconds => 36000 })));
 external($run);
 value("SELECT weir.cancel($run)");
