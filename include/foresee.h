@@ -25,8 +25,13 @@ typedef struct TaskNeeds
 
 extern Foresight *foresight_begin(void);
 
-/* Median seconds of the task in successful runs before; PACE_UNKNOWN without any. */
+/*
+ * Median seconds of the task in successful runs before; PACE_UNKNOWN without
+ * any.  Of an item, "task[3]", those of all items of the task, also in runs
+ * that go on; _item_: the same by the name of the task.
+ */
 extern double foresight_seconds(Foresight *foresight, int64 pipeline_id, const char *task);
+extern double foresight_item_seconds(Foresight *foresight, int64 pipeline_id, const char *task);
 
 /* Fills in the rooms of the task.  What takes no time takes no room. */
 extern void foresight_room(Foresight *foresight, const TaskNeeds *needs, PaceTask *task);

@@ -40,11 +40,12 @@ typedef enum KindStep
 	KIND_STEP_CANCEL			/* ask the engine to stop */
 } KindStep;
 
-/* Another attempt that waits at the same place, see TaskKind.place */
+/* Another attempt that waits, see TaskKind.place */
 typedef struct KindOther
 {
 	const struct KindCall *call;
 	bool		can_take;		/* a delivery can reach it now */
+	bool		is_elsewhere;	/* at another place, as far as the names go */
 } KindOther;
 
 /* What a kind sees of an attempt. */

@@ -61,14 +61,16 @@ CREATE TABLE weir.circuit (
 	opened_at		timestamptz NOT NULL,
 	retry_at		timestamptz NOT NULL,
 	failures		integer NOT NULL,
-	last_error		text NOT NULL
+	last_error		text NOT NULL,
+	is_asked		boolean NOT NULL DEFAULT false
 );
-COMMENT ON TABLE weir.circuit IS 'Connections whose service cannot be reached: nothing is sent but one exchange now and then';
+COMMENT ON TABLE weir.circuit IS 'Connections whose service cannot be reached: nothing is sent but one exchange now and then; or that asked to be left alone';
 COMMENT ON COLUMN weir.circuit.connection_name IS 'The connection';
 COMMENT ON COLUMN weir.circuit.opened_at IS 'Since when';
 COMMENT ON COLUMN weir.circuit.retry_at IS 'When the next exchange is tried';
 COMMENT ON COLUMN weir.circuit.failures IS 'Failures in a row';
 COMMENT ON COLUMN weir.circuit.last_error IS 'The latest of them';
+COMMENT ON COLUMN weir.circuit.is_asked IS 'The service is there and asked for no request before retry_at (Retry-After)';
 
 -- Written by the conductor while requests wait for their turn.
 CREATE TABLE weir.throttle (

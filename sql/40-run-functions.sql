@@ -325,7 +325,9 @@ WITH given AS MATERIALIZED (
 			CASE a.status WHEN 'intended' THEN 'is being started' ELSE 'is running' END,
 			' in process ' || a.worker_pid,
 			' as ' || coalesce(a.external_run_id, t.external_run_id))
-			|| coalesce(', and the service cannot be reached since ' || o.opened_at || ': ' || o.last_error || '; next try at ' || o.retry_at, '')
+			|| coalesce(CASE WHEN o.is_asked THEN format(', and the service asked for no request before %s (%s); SELECT weir.resume_connection(%L) ends that',
+					o.retry_at, o.last_error, o.connection_name)
+				ELSE ', and the service cannot be reached since ' || o.opened_at || ': ' || o.last_error || '; next try at ' || o.retry_at END, '')
 			|| coalesce(', and ' || q.requests || ' through connection "' || t.connection_name || '" take turns, ' || q.per_second
 				|| ' a second (request_limits), until ' || q.until, '')
 			|| coalesce(', blocked by process ' ||
@@ -334,7 +336,7 @@ WITH given AS MATERIALIZED (
 		coalesce('See ' || t.external_url || '.', 'See pg_stat_activity for process ' || a.worker_pid || '.')
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
 		LEFT JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no
-		LEFT JOIN weir.circuit o ON o.connection_name = t.connection_name
+		LEFT JOIN weir.circuit o ON o.connection_name = t.connection_name AND (NOT o.is_asked OR o.retry_at > clock_timestamp())
 		LEFT JOIN LATERAL (SELECT h.requests, h.per_second, h.until FROM weir.throttle h
 			WHERE h.connection_name = t.connection_name AND h.until > clock_timestamp() ORDER BY h.until DESC LIMIT 1) q ON true
 		CROSS JOIN conductor c
@@ -378,7 +380,8 @@ WITH given AS MATERIALIZED (
 	SELECT 6, r.run_id, t.task_no, t.task_name, 'items',
 		concat_ws('; ', format('%s of %s items have ended', n.ended, n.items),
 			n.failed || ' failed', n.running || ' running', n.retrying || ' waiting for a retry',
-			CASE WHEN n.wants_worker THEN c.worker_detail END),
+			CASE WHEN n.wants_worker THEN c.worker_detail END,
+			(SELECT 'expected to have ended at ' || e.expected_end FROM weir._expected(ARRAY[r.run_id]) e WHERE e.task_no = t.task_no)),
 		t.started_at, format('SELECT * FROM weir.task_runs WHERE run_id = %s AND item_no > 0;', t.run_id)
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id CROSS JOIN conductor c
 		JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.parent_no = t.task_no

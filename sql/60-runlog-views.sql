@@ -551,10 +551,12 @@ COMMENT ON COLUMN weir.pools.changed_at IS 'When it last changed';
 GRANT SELECT ON weir.pools TO PUBLIC;
 
 CREATE VIEW weir.circuits WITH (security_barrier) AS
-SELECT connection_name, opened_at, retry_at, failures, last_error
-FROM weir.circuit;
-COMMENT ON VIEW weir.circuits IS 'Connections whose service cannot be reached: nothing is sent but one exchange now and then';
+SELECT connection_name, CASE WHEN is_asked THEN 'retry_after' ELSE 'unreachable' END AS reason, opened_at, retry_at, failures, last_error
+FROM weir.circuit
+WHERE NOT is_asked OR retry_at > clock_timestamp();
+COMMENT ON VIEW weir.circuits IS 'Connections through which nothing is sent for a while: see reason; weir.resume_connection ends that';
 COMMENT ON COLUMN weir.circuits.connection_name IS 'The connection';
+COMMENT ON COLUMN weir.circuits.reason IS 'unreachable (one exchange is tried now and then) or retry_after (the service asked for no request before retry_at)';
 COMMENT ON COLUMN weir.circuits.opened_at IS 'Since when';
 COMMENT ON COLUMN weir.circuits.retry_at IS 'When the next exchange is tried';
 COMMENT ON COLUMN weir.circuits.failures IS 'Failures in a row';

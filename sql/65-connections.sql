@@ -14,14 +14,15 @@ SELECT c.name, c.kind, c.base_url, c.auth->>'type' AS sign_in,
 	c.options ? 'ca_certificate' AS has_own_authority,
 	(c.options->>'max_concurrency')::numeric::bigint AS max_concurrency, (c.options->>'max_starts_per_minute')::numeric::bigint AS max_starts_per_minute,
 	l.reads_per_second, l.reads_burst, l.writes_per_second, l.writes_burst,
-	r.until AS reads_wait_until, w.until AS writes_wait_until, o.opened_at AS unreachable_since,
+	r.until AS reads_wait_until, w.until AS writes_wait_until, o.opened_at AS unreachable_since, e.retry_at AS asked_to_wait_until,
 	c.description, c.owner, c.created_at, c.changed_at
 FROM weir.connection c
 	CROSS JOIN LATERAL (SELECT pg_has_role('weir_admin', 'USAGE') OR pg_has_role(c.owner, 'USAGE') AS may_change OFFSET 0) m
 	CROSS JOIN LATERAL weir._request_limits(c.kind, c.options) l
 	LEFT JOIN weir.throttle r ON r.connection_name = c.name AND r.requests = 'reads' AND r.until > clock_timestamp()
 	LEFT JOIN weir.throttle w ON w.connection_name = c.name AND w.requests = 'writes' AND w.until > clock_timestamp()
-	LEFT JOIN weir.circuit o ON o.connection_name = c.name
+	LEFT JOIN weir.circuit o ON o.connection_name = c.name AND NOT o.is_asked
+	LEFT JOIN weir.circuit e ON e.connection_name = c.name AND e.is_asked AND e.retry_at > clock_timestamp()
 WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
 	OR m.may_change
 ORDER BY c.name;
@@ -43,8 +44,16 @@ COMMENT ON COLUMN weir.connections.writes_burst IS 'So many of them at once afte
 COMMENT ON COLUMN weir.connections.reads_wait_until IS 'When the last of the reads that wait for their turn is sent; null if none waits';
 COMMENT ON COLUMN weir.connections.writes_wait_until IS 'When the last of the writes that wait for their turn is sent; null if none waits';
 COMMENT ON COLUMN weir.connections.unreachable_since IS 'Since when its service cannot be reached, see weir.circuits; null if it can';
+COMMENT ON COLUMN weir.connections.asked_to_wait_until IS 'Its service asked for no request before this (Retry-After), see weir.circuits; null if it did not';
 COMMENT ON COLUMN weir.connections.description IS 'What the connection is for';
 COMMENT ON COLUMN weir.connections.owner IS 'Who may change or drop it';
 COMMENT ON COLUMN weir.connections.created_at IS 'When it was created';
 COMMENT ON COLUMN weir.connections.changed_at IS 'When it last changed';
 GRANT SELECT ON weir.connections TO PUBLIC;
+
+CREATE FUNCTION weir.resume_connection(connection text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'weir_resume_connection' LANGUAGE C;
+COMMENT ON FUNCTION weir.resume_connection(text) IS
+	'Send through the connection again at once, although its service asked for no request before a moment to come (Retry-After) or could not be reached; pauses of its task runs before another attempt end, too. Answers whether weir.circuits said so of it';
+REVOKE ALL ON FUNCTION weir.resume_connection(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION weir.resume_connection(text) TO weir_operator, weir_admin;

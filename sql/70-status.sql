@@ -39,11 +39,13 @@ SELECT 'requests', CASE WHEN count(*) = 0 THEN 'none' ELSE 'waiting' END,
 	count(*) || ' not taken in yet', NULL, min(requested_at), NULL
 FROM weir.request
 UNION ALL
-SELECT 'connections', CASE WHEN count(*) = 0 THEN 'reachable' ELSE 'circuit open' END,
-	CASE WHEN count(*) > 0 THEN string_agg(format('%s: next try at %s', connection_name, retry_at), '; ' ORDER BY connection_name)
+SELECT 'connections', CASE WHEN count(*) = 0 THEN 'reachable' WHEN bool_and(is_asked) THEN 'asked to wait' ELSE 'circuit open' END,
+	CASE WHEN count(*) > 0 THEN string_agg(format(CASE WHEN is_asked THEN '%s: nothing is sent before %s, as its service asked; weir.resume_connection ends that'
+		ELSE '%s: next try at %s' END, connection_name, retry_at), '; ' ORDER BY connection_name)
 		ELSE 'as far as they were tried' END,
 	NULL, min(opened_at), (array_agg(last_error ORDER BY opened_at DESC))[1]
 FROM weir.circuit
+WHERE NOT is_asked OR retry_at > clock_timestamp()
 UNION ALL
 SELECT 'paused_pipelines', CASE WHEN count(*) = 0 THEN 'none' ELSE 'paused' END,
 	count(*) || ' paused', NULL, NULL, NULL

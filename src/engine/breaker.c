@@ -9,9 +9,11 @@
  * answer closes it again.  Attempts that wait for it lose no tries.  Errors
  * that a service itself reports (500) do not count: it is there.
  *
- * Runs in the conductor and is kept in its memory.  While a circuit is open a
- * row of weir.circuit says so; who only reads needs to know nothing more.
- * After a crash every circuit is closed, and what is down is found out anew.
+ * Runs in the conductor and is kept in its memory.  While a circuit is open,
+ * or the service wants to be left alone for long, a row of weir.circuit says
+ * so; who only reads needs to know nothing more.  Whoever takes the row away
+ * (weir.resume_connection) ends it.  After a crash every circuit is closed, and
+ * what is down is found out anew.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -29,6 +31,7 @@
 #define LONGEST_PAUSE_MS	60000
 #define PATIENCE_MS		1000	/* after a 429 that does not say how long */
 #define SPREAD_MS		250		/* what waited for the same moment does not come at once */
+#define TOLD_FROM_MS	5000	/* a service that asks for less is no news */
 #define NAME_LEN		256
 #define ERROR_LEN		500
 
@@ -37,6 +40,8 @@ typedef struct Breaker
 	char		connection[NAME_LEN];	/* hash key */
 	int64		changed_at;		/* of the connection; what is known of another address means nothing */
 	int64		not_before_ms;	/* the service wants no request earlier */
+	int64		asked_ms;		/* when it said so */
+	int			asked_status;	/* with this HTTP status */
 	int			failures;		/* in a row */
 	int			probes;			/* of them, since the circuit opened */
 	int64		opened_ms;
@@ -78,7 +83,7 @@ find(Conductor *c, const Flight *flight, bool create)
 	if (breaker->changed_at < flight->connection->changed_at)
 	{
 		breaker->changed_at = flight->connection->changed_at;
-		breaker->has_changed = breaker->has_changed || breaker->is_open;
+		breaker->has_changed = breaker->has_changed || breaker->has_row;
 		breaker->is_open = false;
 		breaker->not_before_ms = breaker->probe_id = 0;
 		breaker->failures = breaker->probes = 0;
@@ -143,6 +148,24 @@ open_circuit(Conductor *c, Breaker *breaker, const char *error)
 	c->wake |= ENGINE_WAKE_TASK;	/* a transaction, to write it down */
 }
 
+/* The service says when it wants the next request. */
+static void
+note_asked(Conductor *c, Breaker *breaker, int status, int64 retry_after_ms)
+{
+	int64		now = now_ms();
+	int64		until = now + (retry_after_ms > 0 ? retry_after_ms : PATIENCE_MS);
+
+	if (until <= breaker->not_before_ms)
+		return;
+	breaker->not_before_ms = until;
+	breaker->asked_ms = now;
+	breaker->asked_status = status;
+	if (until < now + TOLD_FROM_MS)
+		return;
+	breaker->has_changed = true;
+	c->wake |= ENGINE_WAKE_TASK;	/* a transaction, to write it down */
+}
+
 /* What came back.  Of an open circuit only the probe counts: the others were sent before. */
 void
 breaker_note(Conductor *c, Flight *flight, const KindResponse *response)
@@ -155,7 +178,7 @@ breaker_note(Conductor *c, Flight *flight, const KindResponse *response)
 	if (breaker == NULL)
 		return;
 	if (status == 429 || (status == 503 && response->retry_after_ms > 0))
-		breaker->not_before_ms = Max(breaker->not_before_ms, now_ms() + (response->retry_after_ms > 0 ? response->retry_after_ms : PATIENCE_MS));
+		note_asked(c, breaker, status, response->retry_after_ms);
 	is_probe = breaker->probe_id == flight->task_run_id;
 	if (is_probe)
 		breaker->probe_id = 0;
@@ -169,7 +192,7 @@ breaker_note(Conductor *c, Flight *flight, const KindResponse *response)
 		return;
 	}
 	breaker->failures = breaker->probes = 0;
-	if (breaker->is_open)
+	if (breaker->is_open || (breaker->has_row && breaker->not_before_ms <= now_ms()))
 	{
 		breaker->is_open = false;
 		breaker->has_changed = true;
@@ -206,7 +229,8 @@ breakers_clock_set(Conductor *c, int64 by)
 	{
 		breaker->not_before_ms += by;
 		breaker->probe_ms += by;
-		breaker->has_changed = breaker->has_changed || breaker->is_open;
+		breaker->asked_ms += by;
+		breaker->has_changed = breaker->has_changed || breaker->has_row;
 	}
 }
 
@@ -214,7 +238,8 @@ breakers_clock_set(Conductor *c, int64 by)
 void
 breakers_write(Conductor *c)
 {
-	static const Oid types[] = {TEXTOID, INT8OID, INT8OID, INT4OID, TEXTOID};
+	static const Oid types[] = {TEXTOID, INT8OID, INT8OID, INT4OID, TEXTOID, BOOLOID};
+	int64		now = now_ms();
 	HASH_SEQ_STATUS seq;
 	Breaker    *breaker;
 
@@ -223,16 +248,18 @@ breakers_write(Conductor *c)
 	hash_seq_init(&seq, c->breakers);
 	while ((breaker = hash_seq_search(&seq)) != NULL)
 	{
-		Datum		values[5];
+		Datum		values[6];
+		bool		is_asked = !breaker->is_open && breaker->not_before_ms >= now;
 
 		if (!breaker->has_changed)
 			continue;
 		values[0] = CStringGetTextDatum(breaker->connection);
-		values[1] = Int64GetDatum(breaker->opened_ms);
-		values[2] = Int64GetDatum(breaker->probe_ms);
+		values[1] = Int64GetDatum(is_asked ? breaker->asked_ms : breaker->opened_ms);
+		values[2] = Int64GetDatum(is_asked ? breaker->not_before_ms : Max(breaker->probe_ms, breaker->not_before_ms));
 		values[3] = Int32GetDatum(breaker->failures);
-		values[4] = CStringGetTextDatum(breaker->last_error);
-		if (!breaker->is_open)
+		values[4] = CStringGetTextDatum(is_asked ? psprintf("HTTP %d with Retry-After", breaker->asked_status) : breaker->last_error);
+		values[5] = BoolGetDatum(is_asked);
+		if (!breaker->is_open && !is_asked)
 		{
 			weir_spi("DELETE FROM weir.circuit WHERE connection_name = $1", 1, types, values, NULL);
 			ereport(LOG, (errmsg("connection \"%s\" answers again", breaker->connection)));
@@ -240,18 +267,62 @@ breakers_write(Conductor *c)
 		}
 		else
 		{
-			weir_spi("INSERT INTO weir.circuit (connection_name, opened_at, retry_at, failures, last_error) "
-					 "VALUES ($1, to_timestamp($2 / 1000.0), to_timestamp($3 / 1000.0), $4, $5) "
+			weir_spi("INSERT INTO weir.circuit (connection_name, opened_at, retry_at, failures, last_error, is_asked) "
+					 "VALUES ($1, to_timestamp($2 / 1000.0), to_timestamp($3 / 1000.0), $4, $5, $6) "
 					 "ON CONFLICT (connection_name) DO UPDATE SET opened_at = excluded.opened_at, retry_at = excluded.retry_at, "
-					 "failures = excluded.failures, last_error = excluded.last_error",
-					 5, types, values, NULL);
-			if (!breaker->has_row)
+					 "failures = excluded.failures, last_error = excluded.last_error, is_asked = excluded.is_asked",
+					 6, types, values, NULL);
+			if (!breaker->has_row && is_asked)
+				ereport(LOG,
+						(errmsg("the service of connection \"%s\" wants no request for " INT64_FORMAT " s", breaker->connection,
+								(breaker->not_before_ms - now) / 1000),
+						 errhint("weir.resume_connection sends the next one at once.")));
+			else if (!breaker->has_row)
 				ereport(LOG,
 						(errmsg("connection \"%s\" cannot be reached: %s", breaker->connection, breaker->last_error),
 						 errdetail("After %d failures in a row one exchange at a time is tried, at longer and longer intervals.", breaker->failures)));
 		}
-		breaker->has_row = breaker->is_open;
+		breaker->has_row = breaker->is_open || is_asked;
 		breaker->has_changed = false;
+	}
+}
+
+/* Pauses before another attempt, of the task runs of a connection, are over. */
+static void
+end_pauses(Conductor *c, const char *connection)
+{
+	static const Oid types[] = {TEXTOID};
+	Datum		values[] = {CStringGetTextDatum(connection)};
+	uint64		n = weir_spi("UPDATE weir.task_run SET not_before = clock_timestamp() WHERE status = 'ready' AND connection_name = $1 "
+							 "AND not_before > clock_timestamp() RETURNING task_run_id", 1, types, values, NULL);
+
+	for (uint64 i = 0; i < n; i++)
+		ready_again(c, weir_spi_int64(i, 1, NULL));
+}
+
+/* What a client took away is forgotten here, too. */
+void
+breakers_resume(Conductor *c)
+{
+	static const Oid types[] = {TEXTOID};
+	HASH_SEQ_STATUS seq;
+	Breaker    *breaker;
+
+	if (c->breakers == NULL)
+		return;
+	hash_seq_init(&seq, c->breakers);
+	while ((breaker = hash_seq_search(&seq)) != NULL)
+	{
+		Datum		values[] = {CStringGetTextDatum(breaker->connection)};
+
+		if (!breaker->has_row || weir_spi("SELECT FROM weir.circuit WHERE connection_name = $1", 1, types, values, NULL) > 0)
+			continue;
+		breaker->is_open = breaker->has_row = breaker->has_changed = false;
+		breaker->not_before_ms = breaker->probe_id = 0;
+		breaker->failures = breaker->probes = 0;
+		release(c, breaker->connection);
+		end_pauses(c, breaker->connection);
+		ereport(LOG, (errmsg("connection \"%s\" is used again, as was asked for", breaker->connection)));
 	}
 }
 

@@ -275,7 +275,10 @@ conductor_cycle(Conductor *c)
 		breakers_write(c);
 		quotas_write(c);
 		if (wake & ENGINE_WAKE_REQUEST)
+		{
+			breakers_resume(c);
 			intake_requests(c);
+		}
 		if (wake & ENGINE_WAKE_TASK)
 			sqlpool_check(c);
 		if (c->run_deadline_ms <= now)

@@ -232,6 +232,7 @@ extern void flights_act(Conductor *c);	/* outside; opens a short one if needed *
 extern bool breaker_allows(Conductor *c, Flight *flight);	/* else its due_ms says when to ask again */
 extern void breaker_note(Conductor *c, Flight *flight, const KindResponse *response);
 extern void breakers_write(Conductor *c);	/* inside a transaction */
+extern void breakers_resume(Conductor *c);	/* inside a transaction, when a client may have asked for it */
 extern void breakers_reset(void);	/* inside a transaction */
 extern void breakers_clock_set(Conductor *c, int64 by);
 

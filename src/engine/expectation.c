@@ -92,7 +92,6 @@ wants_to_know(const Flight *flight, int64 now)
 		flight->started_ms + WORTH_MS <= now;
 }
 
-/* What an item of a list takes is not in the history. */
 void
 expectations_read(Conductor *c)
 {
@@ -127,7 +126,7 @@ expectations_read(Conductor *c)
 	known = expectations(c);
 	values[0] = weir_array(INT8OID, ids, n);
 	/* by its key: no condition that another index has, too */
-	rows = weir_spi("SELECT t.task_run_id, r.pipeline_id, t.task_name, t.item_no::bigint FROM weir.task_run t "
+	rows = weir_spi("SELECT t.task_run_id, r.pipeline_id, t.task_name FROM weir.task_run t "
 					"JOIN weir.run r ON r.run_id = t.run_id WHERE t.task_run_id = ANY ($1)",
 					1, types, values, NULL);
 	table = SPI_tuptable;
@@ -136,8 +135,6 @@ expectations_read(Conductor *c)
 		double		seconds;
 
 		SPI_tuptable = table;
-		if (weir_spi_int64(i, 4, NULL) != 0)
-			continue;
 		flight = flight_find(c, weir_spi_int64(i, 1, NULL));
 		seconds = seconds_of(known, weir_spi_int64(i, 2, NULL), weir_spi_text(i, 3));
 		if (flight != NULL && seconds > 0 && seconds < LONGEST_S)

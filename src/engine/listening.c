@@ -34,11 +34,17 @@ place_of(Flight *flight)
 	return flight->place;
 }
 
+/* Does it wait as this one does, wherever? */
+static bool
+waits_too(Flight *flight, Flight *other)
+{
+	return other != flight && other->kind == flight->kind && other->ending == SQL_CANCEL_NONE && place_of(other) != NULL;
+}
+
 static bool
 is_neighbour(Flight *flight, Flight *other)
 {
-	return other != flight && other->kind == flight->kind && other->ending == SQL_CANCEL_NONE &&
-		place_of(other) != NULL && strcmp(other->place, flight->place) == 0;
+	return waits_too(flight, other) && strcmp(other->place, flight->place) == 0;
 }
 
 /* The flight is about to ask: the others need not. */
@@ -58,7 +64,11 @@ listening_share(Conductor *c, Flight *flight)
 			other->due_ms = Max(other->due_ms, now + other->every_ms);
 }
 
-/* Fill in call->others; *flights are they, in that order. */
+/*
+ * Fill in call->others; *flights are they, in that order.  Also those at
+ * other places: one place may have two names, and what arrived for them must
+ * not be thrown away.
+ */
 void
 listening_fill(Conductor *c, Flight *flight, KindCall *call, Flight ***flights)
 {
@@ -77,12 +87,14 @@ listening_fill(Conductor *c, Flight *flight, KindCall *call, Flight ***flights)
 	{
 		KindCall   *its;
 
-		if (!is_neighbour(flight, other))
+		if (!waits_too(flight, other))
 			continue;
 		its = palloc(sizeof(KindCall));
 		flight_fill_call(other, its);
 		others[n].call = its;
-		others[n].can_take = other->step == KIND_STEP_POLL && other->transfer == NULL && other->verdict == NULL;
+		others[n].is_elsewhere = !is_neighbour(flight, other);
+		others[n].can_take = !others[n].is_elsewhere && other->step == KIND_STEP_POLL && other->transfer == NULL &&
+			other->verdict == NULL;
 		(*flights)[n++] = other;
 	}
 	call->others = others;

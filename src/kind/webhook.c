@@ -18,7 +18,8 @@
  * gets for others is handed to them (verdict->deliveries).  A message is
  * committed into kind_state before it is deleted, so a crash loses none; one
  * that comes again, because it was not deleted or was sent twice, finds nobody
- * waiting for its token and is thrown away.  Whose token is not of this
+ * waiting for its token and is thrown away.  One whose attempt waits at a queue
+ * of another name, which may be this one, stays for it.  Whose token is not of this
  * database, or who has none, is left alone until it was received
  * "poison_after" times; then it goes to the queue's poison queue.  Events
  * nobody waits for stay: somebody may.

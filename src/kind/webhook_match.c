@@ -281,6 +281,10 @@ waiters_create(const KindCall *call)
 		WaiterWay	way = way_of(other->spec);
 		int		   *bucket;
 
+		waiter->key = NULL;
+		/* a token is of one attempt wherever it waits; events at other places are no affair of this one */
+		if (call->others[i].is_elsewhere && way.token_path == NULL)
+			continue;
 		waiter->way = find_way(waiters, &way);
 		waiter->key = wanted_key(other, &way);
 		waiter->hash = hash_of(waiter->way, waiter->key);
@@ -333,7 +337,8 @@ void
 waiters_free(Waiters *waiters)
 {
 	for (int i = 0; i < waiters->n; i++)
-		mem_free(waiters->all[i].key);
+		if (waiters->all[i].key != NULL)
+			mem_free(waiters->all[i].key);
 	mem_free(waiters->all);
 	mem_free(waiters->ways);
 	mem_free(waiters->buckets);

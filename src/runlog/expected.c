@@ -37,6 +37,7 @@ typedef struct ExpectedTask
 	TimestampTz started_at;		/* UNKNOWN if it has not */
 	TimestampTz not_before;		/* UNKNOWN if nothing says so */
 	double		seconds;		/* PACE_UNKNOWN */
+	double		left;			/* of a list that is going on: what its items still take; PACE_UNKNOWN */
 	int			priority;
 	TaskNeeds	needs;
 	TimestampTz start;			/* UNKNOWN also if it has started */
@@ -75,6 +76,35 @@ moment(const Look *look, double seconds)
 	return seconds < 0 ? UNKNOWN : look->now + (TimestampTz) (seconds * 1000000);
 }
 
+/*
+ * What the items of a list still take, so many at a time as may run.  The
+ * history of the whole list says nothing of one that is longer.
+ */
+static void
+read_list(Look *look, int64 pipeline_id, int64 task_run_id, const char *name, ExpectedTask *task)
+{
+	static const Oid types[] = {INT8OID, FLOAT8OID};
+	double		seconds = foresight_item_seconds(look->foresight, pipeline_id, name);
+	Datum		values[] = {Int64GetDatum(task_run_id), Float8GetDatum(seconds)};
+	char	   *left;
+
+	if (seconds < 0)
+		return;
+	weir_spi("SELECT (CASE WHEN n.idle + n.running > 0 THEN greatest((n.idle * $2 + n.rest) / least(n.concurrency, n.idle + n.running), "
+			 "n.longest, CASE WHEN n.idle > 0 THEN $2 ELSE 0 END) END)::text FROM (SELECT max(c.concurrency) AS concurrency, "
+			 "count(*) FILTER (WHERE i.status <> 'running') AS idle, count(*) FILTER (WHERE i.status = 'running') AS running, "
+			 "coalesce(sum(x.rest) FILTER (WHERE i.status = 'running'), 0) AS rest, coalesce(max(x.rest) FILTER (WHERE i.status = 'running'), 0) AS longest "
+			 "FROM weir.task_run p JOIN weir.run r ON r.run_id = p.run_id "
+			 "JOIN weir.task c ON c.pipeline_id = r.pipeline_id AND c.version = r.version AND c.parent_no = p.task_no "
+			 "JOIN weir.task_run i ON i.run_id = p.run_id AND i.task_no = c.task_no AND i.item_no > 0 "
+			 "CROSS JOIN LATERAL (SELECT greatest($2 - extract(epoch FROM clock_timestamp() - i.started_at)::double precision, 0) AS rest) x "
+			 "WHERE p.task_run_id = $1 AND i.status IN ('waiting', 'ready', 'running')) n",
+			 2, types, values, NULL);
+	left = weir_spi_text(0, 1);
+	if (left != NULL)
+		task->left = strtod(left, NULL);
+}
+
 /* Tasks of the run, or that it will have: what of them has ended is past. */
 static void
 read_tasks(Look *look, int64 run_id, Expected *expected)
@@ -92,7 +122,7 @@ read_tasks(Look *look, int64 run_id, Expected *expected)
 				 "WHEN d.phase = 'land' AND s.next_load_status = 'D' AND $2 AND r.backfill_id IS NULL THEN 'reused' "
 				 "WHEN d.upstream_count = 0 THEN 'ready' ELSE 'waiting' END, t.started_at, t.not_before, "
 				 "r.priority + d.priority, CASE WHEN d.kind <> 'for_each' THEN d.pool END, d.pool_slots, d.connection_name, "
-				 "coalesce(t.lane LIKE 'sql%', d.kind IN ('sql', 'redis_publish')) "
+				 "coalesce(t.lane LIKE 'sql%', d.kind IN ('sql', 'redis_publish')), t.status = 'running' AND d.kind = 'for_each', t.task_run_id "
 				 "FROM weir.run r JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version "
 				 "JOIN weir.pipeline_state s ON s.pipeline_id = r.pipeline_id "
 				 "LEFT JOIN weir.task_run t ON t.run_id = r.run_id AND t.task_no = d.task_no AND t.item_no = 0 "
@@ -104,6 +134,8 @@ read_tasks(Look *look, int64 run_id, Expected *expected)
 	{
 		ExpectedTask *task = &expected->tasks[i];
 		char	   *name;
+		bool		is_list;
+		int64		task_run_id;
 
 		SPI_tuptable = table;
 		task->task_no = (int) weir_spi_int64(i, 1, NULL);
@@ -117,7 +149,12 @@ read_tasks(Look *look, int64 run_id, Expected *expected)
 		task->needs.pool_slots = (int) weir_spi_int64(i, 8, NULL);
 		task->needs.connection = weir_spi_text(i, 9);
 		task->needs.needs_worker = weir_spi_bool(i, 10, NULL);
+		is_list = weir_spi_bool(i, 11, NULL);
+		task_run_id = weir_spi_int64(i, 12, NULL);
 		task->seconds = foresight_seconds(look->foresight, expected->pipeline_id, name);
+		task->left = PACE_UNKNOWN;
+		if (is_list)
+			read_list(look, expected->pipeline_id, task_run_id, name, task);
 		task->start = task->end = UNKNOWN;
 	}
 }
@@ -140,7 +177,9 @@ fill_pace(Look *look, const ExpectedTask *task, TimestampTz start, PaceTask *pac
 	pace->state = task_status_is_final(task->status) ? PACE_ENDED :
 		task->status == TASK_RUNNING ? PACE_RUNNING : PACE_WAITING;
 	foresight_room(look->foresight, &task->needs, pace);
-	if (pace->state == PACE_RUNNING && pace->seconds >= 0)
+	if (pace->state == PACE_RUNNING && task->left >= 0)
+		pace->seconds = task->left;
+	else if (pace->state == PACE_RUNNING && pace->seconds >= 0)
 		pace->seconds = task->started_at == UNKNOWN ? PACE_UNKNOWN :
 			Max(pace->seconds - (look->now - task->started_at) / 1000000.0, 0);
 }

@@ -11,6 +11,8 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
@@ -24,6 +26,7 @@
 #define MAX_TASK_NAME	256
 #define MAX_HISTORIES	50		/* pipelines looked up in one answer */
 #define MAX_OTHERS		500		/* task runs of others, running and ready each */
+#define MAX_ITEMS		"100"	/* of a run and a list: what more of them took says little more */
 
 /* Typical seconds of the tasks of a pipeline, by name. */
 typedef struct History
@@ -84,14 +87,26 @@ read_history(History *history)
 	Datum		values[] = {Int64GetDatum(history->pipeline_id)};
 	uint64		n;
 
-	/* A task that is only there for failures takes no time in runs without any. */
+	/*
+	 * A task that is only there for failures takes no time in runs without
+	 * any.  Items are all alike: those of runs that go on tell as much, and
+	 * have one name here, "task[]".
+	 */
 	n = weir_spi("WITH past AS MATERIALIZED (SELECT l.run_id FROM (SELECT r.run_id, r.status, r.is_external FROM weir.run r "
 				 "WHERE r.pipeline_id = $1 ORDER BY r.run_id DESC LIMIT 1000) l WHERE l.status = 'succeeded' AND NOT l.is_external "
-				 "ORDER BY l.run_id DESC LIMIT 20) "
+				 "ORDER BY l.run_id DESC LIMIT 20), "
+				 "lists AS MATERIALIZED (SELECT l.run_id, d.task_no, d.name FROM (SELECT p.run_id FROM past p UNION ALL "
+				 "(SELECT g.run_id FROM weir.run g WHERE g.pipeline_id = $1 AND g.live = 'a' ORDER BY g.run_id DESC LIMIT 20)) l "
+				 "CROSS JOIN LATERAL (SELECT o.version FROM weir.run o WHERE o.run_id = l.run_id OFFSET 0) v "
+				 "JOIN weir.task d ON d.pipeline_id = $1 AND d.version = v.version AND d.parent_no IS NOT NULL) "
 				 "SELECT t.task_name, CASE WHEN bool_or(t.status = 'succeeded') THEN percentile_cont(0.5) WITHIN GROUP "
 				 "(ORDER BY extract(epoch FROM t.ended_at - t.started_at)::double precision) FILTER (WHERE t.status = 'succeeded') "
 				 "WHEN bool_or(t.skip_reason = 'condition') THEN 0 END::text "
-				 "FROM past JOIN weir.task_run t USING (run_id) WHERE t.item_no = 0 GROUP BY t.task_name",
+				 "FROM past JOIN weir.task_run t USING (run_id) WHERE t.item_no = 0 GROUP BY t.task_name "
+				 "UNION ALL SELECT lists.name, percentile_cont(0.5) WITHIN GROUP (ORDER BY i.seconds)::text "
+				 "FROM lists CROSS JOIN LATERAL (SELECT extract(epoch FROM t.ended_at - t.started_at)::double precision AS seconds FROM weir.task_run t "
+				 "WHERE t.run_id = lists.run_id AND t.task_no = lists.task_no AND t.item_no > 0 AND t.status || '' = 'succeeded' "
+				 "ORDER BY t.item_no LIMIT " MAX_ITEMS ") i GROUP BY lists.name",
 				 1, types, values, NULL);
 	for (uint64 i = 0; i < n; i++)
 	{
@@ -133,6 +148,28 @@ history_of(Foresight *foresight, int64 pipeline_id)
 	return history;
 }
 
+/* All items of a task by one name: "copy[17]" is "copy[]". */
+static void
+history_name(const char *task, char *name)
+{
+	int			len;
+
+	strlcpy(name, task, MAX_TASK_NAME - 2);
+	len = strlen(name);
+	if (len == 0 || name[len - 1] != ']')
+		return;
+	for (len--; len > 0 && isdigit((unsigned char) name[len - 1]); len--)
+		;
+	if (len > 0 && name[len - 1] == '[')
+		strcpy(name + len, "]");
+}
+
+double
+foresight_item_seconds(Foresight *foresight, int64 pipeline_id, const char *task)
+{
+	return foresight_seconds(foresight, pipeline_id, psprintf("%s[]", task));
+}
+
 double
 foresight_seconds(Foresight *foresight, int64 pipeline_id, const char *task)
 {
@@ -142,7 +179,7 @@ foresight_seconds(Foresight *foresight, int64 pipeline_id, const char *task)
 
 	if (history == NULL)
 		return PACE_UNKNOWN;
-	strlcpy(name, task, sizeof(name));
+	history_name(task, name);
 	typical = hash_search(history->tasks, name, HASH_FIND, NULL);
 	return typical == NULL ? PACE_UNKNOWN : typical->seconds;
 }

@@ -93,6 +93,29 @@ is(wait_for_run($node, $run), 'cancelled', 'a run is cancelled');
 like(value("SELECT reason FROM weir.task_runs WHERE run_id = $run AND item_no = 3"), qr/^cancelled by .*: too late$/, 'its items say by whom');
 open_gate(3);
 
+# --- what items still take: from those before them, and from earlier runs
+my $pace = q{coalesce(round(extract(epoch FROM expected_end - clock_timestamp())::numeric, -1)::text, 'unknown')};
+pipeline('paced', [ { name => 'e', kind => 'for_each', spec => { items => '{{params.n}}', concurrency => 2, task => { kind => 'sql', spec => { sql => gate(5) } } } } ],
+	parameters => { n => { type => 'json' } });
+close_gate(5);
+$run = weir_trigger($node, 'paced', params => '{"n": [1, 2, 3, 4, 5, 6, 7, 8]}');
+wait_until($node, 'two items run', "SELECT count(*) = 2 FROM weir.task_run WHERE run_id = $run AND item_no > 0 AND status = 'running'");
+is(value("SELECT $pace FROM weir.progress($run)"), 'unknown', 'nobody knows how long the first item takes');
+# Two items have ended, after 100 s each; two began just now, four wait.
+value(qq{SET session_replication_role = replica; UPDATE weir.task_run SET status = 'succeeded', started_at = now() - interval '100 s', ended_at = now() WHERE run_id = $run AND item_no IN (3, 4)});
+like(value("SELECT $pace FROM weir.progress($run)"), qr/^[23]\d0\z/, 'but of the others, with two at a time') or diag(value("SELECT $pace FROM weir.progress($run)"));
+like(value("SELECT detail FROM weir.why($run) WHERE waiting_for = 'items'"), qr/; expected to have ended at \d/, 'weir.why says it, too');
+value("SET session_replication_role = replica; UPDATE weir.task_run SET status = 'waiting', started_at = NULL, ended_at = NULL WHERE run_id = $run AND item_no IN (3, 4)");
+open_gate(5);
+is(wait_for_run($node, $run), 'succeeded', 'all items end');
+value("UPDATE weir.task_run SET started_at = ended_at - interval '1000 s' WHERE run_id = $run AND item_no > 0");
+close_gate(5);
+$run = weir_trigger($node, 'paced', params => '{"n": [1, 2, 3, 4]}');
+wait_until($node, 'two items run again', "SELECT count(*) = 2 FROM weir.task_run WHERE run_id = $run AND item_no > 0 AND status = 'running'");
+is(value("SELECT $pace FROM weir.progress($run)"), '2000', 'as long as in the run before: two rounds of 1,000 s');
+open_gate(5);
+is(wait_for_run($node, $run), 'succeeded', 'they end');
+
 # --- pipelines that a plan calls
 pipeline($_, [ noop('a') ]) foreach ('callee', 'resting', 'dropped');
 pipeline('caller', [ map({ { name => $_, kind => 'pipeline', spec => { pipeline => $_ } } } 'callee', 'resting', 'dropped'),
@@ -139,7 +162,15 @@ wait_until($node, 'all have ended', "SELECT count(*) = 0 FROM weir.run WHERE pip
 is(value("SELECT count(*) FROM weir.run WHERE backfill_id IN ($first, $second) AND status = 'succeeded'"), '8', 'and all windows');
 
 # --- switched off
+# Told to leave before it knows why: it does not call that an error either.
+my $pid = backend_pid($node, 'weir conductor%');
+kill 'STOP', $pid;
 value('ALTER SYSTEM SET weir.enabled = off; SELECT pg_reload_conf()');
+sub is_told { return PostgreSQL::Test::Utils::slurp_file("/proc/$pid/status") =~ /^ShdPnd:\s*([0-9a-f]+)/m && hex($1) & 0x4000 }
+my $limit = time + $PostgreSQL::Test::Utils::timeout_default;
+select(undef, undef, undef, 0.05) while !is_told() && time < $limit;
+ok(is_told(), 'the conductor is told to leave');
+kill 'CONT', $pid;
 wait_until($node, 'there is no conductor', "SELECT state = 'disabled' FROM weir.status WHERE component = 'conductor'");
 is(value("SELECT detail, last_error FROM weir.status WHERE component = 'conductor'"), 'Switched off: weir.enabled is off. CALL weir.conduct() runs pipelines all the same.|',
 	'switched off is no error');

@@ -81,5 +81,45 @@ my ($came_at) = map { $_->{time} } reverse grep { $_->{path} eq '/http/json/one'
 is(asked('one'), $asked + 1, 'the other one was asked once');
 cmp_ok($came_at - $refused_at, '>=', 3.9, '... and not before the service wanted') or diag("$came_at $refused_at");
 
+# --- absurd ones: a year, and the end of time; what says nothing is no pause
+define('absurd', get('call', '/json/absurd'));
+define('later', { %{ get('call', '/json/later') }, retry => { max_attempts => 2, initial_delay => 3600 } });
+foreach my $absurd ({ retry_after => 31536000 }, { retry_after_date => 3e9 })
+{
+	$cloud->clear_faults;
+	$cloud->add_fault(operation => 'http.json', path => '/http/json/absurd', fault => 'status', status => 429, %$absurd, times => 1);
+	$run = weir_trigger($node, 'absurd');
+	wait_until($node, 'the service asks to be left alone', "SELECT count(*) = 1 FROM weir.circuits WHERE connection_name = 'api' AND reason = 'retry_after'");
+	is(value("SELECT round(extract(epoch FROM retry_at - opened_at) / 3600), last_error FROM weir.circuits"), '24|HTTP 429 with Retry-After', (keys %$absurd)[0] . ': for a day at most');
+	is(value("SELECT state FROM weir.status WHERE component = 'connections'"), 'asked to wait', 'weir.status says so');
+	like(value("SELECT detail FROM weir.status WHERE component = 'connections'"), qr/^api: nothing is sent before .*weir.resume_connection/, 'and what ends it');
+	like(value("SELECT detail FROM weir.why($run) LIMIT 1"), qr/the service asked for no request before .*weir\.resume_connection\('api'\)/, 'so does weir.why');
+	is(value("SELECT asked_to_wait_until > now() + interval '23 hours', unreachable_since IS NULL FROM weir.connections WHERE name = 'api'"), 't|t', 'and weir.connections');
+	$other = weir_trigger($node, 'one');
+	wait_for_status($node, $other, 'call', 'running');
+	is(value("BEGIN; SELECT weir.resume_connection('api'); ROLLBACK; SELECT count(*) FROM weir.circuits"), "t\n1", 'rolled back, nothing happened');
+	is(value("SELECT weir.resume_connection('api')"), 't', 'resumed');
+	is(wait_for_run($node, $_), 'succeeded', 'everybody goes on') foreach ($run, $other);
+	is(value("SELECT count(*) FROM weir.circuits"), '0', 'nothing is left of it');
+	is(value("SELECT weir.resume_connection('api')"), 'f', 'a connection that waits for nothing');
+}
+foreach my $nothing (-5, 'soon', '1e3', 'Sat, 31 Feb 2099 00:00:00 GMT')
+{
+	$cloud->add_fault(operation => 'http.json', path => '/http/json/absurd', fault => 'status', status => 429, headers => { 'Retry-After' => $nothing }, times => 1);
+	is(wait_for_run($node, weir_trigger($node, 'absurd')), 'succeeded', "Retry-After: $nothing says nothing");
+}
+# A pause before another attempt ends with it.
+$cloud->clear_faults;
+$cloud->add_fault(operation => 'http.json', path => '/http/json/later', fault => 'status', status => 500, times => 5);
+$cloud->add_fault(operation => 'http.json', path => '/http/json/absurd', fault => 'status', status => 429, retry_after => 31536000, times => 1);
+my $later = weir_trigger($node, 'later');
+wait_until($node, 'the pause before the next attempt', "SELECT count(*) = 1 FROM weir.task_run WHERE run_id = $later AND status = 'ready' AND not_before > now()");
+$run = weir_trigger($node, 'absurd');
+wait_until($node, 'the service asks to be left alone', "SELECT count(*) = 1 FROM weir.circuits");
+value("SELECT weir.resume_connection('api')");
+is(wait_for_run($node, $_), 'succeeded', 'attempts that waited for their turn go on') foreach ($run, $later);
+isnt($node->psql('postgres', "SELECT weir.resume_connection('nowhere')", stderr => \my $stderr), 0, 'a connection that is not there');
+like($stderr, qr/connection "nowhere" does not exist/, 'is an error');
+
 $node->stop;
 done_testing();

@@ -62,6 +62,16 @@ foreach my $form (sort keys %form)
 }
 is($cloud->started('http.job-start'), 4, 'four requests');
 
+# --- one queue under two addresses: what is for who waits at the other is left for him
+value(qq{SELECT weir.create_connection('alias', 'http', '@{[ $address =~ s/127\.0\.0\.1/localhost/r ]}/queue')});
+my $aside = start('aside', hook(asks({ seconds => 36000 })));
+wait_until($node, 'somebody listens', "SELECT external_run_id IS NOT NULL FROM weir.task_run WHERE run_id = $aside");
+# The right one looks seldom, so the other finds the message first.
+my $right = start('right', { %{ hook(asks({ seconds => 5 }, every => 3, hide_seconds => 1)) }, connection => 'alias' });
+is(wait_for_run($node, $right), 'succeeded', 'a message another one found first');
+value("SELECT weir.cancel($aside)");
+is(wait_for_run($node, $aside), 'cancelled', 'which has nothing to do with it');
+
 # --- a failure is one
 my $run = start('fails', hook(asks({ fail => 'no disk' })));
 is(wait_for_run($node, $run), 'failed', 'a callback that says failed');
