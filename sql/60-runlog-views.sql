@@ -78,8 +78,8 @@ FROM (SELECT q.*, NULL::text AS ended_as FROM weir.run q WHERE q.live = 'q' AND 
 	UNION ALL
 	SELECT a.*, NULL FROM weir.run a WHERE a.live = 'a' AND a.status IN ('running', 'cancelling')
 	UNION ALL
-	SELECT e.*, NULL FROM weir.pipeline_state s JOIN weir.run e ON e.run_id = s.execution_id
-	WHERE e.live IS NULL AND e.status IN ('running', 'cancelling')
+	SELECT e.*, NULL FROM weir.pipeline_state s JOIN weir.run e ON e.run_id = s.execution_id AND e.pipeline_id = s.pipeline_id
+	WHERE s.execution_id IS NOT NULL AND e.live IS NULL AND e.status IN ('running', 'cancelling')
 	UNION ALL
 	SELECT f.*, f.status FROM weir.run f) r
 WHERE (r.ended_as IS NULL OR r.ended_as NOT IN ('queued', 'running', 'cancelling'))
