@@ -293,8 +293,9 @@ end_pauses(Conductor *c, const char *connection)
 {
 	static const Oid types[] = {TEXTOID};
 	Datum		values[] = {CStringGetTextDatum(connection)};
-	uint64		n = weir_spi("UPDATE weir.task_run SET not_before = clock_timestamp() WHERE status = 'ready' AND connection_name = $1 "
-							 "AND not_before > clock_timestamp() RETURNING task_run_id", 1, types, values, NULL);
+	uint64		n = weir_spi("UPDATE weir.task_run SET not_before = clock_timestamp() WHERE status = 'ready' AND task_run_id = ANY (ARRAY("
+							 "SELECT t.task_run_id FROM weir._active_task_run t WHERE t.status = 'ready' AND t.connection_name = $1 "
+							 "AND t.not_before > clock_timestamp() ORDER BY t.task_run_id)) RETURNING task_run_id", 1, types, values, NULL);
 
 	for (uint64 i = 0; i < n; i++)
 		ready_again(c, weir_spi_int64(i, 1, NULL));
