@@ -444,8 +444,8 @@ newest_response(KindCall *call, const KindResponse *response, KindVerdict *verdi
 	{
 		/* what was when cannot be told by clocks that disagree */
 		if (ahead_ms < -CLOCKS_MS || ahead_ms > CLOCKS_MS)
-			fail_unsettled(call, mem_printf("its versions cannot all be listed, and the clock of the database server is %lld s %s that of the key vault",
-											(long long) (ahead_ms < 0 ? -ahead_ms : ahead_ms) / 1000, ahead_ms < 0 ? "behind" : "ahead of"), verdict);
+			fail_unsettled(call, mem_printf("its versions cannot all be listed, and the clock of the database server is %lld minutes %s that of the key vault",
+											(long long) ((ahead_ms < 0 ? -ahead_ms : ahead_ms) + 30000) / 60000, ahead_ms < 0 ? "behind" : "ahead of"), verdict);
 		else if (created < (call->intended_at_ms - CLOCKS_MS) / 1000)
 			set_again(call, verdict);
 		else
