@@ -113,15 +113,15 @@ like(ask('right', '/status?status=407'), qr{^failed \w+ (?!proxy).*407}, '... al
 $far->reset;
 $far->proxy("user=weir:$password");
 is(ask('right', '/own'), 'succeeded', 'somebody has a tunnel');
-like(ask('none', '/others'), qr{^failed user proxy_sign_in_failed}, 'who has no credentials does not get into it');
-like(ask('wrong', '/others'), qr{^failed user proxy_sign_in_failed}, 'nor who has others');
-is(asked('/others'), 0, 'nothing got through');
 my $connects = @{ $far->ledger->{connects} };
-is(ask('right', '/again'), 'succeeded', 'whose it is');
-is(scalar @{ $far->ledger->{connects} }, $connects, '... does');
+is(ask('right', '/again'), 'succeeded', 'who has a tunnel uses it');
+is(scalar @{ $far->ledger->{connects} }, $connects, '... again');
 value(connection('same', $tls, through('right')));
 is(ask('same', '/same'), 'succeeded', 'so does who has the same credentials');
 is(scalar @{ $far->ledger->{connects} }, $connects, '... and trusts the same authorities');
+like(ask('none', '/others'), qr{^failed user proxy_sign_in_failed}, 'who has no credentials does not get into it');
+like(ask('wrong', '/others'), qr{^failed user proxy_sign_in_failed}, 'nor who has others');
+is(asked('/others'), 0, 'nothing got through');
 
 # --- it is asked again before somebody has to do something
 $far->reset;
@@ -173,7 +173,7 @@ $far->proxy("user=weir:new-$password");
 # another name of the same service, to which there is no tunnel yet
 value(connection('elsewhere', $tls =~ s/localhost/127.0.0.1/r, through('keyvault:vault/login/v1')));
 is(ask('elsewhere', '/replaced'), 'succeeded', 'replaced in the vault and at the proxy: asked for again');
-is(value(q{SELECT max(attempt_no) FROM weir.attempt a JOIN weir.task_run t USING (task_run_id) WHERE t.connection_name = 'elsewhere'}), '1', '... within the attempt');
+is(value(q{SELECT max(a.attempt_no) FROM weir.attempt a JOIN weir.task_run t USING (task_run_id) WHERE t.connection_name = 'elsewhere'}), '1', '... within the attempt');
 # a vault that is itself behind the proxy
 $far->value('weir:a-token');
 secret('login', "weir:$password");
