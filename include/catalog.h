@@ -26,6 +26,7 @@ typedef struct Connection
 	cJSON	   *auth;
 	cJSON	   *options;
 	int64		changed_at;		/* TimestampTz */
+	int64		created_at;		/* TimestampTz */
 } Connection;
 
 /* Read a connection, palloc'd in the current context; NULL if there is none.  SPI connected. */

@@ -9,7 +9,7 @@
 
 #include "nodes/pg_list.h"
 
-/* Names of the connections whose auth names the secret, sorted. */
+/* Names of the connections whose auth or proxy_secret names the secret, sorted. */
 extern List *connection_using_secret(const char *secret);
 
 /* Mark connections as changed, so that cached tokens of theirs are dropped. */

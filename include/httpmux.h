@@ -31,6 +31,8 @@ typedef struct HttpOptions
 	int			stall_timeout_ms;	/* of an answer that has begun and hardly goes on; 0: only the total one */
 	const char *proxy;			/* "http://host:port" or https, checked by the URL policy too; NULL: none.  Everything
 								 * is tunnelled: to the proxy goes CONNECT and nothing of the request */
+	const char *proxy_authorization;	/* the line of proxyauth_line(), copied and wiped; NULL: none.  Tunnels are
+										 * shared only among requests with the same one. */
 	const char *ca_certificate; /* PEM of the authorities to trust; NULL: the system's */
 	bool		ca_besides_system;	/* these and the system's, not these instead */
 	bool		to_metadata_service;	/* the one address of urlpolicy_is_metadata_service() is allowed, and no other */
@@ -50,6 +52,7 @@ typedef struct HttpResult
 	bool		request_sent;	/* with error: the server may have seen the request */
 	bool		refused_by_policy;	/* never sent: address or URL not allowed */
 	bool		too_large;		/* with error: the body exceeds max_body */
+	int			proxy_status;	/* with error: what the proxy answered instead of connecting; 0 nothing */
 	int64		elapsed_ms;
 } HttpResult;
 

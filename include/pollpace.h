@@ -9,6 +9,8 @@
 #ifndef WEIR_POLLPACE_H
 #define WEIR_POLLPACE_H
 
+#include <cjson/cJSON.h>
+
 #define POLL_UNKNOWN	(-1)
 
 #define POLL_LEAST_MS	200		/* no interval is shorter, */
@@ -16,13 +18,29 @@
 #define POLL_SINGLY		5		/* so many runs are always asked for one by one */
 #define POLL_PAGE_MS	400		/* a page of a list is asked for once in so long, in the long run */
 
+#define POLL_BOUND_MOST_S	3600	/* what a connection may ask for */
+
+/* What a connection allows, its option poll; 0: nothing is said */
+typedef struct PollBounds
+{
+	int64		least_ms;
+	int64		most_ms;
+} PollBounds;
+
 typedef struct PollPace
 {
 	int64		elapsed_ms;		/* since it began */
 	int64		expected_ms;	/* it takes in all, going by earlier ones; POLL_UNKNOWN */
 	int			together;		/* runs followed through the same connection, itself among them */
 	int			page_size;		/* of its lists of runs; 0: it has none */
+	PollBounds	bounds;
 } PollPace;
+
+/*
+ * {"min": SECONDS, "max": SECONDS}, or NULL.  False if it is not valid: *member
+ * is what is wrong with it, NULL for the whole.
+ */
+extern bool poll_bounds_read(const cJSON *option, PollBounds *bounds, const char **member);
 
 /* The next time something is asked for that has been going on for elapsed_ms, and nothing else is known */
 extern int64 poll_delay_ms(int64 elapsed_ms);

@@ -26,7 +26,7 @@ typedef struct SignInConnection
 	const char *kind;
 	const char *base_url;		/* may be NULL where the kind has none */
 	const cJSON *auth;			/* {"type": "none" | "pat" | ..., ...}, see doc/connections.md */
-	const cJSON *options;		/* proxy, ca_certificate and the like hold for signing in, too */
+	const cJSON *options;		/* proxy, proxy_secret, ca_certificate and the like hold for signing in, too */
 	int64		changed_at;		/* TimestampTz; a changed connection invalidates cached tokens */
 	const char *scope;			/* audience of the token, "https://host/.default"; NULL: the connection's own */
 } SignInConnection;
@@ -73,6 +73,10 @@ extern SignInResult signin_header(SignIn *signin, const SignInConnection *connec
 /* The same for the value of a secret, which may be in a key vault: for services that know no header. */
 extern SignInResult signin_secret(SignIn *signin, const char *name, int64 now_ms,
 								  char **value, uint64 *ticket, SignInFailure *failure);
+
+/* The line that signs in at the proxy of a connection with these options, malloc'd; SIGNIN_NONE: there is nothing to. */
+extern SignInResult signin_proxy(SignIn *signin, const cJSON *options, int64 now_ms,
+								 char **line, uint64 *ticket, SignInFailure *failure);
 
 /*
  * The Azure resource of the workspace that an Entra service principal is not

@@ -6,6 +6,13 @@ REVOKE ALL ON FUNCTION weir._request_limits(text, jsonb) FROM PUBLIC;
 -- a view calls it as whoever reads the view
 GRANT EXECUTE ON FUNCTION weir._request_limits(text, jsonb) TO PUBLIC;
 
+CREATE FUNCTION weir._limit_group(name text, kind text, base_url text, auth jsonb, options jsonb) RETURNS text
+	AS 'MODULE_PATHNAME', 'weir_limit_group' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION weir._limit_group(text, text, text, jsonb, jsonb) IS 'Connections for which this is the same take their requests out of the same buckets';
+REVOKE ALL ON FUNCTION weir._limit_group(text, text, text, jsonb, jsonb) FROM PUBLIC;
+-- likewise
+GRANT EXECUTE ON FUNCTION weir._limit_group(text, text, text, jsonb, jsonb) TO PUBLIC;
+
 CREATE VIEW weir.connections WITH (security_barrier) AS
 SELECT c.name, c.kind, c.base_url, c.auth->>'type' AS sign_in,
 	CASE WHEN m.may_change THEN c.auth END AS auth,
@@ -14,6 +21,8 @@ SELECT c.name, c.kind, c.base_url, c.auth->>'type' AS sign_in,
 	c.options ? 'ca_certificate' AS has_own_authority,
 	(c.options->>'max_concurrency')::numeric::bigint AS max_concurrency, (c.options->>'max_starts_per_minute')::numeric::bigint AS max_starts_per_minute,
 	l.reads_per_second, l.reads_burst, l.writes_per_second, l.writes_burst,
+	nullif(array_remove(array_agg(c.name) OVER (PARTITION BY weir._limit_group(c.name, c.kind, c.base_url, c.auth, c.options)
+		ORDER BY c.name ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING), c.name), '{}') AS shares_limits_with,
 	r.until AS reads_wait_until, w.until AS writes_wait_until, o.opened_at AS unreachable_since, e.retry_at AS asked_to_wait_until,
 	c.description, c.owner, c.created_at, c.changed_at
 FROM weir.connection c
@@ -41,6 +50,7 @@ COMMENT ON COLUMN weir.connections.reads_per_second IS 'Requests with GET or HEA
 COMMENT ON COLUMN weir.connections.reads_burst IS 'So many of them at once after a rest';
 COMMENT ON COLUMN weir.connections.writes_per_second IS 'Other requests a second; null for any number';
 COMMENT ON COLUMN weir.connections.writes_burst IS 'So many of them at once after a rest';
+COMMENT ON COLUMN weir.connections.shares_limits_with IS 'Connections whose requests count together with its own: same limit_group, or the same by what the service counts; null for none';
 COMMENT ON COLUMN weir.connections.reads_wait_until IS 'When the last of the reads that wait for their turn is sent; null if none waits';
 COMMENT ON COLUMN weir.connections.writes_wait_until IS 'When the last of the writes that wait for their turn is sent; null if none waits';
 COMMENT ON COLUMN weir.connections.unreachable_since IS 'Since when its service cannot be reached, see weir.circuits; null if it can';

@@ -264,6 +264,25 @@ pypi_packages()
 	chmod -R a+rX "$dir"
 }
 
+# The same for lines "# debian: PACKAGE": unpacked and not installed, so nothing
+# of the system changes and no service starts.
+debian_packages()
+{
+	local dir="$SCRATCH/packages" wanted
+	# shellcheck disable=SC2046
+	wanted=$(sed -n 's/^# debian: //p' $(printf 'test/t/%s.pl ' $1) | sort -u)
+	[ -n "$wanted" ] || return 0
+	mkdir -p "$dir/debian"
+	if ! PATH=$SYSTEM_PATH command -v apt-get >/dev/null; then
+		echo 'apt-get is not there' >"$dir/debian.missing"
+	# shellcheck disable=SC2086
+	elif ! (cd "$dir" && { apt-cache show $wanted >/dev/null 2>&1 || (as_root timeout 300 apt-get -qq update); } &&
+		timeout 300 apt-get -qq download $wanted && for file in *.deb; do dpkg -x "$file" debian || exit 1; done) >"$dir/debian.log" 2>&1; then
+		echo "apt-get: $(grep -m1 '^E:' "$dir/debian.log" || tail -n 1 "$dir/debian.log")" | head -c 300 >"$dir/debian.missing"
+	fi
+	chmod -R a+rX "$dir"
+}
+
 # Published descriptions of APIs, which are no part of this: where WEIR_SPECS
 # says, or beside the checkout.  Copied to where everybody may read.
 published_descriptions()
@@ -291,7 +310,7 @@ part_tap()
 		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-${ASAN:+360}}"
 		PERL5LIB="$SERVER_PGXS/src/test/perl:$SCRATCH/src/test/lib")
 	[ -n "${USER_ENV[6]#*=}" ] || unset 'USER_ENV[6]'
-	(cd "$SCRATCH/src" && npm_packages "$files" && pypi_packages "$files")
+	(cd "$SCRATCH/src" && npm_packages "$files" && pypi_packages "$files" && debian_packages "$files")
 	USER_ENV+=(WEIR_PACKAGES="$SCRATCH/packages")
 	[[ " $files " != *_described* ]] || published_descriptions
 	# shellcheck disable=SC2086

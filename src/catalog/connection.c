@@ -27,6 +27,7 @@
 #include "named.h"
 #include "options.h"
 #include "redisclient.h"
+#include "route.h"
 #include "signin.h"
 #include "urlpolicy.h"
 #include "vaultref.h"
@@ -51,11 +52,14 @@ static const NamedKind connection_kind = {
 	NAMED_TASK_USERS("$1 IN (t.connection_name, t.spec #>> '{request,connection}')")
 	"UNION ALL SELECT 'connection ' || quote_ident(c.name) FROM weir.connection c "
 	"WHERE jsonb_path_exists(c.auth, '$.* ? (@ starts with $vault)', jsonb_build_object('vault', 'keyvault:' || $1 || '/')) "
+	"OR starts_with(c.options->>'proxy_secret', 'keyvault:' || $1 || '/') "
 	"UNION ALL SELECT 'secret ' || quote_ident(s.name) FROM weir.secret s "
 	"WHERE starts_with(s.reference, 'keyvault:' || $1 || '/') "
 	"UNION ALL SELECT 'stage mapping ' || quote_ident(m.stage_type) FROM weir.stage_mapping m "
 	"WHERE m.connection_name = $1) AS u (what)",
-	.drop = "DELETE FROM weir.connection WHERE name = $1",
+	.drop = "WITH throttle AS (DELETE FROM weir.throttle WHERE connection_name = $1), "
+	"circuit AS (DELETE FROM weir.circuit WHERE connection_name = $1) "
+	"DELETE FROM weir.connection WHERE name = $1",
 };
 
 /* Keys of auth under which people paste the secret itself. */
@@ -211,12 +215,42 @@ check_tunnel(const char *base_url, const cJSON *options)
 				 errhint("Give a base_url with https, or leave out the proxy.")));
 }
 
+/* Who signs in at a proxy needs one, and a secret that is there. */
+static void
+check_proxy_secret(const char *name, const cJSON *options)
+{
+	const char *secret = json_string(cJSON_GetObjectItemCaseSensitive(options, "proxy_secret"));
+	const char *reference = secret != NULL && vaultref_is(secret) ? secret : NULL;
+
+	if (secret == NULL)
+		return;
+	if (route_proxy_secret(options) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid options: there is a proxy_secret and no proxy"),
+				 errdetail("JSON path: $.proxy_secret"),
+				 errhint("Name the proxy, {\"proxy\": \"http://host:port\"}, or leave out proxy_secret."),
+				 errhidestmt(true)));
+	if (reference == NULL && !secret_exists(secret))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid options: proxy_secret does not name an existing secret"),
+				 errdetail("JSON path: $.proxy_secret"),
+				 errhint("Options hold names of secrets, never values. Create one that holds \"user:password\" with weir.create_secret and give its name."),
+				 errhidestmt(true)));
+	if (reference == NULL)
+		reference = vaultref_of_secret(secret);
+	if (reference != NULL)
+		vaultref_check(reference, name, NULL, "$.proxy_secret");
+}
+
 static void
 check_connection(const char *name, const char *kind, char **base_url, const cJSON *auth, const cJSON *options)
 {
 	options_check(kind, options);
 	*base_url = check_base_url(kind, *base_url);
 	check_tunnel(*base_url, options);
+	check_proxy_secret(name, options);
 	check_auth(name, kind, *base_url, auth);
 }
 
@@ -316,6 +350,7 @@ weir_drop_connection(PG_FUNCTION_ARGS)
 	weir_enter(&scope);
 	weir_require_admin(scope.caller, "drop connections");
 	named_drop(&connection_kind, name, scope.caller);
+	engine_wake_at_commit(ENGINE_WAKE_DEFINITION);	/* its request limits hold for nobody else any more */
 	weir_leave(&scope);
 	PG_RETURN_VOID();
 }
@@ -340,7 +375,7 @@ connection_read(const char *name)
 	Datum		values[1];
 
 	values[0] = catalog_text(name);
-	if (weir_spi("SELECT name, kind, base_url, auth, options, changed_at FROM weir.connection WHERE name = $1",
+	if (weir_spi("SELECT name, kind, base_url, auth, options, changed_at, created_at FROM weir.connection WHERE name = $1",
 				 1, types, values, NULL) == 0)
 		return NULL;
 	connection = palloc0(sizeof(Connection));
@@ -351,6 +386,8 @@ connection_read(const char *name)
 	connection->options = stored_json(0, 5);
 	connection->changed_at = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
 															   SPI_tuptable->tupdesc, 6, &(bool){false}));
+	connection->created_at = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+															   SPI_tuptable->tupdesc, 7, &(bool){false}));
 	return connection;
 }
 
@@ -376,9 +413,9 @@ connection_using_secret(const char *secret)
 	uint64		rows;
 
 	values[0] = catalog_text(secret);
-	rows = weir_spi("SELECT name, kind, auth, base_url FROM weir.connection "
+	rows = weir_spi("SELECT name, kind, auth, base_url, coalesce(options->>'proxy_secret' = $1, false)::text FROM weir.connection "
 					"WHERE jsonb_path_exists(auth, '$.** ? (@ == $secret)', jsonb_build_object('secret', $1)) "
-					"ORDER BY name", 1, types, values, NULL);
+					"OR options->>'proxy_secret' = $1 ORDER BY name", 1, types, values, NULL);
 
 	/* A user name may be spelt like a secret: only sign-in knows which is which. */
 	for (uint64 i = 0; i < rows; i++)
@@ -390,7 +427,8 @@ connection_using_secret(const char *secret)
 		List	   *named = NIL;
 		ListCell   *lc;
 		bool		uses = !signin_validate(weir_spi_text(i, 2), weir_spi_text(i, 4), stored_json(i, 3),
-											&path, &message, &hint, &named);
+											&path, &message, &hint, &named) ||
+			strcmp(weir_spi_text(i, 5), "true") == 0;
 
 		foreach(lc, named)
 			if (strcmp(lfirst(lc), secret) == 0)

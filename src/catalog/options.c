@@ -14,13 +14,18 @@
 #include "definition.h"
 #include "json.h"
 #include "options.h"
+#include "pollpace.h"
 #include "requestlimits.h"
 #include "route.h"
+#include "signin.h"
 #include "urlpolicy.h"
 
 #define MAX_SETTLE_SECONDS	3600
 #define MAX_LIMIT			1000000
 #define MAX_DATABASE		65535
+#define MAX_SECRET_NAME		1024
+#define MAX_GROUP_NAME		63
+#define NAME_CHARACTERS		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 #define MAX_HEADERS			50
 #define MAX_HEADER_VALUE	8192
 
@@ -39,7 +44,10 @@ typedef enum OptionType
 	OPTION_TIMEOUT,
 	OPTION_CERTIFICATE,
 	OPTION_PROXY,
-	OPTION_REQUESTS
+	OPTION_SECRET,
+	OPTION_REQUESTS,
+	OPTION_NAME,
+	OPTION_PACE
 } OptionType;
 
 typedef struct OptionRule
@@ -60,10 +68,12 @@ static const OptionRule rules[] = {
 	{"adf", "api_version", OPTION_API_VERSION, false},
 	{"adf", "correlation_parameter", OPTION_IDENTIFIER, false},
 	{"adf", "settle_seconds", OPTION_SECONDS, false},
+	{"adf", "poll", OPTION_PACE, false},
 	{"adf", "retry", OPTION_RETRY, false},
 	{"adf", "max_concurrency", OPTION_LIMIT, false},
 	{"adf", "max_starts_per_minute", OPTION_LIMIT, false},
 	{"databricks", "settle_seconds", OPTION_SECONDS, false},
+	{"databricks", "poll", OPTION_PACE, false},
 	{"databricks", "retry", OPTION_RETRY, false},
 	{"databricks", "max_concurrency", OPTION_LIMIT, false},
 	{"databricks", "max_starts_per_minute", OPTION_LIMIT, false},
@@ -77,6 +87,7 @@ static const OptionRule rules[] = {
 	{"keyvault", "max_starts_per_minute", OPTION_LIMIT, false},
 	{"fabric", "workspace_id", OPTION_SEGMENT, false},
 	{"fabric", "settle_seconds", OPTION_SECONDS, false},
+	{"fabric", "poll", OPTION_PACE, false},
 	{"fabric", "retry", OPTION_RETRY, false},
 	{"fabric", "max_concurrency", OPTION_LIMIT, false},
 	{"fabric", "max_starts_per_minute", OPTION_LIMIT, false},
@@ -86,11 +97,13 @@ static const OptionRule rules[] = {
 	{"http", "max_concurrency", OPTION_LIMIT, false},
 	{"http", "max_starts_per_minute", OPTION_LIMIT, false},
 	{HTTP_KINDS, "proxy", OPTION_PROXY, false},
+	{HTTP_KINDS, "proxy_secret", OPTION_SECRET, false},
 	{HTTP_KINDS, "ca_certificate", OPTION_CERTIFICATE, false},
 	{HTTP_KINDS, "connect_timeout", OPTION_TIMEOUT, false},
 	{HTTP_KINDS, "timeout", OPTION_TIMEOUT, false},
 	{HTTP_KINDS, "stall_timeout", OPTION_TIMEOUT, false},
 	{HTTP_KINDS, "request_limits", OPTION_REQUESTS, false},
+	{HTTP_KINDS, "limit_group", OPTION_NAME, false},
 	{"redis", "database", OPTION_DATABASE, false},
 	{"redis", "ca_certificate", OPTION_CERTIFICATE, false},
 	{"redis", "connect_timeout", OPTION_TIMEOUT, false},
@@ -187,6 +200,26 @@ check_proxy(const char *key, const char *text)
 		option_error(key, psprintf("proxy is refused: %s", why), hint);
 }
 
+/* The name of one; what is given is not shown, as it may be the secret itself. */
+static void
+check_secret(const char *key, const char *text)
+{
+	static const char hint[] = "Create a secret that holds \"user:password\" with weir.create_secret and give its name.";
+	char	   *connection;
+	char	   *name;
+	char	   *version;
+	const char *error = NULL;
+
+	if (text == NULL || text[0] == '\0' || strlen(text) > MAX_SECRET_NAME)
+		option_error(key, psprintf("%s must be the name of a secret", key), hint);
+	for (const unsigned char *p = (const unsigned char *) text; *p != '\0'; p++)
+		if (*p < ' ' || *p == 0x7f)
+			option_error(key, psprintf("%s must be the name of a secret", key), hint);
+	if (!signin_vault_reference(text, &connection, &name, &version, &error) && error != NULL)
+		option_error(key, psprintf("%s is not valid: %s", key, error),
+					 "Write keyvault:CONNECTION/NAME or keyvault:CONNECTION/NAME/VERSION.");
+}
+
 /* Which of them are to be trusted is nothing secret; a private key beside them would be. */
 static void
 check_certificate(const char *key, const char *text)
@@ -210,6 +243,23 @@ check_requests(const char *key, const char *kind, const cJSON *item)
 	if (!request_limits_read(kind, item, &limits, &path, &why))
 		option_error(psprintf("%s%s", key, path), why,
 					 "Write {\"reads\": {\"per_second\": 25, \"burst\": 250}, \"writes\": null}: what is left out stays as it is for the kind, null is no limit.");
+}
+
+/* {"min": 1, "max": 60}: seconds between two looks at a run */
+static void
+check_pace(const char *key, const cJSON *item)
+{
+	static const char hint[] = "Write {\"min\": 1, \"max\": 60}: seconds; what is left out stays as it is.";
+	PollBounds	bounds;
+	const char *member;
+
+	if (poll_bounds_read(item, &bounds, &member))
+		return;
+	if (member == NULL)
+		option_error(key, psprintf("%s must be an object with min, max or both", key), hint);
+	option_error(psprintf("%s.%s", key, member),
+				 strcmp(member, "min") == 0 ? psprintf("min must be a number of seconds from %g to %d", POLL_LEAST_MS / 1000.0, POLL_BOUND_MOST_S) :
+				 psprintf("max must be a number of seconds from min to %d", POLL_BOUND_MOST_S), hint);
 }
 
 /* The default of tasks that use the connection. */
@@ -286,8 +336,18 @@ check_option(const OptionRule *rule, const char *kind, const cJSON *item)
 		case OPTION_PROXY:
 			check_proxy(rule->key, text);
 			break;
+		case OPTION_SECRET:
+			check_secret(rule->key, text);
+			break;
 		case OPTION_REQUESTS:
 			check_requests(rule->key, kind, item);
+			break;
+		case OPTION_NAME:
+			if (text == NULL || text[0] == '\0' || strlen(text) > MAX_GROUP_NAME || strspn(text, NAME_CHARACTERS) != strlen(text))
+				option_error(rule->key, psprintf("%s must be a name of 1 to %d letters, digits and any of . _ -", rule->key, MAX_GROUP_NAME), NULL);
+			break;
+		case OPTION_PACE:
+			check_pace(rule->key, item);
 			break;
 	}
 }
@@ -325,6 +385,8 @@ options_check(const char *kind, const cJSON *options)
 		for (int i = 0; i < lengthof(rules); i++)
 			if (has_option(kind, &rules[i]) && strcmp(rules[i].key, item->string) == 0)
 				rule = &rules[i];
+		if (rule == NULL && strcmp(kind, "redis") == 0 && (strcmp(item->string, "proxy") == 0 || strcmp(item->string, "proxy_secret") == 0))
+			option_error(item->string, "Redis is not reached through a proxy", "Leave it out, and let the server reach Redis directly.");
 		if (rule == NULL)
 		{
 			StringInfoData hint;

@@ -21,9 +21,11 @@
 
 #include "catalogutil.h"
 #include "json.h"
+#include "limitgroup.h"
 #include "requestlimits.h"
 
 PG_FUNCTION_INFO_V1(weir_request_limits);
+PG_FUNCTION_INFO_V1(weir_limit_group);
 
 #define MAX_RATE	1000000
 #define MIN_RATE	0.001	/* turns stay within what a timestamp can say */
@@ -140,4 +142,21 @@ weir_request_limits(PG_FUNCTION_ARGS)
 		values[2 * class + 1] = Int32GetDatum(limits.of[class].burst);
 	}
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+}
+
+/* _limit_group(name, kind, base_url, auth, options): the same for connections that share their limits */
+Datum
+weir_limit_group(PG_FUNCTION_ARGS)
+{
+	Connection	connection = {
+		.name = catalog_arg_required(fcinfo, 0, "name", 1000),
+		.kind = catalog_arg_required(fcinfo, 1, "kind", 1000),
+		.base_url = catalog_arg(fcinfo, 2),
+		.auth = catalog_arg_json(fcinfo, 3, "auth", MAX_OPTIONS),
+		.options = catalog_arg_json(fcinfo, 4, "options", MAX_OPTIONS)
+	};
+	char		key[LIMIT_GROUP_LEN];
+
+	limit_group_key(&connection, key);
+	PG_RETURN_DATUM(catalog_text(key));
 }

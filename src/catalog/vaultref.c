@@ -64,7 +64,7 @@ vaultref_of_secret(const char *secret)
 	return weir_spi_text(0, 1);
 }
 
-/* What a connection needs to sign in: names of secrets, references among them. */
+/* What a connection needs to sign in, at its proxy, too: names of secrets, references among them. */
 static List *
 needed_secrets(const Walk *walk, const char *connection)
 {
@@ -73,6 +73,7 @@ needed_secrets(const Walk *walk, const char *connection)
 	List	   *names = NIL;
 	char	   *base_url;
 	char	   *text;
+	char	   *proxy_secret;
 	char	   *error = NULL;
 	cJSON	   *auth;
 	const char *path;
@@ -80,7 +81,7 @@ needed_secrets(const Walk *walk, const char *connection)
 	const char *hint;
 
 	values[0] = catalog_text(connection);
-	if (weir_spi("SELECT kind, base_url, auth FROM weir.connection WHERE name = $1 FOR SHARE",
+	if (weir_spi("SELECT kind, base_url, auth, options->>'proxy_secret' FROM weir.connection WHERE name = $1 FOR SHARE",
 				 1, types, values, NULL) == 0)
 		refuse(walk, psprintf("connection \"%s\" of a reference to a key vault does not exist", catalog_clip(connection)),
 			   "Create a connection of kind keyvault first.");
@@ -90,8 +91,9 @@ needed_secrets(const Walk *walk, const char *connection)
 	base_url = weir_spi_text(0, 2);
 	text = weir_spi_text(0, 3);
 	auth = json_parse(text, strlen(text), MAX_AUTH, &error);
+	proxy_secret = weir_spi_text(0, 4);
 	(void) signin_validate("keyvault", base_url, auth, &path, &message, &hint, &names);
-	return names;
+	return proxy_secret ? lappend(names, proxy_secret) : names;
 }
 
 static void

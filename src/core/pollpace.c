@@ -7,6 +7,7 @@
  */
 #include "mem.h"
 
+#include "json.h"
 #include "pollpace.h"
 
 #define BLIND_MOST_MS	30000	/* when nothing says how long it takes */
@@ -50,11 +51,51 @@ poll_interval_ms(const PollPace *pace, double random01)
 	int64		elapsed_ms = Max(pace->elapsed_ms, 0);
 	int64		delay_ms = pace->expected_ms > 0 ? expected_delay_ms(elapsed_ms, pace->expected_ms) : poll_delay_ms(elapsed_ms);
 
-	/* Many together are asked for less often, so that their number does not make more requests. */
+	/* A connection may want to know sooner, or not to be asked as often, ... */
+	if (pace->bounds.most_ms > 0)
+		delay_ms = Min(delay_ms, pace->bounds.most_ms);
+	delay_ms = Max(delay_ms, pace->bounds.least_ms);
+	/* ... but many together are asked for less often, so that their number does not make more requests. */
 	if (pace->page_size > 0 && pace->together > POLL_SINGLY)
 		delay_ms = Max(delay_ms, (int64) pace->together * POLL_PAGE_MS / pace->page_size);
-	delay_ms = Max(Min(delay_ms, POLL_MOST_MS), POLL_LEAST_MS);
-	return Max(delay_ms + (int64) (delay_ms * 0.2 * (random01 - 0.5)), POLL_LEAST_MS);
+	delay_ms = Max(Min(delay_ms, Max(POLL_MOST_MS, pace->bounds.least_ms)), POLL_LEAST_MS);
+	return Max(delay_ms + (int64) (delay_ms * 0.2 * (random01 - 0.5)), Max(POLL_LEAST_MS, pace->bounds.least_ms));
+}
+
+static bool
+read_seconds(const cJSON *item, double least, int64 *ms)
+{
+	double		seconds;
+
+	if (item == NULL)
+		return true;
+	if (cJSON_IsString(item) || !json_double(item, &seconds) || !(seconds >= least && seconds <= POLL_BOUND_MOST_S))
+		return false;
+	*ms = (int64) (seconds * 1000);
+	return true;
+}
+
+bool
+poll_bounds_read(const cJSON *option, PollBounds *bounds, const char **member)
+{
+	const cJSON *least = cJSON_GetObjectItemCaseSensitive(option, "min");
+	const cJSON *most = cJSON_GetObjectItemCaseSensitive(option, "max");
+	const cJSON *item;
+
+	*bounds = (PollBounds) {0, 0};
+	*member = NULL;
+	if (option == NULL)
+		return true;
+	if (!cJSON_IsObject(option) || (least == NULL && most == NULL))
+		return false;
+	cJSON_ArrayForEach(item, option)
+		if (item != least && item != most)
+		return false;
+	*member = "min";
+	if (!read_seconds(least, POLL_LEAST_MS / 1000.0, &bounds->least_ms))
+		return false;
+	*member = "max";
+	return read_seconds(most, Max(bounds->least_ms, POLL_LEAST_MS) / 1000.0, &bounds->most_ms);
 }
 
 bool

@@ -160,7 +160,7 @@ conductor_recover(Conductor *c)
 {
 	conductor_begin(c);
 	breakers_reset();
-	quotas_reset();
+	quotas_start(c);
 	dispatch_recover(c);
 	conductor_commit(c);
 }
@@ -273,6 +273,8 @@ conductor_cycle(Conductor *c)
 			subrun_take_in(c);
 		flights_write(c);
 		breakers_write(c);
+		if (wake & ENGINE_WAKE_DEFINITION)
+			quotas_forget(c);
 		quotas_write(c);
 		if (wake & ENGINE_WAKE_REQUEST)
 		{

@@ -88,6 +88,8 @@ typedef struct Flight
 	bool		cancel_sent;
 	bool		signin_wait;	/* for a token that is being fetched */
 	int			signin_failures;
+	int			proxy_refusals; /* in a row: the proxy wants other credentials */
+	uint64		proxy_ticket;	/* of those it got last */
 	uint64		signin_ticket[2];	/* of the credentials sent with the latest exchange; a second token where one is needed */
 	int			start_failures; /* SQL: workers that never took it */
 	int64		intended_at_ms;
@@ -136,7 +138,9 @@ typedef struct Conductor
 	int64		limit_due_ms;	/* a connection may be used again then */
 	struct ReadySet *ready;		/* ready.c */
 	HTAB	   *breakers;		/* breaker.c; NULL before the first exchange */
-	HTAB	   *quotas;			/* quota.c; likewise */
+	HTAB	   *quotas;			/* quota.c, of connections; likewise */
+	HTAB	   *limit_groups;	/* the buckets they have */
+	int64		quotas_since_ms;	/* what was sent before then is not known */
 	bool		quota_gaps;		/* some wait for a turn longer than they have to */
 	HTAB	   *pollgroups;		/* pollgroup.c; NULL before the first POLL */
 	struct Expectations *expectations;	/* expectation.c; NULL before the first POLL */
@@ -241,7 +245,8 @@ extern bool quota_allows(Conductor *c, Flight *flight, const Connection *through
 extern void quota_give_back(Conductor *c, Flight *flight);	/* it ends: its turn, if it has one, is for those behind it */
 extern void quotas_line_up(Conductor *c);	/* those that wait, after that */
 extern void quotas_write(Conductor *c); /* inside a transaction */
-extern void quotas_reset(void); /* inside a transaction */
+extern void quotas_start(Conductor *c); /* inside a transaction */
+extern void quotas_forget(Conductor *c);	/* connections that are not there any more; inside a transaction */
 extern void quotas_clock_set(Conductor *c, int64 by);
 /* pollgroup.c: attempts whose runs are listed together */
 extern bool pollgroup_holds(Conductor *c, Flight *flight, int64 now);	/* is due, but not to be asked for now; due_ms was moved */

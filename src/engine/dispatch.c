@@ -124,6 +124,7 @@ find_connection(Conductor *c, const char *name)
 	copy->auth = cJSON_Duplicate(known->auth, true);
 	copy->options = cJSON_Duplicate(known->options, true);
 	copy->changed_at = known->changed_at;
+	copy->created_at = known->created_at;
 	return copy;
 }
 

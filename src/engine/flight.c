@@ -18,11 +18,14 @@
 #include "engine.h"
 #include "mem.h"
 #include "outgoing.h"
+#include "proxyauth.h"
 #include "route.h"
 #include "urlpolicy.h"
 
 #define ANSWERS_BYTES	((Size) 1024 * 1024)	/* that may pile up in the memory of an attempt */
 #define SIGNIN_TRIES	10		/* system errors of sign-in before the attempt fails */
+#define PROXY_TRIES		3		/* exchanges that a proxy refuses for its credentials, before the attempt fails */
+#define PROXY_PAUSE_MS	1000	/* after the first of them; then twice that */
 
 Flight *
 flight_create(Conductor *c, int64 task_run_id, int attempt_no)
@@ -404,7 +407,10 @@ take_answer(Conductor *c, Flight *flight, KindResponse *response)
 	response->too_large = result->too_large;
 	flight->http_status = result->http_status;
 	flight->retry_after_ms = Max(result->retry_after_ms, 0);
-	if (!refused && !flight->via_other)
+	/* What a proxy wants to be told says nothing of the service behind it. */
+	if (result->proxy_status == PROXY_WANTS_CREDENTIALS)
+		signin_forget(c->signin, flight->proxy_ticket);
+	else if (!refused && !flight->via_other)
 		breaker_note(c, flight, response);
 	httpmux_free(c->mux, flight->transfer);
 	flight->transfer = NULL;
@@ -425,6 +431,23 @@ read_list(Conductor *c, Flight *flight)
 	MemoryContextDelete(cxt);
 }
 
+/*
+ * The proxy does not take our credentials.  Nothing was sent, so the exchange
+ * is made again as it was, with the secret read anew; a proxy whose directory
+ * is away for a moment says the same.  Then somebody has to do something.
+ */
+static void
+refused_by_proxy(Conductor *c, Flight *flight, const char *message)
+{
+	if (++flight->proxy_refusals < PROXY_TRIES && flight->ending == SQL_CANCEL_NONE)
+	{
+		flight->due_ms = now_ms() + PROXY_PAUSE_MS * flight->proxy_refusals;
+		return;
+	}
+	flight_verdict(c, flight, KIND_FAILED, "proxy_sign_in_failed", message, true, false);
+	flight->verdict->may_go_on = may_go_on(flight);
+}
+
 static void
 read_response(Conductor *c, Flight *flight)
 {
@@ -433,6 +456,7 @@ read_response(Conductor *c, Flight *flight)
 	KindCall	call;
 	KindResponse response = {0};
 	Flight	  **others;
+	bool		wants_credentials = httpmux_result(flight->transfer)->proxy_status == PROXY_WANTS_CREDENTIALS;
 
 	flight_fill_call(flight, &call);
 	listening_fill(c, flight, &call, &others);
@@ -441,6 +465,14 @@ read_response(Conductor *c, Flight *flight)
 		kind_fail(flight->verdict, true, false, "address_not_allowed", response.transport_error);
 		flight->verdict->may_go_on = may_go_on(flight);
 	}
+	else if (wants_credentials && !response.request_sent)
+	{
+		MemoryContextSwitchTo(old);
+		response.transport_error = pstrdup(response.transport_error);
+		flight_drop_verdict(flight);
+		refused_by_proxy(c, flight, response.transport_error);
+		return;
+	}
 	else
 	{
 		/* kind_state must outlive the verdict's context. */
@@ -448,6 +480,7 @@ read_response(Conductor *c, Flight *flight)
 		flight->kind->response(&call, &response, flight->verdict);
 		listening_deliver(c, flight->verdict, others, call.n_others);
 	}
+	flight->proxy_refusals = 0;
 	MemoryContextSwitchTo(old);
 
 	trouble_note(flight);
@@ -487,9 +520,9 @@ flights_transfers(Conductor *c)
 	}
 }
 
-/* What sign-in said, for the flight: true to go on; false: it is asked again, or there is a verdict. */
+/* What sign-in said, for the flight: true to go on; false: it is asked again, or there is a verdict with this code. */
 static bool
-signed_in(Conductor *c, Flight *flight, SignInResult result, const SignInFailure *failure)
+signed_in_at(Conductor *c, Flight *flight, const char *code, SignInResult result, const SignInFailure *failure)
 {
 	switch (result)
 	{
@@ -505,13 +538,29 @@ signed_in(Conductor *c, Flight *flight, SignInResult result, const SignInFailure
 	}
 	if (failure->is_user_error || ++flight->signin_failures >= SIGNIN_TRIES)
 	{
-		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", failure->text, failure->is_user_error,
-					   !failure->is_user_error);
+		flight_verdict(c, flight, KIND_FAILED, code, failure->text, failure->is_user_error, !failure->is_user_error);
 		flight->verdict->may_go_on = may_go_on(flight);
 	}
 	else
 		flight->due_ms = now_ms() + Max(failure->retry_ms, 100);
 	return false;
+}
+
+static bool
+signed_in(Conductor *c, Flight *flight, SignInResult result, const SignInFailure *failure)
+{
+	return signed_in_at(c, flight, "sign_in_failed", result, failure);
+}
+
+/* What the proxy is told; false: as sign_in. */
+static bool
+sign_in_at_proxy(Conductor *c, Flight *flight, const Connection *through, OutgoingSecrets *secrets)
+{
+	SignInFailure failure = {0};
+
+	return through == NULL ||
+		signed_in_at(c, flight, "proxy_sign_in_failed",
+					 signin_proxy(c->signin, through->options, now_ms(), &secrets->proxy, &flight->proxy_ticket, &failure), &failure);
 }
 
 /* Credentials; false: not now (pending, failed, or a verdict was made). */
@@ -567,6 +616,7 @@ send_request(Conductor *c, Flight *flight, const KindRequest *request, const Con
 		flight->verdict->may_go_on = may_go_on(flight);
 		return;
 	}
+	options.proxy_authorization = secrets->proxy;
 	if (!outgoing_make(request, through, secrets, out, &why))
 	{
 		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", why, true, false);
@@ -621,7 +671,7 @@ exchange(Conductor *c, Flight *flight)
 	PG_TRY();
 	{
 		if ((request.without_auth || sign_in(c, flight, through, request.scope, &secrets)) &&
-			obtain_secrets(c, flight, &request, through, &secrets))
+			obtain_secrets(c, flight, &request, through, &secrets) && sign_in_at_proxy(c, flight, through, &secrets))
 			send_request(c, flight, &request, through, &secrets, &out);
 	}
 	PG_FINALLY();

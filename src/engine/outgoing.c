@@ -248,5 +248,6 @@ outgoing_forget(OutgoingSecrets *secrets)
 	signin_free_secret(secrets->management);
 	signin_free_secret(secrets->signing);
 	signin_free_secret(secrets->value);
+	signin_free_secret(secrets->proxy);
 	memset(secrets, 0, sizeof(*secrets));
 }

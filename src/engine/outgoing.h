@@ -21,6 +21,7 @@ typedef struct OutgoingSecrets
 	char	   *management;		/* "X-Databricks-Azure-SP-Management-Token: ..." */
 	char	   *signing;		/* of outgoing_signing_secret() */
 	char	   *value;			/* of request->secret */
+	char	   *proxy;			/* "Proxy-Authorization: ..." */
 } OutgoingSecrets;
 
 typedef struct Outgoing

@@ -523,16 +523,19 @@ pollgroup_pause_ms(const Flight *flight, int64 now)
 {
 	PollPace	pace;
 	int64		pause;
+	const char *wrong;
 
 	pace.elapsed_ms = now - flight->started_ms;
 	pace.expected_ms = flight->expected_ms > 0 ? flight->expected_ms : POLL_UNKNOWN;
 	pace.together = flight->together;
 	pace.page_size = flight->kind != NULL && flight->kind->listing != NULL ? flight->kind->listing->page_size : 0;
+	(void) poll_bounds_read(flight->connection ? cJSON_GetObjectItemCaseSensitive(flight->connection->options, "poll") : NULL, &pace.bounds, &wrong);
 	if (flight->ending == SQL_CANCEL_NONE)
 		return Max(poll_interval_ms(&pace, pg_prng_double(&pg_global_prng_state)), flight->retry_after_ms);
 	/* Has it stopped?  That is asked several times while there is time for it, however long it has been going on. */
 	pace.elapsed_ms = now - flight->ending_since_ms;
 	pace.expected_ms = POLL_UNKNOWN;
+	pace.bounds = (PollBounds) {0, 0};
 	pause = Min(poll_interval_ms(&pace, pg_prng_double(&pg_global_prng_state)), Max(weir_cancel_grace / 4, POLL_LEAST_MS));
 	return Max(pause, flight->retry_after_ms);
 }

@@ -34,6 +34,7 @@
 #include "kind.h"
 #include "netlink.h"
 #include "outgoing.h"
+#include "proxyauth.h"
 #include "redispublish.h"
 #include "route.h"
 #include "secretfetch.h"
@@ -77,6 +78,7 @@ typedef struct Network
 	NetLink    *link;
 	RedisClient *redis;			/* owns the link, once it is there */
 	char	   *password;
+	char	   *proxy_line;		/* what its proxy is told */
 	HttpMux    *mux;
 	SignIn	   *signin;
 	OutgoingSecrets secrets;
@@ -163,6 +165,31 @@ find_route(const Connection *connection, HttpOptions *route, Report *report)
 	}
 	report->address = address_of(connection->base_url);
 	fail(report, &report->tls, why, "Correct the connection's option ca_certificate, or the file it names (weir.secret_directories).");
+	return false;
+}
+
+/* What the proxy is told; false: that cannot be had. */
+static bool
+sign_in_at_proxy(Network *network, const Connection *connection, HttpOptions *route, Report *report)
+{
+	const char *name = route_proxy_secret(connection->options);
+	const char *why = NULL;
+	SignInFailure failure = {0};
+	char	   *value;
+
+	if (name == NULL)
+		return true;
+	value = secretfetch(name, &(SecretScope) {0}, &failure);
+	if (value == NULL)
+		why = failure.text;
+	else
+		network->proxy_line = proxyauth_line(value, &why);
+	signin_free_secret(value);
+	route->proxy_authorization = network->proxy_line;
+	if (network->proxy_line != NULL)
+		return true;
+	report->address = address_of(connection->base_url);
+	fail(report, &report->proxy, psprintf("proxy_secret: %s", why), "Give the secret that the connection's option proxy_secret names the form \"user:password\".");
 	return false;
 }
 
@@ -328,7 +355,8 @@ try_http(Network *network, const Connection *connection, Report *report)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("connections of kind %s cannot be tested", connection->kind)));
-	if (!find_route(connection, &route, report) || !reach(network, connection->base_url, &route, report))
+	if (!find_route(connection, &route, report) || !sign_in_at_proxy(network, connection, &route, report) ||
+		!reach(network, connection->base_url, &route, report))
 		return;
 	netlink_close(network->link);
 	network->link = NULL;
@@ -347,6 +375,7 @@ close_network(Network *network)
 	outgoing_wipe(&network->out);
 	outgoing_forget(&network->secrets);
 	signin_free_secret(network->password);
+	signin_free_secret(network->proxy_line);
 	if (network->signin != NULL)
 		signin_destroy(network->signin);
 	httpmux_destroy(network->mux);

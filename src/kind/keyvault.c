@@ -20,6 +20,7 @@
 #include "mem.h"
 
 #include "keyvault_int.h"
+#include "retry.h"
 
 #define API_VERSION		"7.4"
 #define DAY_MS			INT64_C(86400000)
@@ -404,11 +405,22 @@ fail_unsettled(const KindCall *call, const char *why, KindVerdict *verdict)
 										  why, current_name(call), call->token ? call->token : ""));
 }
 
+/* How far ahead our clock is, by the Date of an answer; 0 if it has none that can be read */
+static int64
+clock_ahead_ms(const KindCall *call, const KindResponse *response)
+{
+	const char *date = kind_header(response, "Date");
+	int64		theirs;
+
+	return date != NULL && retry_http_date(date, call->now_ms / 1000, &theirs) ? call->now_ms - theirs * 1000 : 0;
+}
+
 static void
 newest_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
 	cJSON	   *body;
 	int64		created;
+	int64		ahead_ms = clock_ahead_ms(call, response);
 
 	if (kind_common_response(call, response, false, true, TRIES, verdict))
 		return;
@@ -430,7 +442,11 @@ newest_response(KindCall *call, const KindResponse *response, KindVerdict *verdi
 						"HTTP 200, but the answer names no version", verdict);
 	else if (!read_entry(call, body, verdict))
 	{
-		if (created < (call->intended_at_ms - CLOCKS_MS) / 1000)
+		/* what was when cannot be told by clocks that disagree */
+		if (ahead_ms < -CLOCKS_MS || ahead_ms > CLOCKS_MS)
+			fail_unsettled(call, mem_printf("its versions cannot all be listed, and the clock of the database server is %lld minutes %s that of the key vault",
+											(long long) ((ahead_ms < 0 ? -ahead_ms : ahead_ms) + 30000) / 60000, ahead_ms < 0 ? "behind" : "ahead of"), verdict);
+		else if (created < (call->intended_at_ms - CLOCKS_MS) / 1000)
 			set_again(call, verdict);
 		else
 			fail_unsettled(call, "somebody else has set the secret meanwhile, and its versions cannot all be listed", verdict);

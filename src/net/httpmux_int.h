@@ -48,6 +48,7 @@ struct HttpTransfer
 
 	CURL	   *easy;			/* NULL once finished */
 	struct curl_slist *headers;
+	struct curl_slist *proxy_headers;	/* with CONNECT alone */
 	char	   *masked[2];		/* secrets beside the Authorization line, or NULL */
 	char	   *request_body;
 	size_t		request_body_len;
@@ -126,7 +127,9 @@ extern void mux_arm_timer(HttpMux *mux);
 extern bool request_method_is_valid(const char *method);
 extern bool request_copy_headers(HttpTransfer *transfer, const char *const *headers, const char **problem);
 extern bool request_set_policy(CURL *easy);
-extern bool request_set_route(CURL *easy, const HttpOptions *options);
+/* *proxy_headers must live as long as the handle; free with request_free_headers() */
+extern bool request_set_route(CURL *easy, const HttpOptions *options, struct curl_slist **proxy_headers);
+extern void request_free_headers(struct curl_slist *headers);	/* wipes; NULL is fine */
 extern bool request_set_up(CURL *easy, HttpTransfer *transfer, const char *method, const char *url);
 
 /* httptransfer.c */

@@ -9,12 +9,15 @@
  */
 #include "postgres.h"
 
+#include <openssl/hmac.h>
+
 #include "httpmux_int.h"
 
 #if LIBCURL_VERSION_NUM < 0x075000
 #error "weir needs libcurl 7.80 or later"
 #endif
 
+#define POOL_KEY_BYTES		32
 #define MAX_IDLE_SECONDS	60L /* a kept-alive connection older than this is not used again */
 
 bool
@@ -206,9 +209,80 @@ set_authorities(CURL *easy, const char *pem, bool besides_system, bool has_proxy
 	return ok;
 }
 
+void
+request_free_headers(struct curl_slist *headers)
+{
+	for (struct curl_slist *line = headers; line; line = line->next)
+		explicit_bzero(line->data, strlen(line->data));
+	curl_slist_free_all(headers);
+}
+
+/* A name for credentials that tells nobody but this process which they are; false: there is none. */
+static bool
+name_credentials(const char *line, char name[2 * POOL_KEY_BYTES + 1])
+{
+	static unsigned char key[POOL_KEY_BYTES];
+	static bool has_key = false;
+	unsigned char digest[EVP_MAX_MD_SIZE];
+	unsigned int len = 0;
+
+	has_key = has_key || pg_strong_random(key, sizeof(key));
+	if (!has_key || HMAC(EVP_sha256(), key, sizeof(key), (const unsigned char *) line, strlen(line), digest, &len) == NULL || len != POOL_KEY_BYTES)
+		return false;
+	for (unsigned int i = 0; i < len; i++)
+		sprintf(name + 2 * i, "%02x", digest[i]);
+	return true;
+}
+
+/*
+ * A tunnel belongs to whoever signed in for it.  libcurl keeps tunnels apart by
+ * host, proxy and what of TLS is to be believed, not by the credentials the
+ * proxy was given, so a request without any would get into one that is open.
+ * So the directories of authorities, of which OpenSSL takes a list, get one
+ * more, which cannot exist and whose name stands for the credentials.  Where
+ * TLS is somebody else's, tunnels with credentials are used once.
+ */
+static bool
+set_pool(CURL *easy, const HttpOptions *options)
+{
+	const curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
+	char		name[2 * POOL_KEY_BYTES + 1];
+	bool		has_own = options->ca_certificate != NULL && !options->ca_besides_system;
+	const char *others = has_own || info->capath == NULL ? "" : info->capath;
+	char	   *path;
+	bool		ok;
+
+	if (info->ssl_version == NULL || strncmp(info->ssl_version, "OpenSSL/", 8) != 0 || !name_credentials(options->proxy_authorization, name))
+	{
+		SET(CURLOPT_FRESH_CONNECT, 1L);
+		SET(CURLOPT_FORBID_REUSE, 1L);
+		SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);	/* nobody else's request over it, either */
+		return true;
+	}
+	path = malloc(strlen(others) + sizeof(name) + 32);
+	if (path == NULL)
+		return false;
+	sprintf(path, "%s%s/dev/null/%s", others, others[0] ? ":" : "", name);
+	ok = curl_easy_setopt(easy, CURLOPT_CAPATH, path) == CURLE_OK;
+	free(path);
+	return ok;
+}
+
+static bool
+set_proxy_credentials(CURL *easy, const HttpOptions *options, struct curl_slist **proxy_headers)
+{
+	if (options->proxy == NULL || options->proxy_authorization == NULL)
+		return true;
+	*proxy_headers = curl_slist_append(NULL, options->proxy_authorization);
+	if (*proxy_headers == NULL)
+		return false;
+	SET(CURLOPT_PROXYHEADER, *proxy_headers);
+	return set_pool(easy, options);
+}
+
 /* Through whom, and whom to believe.  A proxy may be vouched for by either kind of authority. */
 bool
-request_set_route(CURL *easy, const HttpOptions *options)
+request_set_route(CURL *easy, const HttpOptions *options, struct curl_slist **proxy_headers)
 {
 	if (options->proxy)
 	{
@@ -220,6 +294,8 @@ request_set_route(CURL *easy, const HttpOptions *options)
 		SET(CURLOPT_PROXY_SSL_VERIFYHOST, 2L);
 		SET(CURLOPT_PROXY_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
 	}
-	return options->ca_certificate == NULL ||
-		set_authorities(easy, options->ca_certificate, options->ca_besides_system, options->proxy != NULL);
+	if (options->ca_certificate != NULL &&
+		!set_authorities(easy, options->ca_certificate, options->ca_besides_system, options->proxy != NULL))
+		return false;
+	return set_proxy_credentials(easy, options, proxy_headers);
 }

@@ -23,6 +23,7 @@
 
 #include "echo.h"
 #include "httpmux_int.h"
+#include "proxyauth.h"
 #include "retry.h"
 #include "urlpolicy.h"
 
@@ -303,6 +304,17 @@ make_printable(char *text)
 	}
 }
 
+static void
+mask_line(HttpTransfer *transfer, const char *line)
+{
+	if (transfer->body)
+		(void) echo_mask_header(transfer->body, transfer->body_len, line);
+	if (transfer->content_type)
+		(void) echo_mask_header(transfer->content_type, strlen(transfer->content_type), line);
+	if (transfer->header_text)
+		(void) echo_mask_header(transfer->header_text, transfer->header_len, line);
+}
+
 /* An answer may say back what it was asked; nobody sees the credentials in it. */
 static void
 mask_credentials(HttpTransfer *transfer)
@@ -320,14 +332,10 @@ mask_credentials(HttpTransfer *transfer)
 		(void) echo_mask(transfer->error, strlen(transfer->error), transfer->masked[i]);
 	}
 	for (struct curl_slist *line = transfer->headers; line; line = line->next)
-	{
-		if (transfer->body)
-			(void) echo_mask_header(transfer->body, transfer->body_len, line->data);
-		if (transfer->content_type)
-			(void) echo_mask_header(transfer->content_type, strlen(transfer->content_type), line->data);
-		if (transfer->header_text)
-			(void) echo_mask_header(transfer->header_text, transfer->header_len, line->data);
-	}
+		mask_line(transfer, line->data);
+	/* a proxy that stands before its own service could say them back there */
+	if (transfer->proxy_headers)
+		mask_line(transfer, transfer->proxy_headers->data + strlen("Proxy-"));
 }
 
 static void
@@ -369,6 +377,19 @@ transfer_fail(HttpTransfer *transfer, const char *fmt,...)
 	finish(transfer);
 }
 
+/* What to do comes with it: it becomes the message of an attempt. */
+static void
+describe_proxy_refusal(HttpTransfer *transfer)
+{
+	long		offered = 0;
+	const char *what;
+	const char *hint;
+
+	curl_easy_getinfo(transfer->easy, CURLINFO_PROXYAUTH_AVAIL, &offered);
+	what = proxyauth_refusal(transfer->proxy_headers != NULL, offered, &hint);
+	snprintf(transfer->error, sizeof(transfer->error), "%s (HTTP 407). %s", what, hint);
+}
+
 /* What libcurl has to say, and whether it is about the proxy. */
 static void
 describe_connecting(HttpTransfer *transfer, const char *words)
@@ -379,6 +400,10 @@ describe_connecting(HttpTransfer *transfer, const char *words)
 	if (transfer->has_proxy)
 		curl_easy_getinfo(transfer->easy, CURLINFO_HTTP_CONNECTCODE, &answered);
 	if (answered != 0 && answered / 100 != 2)
+		transfer->result.proxy_status = (int) answered;
+	if (answered == PROXY_WANTS_CREDENTIALS)
+		describe_proxy_refusal(transfer);
+	else if (answered != 0 && answered / 100 != 2)
 		snprintf(transfer->error, size, "the proxy answered HTTP %ld and does not let the request through", answered);
 	else if (transfer->has_proxy && transfer->sends == 0)
 		snprintf(transfer->error, size, "through the proxy: %s", words);
@@ -471,9 +496,8 @@ transfer_destroy(HttpTransfer *transfer)
 {
 	if (transfer->easy)
 		curl_easy_cleanup(transfer->easy);
-	for (struct curl_slist *line = transfer->headers; line; line = line->next)
-		explicit_bzero(line->data, strlen(line->data));
-	curl_slist_free_all(transfer->headers);
+	request_free_headers(transfer->headers);
+	request_free_headers(transfer->proxy_headers);
 	wiping_free(transfer->request_body);
 	for (int i = 0; i < lengthof(transfer->masked); i++)
 		wiping_free(transfer->masked[i]);
@@ -592,7 +616,7 @@ transfer_create(const char *method, const char *url, const char *const *headers,
 	transfer->easy = curl_easy_init();
 	if (transfer->easy == NULL ||
 		!request_set_policy(transfer->easy) ||
-		!request_set_route(transfer->easy, options) ||
+		!request_set_route(transfer->easy, options, &transfer->proxy_headers) ||
 		!set_callbacks(transfer->easy, transfer, options) ||
 		!request_set_up(transfer->easy, transfer, method, url))
 	{

@@ -25,12 +25,14 @@
 #include "compat.h"
 #include "httpmux_int.h"
 #include "netlink.h"
+#include "proxyauth.h"
 #include "urlpolicy.h"
 
 struct NetLink
 {
 	CURLM	   *multi;
 	CURL	   *easy;
+	struct curl_slist *proxy_headers;
 	int			epoll_fd;		/* -1 once connected */
 	int64		due_us;			/* when libcurl wants to be called while it connects */
 	bool		has_fd;			/* accounted for with fd.c */
@@ -120,7 +122,7 @@ set_up_easy(NetLink *link, const char *url, const HttpOptions *options)
 {
 	CURL	   *easy = link->easy;
 
-	if (!request_set_policy(easy) || !request_set_route(easy, options))
+	if (!request_set_policy(easy) || !request_set_route(easy, options, &link->proxy_headers))
 		return false;
 	SET(CURLOPT_URL, url);
 	SET(CURLOPT_CONNECT_ONLY, 1L);
@@ -260,6 +262,7 @@ netlink_close(NetLink *link)
 	if (link->multi != NULL)
 		(void) curl_multi_cleanup(link->multi);
 	mux_restore_signals(&saved);
+	request_free_headers(link->proxy_headers);
 	if (link->epoll_fd >= 0)
 		close(link->epoll_fd);
 	if (link->has_fd)
@@ -328,12 +331,22 @@ printable(const char *text)
 	return copy;
 }
 
+static const char *
+credentials_refused(const NetLink *link, const char **hint)
+{
+	return proxyauth_refusal(link->proxy_headers != NULL, information(link, CURLINFO_PROXYAUTH_AVAIL), hint);
+}
+
 char *
 netlink_error(const NetLink *link)
 {
+	const char *hint;
+
 	if (link->refused_address[0] != '\0')
 		return psprintf("address %s%s may not be used%s", link->refused_address,
 						link->has_proxy ? " of the proxy" : "", link->is_plain ? " without TLS" : "");
+	if (failed_at_proxy(link) && information(link, CURLINFO_HTTP_CONNECTCODE) == PROXY_WANTS_CREDENTIALS)
+		return psprintf("%s (HTTP 407)", credentials_refused(link, &hint));
 	if (failed_at_proxy(link) && information(link, CURLINFO_HTTP_CONNECTCODE) != 0)
 		return psprintf("the proxy answered HTTP %ld instead of connecting", information(link, CURLINFO_HTTP_CONNECTCODE));
 	return printable(link->curl_error[0] != '\0' ? link->curl_error : curl_easy_strerror(link->code));
@@ -342,14 +355,17 @@ netlink_error(const NetLink *link)
 static const char *
 proxy_hint(const NetLink *link)
 {
+	const char *hint;
+
 	switch (information(link, CURLINFO_HTTP_CONNECTCODE))
 	{
 		case 0:
 			return link->code == CURLE_PEER_FAILED_VERIFICATION ?
 				"The certificate of the proxy is not for its name, or signed by an authority that neither this machine nor the connection's ca_certificate names." :
 				"Is it a proxy that understands CONNECT, and does it speak TLS exactly when its address begins with https?";
-		case 407:
-			return "This proxy wants credentials, which weir does not give: let it admit this machine by its address.";
+		case PROXY_WANTS_CREDENTIALS:
+			(void) credentials_refused(link, &hint);
+			return hint;
 		case 502:
 		case 503:
 		case 504:

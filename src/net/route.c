@@ -34,6 +34,12 @@ route_check_proxy(const char *proxy, const char **why, const char **hint)
 	const char *authority;
 
 	*hint = "Write http://host:port or https://host:port.";
+	if (strchr(proxy, '@') != NULL)
+	{
+		*why = "it holds credentials";
+		*hint = "Create a secret that holds \"user:password\" and name it in the option proxy_secret.";
+		return false;
+	}
 	if (!url_parse(proxy, &parts, why))
 		return false;
 	authority = strstr(proxy, "://") + 3;
@@ -49,6 +55,13 @@ route_check_proxy(const char *proxy, const char **why, const char **hint)
 		return false;
 	}
 	return urlpolicy_check_url(proxy, why, hint);
+}
+
+const char *
+route_proxy_secret(const cJSON *options)
+{
+	return cJSON_HasObjectItem(options, "proxy") ?
+		json_string(cJSON_GetObjectItemCaseSensitive(options, "proxy_secret")) : NULL;
 }
 
 static bool

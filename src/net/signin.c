@@ -19,6 +19,7 @@
 
 #include "echo.h"
 #include "json.h"
+#include "proxyauth.h"
 #include "signin_int.h"
 
 #define REPEATED	"the sign-in service repeated the secret in its answer"
@@ -96,6 +97,7 @@ typedef struct Ingredients
 {
 	char	   *secrets[AUTH_MAX_KEYS];
 	SignInRequest request;
+	char	   *proxy_line;
 } Ingredients;
 
 static void
@@ -106,6 +108,7 @@ wipe_ingredients(Ingredients *all)
 	secret_wipe(all->request.secret_header);
 	secret_wipe(all->request.form);
 	secret_wipe(all->request.sent);
+	secret_wipe(all->proxy_line);
 	memset(all, 0, sizeof(*all));
 }
 
@@ -116,7 +119,12 @@ send_fetch(SignIn *signin, Credential *credential, const Auth *auth, int64 now_m
 	SignInRefusal refusal = {0};
 	SignInFailure failure = {0};
 	SignInResult result = obtain_secrets(signin, auth, now_ms, depth, all->secrets, credential->secret_tickets, &failure);
+	SignInResult at_proxy = SIGNIN_NONE;
 
+	if (result == SIGNIN_READY)
+		at_proxy = signin_proxy_at(signin, auth->options, now_ms, depth, &all->proxy_line, &credential->proxy_ticket, &failure);
+	if (at_proxy == SIGNIN_FAILED || at_proxy == SIGNIN_PENDING)
+		result = at_proxy;
 	if (result == SIGNIN_FAILED)
 	{
 		refusal.text = failure.text;
@@ -126,7 +134,7 @@ send_fetch(SignIn *signin, Credential *credential, const Auth *auth, int64 now_m
 	else if (result == SIGNIN_READY && credential->fetch == NULL)
 	{
 		if (auth->method->request(&call, &all->request, &refusal))
-			credential_send(signin, credential, auth->options, auth->base_url, &all->request, auth->method->response, now_ms);
+			credential_send(signin, credential, auth->options, auth->base_url, all->proxy_line, &all->request, auth->method->response, now_ms);
 		else
 		{
 			/* what a vault holds may have been replaced by the next time */
@@ -252,6 +260,14 @@ signin_secret(SignIn *signin, const char *name, int64 now_ms, char **value, uint
 	return signin_secret_at(signin, name, now_ms, 0, value, ticket, failure);
 }
 
+SignInResult
+signin_proxy(SignIn *signin, const cJSON *options, int64 now_ms, char **line, uint64 *ticket,
+			 SignInFailure *failure)
+{
+	credentials_drop_stale(signin, now_ms);
+	return signin_proxy_at(signin, options, now_ms, 0, line, ticket, failure);
+}
+
 /* cJSON frees without wiping */
 static void
 wipe_strings(cJSON *item)
@@ -341,12 +357,32 @@ read_answer(SignIn *signin, Credential *credential, const HttpResult *result, in
 	cJSON_Delete(json);
 }
 
+/*
+ * No answer.  A proxy that wants other credentials is as final as a service
+ * that does; those out of a key vault are looked at again, once, before that.
+ */
+static void
+take_error(SignIn *signin, Credential *credential, const HttpResult *result, int64 now_ms)
+{
+	SignInRefusal refusal = {0};
+	bool		is_proxy = result->proxy_status == PROXY_WANTS_CREDENTIALS;
+
+	if (is_proxy)
+		credential_forget(signin, credential->proxy_ticket);
+	if (is_proxy && credential->proxy_ticket != 0 && !credential->renewed)
+	{
+		credential->renewed = true;
+		return;
+	}
+	auth_refuse(&refusal, result->refused_by_policy || is_proxy, result->error);
+	credential_failed(credential, &refusal, 0, now_ms);
+}
+
 bool
 signin_handle(SignIn *signin, HttpTransfer *transfer, int64 now_ms)
 {
 	const HttpResult *result;
 	Credential *credential = NULL;
-	SignInRefusal refusal = {0};
 	dlist_iter	iter;
 
 	dlist_foreach(iter, &signin->credentials)
@@ -361,10 +397,7 @@ signin_handle(SignIn *signin, HttpTransfer *transfer, int64 now_ms)
 
 	result = httpmux_result(transfer);
 	if (result->error)
-	{
-		auth_refuse(&refusal, result->refused_by_policy, result->error);
-		credential_failed(credential, &refusal, 0, now_ms);
-	}
+		take_error(signin, credential, result, now_ms);
 	else
 		read_answer(signin, credential, result, now_ms);
 	credential_end_fetch(credential);

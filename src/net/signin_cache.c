@@ -240,7 +240,8 @@ wipe_request(SignInRequest *request)
 
 /* A machine's own endpoints are asked directly, like those on it. */
 static bool
-set_route(HttpOptions *http, const SignInRequest *request, const cJSON *options, const char *base_url, SignInRefusal *refusal)
+set_route(HttpOptions *http, const SignInRequest *request, const cJSON *options, const char *base_url, const char *proxy_line,
+		  SignInRefusal *refusal)
 {
 	const char *error = NULL;
 
@@ -248,6 +249,7 @@ set_route(HttpOptions *http, const SignInRequest *request, const cJSON *options,
 		return true;
 	if (!route_set(http, options, base_url, request->url, &error))
 		return auth_refuse(refusal, true, error);
+	http->proxy_authorization = proxy_line;
 	/* however long the service itself may take */
 	http->total_timeout_ms = FETCH_TOTAL_MS;
 	http->stall_timeout_ms = FETCH_STALL_MS;
@@ -256,7 +258,7 @@ set_route(HttpOptions *http, const SignInRequest *request, const cJSON *options,
 
 void
 credential_send(SignIn *signin, Credential *credential, const cJSON *options, const char *base_url,
-				SignInRequest *request, SignInResponse response, int64 now_ms)
+				const char *proxy_line, SignInRequest *request, SignInResponse response, int64 now_ms)
 {
 	SignInRefusal refusal = {0};
 	const char *headers[5];
@@ -277,7 +279,7 @@ credential_send(SignIn *signin, Credential *credential, const cJSON *options, co
 	if (request->secret_header)
 		headers[n++] = request->secret_header;
 	headers[n] = NULL;
-	if (!set_route(&http, request, options, base_url, &refusal))
+	if (!set_route(&http, request, options, base_url, proxy_line, &refusal))
 	{
 		wipe_request(request);
 		credential_failed_here(credential, &refusal, now_ms);

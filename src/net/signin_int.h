@@ -186,6 +186,7 @@ typedef struct Credential
 	char	   *challenge;		/* to be answered by the next request */
 	uint64		vault_ticket;	/* of the vault's token that was sent, 0 none */
 	uint64		secret_tickets[AUTH_MAX_KEYS];	/* of secrets out of key vaults that were sent, 0 none */
+	uint64		proxy_ticket;	/* of the proxy's credentials, likewise */
 	bool		renewed;		/* a refusal made us read them anew, or fetch the vault's token anew */
 
 	int			failures;		/* in a row */
@@ -219,9 +220,13 @@ extern void credential_failed_here(Credential *credential, const SignInRefusal *
 extern void credential_take(SignIn *signin, Credential *credential, char *value,
 							int64 lifetime_s, int64 refresh_in_s, int64 now_ms);
 extern void credential_end_fetch(Credential *credential);
-/* On the route of the connection whose options and base URL these are.  Wipes what is secret in the request. */
+/*
+ * On the route of the connection whose options and base URL these are, with
+ * the line that signs in at its proxy, or NULL.  Wipes what is secret in the
+ * request.
+ */
 extern void credential_send(SignIn *signin, Credential *credential, const cJSON *options, const char *base_url,
-							SignInRequest *request, SignInResponse response, int64 now_ms);
+							const char *proxy_line, SignInRequest *request, SignInResponse response, int64 now_ms);
 /* What the credential is good for now; READY: *value is a malloc'd copy. */
 extern SignInResult credential_result(const Credential *credential, int64 now_ms, char **value,
 									  uint64 *ticket, SignInFailure *failure);
@@ -232,6 +237,8 @@ extern SignInResult signin_header_at(SignIn *signin, const SignInConnection *con
 									 char **header, uint64 *ticket, SignInFailure *failure);
 /* signin_secret.c: its settings; a secret by name, or out of a key vault */
 extern void signin_define_vault_gucs(void);
+extern SignInResult signin_proxy_at(SignIn *signin, const cJSON *options, int64 now_ms, int depth,
+									char **line, uint64 *ticket, SignInFailure *failure);
 extern SignInResult signin_secret_at(SignIn *signin, const char *name, int64 now_ms, int depth,
 									 char **value, uint64 *ticket, SignInFailure *failure);
 

@@ -16,6 +16,8 @@
 #include "utils/guc.h"
 
 #include "json.h"
+#include "proxyauth.h"
+#include "route.h"
 #include "signin_int.h"
 
 #define DEFAULT_API_VERSION	"7.4"
@@ -101,13 +103,19 @@ ask_vault(SignIn *signin, Credential *credential, const SignInConnection *vault,
 	SignInRefusal refusal = {0};
 	SignInRequest request = {.method = "GET"};
 	const char *api_version = json_string(cJSON_GetObjectItemCaseSensitive(vault->options, "api_version"));
+	char	   *proxy_line = NULL;
 	uint64		ticket = 0;
+	SignInResult result = signin_header_at(signin, vault, now_ms, depth + 1, &request.secret_header, &ticket, &failure);
 
-	switch (signin_header_at(signin, vault, now_ms, depth + 1, &request.secret_header, &ticket, &failure))
+	if (result != SIGNIN_PENDING && result != SIGNIN_FAILED)
+		result = signin_proxy_at(signin, vault->options, now_ms, depth + 1, &proxy_line, &credential->proxy_ticket, &failure);
+	switch (result)
 	{
 		case SIGNIN_PENDING:
+			secret_wipe(request.secret_header);
 			return false;
 		case SIGNIN_FAILED:
+			secret_wipe(request.secret_header);
 			refusal.text = failure.text;
 			refusal.is_user_error = failure.is_user_error;
 			credential_failed_here(credential, &refusal, now_ms);
@@ -119,13 +127,15 @@ ask_vault(SignIn *signin, Credential *credential, const SignInConnection *vault,
 	if (credential->fetch != NULL)
 	{
 		secret_wipe(request.secret_header);
+		secret_wipe(proxy_line);
 		return true;
 	}
 	/* checked when the connection was defined: letters, digits, dots and hyphens */
 	request.url = auth_url_join(vault->base_url, psprintf("/secrets/%s/%s?api-version=%s", name, version ? version : "",
 														  api_version ? api_version : DEFAULT_API_VERSION));
 	credential->vault_ticket = ticket;
-	credential_send(signin, credential, vault->options, vault->base_url, &request, vault_response, now_ms);
+	credential_send(signin, credential, vault->options, vault->base_url, proxy_line, &request, vault_response, now_ms);
+	secret_wipe(proxy_line);
 	return true;
 }
 
@@ -183,4 +193,33 @@ signin_secret_at(SignIn *signin, const char *name, int64 now_ms, int depth,
 	secret_wipe(*value);
 	*value = NULL;
 	return failed(failure, "the secret is empty");
+}
+
+SignInResult
+signin_proxy_at(SignIn *signin, const cJSON *options, int64 now_ms, int depth,
+				char **line, uint64 *ticket, SignInFailure *failure)
+{
+	const char *name = route_proxy_secret(options);
+	const char *error = NULL;
+	char	   *value;
+	SignInResult result;
+
+	*line = NULL;
+	*ticket = 0;
+	if (name == NULL)
+		return SIGNIN_NONE;
+	result = signin_secret_at(signin, name, now_ms, depth, &value, ticket, failure);
+	if (result == SIGNIN_READY)
+	{
+		*line = proxyauth_line(value, &error);
+		secret_wipe(value);
+		if (*line == NULL)
+		{
+			credential_forget(signin, *ticket);
+			result = failed(failure, error);
+		}
+	}
+	if (result == SIGNIN_FAILED)
+		failure->text = psprintf("proxy_secret: %s", failure->text);
+	return result;
 }

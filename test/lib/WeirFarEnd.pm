@@ -5,7 +5,8 @@
 #   $far->ca                      PEM of the authority; $far->ca_file its path
 #   $far->url('tls')              https://localhost:PORT; also plain, proxy, tls_proxy (at 127.0.0.1)
 #   $far->ledger                  {tls => [ports of connections], requests => [...], connects => [...]}
-#   $far->reset; $far->proxy('403' | 'close' | 'silent' | 'open')
+#   $far->reset; $far->proxy('403' | 'close' | 'silent' | 'open' | 'user=USER:PASSWORD' | 'ways=Digest,Basic')
+#   $far->value('what secrets of its vault hold')
 
 package WeirFarEnd;
 
@@ -95,7 +96,9 @@ sub control
 
 sub ledger { return $_[0]->control('GET', '/ledger') }
 sub reset { $_[0]->control('POST', '/reset'); return }
-sub proxy { $_[0]->control('POST', "/proxy/$_[1]"); return }
+sub in_path { my ($text) = @_; return $text =~ s/([^A-Za-z0-9])/sprintf '%%%02X', ord $1/ger }
+sub proxy { $_[0]->control('POST', '/proxy/' . in_path($_[1])); return }
+sub value { $_[0]->control('POST', '/value/' . in_path($_[1])); return }
 # Requests whose path is this
 sub requests { my ($self, $path) = @_; return grep { $_->{path} eq $path } @{ $self->ledger->{requests} } }
 

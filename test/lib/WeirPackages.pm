@@ -1,6 +1,6 @@
-# WeirPackages.pm - what tests use of npm and PyPI.  A test says what it needs
-# in lines "# npm: NAME@VERSION" and "# pypi: NAME==VERSION"; test/run.sh has
-# installed it before.
+# WeirPackages.pm - what tests use of npm, PyPI and Debian.  A test says what it
+# needs in lines "# npm: NAME@VERSION", "# pypi: NAME==VERSION" and "# debian:
+# NAME"; test/run.sh has put it into the scratch folder before.
 #
 #   plan skip_all => $reason if defined(my $reason = missing_npm('azurite'));
 #   my $program = node_program('test/cloud/sdk/check_azure.mjs', 'test/cloud/sdk/localcloud.mjs');
@@ -16,7 +16,7 @@ use PostgreSQL::Test::Utils;
 
 use WeirTest;
 
-our @EXPORT = qw(missing_npm missing_pypi node_program venv_python);
+our @EXPORT = qw(missing_npm missing_pypi missing_debian node_program venv_python debian_program);
 
 my $dir = $ENV{WEIR_PACKAGES} // '';
 
@@ -42,6 +42,17 @@ sub missing_pypi
 	return undef;
 }
 
+# The same of a program in /usr/bin of a package
+sub missing_debian
+{
+	my ($name) = @_;
+	return 'no packages were unpacked' unless -d $dir;
+	return PostgreSQL::Test::Utils::slurp_file("$dir/debian.missing") if -e "$dir/debian.missing";
+	return "$name is not there" unless -x debian_program($name);
+	return undef;
+}
+
+sub debian_program { return "$dir/debian/usr/bin/$_[0]"; }
 sub venv_python { return "$dir/venv/bin/python"; }
 
 # A copy of a program and of what it imports, beside the packages, where Node

@@ -5,9 +5,11 @@ a proxy, with and without TLS, that says yes, no or nothing.
     far_end.py DIR      reads DIR/server.crt and server.key, writes DIR/ports.json
 
 Everything listens on 127.0.0.1; the TLS server also on ::1 if there is one.
-The port "control" answers GET /ledger, POST /reset and POST /proxy/MODE.
+The port "control" answers GET /ledger, POST /reset, POST /proxy/MODE and POST
+/value/TEXT, which becomes the value of secrets in a vault (/secrets/NAME/v1).
 """
 
+import base64
 import http.server
 import json
 import os
@@ -29,7 +31,7 @@ pause = threading.Event().wait       # how slow the other end is, not what a tes
 
 def reset():
     with lock:
-        state.update(mode="open", tls=[], requests=[], connects=[], proxied=0)
+        state.update(mode="open", value="", tls=[], requests=[], connects=[], proxied=0)
 
 
 reset()
@@ -191,6 +193,14 @@ class Far(Quiet):
     def do_accepted(self, query):
         self.answer(202, Location=query["to"])
 
+    def do_issue(self, query):
+        """A token, whoever asks"""
+        self.answer(200, b'{"access_token": "issued-by-the-far-end", "token_type": "Bearer", "expires_in": 3600}')
+
+    def do_v1(self, query):
+        """A secret of a key vault"""
+        self.answer(200, json.dumps({"value": state["value"], "id": "https://far/secrets/x/v1"}).encode())
+
     def do_status(self, query):
         headers = {"Retry_After": query["after"]} if "after" in query else {}
         times = int(query.get("times", "1000"))
@@ -213,6 +223,12 @@ class Proxy(Quiet):
         if mode.isdigit():
             self.answer(int(mode), b"<html>no</html>", Proxy_Authenticate="Basic realm=\"x\"")
             return
+        if mode.startswith("ways="):
+            self.refuse(*mode[len("ways="):].split(","))
+            return
+        if mode.startswith(("user=", "third=")) and not self.is_signed_in(mode):
+            self.refuse('Basic realm="x"')
+            return
         if mode == "close":
             return
         if mode == "silent":
@@ -233,6 +249,22 @@ class Proxy(Quiet):
         back.start()
         pump(self.connection, far)
         back.join()
+
+    def is_signed_in(self, mode):
+        """user=USER:PASSWORD; third= knows nobody before the third time"""
+        kind, _, expected = mode.partition("=")
+        if kind == "third" and len(state["connects"]) < 3:
+            return False
+        return self.headers.get("Proxy-Authorization") == "Basic " + base64.b64encode(expected.encode()).decode()
+
+    def refuse(self, *ways):
+        body = b"<html>who are you?</html>"
+        self.send_response(407)
+        for way in ways:
+            self.send_header("Proxy-Authenticate", way)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def do_GET(self):
         with lock:
@@ -269,7 +301,10 @@ class Control(Quiet):
             reset()
         elif self.path.startswith("/proxy/"):
             with lock:
-                state["mode"] = self.path[len("/proxy/"):]
+                state["mode"] = urllib.parse.unquote(self.path[len("/proxy/"):])
+        elif self.path.startswith("/value/"):
+            with lock:
+                state["value"] = urllib.parse.unquote(self.path[len("/value/"):])
         self.answer(200)
 
 

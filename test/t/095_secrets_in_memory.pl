@@ -17,6 +17,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 use WeirCanaries;
+use WeirFarEnd;
 use WeirSignIn;
 use WeirTest;
 
@@ -35,6 +36,7 @@ weir.sql_worker_idle_timeout = 600s
 });
 my $cloud = weir_cloud(undef);
 my $address = $cloud->address;
+my $far = WeirFarEnd->new;
 my $redis_port = PostgreSQL::Test::Cluster::get_free_port();
 my $redis_program = (grep { -x } map { "$_/redis-server" } split(/:/, $ENV{PATH}))[0];
 my $redis;
@@ -55,6 +57,8 @@ my %secret = (
 	in_vault => canary('in_vault', 'dapi-', '/+=~'),
 	uploaded => canary('uploaded', '{"', '"}\\'),
 	sas => 'sv=2021-08-06&se=2099-01-01&sig=' . canary('sas') . '%2F%2B%3D&sp=rl',
+	proxy_wrong => 'weir:' . canary('proxy_wrong', 'q', '@'),
+	proxy => 'weir:' . canary('proxy', 'p%40', ':/ @+y'),
 	redis => canary('redis', 'r', 'x'));
 my $key_bytes = canary('storage_key');
 $secret{storage_key} = encode_base64($key_bytes, '');
@@ -134,7 +138,12 @@ my %way = (
 	shared_key => [ 'storage', "$address/http/json/account", { type => 'shared_key', account => 'account', key => 'storage_key' }, {}, 'storage', $list ],
 	sas => [ 'storage', "$address/http/json/account", { type => 'sas', token => 'sas' }, {}, 'storage', $list ],
 );
-my %fails = (shared_key => 1, sas => 1);
+# a proxy that wants to be signed in at; for signing in, and in a key vault's place, too
+$far->proxy("user=$secret{proxy}");
+my %through = (proxy => $far->url('proxy'), proxy_secret => 'proxy', ca_certificate => $far->ca);
+$way{proxied} = [ 'http', $far->url('tls'), { type => 'oauth_client_secret', token_url => $far->url('tls') . '/issue', client_id => 'app', client_secret => 'oauth' }, \%through, 'http', { path => '/json' } ];
+$way{refused_by_proxy} = [ 'http', $far->url('tls'), {}, { %through, proxy_secret => 'proxy_wrong' }, 'http', { path => '/json' } ];
+my %fails = (refused_by_proxy => 1, shared_key => 1, sas => 1);
 create_connection($node, $_, @{ $way{$_} }[ 0 .. 3 ]) foreach 'vault', grep { $_ ne 'vault' } sort keys %way;
 {
 	# a secret in the vault, put there by weir itself
@@ -148,11 +157,13 @@ my $refusal = { fault => 'status', status => 403, times => 1, path => '/http/jso
 foreach my $name (sort keys %way)
 {
 	$cloud->add_fault(%$refusal, body => '<?xml version="1.0"?><Error><Code>AuthenticationFailed</Code><Message>'
-		  . ($name eq 'sas' ? 'GET /lake?comp=list&amp;' . ($secret{sas} =~ s/&/&amp;/gr) : 'no') . '</Message></Error>') if $fails{$name};
+		  . ($name eq 'sas' ? 'GET /lake?comp=list&amp;' . ($secret{sas} =~ s/&/&amp;/gr) : 'no') . '</Message></Error>') if $fails{$name} && $name ne 'refused_by_proxy';
 	($run, $status) = run_task($node, $name, @{ $way{$name} }[ 4, 5 ]);
 	is($status, $fails{$name} ? 'failed' : 'succeeded', "$name: signs in") or diag(task_error($node, $run));
 }
 like(value('SELECT string_agg(output::text, E\'\n\') FROM weir.task_run'), qr/"authorization": "Basic \*{20,}"/, 'services said back what they were asked, masked');
+is(scalar(grep { ($_->{headers}{'Proxy-Authorization'} // '') =~ /^Basic / } @{ $far->ledger->{connects} }) >= 2, 1, 'a proxy was signed in at');
+is(value(q{SELECT proxy FROM weir.test_connection('proxied')}) . value(q{SELECT proxy FROM weir.test_connection('refused_by_proxy')}), 'okfailed', '... by a session that tests it, too');
 is(scalar(@{ $cloud->ledger(path => '/http/json/account/lake') }), 2, 'among them one that was asked with a key and a signature');
 $cloud->clear_faults;
 

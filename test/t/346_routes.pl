@@ -79,7 +79,7 @@ foreach my $case (
 	like($error, qr/JSON path: \$\.\w+/, '... with its path');
 }
 like(refused(connection('refused', $far->url('plain'), { proxy => $proxy })), qr/plain http does not go through a proxy/, 'plain http has to see its address');
-like(refused(connection('refused', 'redis://127.0.0.1:1', { proxy => $proxy }, kind => 'redis')), qr/unknown option "proxy"/, 'Redis goes directly');
+like(refused(connection('refused', 'redis://127.0.0.1:1', { proxy => $proxy }, kind => 'redis')), qr/Redis is not reached through a proxy/, 'Redis goes directly');
 value(connection('altered', $tls, {}));
 like(refused("SELECT weir.alter_connection('altered', options => '{\"proxy\": \"http://elsewhere.example:1\"}')"), qr/proxy is refused/, 'alter_connection looks, too');
 
@@ -151,7 +151,7 @@ SKIP:
 }
 
 # What the proxy says
-foreach my $case ([ '403', qr/the proxy answered HTTP 403.*\/\/ Ask who runs the proxy/ ], [ '407', qr/HTTP 407.*\/\/ This proxy wants credentials/ ],
+foreach my $case ([ '403', qr/the proxy answered HTTP 403.*\/\/ Ask who runs the proxy/ ], [ '407', qr/the proxy wants credentials.*HTTP 407.*\/\/ Create a secret/ ],
 	[ '502', qr/HTTP 502.*\/\/ The proxy does not reach the service/ ], [ 'close', qr/\/\/ Is it a proxy that understands CONNECT/ ])
 {
 	my ($mode, $expected) = @$case;

@@ -37,7 +37,7 @@ test_blind(void)
 static int64
 interval(int64 elapsed_ms, int64 expected_ms)
 {
-	PollPace	pace = {elapsed_ms, expected_ms, 1, 24};
+	PollPace	pace = {elapsed_ms, expected_ms, 1, 24, {0, 0}};
 
 	return poll_interval_ms(&pace, 0.5);
 }
@@ -114,7 +114,7 @@ test_runs(void)
 static void
 test_spread(void)
 {
-	PollPace	pace = {600000, 3600000, 1, 24};
+	PollPace	pace = {600000, 3600000, 1, 24, {0, 0}};
 
 	CHECK_INT(poll_interval_ms(&pace, 0), POLL_MOST_MS / 10 * 9);
 	CHECK(poll_interval_ms(&pace, 0.999999) > POLL_MOST_MS / 10 * 11 - 10);
@@ -130,7 +130,7 @@ test_together(void)
 {
 	for (int n = 1; n <= 100000; n *= 10)
 	{
-		PollPace	pace = {0, POLL_UNKNOWN, n, 24};
+		PollPace	pace = {0, POLL_UNKNOWN, n, 24, {0, 0}};
 		int64		delay = poll_interval_ms(&pace, 0.5);
 
 		if (n > POLL_SINGLY && delay < POLL_MOST_MS)
@@ -138,7 +138,53 @@ test_together(void)
 		pace.page_size = 0;
 		CHECK_INT(poll_interval_ms(&pace, 0.5), POLL_LEAST_MS);
 	}
-	CHECK_INT(poll_interval_ms(&(PollPace) {0, POLL_UNKNOWN, POLL_SINGLY, 1}, 0.5), POLL_LEAST_MS);
+	CHECK_INT(poll_interval_ms(&(PollPace) {0, POLL_UNKNOWN, POLL_SINGLY, 1, {0, 0}}, 0.5), POLL_LEAST_MS);
+}
+
+static bool
+reads_bounds(const char *text, PollBounds *bounds)
+{
+	cJSON	   *option = cJSON_Parse(text);
+	const char *member;
+	bool		ok = poll_bounds_read(option, bounds, &member);
+
+	cJSON_Delete(option);
+	return ok;
+}
+
+/* What a connection allows */
+static void
+test_bounds(void)
+{
+	PollPace	pace = {3600000, POLL_UNKNOWN, 1, 24, {0, 0}};
+	PollBounds	bounds;
+	const char *member;
+
+	pace.bounds.most_ms = 1000;
+	CHECK_INT(poll_interval_ms(&pace, 0.5), 1000);
+	pace.expected_ms = 36000000;
+	CHECK_INT(poll_interval_ms(&pace, 0.5), 1000);
+	pace.bounds.most_ms = 50;
+	CHECK_INT(poll_interval_ms(&pace, 0.5), POLL_LEAST_MS);
+	/* no sooner than the pages of a list are asked for */
+	pace.together = 1000;
+	CHECK_INT(poll_interval_ms(&pace, 0.5), 1000 * POLL_PAGE_MS / 24);
+	pace = (PollPace) {0, POLL_UNKNOWN, 1, 24, {5000, 0}};
+	CHECK_INT(poll_interval_ms(&pace, 0), 5000);
+	CHECK_INT(poll_interval_ms(&pace, 0.5), 5000);
+	pace.bounds.least_ms = 600000;
+	CHECK_INT(poll_interval_ms(&pace, 0), 600000);
+	CHECK(poll_interval_ms(&pace, 0.999) > 650000);
+
+	CHECK(poll_bounds_read(NULL, &bounds, &member));
+	CHECK_INT(bounds.least_ms + bounds.most_ms, 0);
+	CHECK(reads_bounds("{\"min\": 0.2, \"max\": 3600}", &bounds));
+	CHECK_INT(bounds.least_ms, 200);
+	CHECK_INT(bounds.most_ms, 3600000);
+	CHECK(!reads_bounds("{\"min\": 2, \"max\": 1}", &bounds));
+	CHECK(!reads_bounds("{\"min\": -1}", &bounds));
+	CHECK(!reads_bounds("{\"min\": 1e300}", &bounds));
+	CHECK(!reads_bounds("[]", &bounds));
 }
 
 static void
@@ -166,5 +212,6 @@ test_pollpace(void)
 	test_runs();
 	test_spread();
 	test_together();
+	test_bounds();
 	test_by_list();
 }

@@ -359,6 +359,25 @@ test_keyvault(void)
 		else
 			CHECK_INT(a.call.step, KIND_STEP_START);
 	}
+	/* nor may they be listed where clocks differ by an hour: an old version may be a new one, and the other way round */
+	for (int hours = -1; hours <= 1; hours++)
+	{
+		const char *date = hours < 0 ? "Sat, 21 Nov 2026 01:00:00 GMT" : hours > 0 ? "Sat, 21 Nov 2026 03:00:00 GMT" : "Sat, 21 Nov 2026 02:01:00 GMT";
+
+		begin("keyvault", "{'operation': 'set', 'name': 'db', 'from_secret': 's'}", "{}");
+		CHECK(lose(&a, true));
+		answer(&a, 403, "{'error': {'code': 'Forbidden', 'message': 'no list'}}");
+		answer_with(&a, 200, mem_printf("Date: %s\n", date), "{'value': 'hush', 'id': 'https://v/secrets/db/1', 'attributes': {'created': 5}}", -1);
+		CHECK_INT(a.verdict.outcome, hours == 0 ? KIND_CONTINUE : KIND_FAILED);
+		if (hours == 0)
+			CHECK_INT(a.call.step, KIND_STEP_START);
+		else
+		{
+			CHECK_STR(a.verdict.error_code, "outcome_unknown");
+			CHECK_HAS(a.verdict.error_message, hours < 0 ? "the clock of the database server is 60 minutes ahead of that of the key vault" :
+					  "the clock of the database server is 60 minutes behind that of the key vault");
+		}
+	}
 	/* sent so often and never there: given up */
 	begin("keyvault", "{'operation': 'set', 'name': 'db', 'from_secret': 's'}", "{}");
 	for (int i = 0; i <= KIND_MAX_STARTS; i++)
