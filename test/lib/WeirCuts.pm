@@ -120,7 +120,8 @@ sub new
 		select(undef, undef, undef, 0.02);
 	}
 	$self->{address} = PostgreSQL::Test::Utils::slurp_file($file);
-	$self->value(q{SELECT weir.create_secret('cuts_token', 'dapi-local'), weir.create_secret('cuts_secret', 'weir-secret')});
+	$self->value(q{SELECT weir.create_secret(name, value) FROM (VALUES ('cuts_token', 'dapi-local'), ('cuts_secret', 'weir-secret')) AS v (name, value)
+		WHERE NOT EXISTS (SELECT FROM weir.secrets s WHERE s.name = v.name)});
 	return $self;
 }
 
