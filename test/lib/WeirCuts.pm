@@ -83,7 +83,7 @@ our %kinds = (
 		prepare => sub { my ($self, $caller) = @_; $self->{cloud}->call('POST', 'queues', { queue => $caller, create => $true }) },
 		spec => sub { return { queue => $_[0], every => 0.5, hide_seconds => 5, status => '$.state', succeeded => ['done'],
 				request => { connection => "$_[0]-other", method => 'POST', path => '/jobs', id => '$.id', body => { seconds => 1, callback => { queue => $_[0], token => '{token}' } } } } },
-		more => { timeout => '6 seconds' },
+		more => { timeout => '10 seconds' },
 		start => [ 'POST', '/http/jobs$' ] },
 	vault => { kind => 'keyvault', sure => 'sure', works => ['keyvault.set'],
 		connection => [ 'keyvault', '/vault', $entra ],
