@@ -272,14 +272,15 @@ sub measure
 	return;
 }
 
-# The next cut of a kind: its exchanges take turns, at any byte.
+# The next cut of a kind: its exchanges take turns, at any byte, or at any of
+# the answer.
 sub deal
 {
-	my ($self, $name, @manners) = @_;
+	my ($self, $name, $is_answer, @manners) = @_;
 	my @steps = @{ $self->{steps}{$name} };
 	my $turn = $self->{turn}{$name}++;
 	my ($nth, $request, $response) = @{ $steps[ $turn % @steps ] };
-	my $position = int(rand($request + $response));
+	my $position = $is_answer ? $request + 1 + int(rand($response - 1)) : int(rand($request + $response));
 
 	return ($nth, $position <= $request ? [ 'request', $position ] : [ 'response', $position - $request ], $manners[ rand @manners ]);
 }
@@ -296,7 +297,7 @@ sub round
 		foreach my $caller (@{ $callers{$name} = [ $self->define($name, $wanted->{$name}) ] })
 		{
 			next if $options{plain};
-			my ($nth, $where, $manner) = $self->deal($name, @{ $options{manners} });
+			my ($nth, $where, $manner) = $self->deal($name, $options{answers}, @{ $options{manners} });
 			$cut{$caller} = [ "step $nth", @$where, $manner ];
 			$plan{$caller} = { "$name $nth" => [ @$where, $manner ] };
 		}

@@ -30,7 +30,7 @@ $steps->measure(@names);
 my $n = 0;
 $n += @{ $steps->{steps}{$_} } foreach @names;
 note("$n exchanges of " . @names . ' kinds');
-my $done = $steps->round({ map { $_ => scalar @{ $steps->{steps}{$_} } } @names }, name => 'cut', manners => [ 'reset', 'close' ]);
+my $done = $steps->round({ map { $_ => scalar @{ $steps->{steps}{$_} } } @names }, name => 'cut', manners => [ 'reset', 'close' ], answers => 1);
 cmp_ok($done, '>=', $n * 0.8, "$done exchanges were cut");
 $done = $steps->round({ map { $_ => scalar @{ $steps->{steps}{$_} } } @names }, name => 'kill', manners => [ 'freeze', 'late' ], kill => 1);
 cmp_ok($done, '>=', $n * 0.8, "$done exchanges were held");
