@@ -223,7 +223,7 @@ conductor_is_idle(Conductor *c)
 	return true;
 }
 
-/* Attempts that ran out of time. */
+/* Attempts that ran out of time; of those that did while nobody looked, the engine is asked first. */
 static void
 check_deadlines(Conductor *c, int64 now)
 {
@@ -232,7 +232,7 @@ check_deadlines(Conductor *c, int64 now)
 
 	hash_seq_init(&seq, c->flights);
 	while ((flight = hash_seq_search(&seq)) != NULL)
-		if (flight->ending == SQL_CANCEL_NONE && flight->deadline_ms <= now)
+		if (flight->ending == SQL_CANCEL_NONE && flight->deadline_ms <= now && !uncertain_ask_late(c, flight, flight->deadline_ms))
 			flight_end(c, flight, flight->task_deadline_ms <= now ? SQL_CANCEL_TASK_TIMEOUT : SQL_CANCEL_TIMEOUT);
 }
 

@@ -53,6 +53,7 @@ typedef struct Flight
 	MemoryContext cxt;			/* owns everything below */
 	int64		deadline_ms;	/* attempt or task timeout, epoch; NEVER for none */
 	int64		task_deadline_ms;	/* the latter; NEVER for none */
+	int64		asked_first_ms; /* when its time was over and nobody had looked; 0: never */
 	int			ending;			/* SQL_CANCEL_*: being cancelled, and why */
 	int64		ending_since_ms;
 	char	   *pool;			/* whose slots it takes, or NULL */
@@ -213,6 +214,7 @@ extern Flight *flight_find(Conductor *c, int64 task_run_id);
 extern void flight_fill_call(const Flight *flight, KindCall *call);
 extern void flight_remove(Conductor *c, Flight *flight);
 extern void flight_end(Conductor *c, Flight *flight, int why);	/* cancel it: SQL_CANCEL_* */
+extern bool flight_can_cancel(const Flight *flight);
 extern void flights_end_run(Conductor *c, int64 run_id, int why);
 extern void flights_transfers(Conductor *c);	/* finished exchanges -> verdicts */
 extern void flight_decide(Conductor *c, Flight *flight);	/* a verdict of an inline kind */
@@ -271,6 +273,8 @@ extern void uncertain_consider(Flight *flight); /* its verdict is new */
 extern bool uncertain_waits(const Flight *flight);	/* until somebody says what happened */
 extern void uncertain_conclude(Conductor *c, Flight *flight);	/* if somebody has */
 extern void uncertain_ask_first(Flight *flight);	/* found after a crash */
+extern bool uncertain_ask_late(Conductor *c, Flight *flight, int64 moment_ms);
+extern bool uncertain_ask_run(Conductor *c, int64 run_id, int64 moment_ms);
 extern void uncertain_end(Conductor *c, Flight *flight);
 extern bool uncertain_request(Conductor *c, int64 request_id, const char *action);	/* false: not its action */
 

@@ -195,8 +195,8 @@ may_go_on(const Flight *flight)
 	return flight->external_run_id != NULL || may_have_started(flight) || flight->step == KIND_STEP_LOOKUP;
 }
 
-static bool
-can_cancel(const Flight *flight)
+bool
+flight_can_cancel(const Flight *flight)
 {
 	KindCall	call;
 
@@ -258,7 +258,7 @@ flight_end(Conductor *c, Flight *flight, int why)
 		uncertain_end(c, flight);
 		return;
 	}
-	if (flight->kind->abandon != NULL && !can_cancel(flight))
+	if (flight->kind->abandon != NULL && !flight_can_cancel(flight))
 	{
 		abandon(c, flight);
 		return;

@@ -120,13 +120,19 @@ intake_requests(Conductor *c)
 static void
 run_deadlines(Conductor *c)
 {
-	uint64		n = weir_spi("SELECT run_id FROM weir.run WHERE live = 'a' AND status = 'running' AND deadline <= clock_timestamp() "
+	uint64		n = weir_spi("SELECT run_id, (extract(epoch FROM deadline) * 1000)::bigint FROM weir.run "
+							 "WHERE live = 'a' AND status = 'running' AND deadline <= clock_timestamp() "
 							 "ORDER BY run_id LIMIT 500", 0, NULL, NULL, NULL);
 	int64	   *runs = result_ids(n);
+	int64	   *moments = palloc(sizeof(int64) * Max(n, 1));
 
 	for (uint64 i = 0; i < n; i++)
+		moments[i] = weir_spi_int64(i, 2, NULL);
+	for (uint64 i = 0; i < n; i++)
 	{
-		if (outcome_lock_run(runs[i], false))
+		if (uncertain_ask_run(c, runs[i], moments[i]))
+			defer(c);
+		else if (outcome_lock_run(runs[i], false))
 			intake_cancel_run(c, runs[i], RUN_TIMEOUT_REASON, SQL_CANCEL_RUN_TIMEOUT);
 		else
 			defer(c);

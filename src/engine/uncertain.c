@@ -20,11 +20,13 @@
 #include "utils/timestamp.h"
 
 #include "conductor_int.h"
+#include "httpmux.h"
 #include "json.h"
 #include "kind.h"
 
 #define MAX_SENT_AGAIN	5
 #define ASK_FIRST_MS	30000	/* for an engine to say what came of an attempt whose time is up */
+#define AWAY_MS			10000	/* a deadline is never so late unless nobody looked */
 
 bool
 uncertain_waits(const Flight *flight)
@@ -203,8 +205,53 @@ uncertain_conclude(Conductor *c, Flight *flight)
 void
 uncertain_ask_first(Flight *flight)
 {
-	if (flight->kind->abandon != NULL)
-		flight->deadline_ms = Max(flight->deadline_ms, now_ms() + ASK_FIRST_MS);
+	if (flight->kind->abandon == NULL)
+		return;
+	flight->asked_first_ms = now_ms();
+	flight->deadline_ms = Max(flight->deadline_ms, flight->asked_first_ms + ASK_FIRST_MS);
+}
+
+/*
+ * A moment that is long past when we come to it passed while nobody looked:
+ * the machine slept, or this process was stopped.  The same then, at once and
+ * through another connection, since what was asked before may be lost.  False:
+ * nothing is to be asked, or it was and there was no answer in time.
+ */
+bool
+uncertain_ask_late(Conductor *c, Flight *flight, int64 moment_ms)
+{
+	int64		now = now_ms();
+
+	if (now - moment_ms < AWAY_MS || flight->ending != SQL_CANCEL_NONE || flight->kind == NULL || !flight->kind->is_http ||
+		flight->kind->abandon == NULL || flight_can_cancel(flight) || uncertain_waits(flight))
+		return false;
+	if (flight->verdict != NULL)
+		return true;			/* that is the answer */
+	if (flight->asked_first_ms >= moment_ms)
+		return now < flight->asked_first_ms + ASK_FIRST_MS;
+	uncertain_ask_first(flight);
+	if (flight->step != KIND_STEP_POLL)
+		return true;
+	if (flight->transfer != NULL)
+		httpmux_abort(c->mux, flight->transfer);
+	flight->transfer = NULL;
+	flight_go_to_step(flight, KIND_STEP_POLL, 0, true);
+	return true;
+}
+
+/* Is there anything in a run, whose time was over at that moment, that is asked before it is given up? */
+bool
+uncertain_ask_run(Conductor *c, int64 run_id, int64 moment_ms)
+{
+	HASH_SEQ_STATUS seq;
+	Flight	   *flight;
+	bool		asked = false;
+
+	hash_seq_init(&seq, c->flights);
+	while ((flight = hash_seq_search(&seq)) != NULL)
+		if (flight->run_id == run_id && uncertain_ask_late(c, flight, moment_ms))
+			asked = true;
+	return asked;
 }
 
 /* It waited for somebody; it need not any more. */

@@ -8,9 +8,11 @@ cloud takes it off and puts it into its ledger as the caller).  A plan says what
     POST /_cutter/plan {"rules": [{"name": "start", "method": "POST", "path": "/jobs/runs/submit"}, ...],
                         "cuts": {"NAME": {"start": ["request", 17, "reset"], ...}}}
 
-A rule is for exchanges of that method whose path (without /as-NAME) matches the regular
-expression; of one that says "nth": N only the caller's Nth exchange (from 0) is cut, which is 0
-unless said otherwise.  A cut is where, after how many bytes, and how:
+A rule is for exchanges of that method (any, if it names none) whose path (without /as-NAME) matches
+the regular expression, of callers whose names begin with "callers"; of one that says "nth": N only the
+caller's Nth exchange (from 0) is cut, which is 0 unless said otherwise.  A storage server that is real
+knows no such paths: there a caller's name is the first part of its blobs' names.  A cut is where,
+after how many bytes, and how:
 
     request     so many bytes of the request reach the cloud (all of them: it is carried out,
                 and no byte of the answer comes back)
@@ -36,19 +38,22 @@ import struct
 
 HEAD_END = b"\r\n\r\n"
 CALLER = re.compile(r"/as-([0-9A-Za-z_.-]+)(/.*)$")
+BLOBS_OF = re.compile(r"/devstoreaccount1/[a-z0-9-]+/([0-9A-Za-z_.-]+)/")
 
 
 class Rule:
     def __init__(self, spec):
         self.name = spec["name"]
-        self.method = spec["method"]
+        self.method = spec.get("method")
+        self.callers = spec.get("callers", "")
         self.path = re.compile(spec["path"])
         self.nth = int(spec.get("nth", 0))
-        self.seen = {}              # caller -> exchanges
+        self.exact = self.method is None    # lengths of the Nth exchange alone
+        self.seen = {}                      # caller -> exchanges
         self.lengths = [0, 0]
 
-    def matches(self, method, path):
-        return method == self.method and self.path.search(path)
+    def matches(self, caller, method, path):
+        return caller.startswith(self.callers) and self.method in (None, method) and self.path.search(path)
 
 
 class Cutter:
@@ -68,19 +73,21 @@ class Cutter:
         return {"done": self.done, "frozen": self.frozen, "lengths": {rule.name: rule.lengths for rule in self.rules}}
 
     def find(self, method, path):
-        """(caller, rules that the exchange is for, the first cut that is due or None)"""
-        found = CALLER.match(path)
+        """(caller, rules that measure the exchange, the first cut that is due or None)"""
+        found = CALLER.match(path) or BLOBS_OF.match(path)
         if not found:
             return None, [], None
-        caller, path = found[1], found[2]
-        rules = [rule for rule in self.rules if rule.matches(method, path)]
-        due = None
+        caller, path = found[1], found[2] if found.re is CALLER else path
+        rules = [rule for rule in self.rules if rule.matches(caller, method, path)]
+        due, measured = None, []
         for rule in rules:
             number = rule.seen.get(caller, 0)
             rule.seen[caller] = number + 1
+            if number == rule.nth or not rule.exact:
+                measured.append(rule)
             if due is None and number == rule.nth and rule.name in self.cuts.get(caller, {}):
                 due = (rule, *self.cuts[caller].pop(rule.name))
-        return caller, rules, due
+        return caller, measured, due
 
     async def serve(self, reader, writer):
         upstream = None

@@ -45,8 +45,9 @@ WORKSPACE = item_id(1)
 ITEMS = {item_id(10): ("DataPipeline", {"Pipeline"}), item_id(11): ("Notebook", {"RunNotebook"}),
          item_id(12): ("SparkJobDefinition", {"sparkjob"}), item_id(13): ("Lakehouse", {"TableMaintenance"}),
          item_id(14): ("Dataflow", {"Refresh"})}
-# and a notebook for whoever wants one of its own
+# and one that can do what a notebook, a pipeline and a lakehouse do, for whoever wants one of its own
 OWN = re.compile("00000000-0000-4000-9000-[0-9]{12}$")
+OWN_TYPES = {"RunNotebook", "Pipeline", "TableMaintenance"}
 PARAMETER_TYPES = {"VariableReference", "Integer", "Number", "Text", "Boolean", "DateTime", "Guid", "Automatic"}
 
 
@@ -138,7 +139,7 @@ class Fabric:
         item = self._item(names)
         job_type = names.get("job_type") or request.query.get("jobType", "")
         wanted = wanted_of(request, job_type)
-        if job_type not in ITEMS.get(item, ITEMS[item_id(11)])[1]:
+        if job_type not in (ITEMS[item][1] if item in ITEMS else OWN_TYPES):
             raise refusal(400, "InvalidJobType", "The requested job type is invalid")
         instance = Instance(item, job_type, wanted)
         busy = any(one.item == item and one.status in ("NotStarted", "InProgress") for one in self.instances.values())

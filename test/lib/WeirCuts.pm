@@ -83,7 +83,7 @@ our %kinds = (
 		prepare => sub { my ($self, $caller) = @_; $self->{cloud}->call('POST', 'queues', { queue => $caller, create => $true }) },
 		spec => sub { return { queue => $_[0], every => 0.5, hide_seconds => 5, status => '$.state', succeeded => ['done'],
 				request => { connection => "$_[0]-other", method => 'POST', path => '/jobs', id => '$.id', body => { seconds => 1, callback => { queue => $_[0], token => '{token}' } } } } },
-		more => { timeout => '6 seconds' },
+		more => { timeout => '10 seconds' },
 		start => [ 'POST', '/http/jobs$' ] },
 	vault => { kind => 'keyvault', sure => 'sure', works => ['keyvault.set'],
 		connection => [ 'keyvault', '/vault', $entra ],
@@ -120,7 +120,8 @@ sub new
 		select(undef, undef, undef, 0.02);
 	}
 	$self->{address} = PostgreSQL::Test::Utils::slurp_file($file);
-	$self->value(q{SELECT weir.create_secret('cuts_token', 'dapi-local'), weir.create_secret('cuts_secret', 'weir-secret')});
+	$self->value(q{SELECT weir.create_secret(name, value) FROM (VALUES ('cuts_token', 'dapi-local'), ('cuts_secret', 'weir-secret')) AS v (name, value)
+		WHERE NOT EXISTS (SELECT FROM weir.secrets s WHERE s.name = v.name)});
 	return $self;
 }
 

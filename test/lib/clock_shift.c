@@ -3,7 +3,9 @@
  *
  * Loaded with LD_PRELOAD.  The file that CLOCK_SHIFT_FILE names holds an
  * int64 in native order: seconds to add to the wall clock of every process
- * that maps it.  Clocks that cannot be set on a real machine are left alone.
+ * that maps it.  Clocks that cannot be set on a real machine are left alone,
+ * unless CLOCK_SHIFT_ASLEEP is set: then the clock that counts while a machine
+ * sleeps goes on as well, as if it had slept.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -16,6 +18,7 @@
 #include <unistd.h>
 
 static volatile int64_t *shift;
+static int	asleep;
 static int	(*real_clock_gettime) (clockid_t, struct timespec *);
 static int	(*real_gettimeofday) (struct timeval *, void *);
 
@@ -26,6 +29,7 @@ clock_shift_init(void)
 	int			fd = file ? open(file, O_RDONLY | O_CLOEXEC) : -1;
 	void	   *map;
 
+	asleep = getenv("CLOCK_SHIFT_ASLEEP") != NULL;
 	real_clock_gettime = (int (*) (clockid_t, struct timespec *)) dlsym(RTLD_NEXT, "clock_gettime");
 	real_gettimeofday = (int (*) (struct timeval *, void *)) dlsym(RTLD_NEXT, "gettimeofday");
 	if (fd < 0)
@@ -47,7 +51,7 @@ clock_gettime(clockid_t clock, struct timespec *ts)
 {
 	int			result = real_clock_gettime(clock, ts);
 
-	if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
+	if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE || (asleep && clock == CLOCK_BOOTTIME)))
 		ts->tv_sec += seconds();
 	return result;
 }
