@@ -26,6 +26,7 @@ static const FuzzTarget targets[] = {
 	{"echo", fuzz_echo},
 	{"kind", fuzz_kind},
 	{"probe", fuzz_probe},
+	{"redis", fuzz_redis},
 };
 
 typedef struct Head
