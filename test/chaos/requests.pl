@@ -46,6 +46,10 @@ my $redis = start_redis();
 $node->append_conf('postgresql.conf', "weir.http_timeout = '5s'\nweir.identity_endpoint = '$garbled/token'\nweir.retention_runs = 0\nautovacuum_naptime = 10s\n");
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION weir');
+{
+	no warnings 'redefine', 'once';
+	*PostgreSQL::Test::BackgroundPsql::note = sub { };		# of every statement
+}
 my $session = $node->background_psql('postgres');
 
 sub value { return $session->query_safe($_[0]) }
