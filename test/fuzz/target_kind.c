@@ -57,7 +57,7 @@ check_json(const cJSON *tree, const char *what)
 	if (tree == NULL)
 		return;
 	text = json_text(tree);
-	if (json_parse(text, strlen(text), FUZZ_MAX_MEMORY, &error) == NULL)
+	if (json_parse_stored(text, &error) == NULL)
 		fuzz_fail(__FILE__, __LINE__, "%s is no jsonb: %s: %s", what, error, text);
 }
 
@@ -142,9 +142,9 @@ commit(Attempt *attempt)
 static void
 crash(Attempt *attempt)
 {
-	FuzzPart	state = {.text = attempt->committed, .len = strlen(attempt->committed)};
+	char	   *error;
 
-	attempt->call.kind_state = tree_of(&state);
+	attempt->call.kind_state = json_parse_stored(attempt->committed, &error);
 	attempt->call.scratch = cJSON_CreateObject();
 	attempt->call.step = attempt->kind->resume_step(&attempt->call);
 	attempt->call.step_tries = 0;
