@@ -101,13 +101,18 @@ sub start_redis
 	return $port;
 }
 
+$SIG{TERM} = sub { exit 143 };
+
 sub END
 {
 	local $?;
 	kill('TERM', @children) if @children;
 }
 
-# Requests to the cloud, to the garbler, and commands of Redis to it
+# Requests to the cloud, to the garbler, and commands of Redis to it.  The cloud
+# remembers every run and file, and forgets them now and then: so do services.
+my $forgotten = 0;
+
 sub answered
 {
 	my $counts = $cloud->counts;
@@ -115,7 +120,14 @@ sub answered
 	my $cloudy = 0;
 
 	$cloudy += $_->{requests} foreach values %$counts;
-	return ($cloudy, split(/ /, $damaged));
+	if ($cloudy > 50_000)
+	{
+		$cloud->reset;
+		$cloud->call('POST', 'queues', { queue => $_, create => $true }) foreach ('events', 'callbacks');
+		$forgotten += $cloudy;
+		$cloudy = 0;
+	}
+	return ($forgotten + $cloudy, split(/ /, $damaged));
 }
 
 # --- connections: [ name, kind, base URL, sign-in, options ]

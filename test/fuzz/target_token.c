@@ -29,7 +29,7 @@
 
 #define NOW_MS		INT64CONST(1795226400000)
 #define MAX_PARTS	64
-#define MAX_ROUNDS	60
+#define MAX_ROUNDS	25
 #define MARK		"S3cr3t-"	/* what begins so is not shown */
 
 void		fuzz_token(const char *text, size_t len);
