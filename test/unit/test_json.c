@@ -177,6 +177,7 @@ test_depth(void)
 {
 	StrBuf		buf;
 	char	   *error;
+	char	   *text;
 	cJSON	   *root;
 
 	strbuf_init(&buf);
@@ -225,7 +226,9 @@ test_depth(void)
 	CHECK_ERROR(error, "number out of range");
 	root = json_parse_stored(buf.data, &error);
 	CHECK(root != NULL);
-	CHECK_STR(json_text(root), buf.data);
+	text = json_text(root);
+	CHECK_STR(text, buf.data);
+	mem_free(text);
 	cJSON_Delete(root);
 
 	/* many keys, the first again at the end: found, and in good time */
