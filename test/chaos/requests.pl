@@ -112,13 +112,16 @@ sub END
 # Requests to the cloud, to the garbler, and commands of Redis to it.  The cloud
 # remembers every run and file, and forgets them now and then: so do services.
 my $forgotten = 0;
+my ($cloudy_before, $damaged_before, $commands_before) = (0, 0, 0);
 
 sub answered
 {
-	my $counts = $cloud->counts;
-	my $damaged = HTTP::Tiny->new->get("$garbled/_count")->{content};
+	my $counts = eval { $cloud->counts };
+	my $damaged = HTTP::Tiny->new->get("$garbled/_count");
 	my $cloudy = 0;
 
+	# one that is too busy to tell is asked the next time
+	return ($cloudy_before, $damaged_before, $commands_before) unless $counts && $damaged->{success};
 	$cloudy += $_->{requests} foreach values %$counts;
 	if ($cloudy > 50_000)
 	{
@@ -127,7 +130,8 @@ sub answered
 		$forgotten += $cloudy;
 		$cloudy = 0;
 	}
-	return ($forgotten + $cloudy, split(/ /, $damaged));
+	($cloudy_before, $damaged_before, $commands_before) = ($forgotten + $cloudy, split(/ /, $damaged->{content}));
+	return ($cloudy_before, $damaged_before, $commands_before);
 }
 
 # --- connections: [ name, kind, base URL, sign-in, options ]
