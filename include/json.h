@@ -29,6 +29,15 @@
 extern cJSON *json_parse(const char *text, size_t len, size_t max_len,
 						 char **error);
 
+/*
+ * The same for what a jsonb column gave back.  What was stored was looked at
+ * when it came in; since then it was put into something else, its numbers were
+ * written out, and it has to be read again all the same: so nothing is too
+ * long, too large or, up to JSON_STORED_DEPTH, too deep.
+ */
+#define JSON_STORED_DEPTH 2000
+extern cJSON *json_parse_stored(const char *text, char **error);
+
 /* false and *error naming the path, if an object in the tree repeats a key */
 extern bool json_check_unique(const cJSON *root, char **error);
 

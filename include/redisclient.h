@@ -24,7 +24,7 @@ typedef struct RedisOptions
 	const char *base_url;		/* redis://host[:port] or rediss://host[:port] */
 	const char *ca_certificate; /* PEM; NULL: the system's authorities */
 	const char *username;		/* NULL: no sign-in */
-	const char *password;		/* not kept */
+	const char *password;		/* a copy is kept and wiped when the client is closed */
 	int			database;
 	int			connect_timeout_ms; /* name, TCP and TLS together */
 	int			command_timeout_ms; /* without a byte going either way */
@@ -75,6 +75,8 @@ extern redisReply *redis_next_ok(RedisClient *client, RedisError *error);
 extern bool redis_skip(RedisClient *client, int n, RedisError *error);
 
 /* rediserror.c */
+/* What a server holds or said, without the password (or NULL), in printable ASCII; of limited length, palloc'd. */
+extern char *redis_shown(const char *text, const char *password);
 extern void redis_error_set(RedisError *error, const char *code, bool is_user_error, bool is_retryable,
 							const char *message, const char *hint);
 extern void redis_error_of_reply(RedisError *error, const char *reply, size_t len);

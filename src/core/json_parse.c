@@ -23,7 +23,7 @@
 
 /* Longest number, and largest exponent: well inside of what numeric takes */
 #define NUMBER_MAX_LEN	4000
-#define EXPONENT_MAX	4000
+#define EXPONENT_MAX	1000
 
 /* An integer this long may not survive being a double */
 #define EXACT_DIGITS	15
@@ -37,6 +37,8 @@ typedef struct Parser
 	size_t		len;
 	size_t		pos;
 	int			depth;
+	int			max_depth;
+	bool		is_stored;		/* numbers may be of any length */
 	StrBuf		scratch;		/* the string or number being read */
 	char	   *error;
 } Parser;
@@ -352,7 +354,7 @@ parse_number(Parser *p)
 	/* "01" and "1x" are not two values but one mistake */
 	if (is_digit(peek(p)))
 		return fail_at(p, start, "invalid number");
-	if (p->pos - start > NUMBER_MAX_LEN || exponent > EXPONENT_MAX)
+	if (!p->is_stored && (p->pos - start > NUMBER_MAX_LEN || exponent > EXPONENT_MAX))
 		return fail_at(p, start, "number out of range");
 
 	strbuf_reset(&p->scratch);
@@ -483,7 +485,7 @@ parse_value(Parser *p)
 	c = peek(p);
 	if (c == '{' || c == '[')
 	{
-		if (p->depth >= JSON_MAX_DEPTH)
+		if (p->depth >= p->max_depth)
 			return fail_at(p, p->pos, "nesting too deep");
 		p->depth++;
 		item = c == '{' ? parse_object(p) : parse_array(p);
@@ -503,39 +505,53 @@ parse_value(Parser *p)
 	return fail_at(p, p->pos, c < 0 ? "unexpected end" : "expected a value");
 }
 
-cJSON *
-json_parse(const char *text, size_t len, size_t max_len, char **error)
+static cJSON *
+parse_all(Parser *p, char **error)
 {
-	Parser		p = {.text = text, .len = len};
 	cJSON	   *root;
 
 	*error = NULL;
+	strbuf_init(&p->scratch);
+	root = parse_value(p);
+	if (root != NULL)
+	{
+		skip_space(p);
+		if (p->pos < p->len)
+			fail_at(p, p->pos, "unexpected text after the value");
+		else
+			json_check_unique(root, &p->error);
+	}
+	strbuf_free(&p->scratch);
+
+	if (p->error != NULL)
+	{
+		cJSON_Delete(root);
+		root = NULL;
+		*error = p->error;
+	}
+	return root;
+}
+
+cJSON *
+json_parse(const char *text, size_t len, size_t max_len, char **error)
+{
+	Parser		p = {.text = text, .len = len, .max_depth = JSON_MAX_DEPTH};
+
 	if (len > max_len)
 	{
 		*error = mem_printf("text of %zu bytes is longer than the limit of %zu bytes",
 							len, max_len);
 		return NULL;
 	}
+	return parse_all(&p, error);
+}
 
-	strbuf_init(&p.scratch);
-	root = parse_value(&p);
-	if (root != NULL)
-	{
-		skip_space(&p);
-		if (p.pos < p.len)
-			fail_at(&p, p.pos, "unexpected text after the value");
-		else
-			json_check_unique(root, &p.error);
-	}
-	strbuf_free(&p.scratch);
+cJSON *
+json_parse_stored(const char *text, char **error)
+{
+	Parser		p = {.text = text, .len = strlen(text), .max_depth = JSON_STORED_DEPTH, .is_stored = true};
 
-	if (p.error != NULL)
-	{
-		cJSON_Delete(root);
-		root = NULL;
-		*error = p.error;
-	}
-	return root;
+	return parse_all(&p, error);
 }
 
 static int

@@ -38,7 +38,7 @@ json_column(SPITupleTable *table, uint64 row, int column)
 
 	if (text == NULL)
 		return NULL;
-	value = json_parse(text, strlen(text), 16 * 1024 * 1024, &error);
+	value = json_parse_stored(text, &error);
 	if (value == NULL)
 		elog(ERROR, "could not read stored JSON: %s", error);
 	return value;

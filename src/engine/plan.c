@@ -33,7 +33,6 @@
 
 PG_FUNCTION_INFO_V1(weir_plan);
 
-#define MAX_JSON	(16 * 1024 * 1024)
 
 /* Columns of weir.plan */
 enum
@@ -107,7 +106,7 @@ static cJSON *
 json_of(const char *text)
 {
 	char	   *error = NULL;
-	cJSON	   *value = text == NULL ? NULL : json_parse(text, strlen(text), MAX_JSON, &error);
+	cJSON	   *value = text == NULL ? NULL : json_parse_stored(text, &error);
 
 	if (text != NULL && value == NULL)
 		elog(ERROR, "could not read stored JSON: %s", error);

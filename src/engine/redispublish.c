@@ -25,12 +25,16 @@
 
 #include "common/pg_prng.h"
 #include "miscadmin.h"
+#include "pgtime.h"
 #include "utils/memutils.h"
 
+#include "json.h"
+#include "mem.h"
 #include "redispublish.h"
 
 #define BATCH_BYTES (1024 * 1024)	/* of rows; then the batch is sent, however few they are */
 #define MAX_HOPS	3			/* from node to node of a cluster */
+#define MAX_SHOWN	200			/* bytes of an entity in a message */
 
 bool
 redispublish_fail(RedisPublish *publish, const char *code, bool is_user_error, bool is_retryable,
@@ -98,13 +102,14 @@ queue_row(RedisPublish *publish, const SpoolValue *row, int nfields)
 	redis_part_int64(client, jittered(publish));
 }
 
-/* The entity of a row as text for messages. */
-static char *
-entity_text(const RedisPublish *publish, const SpoolValue *row)
+char *
+redispublish_entity_text(const RedisPublish *publish, const SpoolValue *row)
 {
 	const SpoolValue *entity = &row[publish->key_column];
+	char	   *text = pnstrdup(entity->data, entity->len);
 
-	return pnstrdup(entity->data, Min(entity->len, 200));
+	text[mem_clip_length(text, MAX_SHOWN)] = '\0';
+	return text;
 }
 
 /* Answers to a batch: OK, QUEUED for each command, then what EXEC did. */
@@ -141,7 +146,7 @@ read_batch(RedisPublish *publish, SpoolValue *const *rows, const int *nfields, i
 			redis_error_of_reply(&first, result->str, result->len);
 		else if (i < 2 * n && i % 2 == 0 && result->integer != nfields[i / 2])
 			ok = redispublish_fail(publish, "redis_duplicate_entity", true, false,
-								   psprintf("more than one row of the query has the key \"%s\"", entity_text(publish, rows[i / 2])),
+								   psprintf("more than one row of the query has the key \"%s\"", redispublish_entity_text(publish, rows[i / 2])),
 								   "Each entity is one hash. Group or filter the rows so that \"key\" is unique.");
 		if (!ok)
 			break;
@@ -337,4 +342,26 @@ redispublish_run(RedisPublish *publish)
 	}
 	publish->error = why;
 	return false;
+}
+
+cJSON *
+redispublish_output(const RedisPublish *publish, const char *left_behind)
+{
+	cJSON	   *output = cJSON_CreateObject();
+	pg_time_t	expires = publish->expires_ms / 1000;
+	char		text[40];
+
+	cJSON_AddStringToObject(output, "version", publish->version);
+	if (publish->previous != NULL)
+		cJSON_AddStringToObject(output, "previousVersion", redis_shown(publish->previous, publish->options.password));
+	cJSON_AddItemToObject(output, "rowsWritten", json_from_int64(rowspool_nrows(publish->spool)));
+	cJSON_AddItemToObject(output, "bytesWritten", json_from_int64(publish->bytes));
+	cJSON_AddItemToObject(output, "rowsCompared", json_from_int64(publish->compared));
+	cJSON_AddItemToObject(output, "removedVersions", json_from_int64(publish->removed));
+	/* in UTC, whatever time zone the owner has set */
+	pg_strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", pg_gmtime(&expires));
+	cJSON_AddStringToObject(output, "expiresAt", text);
+	if (left_behind != NULL)
+		cJSON_AddStringToObject(output, "oldVersionExpires", left_behind);
+	return output;
 }

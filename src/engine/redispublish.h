@@ -68,6 +68,9 @@ typedef struct RedisPublish
  */
 extern bool redispublish_run(RedisPublish *publish);
 
+/* What the task gives out; left_behind: why the old version is left to expire, or NULL.  The caller's. */
+extern cJSON *redispublish_output(const RedisPublish *publish, const char *left_behind);
+
 /* redisverify.c: what was written is read back */
 extern bool redisverify_run(RedisPublish *publish);
 
@@ -80,6 +83,7 @@ extern bool redisversion_remove(RedisPublish *publish, const char *version, int6
 
 /* redispublish.c: the key of an entity, palloc'd */
 extern char *redispublish_entity_key(const RedisPublish *publish, const char *version, const SpoolValue *entity, size_t *len);
+extern char *redispublish_entity_text(const RedisPublish *publish, const SpoolValue *row);	/* for messages, palloc'd */
 extern bool redispublish_fail(RedisPublish *publish, const char *code, bool is_user_error, bool is_retryable,
 							  const char *message, const char *hint);
 

@@ -19,7 +19,6 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "pgtime.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
@@ -220,24 +219,8 @@ set_error(TaskOutcome *outcome, const RedisError *error)
 static void
 set_success(RedisPublish *publish, const char *left_behind, TaskOutcome *outcome)
 {
-	cJSON	   *output = cJSON_CreateObject();
-	pg_time_t	expires = publish->expires_ms / 1000;
-	char		text[40];
-
-	cJSON_AddStringToObject(output, "version", publish->version);
-	if (publish->previous != NULL)
-		cJSON_AddStringToObject(output, "previousVersion", publish->previous);
-	cJSON_AddItemToObject(output, "rowsWritten", json_from_int64(rowspool_nrows(publish->spool)));
-	cJSON_AddItemToObject(output, "bytesWritten", json_from_int64(publish->bytes));
-	cJSON_AddItemToObject(output, "rowsCompared", json_from_int64(publish->compared));
-	cJSON_AddItemToObject(output, "removedVersions", json_from_int64(publish->removed));
-	/* in UTC, whatever time zone the owner has set */
-	pg_strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", pg_gmtime(&expires));
-	cJSON_AddStringToObject(output, "expiresAt", text);
-	if (left_behind != NULL)
-		cJSON_AddStringToObject(output, "oldVersionExpires", left_behind);
 	outcome->status = ATTEMPT_SUCCEEDED;
-	outcome->output = output;
+	outcome->output = redispublish_output(publish, left_behind);
 	outcome->rows_read = outcome->rows_written = rowspool_nrows(publish->spool);
 	outcome->error_code = outcome->error_message = outcome->error_detail = NULL;
 }

@@ -23,12 +23,9 @@
 static bool
 mismatch(RedisPublish *publish, const SpoolValue *row, const char *what)
 {
-	const SpoolValue *entity = &row[publish->key_column];
-	size_t		len;
-	char	   *key = redispublish_entity_key(publish, publish->version, entity, &len);
-
 	return redispublish_fail(publish, "redis_verification_failed", false, true,
-							 psprintf("key \"%.*s\" %s", (int) Min(len, 300), key, what),
+							 psprintf("key \"%s:%s:%s\" %s", publish->prefix, publish->version,
+									  redispublish_entity_text(publish, row), what),
 							 "Readers keep the version they have. Look at the server's maxmemory policy, and who else writes there.");
 }
 
@@ -61,7 +58,8 @@ compare(RedisPublish *publish, const SpoolValue *row, const redisReply *reply)
 		const SpoolValue *written = field_value(publish, row, reply->element[i]);
 		const redisReply *value = reply->element[i + 1];
 
-		if (written == NULL || written->data == NULL || written->len != value->len ||
+		/* nothing, or a number, is not an empty text */
+		if (value->type != REDIS_REPLY_STRING || written == NULL || written->data == NULL || written->len != value->len ||
 			memcmp(written->data, value->str, value->len) != 0)
 			return mismatch(publish, row, "does not hold what was written");
 	}
@@ -139,9 +137,8 @@ verify_batch(RedisPublish *publish, SpoolValue *const *rows, int n, int64 first)
 		return false;
 	if (reply->type != REDIS_REPLY_INTEGER || reply->integer != ncounted)
 		ok = redispublish_fail(publish, "redis_verification_failed", false, true,
-							   psprintf("%lld of %d keys after \"%.*s\" are not there any more",
-										reply->type == REDIS_REPLY_INTEGER ? ncounted - reply->integer : (long long) ncounted, ncounted,
-										(int) Min(rows[0][publish->key_column].len, 200), rows[0][publish->key_column].data),
+							   psprintf("of %d keys after \"%s\" only %lld are still there", ncounted, redispublish_entity_text(publish, rows[0]),
+										reply->type == REDIS_REPLY_INTEGER ? reply->integer : 0),
 							   "Readers keep the version they have. Look at the server's maxmemory policy, and who else writes there.");
 	freeReplyObject(reply);
 	return ok;

@@ -26,6 +26,7 @@
 
 #define REMOVE_KEYS		1000	/* at a time */
 #define SWITCH_TRIES	10
+#define END_OF_TIME_S	INT64CONST(253402300800)	/* the year 10000 */
 
 static char *
 index_key(const RedisPublish *publish, const char *version)
@@ -112,13 +113,16 @@ static bool
 read_time(RedisPublish *publish)
 {
 	redisReply *reply = redis_next_ok(publish->client, &publish->error);
+	long long	seconds = 0;
 	bool		ok;
 
 	if (reply == NULL)
 		return false;
-	ok = reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 && reply->element[0]->type == REDIS_REPLY_STRING;
+	if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 && reply->element[0]->type == REDIS_REPLY_STRING)
+		seconds = strtoll(reply->element[0]->str, NULL, 10);
+	ok = seconds > 0 && seconds < END_OF_TIME_S;
 	if (ok)
-		publish->expires_ms = strtoll(reply->element[0]->str, NULL, 10) * 1000 + publish->ttl_ms;
+		publish->expires_ms = seconds * 1000 + publish->ttl_ms;
 	freeReplyObject(reply);
 	return ok || redispublish_fail(publish, "redis_protocol", false, true, "TIME did not answer with a time", NULL);
 }
@@ -310,6 +314,14 @@ remove_some(RedisPublish *publish, const char *version, const char *index, int64
 	if (entities == NULL)
 		return -1;
 	n = entities->type == REDIS_REPLY_ARRAY ? entities->elements : 0;
+	for (int i = 0; i < n; i++)
+	{
+		if (entities->element[i]->type == REDIS_REPLY_STRING)
+			continue;
+		freeReplyObject(entities);
+		(void) redispublish_fail(publish, "redis_protocol", false, true, "LRANGE did not answer with texts", NULL);
+		return -1;
+	}
 	ncommands = n > 0 ? queue_removal(publish, version, entities, keep_ms) : 0;
 	freeReplyObject(entities);
 	return redis_skip(publish->client, ncommands, &publish->error) ? n : -1;

@@ -19,6 +19,7 @@
 #include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
+#include "utils/jsonb.h"
 
 #include "json.h"
 #include "kind.h"
@@ -148,6 +149,30 @@ rows_as_json(int max_rows, bool *is_truncated, MemoryContext keep)
 	return MemoryContextStrdup(keep, out.data);
 }
 
+/*
+ * A row as it is stored and read again, whatever types it is made of.  What
+ * could not be read by whoever starts the item is refused here.
+ */
+static char *
+row_as_item(HeapTupleHeader row)
+{
+	Jsonb	   *stored = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+															CStringGetDatum(TextDatumGetCString(DirectFunctionCall1(row_to_json, HeapTupleHeaderGetDatum(row))))));
+	char	   *json = JsonbToCString(NULL, &stored->root, VARSIZE(stored));
+	char	   *error;
+	cJSON	   *tree = json_parse(json, strlen(json), ITEMS_MAX_BYTES, &error);
+
+	if (tree == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("an item of the list is too large, is nested too deep, or holds numbers that are too long"),
+				 errdetail("As JSON: %s.", error),
+				 errhint("Select only the columns an item needs.")));
+	cJSON_Delete(tree);
+	pfree(stored);
+	return json;
+}
+
 /* Rows of the last statement as a JSON array: all of them, they are items. */
 static char *
 rows_as_items(MemoryContext keep)
@@ -164,7 +189,7 @@ rows_as_items(MemoryContext keep)
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		HeapTupleHeader row = SPI_returntuple(SPI_tuptable->vals[i], columns);
-		char	   *json = TextDatumGetCString(DirectFunctionCall1(row_to_json, HeapTupleHeaderGetDatum(row)));
+		char	   *json = row_as_item(row);
 
 		CHECK_FOR_INTERRUPTS();
 		if (out.len + strlen(json) > ITEMS_MAX_BYTES)

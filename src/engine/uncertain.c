@@ -291,7 +291,7 @@ uncertain_request(Conductor *c, int64 request_id, const char *action)
 		return true;
 	text = weir_spi_text(0, 2);
 	old = MemoryContextSwitchTo(flight->cxt);
-	flight->kind_state = json_parse(text, strlen(text), 16 * 1024 * 1024, &error);
+	flight->kind_state = json_parse_stored(text, &error);
 	MemoryContextSwitchTo(old);
 	if (flight->kind_state == NULL)
 		elog(ERROR, "could not read stored JSON: %s", error);

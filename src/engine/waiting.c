@@ -140,7 +140,7 @@ receive_kept(Flight *flight, const char *name)
 				 "WHERE run_id = $1 AND name = $2", 2, types, values, NULL) == 0)
 		return;
 	text = weir_spi_text(0, 1);
-	cJSON_AddItemToObject(flight->kind_state, "received", json_parse(text, strlen(text), 16 * 1024 * 1024, &error));
+	cJSON_AddItemToObject(flight->kind_state, "received", json_parse_stored(text, &error));
 }
 
 static void
@@ -465,7 +465,7 @@ tell_flights(Conductor *c, uint64 n)
 		if (flight == NULL)
 			continue;
 		old = MemoryContextSwitchTo(flight->cxt);
-		flight->kind_state = json_parse(text, strlen(text), 16 * 1024 * 1024, &error);
+		flight->kind_state = json_parse_stored(text, &error);
 		if (flight->kind_state == NULL)
 			elog(ERROR, "could not read stored JSON: %s", error);
 		conclude(c, flight);

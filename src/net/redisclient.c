@@ -12,6 +12,7 @@
 
 #include "miscadmin.h"
 
+#include "echo.h"
 #include "httpmux_int.h"
 #include "redisclient.h"
 #include "redisframe.h"
@@ -26,6 +27,7 @@ struct RedisClient
 	NetLink    *link;
 	bool		is_usable;
 	int			command_timeout_ms;
+	char	   *password;		/* that was sent, to be taken out of errors; or NULL */
 
 	char	   *out;			/* queued */
 	size_t		out_len;
@@ -102,6 +104,10 @@ redis_sign_in(RedisClient *client, const RedisOptions *options, RedisError *erro
 		/* The form with one argument is understood by every version, and means this user. */
 		bool		is_default = strcmp(options->username, "default") == 0;
 
+		free(client->password);
+		client->password = strdup(options->password);
+		if (client->password == NULL)
+			out_of_memory();
 		redis_begin(client, is_default ? 2 : 3);
 		redis_part_text(client, "AUTH");
 		if (!is_default)
@@ -200,6 +206,9 @@ redis_close(RedisClient *client)
 	if (client->out != NULL)
 		explicit_bzero(client->out, client->out_size);
 	free(client->out);
+	if (client->password != NULL)
+		explicit_bzero(client->password, strlen(client->password));
+	free(client->password);
 	free(client);
 }
 
@@ -346,6 +355,19 @@ clock_ms(void)
 	return transfer_clock_us() / 1000;
 }
 
+/* Errors are shown; whatever a server repeats there, it is not the password.  Of nested replies those of EXEC. */
+static void
+mask_errors(const RedisClient *client, redisReply *reply)
+{
+	if (client->password == NULL)
+		return;
+	if (reply->type == REDIS_REPLY_ERROR)
+		(void) echo_mask(reply->str, reply->len, client->password);
+	for (size_t i = 0; reply->type == REDIS_REPLY_ARRAY && i < reply->elements; i++)
+		if (reply->element[i]->type == REDIS_REPLY_ERROR)
+			(void) echo_mask(reply->element[i]->str, reply->element[i]->len, client->password);
+}
+
 redisReply *
 redis_next(RedisClient *client, RedisError *error)
 {
@@ -365,7 +387,10 @@ redis_next(RedisClient *client, RedisError *error)
 			return NULL;
 		}
 		if (reply != NULL)
+		{
+			mask_errors(client, reply);
 			return reply;
+		}
 		if (!push(client, &progressed, error) || !pull(client, &progressed, error))
 			return NULL;
 		CHECK_FOR_INTERRUPTS();

@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "echo.h"
 #include "redisclient.h"
 
 #define MAX_REPLY_TEXT 500
@@ -102,6 +103,16 @@ printable(const char *text, size_t len)
 		if (*p < ' ' || *p > '~')
 			*p = '?';
 	return copy;
+}
+
+char *
+redis_shown(const char *text, const char *password)
+{
+	char	   *copy = pstrdup(text);
+
+	if (password != NULL)
+		(void) echo_mask(copy, strlen(copy), password);
+	return printable(copy, strlen(copy));
 }
 
 void

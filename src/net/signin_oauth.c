@@ -28,7 +28,7 @@ signin_oauth_token(const cJSON *answer, int64 now_ms, SignInAnswer *out)
 	if (!json_int64(json_get(answer, "expires_in"), &out->lifetime_s))
 	{
 		/* the identity endpoint of App Service says only when */
-		if (!json_int64(json_get(answer, "expires_on"), &expires_on))
+		if (!json_int64(json_get(answer, "expires_on"), &expires_on) || expires_on <= now_ms / 1000)
 			return false;
 		out->lifetime_s = expires_on - now_ms / 1000;
 	}

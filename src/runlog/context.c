@@ -22,8 +22,6 @@
 #include "json.h"
 #include "mem.h"
 
-#define CONTEXT_MAX_JSON (16 * 1024 * 1024)
-
 /* JSON from one of our own tables: what does not parse is our bug. */
 static cJSON *
 parse_column(uint64 row, int column)
@@ -34,7 +32,7 @@ parse_column(uint64 row, int column)
 
 	if (text == NULL)
 		return NULL;
-	value = json_parse(text, strlen(text), CONTEXT_MAX_JSON, &error);
+	value = json_parse_stored(text, &error);
 	if (value == NULL)
 		elog(ERROR, "could not read stored JSON: %s", error);
 	return value;

@@ -24,6 +24,7 @@
 #include "access.h"
 #include "catalogutil.h"
 #include "engine.h"
+#include "json.h"
 #include "runapi.h"
 
 PG_FUNCTION_INFO_V1(weir_signal);
@@ -115,6 +116,24 @@ signal_run(int64 run_id, const char *name, Datum payload, Oid caller)
 	return woken;
 }
 
+/* It becomes the output of tasks, which is looked into wherever it is referred to. */
+static void
+check_payload(Jsonb *payload)
+{
+	char	   *text = JsonbToCString(NULL, &payload->root, VARSIZE(payload));
+	char	   *error;
+	cJSON	   *tree = json_parse(text, strlen(text), 4 * MAX_PAYLOAD, &error);
+
+	if (tree == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("argument \"payload\" is nested too deep, or holds numbers that are too long"),
+				 errdetail("As text: %s.", error),
+				 errhint("Put what is large into a table and send its key.")));
+	cJSON_Delete(tree);
+	pfree(text);
+}
+
 /* signal(name, payload, run_id) returns how many tasks it wakes */
 Datum
 weir_signal(PG_FUNCTION_ARGS)
@@ -135,6 +154,8 @@ weir_signal(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("argument \"payload\" is larger than %d kB", MAX_PAYLOAD / 1024),
 				 errhint("Put what is large into a table and send its key.")));
+	if (payload != (Datum) 0)
+		check_payload(DatumGetJsonbP(payload));
 
 	weir_enter(&scope);
 	if (payload == (Datum) 0)

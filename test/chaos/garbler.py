@@ -4,9 +4,11 @@ bytes, headers or the frame of HTTP damaged.
     garbler.py --dir DIR --seeds test/fuzz/seeds --seed N
 
 Which answers it begins with is said by the first part of the path: the name of a kind of
-task, or "token" and "secret" for what sign-in asks; anything else gets any.
-DIR/garbler.address holds http://127.0.0.1:PORT when it answers.  GET /_count says how many
-requests were answered.  One process, loopback only; SIGTERM ends it.
+task, or "token" and "secret" for what sign-in asks; "pages" gets list after list, each with
+a link to the next; anything else gets any.
+DIR/garbler.address holds http://127.0.0.1:PORT when it answers, and a second line with the
+port at which it answers as Redis.  GET /_count says how many requests were answered, then
+how many commands.  One process, loopback only; SIGTERM ends it.
 """
 
 import argparse
@@ -16,6 +18,8 @@ import os
 import pathlib
 import random
 import re
+
+import garbler_redis
 
 TOKENS = [
     b'{"token_type":"Bearer","expires_in":3600,"ext_expires_in":3600,"access_token":"eyJ0eXAiOiJKV1QifQ.e30.c2ln","refresh_in":1800}',
@@ -33,6 +37,7 @@ HEADERS = [b"Retry-After: 1", b"Retry-After: Sat, 21 Nov 2026 02:00:00 GMT", b"r
            b"Location: http://127.0.0.1:1/", b"Location: //evil.example/", b"Location: ://", b"Link: <>; rel=next", b"Link: <<", b"ETag", b": x", b" folded",
            b"X: " + b"a" * 5000, b"Set-Cookie: a=b", b"Content-Type: text/html; charset=\xff", b"Date: never", b"Content-Length: -1",
            b"Content-Length: 99999999999999999999", b"Transfer-Encoding: gzip", b"Content-Encoding: br", b"Connection: upgrade\r\nUpgrade: h2c", b"X-\0: y"]
+BOMB = gzip.compress(b'{"a":"' + b"a" * 3000000 + b'"}')
 
 
 def read_seeds(folder):
@@ -58,6 +63,7 @@ class Garbler:
         self.everything = [answer for some in answers.values() for answer in some]
         self.random = random.Random(seed)
         self.count = 0
+        self.redis_count = 0
         self.address = b""
 
     def damage(self, data):
@@ -80,9 +86,19 @@ class Garbler:
                 data[at:at] = choose.choice(WORDS)
         return bytes(data)
 
+    def page(self, path):
+        """One of a list's pages, hardly ever such that the list cannot go on."""
+        choose = self.random
+        items = b",".join(b'{"id":%d,"text":"%s"}' % (choose.randrange(10**9), re.sub(rb"[^ -!#-[\]-~]", b"\xc3\xa4", self.damage(b"abc" * choose.randrange(9))))
+                          for _ in range(10))
+        body = b'{"items":[%s],"next":"%s/%d"}' % (items, self.address + path.rsplit("/", 1)[0].encode("latin-1"), choose.randrange(10**9))
+        return self.frame(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n", body, choose.randrange(84))
+
     def answer_for(self, path):
         """The whole answer, and whether the connection is cut behind it."""
         choose = self.random
+        if path.startswith("/pages/") and choose.randrange(80):
+            return self.page(path)
         status, headers, body = choose.choice(self.answers.get(path.split("/")[1], self.everything))
         if choose.randrange(5) == 0:
             status = choose.choice([200, 201, 202, 204, 301, 307, 400, 401, 403, 404, 409, 412, 429, 500, 503])
@@ -94,11 +110,10 @@ class Garbler:
         if choose.randrange(8):
             lines = [line for line in lines if not line.lower().startswith(b"retry-after")]
         head = b"HTTP/1.1 %d Whatever\r\n" % status + b"".join(line + b"\r\n" for line in lines)
-        return self.frame(head, body)
+        return self.frame(head, body, choose.randrange(1000) / 10)
 
-    def frame(self, head, body):
+    def frame(self, head, body, how):
         choose = self.random
-        how = choose.randrange(100)
         if how < 70:
             return head + b"Content-Length: %d\r\n\r\n" % len(body) + body, False
         if how < 76:
@@ -120,14 +135,14 @@ class Garbler:
             return head + b"Content-Length: %d\r\n\r\n" % max(0, len(body) - 5) + body, True
         if how < 94:
             return b"HTTP/1.1 100 Continue\r\n\r\n" * 3 + b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + head + b"Content-Length: 2\r\n\r\n{}", False
-        if how < 95:
+        if how < 94.2:          # what is big is said seldom: it takes long
             return head + b"X-Many: 1\r\n" * 9000 + b"\r\n", True
-        if how < 96:
-            packed = gzip.compress(b'{"a":"' + b"a" * 3000000 + b'"}')
+        if how < 94.4:
+            packed = BOMB
             return head + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed, False
-        if how < 97:
+        if how < 96:
             return body, True
-        if how < 98:
+        if how < 97.5:
             return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(choose.randrange(256) for _ in range(40)), True
         return b"", True
 
@@ -140,7 +155,7 @@ class Garbler:
                 if length:
                     await reader.readexactly(int(length[1]))
                 if path == "/_count":
-                    text = b"%d" % self.count
+                    text = b"%d %d" % (self.count, self.redis_count)
                     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text) + text)
                     continue
                 self.count += 1
@@ -168,11 +183,12 @@ async def main():
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     garbler = Garbler(read_seeds(options.seeds), options.seed)
-    server = await asyncio.start_server(garbler.serve, "127.0.0.1", 0)
+    redis = await asyncio.start_server(garbler_redis.make_server(garbler), "127.0.0.1", 0)
+    server = await asyncio.start_server(garbler.serve, "127.0.0.1", 0, backlog=1000)
     garbler.address = b"http://127.0.0.1:%d" % server.sockets[0].getsockname()[1]
     file = os.path.join(options.dir, "garbler.address")
     with open(file + ".new", "wb") as stream:
-        stream.write(garbler.address)
+        stream.write(b"%s\n%d\n" % (garbler.address, redis.sockets[0].getsockname()[1]))
     os.rename(file + ".new", file)
     async with server:
         await server.serve_forever()

@@ -1,30 +1,38 @@
-# requests.pl - "make soak PART=requests": a conductor built with
-# AddressSanitizer and UBSan sends a great many requests, in rounds of all
-# kinds at once, to the local cloud under changing weather and to a service
-# whose answers are damaged in every way (garbler.py).  What is looked for: that
-# it is the same process at the end, that nothing but tasks has failed, that every
-# run came to an end, and that its memory has not grown.
+# requests.pl - "make soak PART=requests" and "PART=valgrind": a conductor that
+# is watched (by AddressSanitizer, UBSan and LeakSanitizer, or by valgrind) sends
+# a great many requests, of all kinds at once, to the local cloud under changing
+# weather and to services whose answers are damaged in every way (garbler.py,
+# garbler_redis.py).  Every pipeline begins again when its run has ended, now and
+# then one is cancelled.  What is looked for: that it is the same process at the
+# end, that nothing but tasks has failed, that every run came to an end, and that
+# its memory has not grown.
 #
-#   REQUESTS=N   stop after the round in which the Nth request was answered (100000)
-#   ITEMS=N      tasks of each kind in a round (150)
+#   REQUESTS=N   begin nothing new once the Nth request was answered (100000)
+#   ITEMS=N      tasks of each kind in a run (150)
 #   SEED=N       the seed of weather and damage, printed
+#
+# UNDER=valgrind in the environment: everything takes thirty times as long, so
+# that it is looked at seldom and waited for long.
 
 use strict;
 use warnings FATAL => 'all';
 
 use HTTP::Tiny;
 use JSON::PP;
+use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
 use WeirTest;
 
 my $wanted = $ENV{REQUESTS} || 100_000;
-my $items = $ENV{ITEMS} || 150;
+my $is_slow = ($ENV{UNDER} // '') eq 'valgrind';
+my $items = $ENV{ITEMS} || ($is_slow ? 40 : 150);
 my $seed = $ENV{SEED} || int(rand(1_000_000)) + 1;
 my $json = JSON::PP->new->canonical->ascii->allow_nonref;
 my $true = JSON::PP::true;
 my $in_progress = "status IN ('queued', 'running', 'cancelling')";
+my $patience = $PostgreSQL::Test::Utils::timeout_default * ($is_slow ? 1 : 3);
 
 srand($seed);
 note("SEED=$seed REQUESTS=$wanted");
@@ -32,12 +40,19 @@ note("SEED=$seed REQUESTS=$wanted");
 my $node = weir_node('requests', start => 0);
 my $cloud = weir_cloud(undef, speed => 50);
 my $address = $cloud->address;
-my ($garbler, $garbled) = start_garbler();
+my @children;
+my ($garbled, $garbled_redis) = start_garbler();
+my $redis = start_redis();
 $node->append_conf('postgresql.conf', "weir.http_timeout = '5s'\nweir.identity_endpoint = '$garbled/token'\nweir.retention_runs = 0\nautovacuum_naptime = 10s\n");
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION weir');
+{
+	no warnings 'redefine', 'once';
+	*PostgreSQL::Test::BackgroundPsql::note = sub { };		# of every statement
+}
+my $session = $node->background_psql('postgres');
 
-sub value { return $node->safe_psql('postgres', $_[0]) }
+sub value { return $session->query_safe($_[0]) }
 sub literal { return "'" . ($_[0] =~ s/'/''/gr) . "'" }
 sub id { return sprintf('00000000-0000-4000-8000-%012d', $_[0]) }
 sub any { return $_[ int(rand(@_)) ] }
@@ -58,28 +73,65 @@ sub start_garbler
 		  or exit 127;
 	}
 	my $limit = time + 60;
+	push @children, $pid;
 	until (-s "$dir/garbler.address")
 	{
 		die "the garbler did not start, see $dir/garbler.log" if waitpid($pid, 1) != 0 || time > $limit;
 		select(undef, undef, undef, 0.02);
 	}
-	return ($pid, PostgreSQL::Test::Utils::slurp_file("$dir/garbler.address"));
+	return split /\n/, PostgreSQL::Test::Utils::slurp_file("$dir/garbler.address");
 }
+
+# A real one, if there is one; its port, or undef.
+sub start_redis
+{
+	my $program = (grep { -x } map { "$_/redis-server" } split(/:/, $ENV{PATH}))[0] // return;
+	my $port = PostgreSQL::Test::Cluster::get_free_port();
+	my $dir = PostgreSQL::Test::Utils::tempdir();
+	my $pid = fork() // die "fork: $!";
+
+	if ($pid == 0)
+	{
+		open(STDIN, '<', '/dev/null');
+		open(STDOUT, '>>', "$dir/redis.log");
+		open(STDERR, '>&', \*STDOUT);
+		exec($program, '--bind', '127.0.0.1', '--port', $port, '--save', '', '--appendonly', 'no', '--dir', $dir) or exit 127;
+	}
+	push @children, $pid;
+	return $port;
+}
+
+$SIG{TERM} = sub { exit 143 };
 
 sub END
 {
 	local $?;
-	kill('TERM', $garbler) if $garbler;
+	kill('TERM', @children) if @children;
 }
+
+# Requests to the cloud, to the garbler, and commands of Redis to it.  The cloud
+# remembers every run and file, and forgets them now and then: so do services.
+my $forgotten = 0;
+my ($cloudy_before, $damaged_before, $commands_before) = (0, 0, 0);
 
 sub answered
 {
-	my $counts = $cloud->counts;
-	my $damaged = HTTP::Tiny->new->get("$garbled/_count")->{content};
+	my $counts = eval { $cloud->counts };
+	my $damaged = HTTP::Tiny->new->get("$garbled/_count");
 	my $cloudy = 0;
 
+	# one that is too busy to tell is asked the next time
+	return ($cloudy_before, $damaged_before, $commands_before) unless $counts && $damaged->{success};
 	$cloudy += $_->{requests} foreach values %$counts;
-	return ($cloudy, $damaged);
+	if ($cloudy > 50_000)
+	{
+		$cloud->reset;
+		$cloud->call('POST', 'queues', { queue => $_, create => $true }) foreach ('events', 'callbacks');
+		$forgotten += $cloudy;
+		$cloudy = 0;
+	}
+	($cloudy_before, $damaged_before, $commands_before) = ($forgotten + $cloudy, split(/ /, $damaged->{content}));
+	return ($cloudy_before, $damaged_before, $commands_before);
 }
 
 # --- connections: [ name, kind, base URL, sign-in, options ]
@@ -98,6 +150,7 @@ my @connections = (
 	[ 'vault', 'keyvault', "$address/vault", $entra ],
 	[ 'queue', 'http', "$address/queue", undef ],
 	[ 'g_http', 'http', "$garbled/http", { type => 'bearer', token => 'token' } ],
+	[ 'g_list', 'http', $garbled ],
 	[ 'g_dbx', 'databricks', $garbled, { type => 'pat', token => 'token' }, { settle_seconds => 1 } ],
 	[ 'g_adf', 'adf', "$garbled/adf_pipeline", $entra, $factory ],
 	[ 'g_fabric', 'fabric', "$garbled/fabric_item", $entra, $workspace ],
@@ -106,10 +159,14 @@ my @connections = (
 	[ 'g_vault', 'keyvault', "$garbled/keyvault", { type => 'bearer', token => 'token' } ],
 	[ 'g_secret', 'keyvault', "$garbled/secret", { type => 'bearer', token => 'token' } ],
 	[ 'g_queue', 'http', "$garbled/webhook", undef ],
+	[ 'g_redis', 'redis', "redis://127.0.0.1:$garbled_redis", { type => 'basic', username => 'default', password => 'token' } ],
+	$redis ? [ 'redis', 'redis', "redis://127.0.0.1:$redis" ] : (),
 	# sign-in that is answered so
 	[ 't_entra', 'adf', "$address/adf", { %$entra, authority => "$garbled/token" }, $factory ],
 	[ 't_vault', 'http', "$address/http", { type => 'bearer', token => 'keyvault:g_secret/a' } ],
 	[ 't_identity', 'adf', "$address/adf", { type => 'managed_identity' }, $factory ],
+	[ 't_oauth', 'http', "$address/http", { type => 'oauth_client_secret', token_url => "$garbled/token", client_id => 'c', client_secret => 'token' } ],
+	[ 't_databricks', 'databricks', "$garbled/token", { type => 'databricks_oauth', client_id => 'c', client_secret => 'token' } ],
 );
 foreach my $connection (@connections)
 {
@@ -128,6 +185,7 @@ sub pipeline
 	my $n = delete $more{items} // $items;
 	my $task = { kind => $kind, connection => $connection, spec => $spec, timeout => '6 seconds',
 		retry => { max_attempts => 2, initial_delay => '100 milliseconds', jitter => 0 }, %more };
+	$task->{timeout} = '2 minutes' if $is_slow;
 	value("SELECT weir.create_pipeline('$name', "
 		  . literal($json->encode({ tasks => [ { name => 't', kind => 'for_each',
 					spec => { items => { sql => "SELECT n FROM generate_series(1, $n) n" }, concurrency => 200, task => $task } } ] })) . ')');
@@ -136,13 +194,13 @@ sub pipeline
 }
 
 my %job = (id => '$.id', poll => { path => '/jobs/{id}', every => 0.1, status => '$.state', succeeded => ['done'], failed => ['failed'] });
-my $pages = { path => '/pages/next', query => { count => 25, size => 10 }, pages => { items => '$.items', next => { json => '$.next' }, max_pages => 5, truncate => $true } };
+my $pages = { path => '/pages/next', query => { count => 500, size => 10 }, pages => { items => '$.items', next => { json => '$.next' }, max_pages => 60, truncate => $true } };
 foreach my $side ('', 'g_')
 {
 	my $http = $side ? 'g_http' : 'api';
-	pipeline("${side}get", 'http', $http, { path => '/json/x', query => { n => '{{item.n}}' } }, items => 10 * $items);
+	pipeline("${side}get", 'http', $http, { path => '/json/x', query => { n => '{{item.n}}' } });
 	pipeline("${side}post", 'http', $http, { path => '/json/x', method => 'POST', body => { n => '{{item.n}}' }, idempotent => $true });
-	pipeline("${side}pages", 'http', $http, $pages);
+	pipeline("${side}pages", 'http', $side ? 'g_list' : $http, $pages, items => 2 * $items);
 	pipeline("${side}job", 'http', $http, { path => '/jobs', method => 'POST', body => { seconds => 0.1 }, %job });
 	my $dbx = $side ? 'g_dbx' : 'dbx';
 	pipeline("${side}databricks_job", 'databricks_job', $dbx, { job_id => 102, job_parameters => { seconds => '0' } });
@@ -157,6 +215,13 @@ foreach my $side ('', 'g_')
 	pipeline("${side}event", 'webhook', "${side}queue", { queue => 'events', event => {}, every => 0.3 }, items => 5, timeout => '3 seconds');
 }
 pipeline('g_sas_list', 'storage', 'g_sas', { operation => 'list', container => 'lake' });
+foreach my $connection ('g_redis', $redis ? 'redis' : ())
+{
+	pipeline("p_$connection", 'redis_publish', $connection, { sql => "SELECT n AS id, repeat(U&'\\00e4', n) AS text, NULL AS nothing FROM generate_series(1, 20) n",
+			key => 'id', prefix => 'p{{item.n}}', ttl => '1 hour', keep_old => '1 second', verify => any('full', 'sample', 'count') }, items => $is_slow ? 4 : 20);
+}
+pipeline('t_oauth', 'http', 't_oauth', { path => '/json/x' }, items => 20);
+pipeline('t_databricks', 'databricks_job', 't_databricks', { job_id => 102 }, items => 20);
 pipeline('t_entra', 'adf_pipeline', 't_entra', { pipeline => 'wait', parameters => { seconds => 0 } }, items => 20);
 pipeline('t_vault', 'http', 't_vault', { path => '/json/x' }, items => 20);
 pipeline('t_identity', 'adf_pipeline', 't_identity', { pipeline => 'wait', parameters => { seconds => 0 } }, items => 20);
@@ -255,37 +320,63 @@ sub memory
 
 wait_until($node, 'the conductor is there', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'weir conductor'});
 my $process = conductor();
-my ($round, $looks, $cloudy, $damaged, $memory) = (0, 0, 0, 0, undef);
-while ($cloudy + $damaged < $wanted)
+my $names = join(', ', map { literal($_) } sort keys %pipeline);
+my ($looks, $cloudy, $damaged, $commands, $memory, $shown) = (0, 0, 0, 0, undef, 0);
+my $progress = time;
+
+# Those whose run has ended begin again.
+sub begin_again
 {
-	$round++;
-	weather();
-	definitions(300);
-	value("SELECT count(weir.trigger(name)) FROM weir.pipeline WHERE name IN ("
-		  . join(', ', map { literal($_) } sort keys %pipeline) . ')');
-	my $limit = time + 3 * $PostgreSQL::Test::Utils::timeout_default;
-	while (value("SELECT EXISTS (SELECT FROM weir.run WHERE $in_progress)") eq 't' && conductor() eq $process && time < $limit)
-	{
-		# What was learnt of the services is forgotten now and then: open circuits, pauses of a day.
-		value("SELECT count(weir.alter_connection(name, description => 'again')) FROM weir.connection") if $looks++ % 40 == 39;
-		select(undef, undef, undef, 0.25);
-	}
-	unless (is(value("SELECT count(*) FROM weir.run WHERE $in_progress"), 0, "round $round ends"))
-	{
-		diag(value("SELECT string_agg(concat_ws(' ', pipeline_name, w.task, waiting_for, detail), E'\\n') FROM (SELECT * FROM weir.run r WHERE $in_progress LIMIT 5) r, weir.why(run_id) w")
-			  || 'nothing is waited for');
-		last;
-	}
-	($cloudy, $damaged) = answered();
-	# warm after a quarter
-	$memory //= memory() if $cloudy + $damaged >= $wanted / 4;
-	last unless is(conductor(), $process, "round $round: $cloudy requests to the cloud, $damaged to the garbler, the conductor is the same process");
+	value("SELECT count(weir.trigger(name)) FROM weir.pipeline p WHERE name IN ($names)
+		AND NOT EXISTS (SELECT FROM weir.run r WHERE r.pipeline_name = p.name AND r.$in_progress)");
+	return;
 }
 
+sub is_stuck
+{
+	my $count = $cloudy + $damaged + $commands;
+
+	($cloudy, $damaged, $commands) = answered();
+	$progress = time if $cloudy + $damaged + $commands > $count;
+	return time > $progress + $patience || conductor() ne $process;
+}
+
+while ($cloudy + $damaged < $wanted)
+{
+	weather() if $looks % 20 == 0;
+	definitions($is_slow ? 20 : 100) if $looks % 60 == 0;
+	# What was learnt of the services is forgotten now and then: open circuits, pauses of a day.
+	value('SELECT count(weir.alter_connection(name, description => \'again\')) FROM weir.connection') if $looks % 40 == 39;
+	begin_again();
+	# some commits later: it may have started, be waiting, or have ended
+	value("SELECT weir.cancel(run_id, 'enough') FROM weir.run WHERE $in_progress ORDER BY random() LIMIT 1") if $looks % 5 == 4;
+	select(undef, undef, undef, $is_slow ? 4 : 0.5);
+	$looks++;
+	last if is_stuck();
+	# warm after a quarter
+	$memory //= memory() if $cloudy + $damaged >= $wanted / 4;
+	if ($cloudy + $damaged >= $shown + $wanted / 20)
+	{
+		$shown = $cloudy + $damaged;
+		is(conductor(), $process, "$cloudy requests to the cloud, $damaged to the garbler and $commands to its Redis: the conductor is the same process");
+	}
+}
+$cloud->clear_faults;
+do
+{
+	select(undef, undef, undef, $is_slow ? 4 : 0.5);
+} until (value("SELECT EXISTS (SELECT FROM weir.run WHERE $in_progress)") eq 'f' || is_stuck());
+($cloudy, $damaged, $commands) = answered();
+is(value("SELECT count(*) FROM weir.run WHERE $in_progress"), 0, 'all runs end')
+  or diag(value("SELECT string_agg(concat_ws(' ', pipeline_name, w.task, waiting_for, detail), E'\\n') FROM (SELECT * FROM weir.run r WHERE $in_progress LIMIT 5) r, weir.why(run_id) w")
+	  || 'nothing is waited for');
+is(conductor(), $process, 'the conductor is the same process');
+
 # --- what there is to see afterwards
-cmp_ok($cloudy + $damaged, '>=', $wanted, 'requests were answered');
+cmp_ok($cloudy + $damaged, '>=', $wanted, "requests were answered: $cloudy by the cloud, $damaged by the garbler, $commands by its Redis");
+is(value("SELECT count(DISTINCT pipeline_name) FROM weir.run WHERE pipeline_name IN ($names) AND status NOT IN ('cancelled')"), scalar(keys %pipeline), 'every pipeline came to an end that nobody made');
 is(value(q{SELECT count(*) FROM weir.attempt WHERE status NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')}), 0, 'no attempt is left over');
-cmp_ok(value(q{SELECT count(*) FROM weir.attempt WHERE status = 'succeeded'}), '>', $wanted / 20, 'many attempts succeeded');
+cmp_ok(value(q{SELECT count(*) FROM weir.attempt WHERE status = 'succeeded'}), '>', $wanted / 100, 'many attempts succeeded');
 cmp_ok(value(q{SELECT count(DISTINCT error_code) FROM weir.attempt WHERE status = 'failed'}), '>', 15, 'others failed for many reasons');
 my $end = memory();
 cmp_ok($end, '<', 2 * ($memory // $end) + 8 * 1024 * 1024, "its memory has not grown: $end bytes after " . ($memory // 0));
@@ -293,6 +384,7 @@ note(value(q{SELECT string_agg(concat_ws(' ', status, error_code, n), E'\n' ORDE
 	FROM (SELECT status, error_code, count(*) AS n FROM weir.attempt GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 60) s}));
 my @lines = grep { /weir (conductor|launcher) .*(ERROR|FATAL|PANIC|WARNING)|was terminated|runtime error|AddressSanitizer/ } split /\n/, PostgreSQL::Test::Utils::slurp_file($node->logfile);
 is(scalar(@lines), 0, 'the log has no errors of the conductor') or diag(join("\n", @lines[0 .. ($#lines > 20 ? 20 : $#lines)]));
+$session->quit;
 $node->stop;
 $cloud->stop;
 

@@ -10,6 +10,8 @@
 
 #include <sanitizer/asan_interface.h>
 
+#include "parts.h"
+
 static const FuzzTarget targets[] = {
 	{"json", fuzz_json},
 	{"jsonpath", fuzz_jsonpath},
@@ -26,6 +28,8 @@ static const FuzzTarget targets[] = {
 	{"echo", fuzz_echo},
 	{"kind", fuzz_kind},
 	{"probe", fuzz_probe},
+	{"redis", fuzz_redis},
+	{"token", fuzz_token},
 };
 
 typedef struct Head
@@ -227,4 +231,48 @@ fuzz_line(const char **at)
 		return NULL;
 	*at = start + len + (start[len] == '\n');
 	return mem_strndup(start, len);
+}
+
+bool
+fuzz_part(const char **at, const char *end, FuzzPart *part)
+{
+	static const char mark[] = "\n=== ";
+	const char *line = *at;
+	const char *newline;
+	const char *next;
+
+	if (line >= end)
+		return false;
+	newline = memchr(line, '\n', (size_t) (end - line));
+	if (newline == NULL)
+		newline = end;
+	next = memmem(newline, (size_t) (end - newline), mark, sizeof(mark) - 1);
+	part->line = mem_strndup(line, (size_t) (newline - line));
+	part->text = newline < end ? newline + 1 : end;
+	part->len = next == NULL ? (size_t) (end - part->text) : next < part->text ? 0 : (size_t) (next - part->text);
+	*at = next == NULL ? end : next + sizeof(mark) - 1;
+	return true;
+}
+
+void
+fuzz_answer(const FuzzPart *part, const char *numbers, FuzzAnswer *answer)
+{
+	const char *end = part->text + part->len;
+	const char *body = part->text;
+	char	   *rest;
+	int			status = (int) strtol(numbers, &rest, 10);
+
+	answer->status = status >= 100 && status <= 599 ? status : 200;
+	answer->retry_after_ms = *rest == ' ' ? Min(strtoll(rest, NULL, 10) & INT64_MAX, 86400000) : -1;
+	while (body < end && *body != '\n')
+	{
+		const char *newline = memchr(body, '\n', (size_t) (end - body));
+
+		body = newline ? newline + 1 : end;
+	}
+	answer->headers = mem_strndup(part->text, (size_t) (body - part->text));
+	if (body < end)
+		body++;
+	answer->body = mem_strndup(body, (size_t) (end - body));
+	answer->body_len = (size_t) (end - body);
 }

@@ -58,6 +58,8 @@ extern void fuzz_signin(const char *text, size_t len);
 extern void fuzz_storage_key(const char *text, size_t len);
 extern void fuzz_echo(const char *text, size_t len);
 extern void fuzz_kind(const char *text, size_t len);
+extern void fuzz_redis(const char *text, size_t len);
+extern void fuzz_token(const char *text, size_t len);
 extern void fuzz_probe(const char *text, size_t len);
 
 #endif							/* WEIR_FUZZ_H */

@@ -23,18 +23,11 @@
 #include "fuzz.h"
 
 #include "kind_int.h"
+#include "parts.h"
 
 #define NOW_MS		INT64_C(1795226400000)
 #define MAX_EVENTS	64
 #define MAX_STEPS	60
-
-/* what comes behind the line */
-typedef struct Part
-{
-	const char *line;			/* without "=== " */
-	const char *text;
-	size_t		len;
-} Part;
 
 typedef struct Attempt
 {
@@ -64,7 +57,7 @@ check_json(const cJSON *tree, const char *what)
 	if (tree == NULL)
 		return;
 	text = json_text(tree);
-	if (json_parse(text, strlen(text), FUZZ_MAX_MEMORY, &error) == NULL)
+	if (json_parse_stored(text, &error) == NULL)
 		fuzz_fail(__FILE__, __LINE__, "%s is no jsonb: %s: %s", what, error, text);
 }
 
@@ -133,7 +126,7 @@ check_request(const KindRequest *request)
 /* --- an attempt ------------------------------------------------------------ */
 
 static cJSON *
-tree_of(const Part *part)
+tree_of(const FuzzPart *part)
 {
 	char	   *error;
 
@@ -149,9 +142,9 @@ commit(Attempt *attempt)
 static void
 crash(Attempt *attempt)
 {
-	Part		state = {.text = attempt->committed, .len = strlen(attempt->committed)};
+	char	   *error;
 
-	attempt->call.kind_state = tree_of(&state);
+	attempt->call.kind_state = json_parse_stored(attempt->committed, &error);
 	attempt->call.scratch = cJSON_CreateObject();
 	attempt->call.step = attempt->kind->resume_step(&attempt->call);
 	attempt->call.step_tries = 0;
@@ -205,37 +198,26 @@ exchange(Attempt *attempt, const KindResponse *response)
 	follow(attempt, step, state_before);
 }
 
-/* "answer 200 1500": status and Retry-After; headers end at an empty line */
 static void
-read_answer(const Part *part, const char *numbers, bool is_broken, KindResponse *response)
+read_answer(const FuzzPart *part, const char *numbers, bool is_broken, KindResponse *response)
 {
-	const char *end = part->text + part->len;
-	const char *body = part->text;
-	char	   *rest;
-	int			status = (int) strtol(numbers, &rest, 10);
+	FuzzAnswer	answer;
 
+	fuzz_answer(part, numbers, &answer);
 	memset(response, 0, sizeof(*response));
-	response->http_status = status >= 100 && status <= 599 ? status : 200;
-	response->retry_after_ms = *rest == ' ' ? Min(strtoll(rest, NULL, 10) & INT64_MAX, 86400000) : -1;
+	response->http_status = answer.status;
+	response->retry_after_ms = answer.retry_after_ms;
 	response->request_sent = true;
-	while (body < end && *body != '\n')
-	{
-		const char *newline = memchr(body, '\n', (size_t) (end - body));
-
-		body = newline ? newline + 1 : end;
-	}
-	response->headers = mem_strndup(part->text, (size_t) (body - part->text));
-	if (body < end)
-		body++;
-	response->body = mem_strndup(body, (size_t) (end - body));
-	response->body_len = (size_t) (end - body);
+	response->headers = answer.headers;
+	response->body = answer.body;
+	response->body_len = answer.body_len;
 	response->content_type = kind_header(response, "Content-Type");
 	if (is_broken)
 		response->transport_error = "the answer broke off";
 }
 
 static void
-go_on(Attempt *attempt, const Part *part)
+go_on(Attempt *attempt, const FuzzPart *part)
 {
 	KindResponse response = {.body = "", .headers = "", .retry_after_ms = -1};
 
@@ -272,28 +254,6 @@ go_on(Attempt *attempt, const Part *part)
 
 /* --- reading the input ----------------------------------------------------- */
 
-/* The next part at or after *at; false at the end */
-static bool
-next_part(const char **at, const char *end, Part *part)
-{
-	static const char mark[] = "\n=== ";
-	const char *line = *at;
-	const char *newline;
-	const char *next;
-
-	if (line >= end)
-		return false;
-	newline = memchr(line, '\n', (size_t) (end - line));
-	if (newline == NULL)
-		newline = end;
-	next = memmem(newline, (size_t) (end - newline), mark, sizeof(mark) - 1);
-	part->line = mem_strndup(line, (size_t) (newline - line));
-	part->text = newline < end ? newline + 1 : end;
-	part->len = next == NULL ? (size_t) (end - part->text) : next < part->text ? 0 : (size_t) (next - part->text);
-	*at = next == NULL ? end : next + sizeof(mark) - 1;
-	return true;
-}
-
 /* What is said of a spec when it is defined */
 static void
 validate(const TaskKind *kind, const cJSON *spec)
@@ -313,7 +273,7 @@ validate(const TaskKind *kind, const cJSON *spec)
 }
 
 static bool
-begin(Attempt *attempt, const Part *first)
+begin(Attempt *attempt, const FuzzPart *first)
 {
 	KindCall   *call = &attempt->call;
 
@@ -351,14 +311,14 @@ fuzz_kind(const char *text, size_t len)
 {
 	const char *at = text;
 	const char *end = text + len;
-	Part		parts[MAX_EVENTS];
+	FuzzPart	parts[MAX_EVENTS];
 	int			n = 0;
-	Part		part;
+	FuzzPart	part;
 	Attempt		attempt;
 
-	if (!next_part(&at, end, &part) || !begin(&attempt, &part))
+	if (!fuzz_part(&at, end, &part) || !begin(&attempt, &part))
 		return;
-	while (next_part(&at, end, &part) && n < MAX_EVENTS)
+	while (fuzz_part(&at, end, &part) && n < MAX_EVENTS)
 	{
 		const cJSON *tree = tree_of(&part);
 
@@ -390,7 +350,7 @@ fuzz_probe(const char *text, size_t len)
 	static const int statuses[] = {200, 302, 400, 401, 403, 404, 500};
 	const char *at = text;
 	char	   *connection = fuzz_line(&at);
-	Part		part = {.text = at, .len = len - (size_t) (at - text)};
+	FuzzPart	part = {.text = at, .len = len - (size_t) (at - text)};
 	KindRequest request;
 	KindResponse response;
 	KindProbe	probe;

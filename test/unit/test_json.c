@@ -177,6 +177,7 @@ test_depth(void)
 {
 	StrBuf		buf;
 	char	   *error;
+	char	   *text;
 	cJSON	   *root;
 
 	strbuf_init(&buf);
@@ -200,6 +201,11 @@ test_depth(void)
 		{
 			CHECK(root == NULL);
 			CHECK_ERROR(error, "nesting too deep at byte");
+			/* it may have come to be so since it was stored */
+			root = json_parse_stored(buf.data, &error);
+			CHECK(root != NULL);
+			CHECK_INT(json_depth(root, 1000), depth);
+			cJSON_Delete(root);
 		}
 	}
 
@@ -209,6 +215,21 @@ test_depth(void)
 		strbuf_addchar(&buf, i % 3 ? '[' : ' ');
 	CHECK(json_parse(buf.data, buf.len, LIMIT, &error) == NULL);
 	CHECK_ERROR(error, "nesting too deep");
+	CHECK(json_parse_stored(buf.data, &error) == NULL);
+	CHECK_ERROR(error, "nesting too deep");
+
+	/* nor how long a number was written out */
+	strbuf_reset(&buf);
+	for (int i = 0; i < 5000; i++)
+		strbuf_addchar(&buf, '9');
+	CHECK(json_parse(buf.data, buf.len, LIMIT, &error) == NULL);
+	CHECK_ERROR(error, "number out of range");
+	root = json_parse_stored(buf.data, &error);
+	CHECK(root != NULL);
+	text = json_text(root);
+	CHECK_STR(text, buf.data);
+	mem_free(text);
+	cJSON_Delete(root);
 
 	/* many keys, the first again at the end: found, and in good time */
 	strbuf_reset(&buf);
