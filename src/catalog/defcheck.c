@@ -389,6 +389,7 @@ check_spec(CheckState *state)
 		def_check_publish_spec(task, place(state, ".spec"));
 	if (task->kind == &kind_wait)
 		definition_check_wait(task->spec, place(state, ".spec"));
+	def_check_request(task, place(state, ".spec"), state->owner);
 	cJSON_ArrayForEach(item, task->spec)
 		if (task->item_task == NULL || strcmp(item->string, "task") != 0)
 			check_member(state, item, definition_member(".spec", item->string));

@@ -128,6 +128,8 @@ extern bool kind_check_members(const cJSON *spec, const KindMember *members, int
 extern bool kind_problem_at(const char *place, KindProblem *problem);
 /* Of a member that must not be empty */
 extern bool kind_check_filled(const cJSON *spec, const char *name, KindProblem *problem);
+/* Of one that becomes part of a URL: letters, digits, "-" and "_" */
+extern bool kind_check_id(const cJSON *spec, const char *name, const char *hint, KindProblem *problem);
 
 /* What is absent, null or still to be rendered passes all of these.  at: path of the object, "$" for the spec */
 extern bool kind_check_integer(const cJSON *object, const char *at, const char *name, int64 least, int64 most, KindProblem *problem);

@@ -123,7 +123,7 @@ test_specs(void)
 		{"http", "{'path': '/a', 'idempotent': '{{params.i}}', 'method': '{{params.m}}', 'expect_status': '{{params.e}}'}", NULL, NULL},
 		{"http", "{}", "$", "either"},
 		{"http", "{'url': 'https://x/', 'path': '/a'}", "$", "either"},
-		{"http", "{'path': '/a', 'method': 'get'}", "$.method", "unknown method"},
+		{"http", "{'path': '/a', 'method': 'get'}", "$.method", "not a method of a request"},
 		{"http", "{'path': '/a', 'headers': {'authorization': 'x'}}", "$.headers.authorization", "cannot be set"},
 		{"http", "{'path': '/a', 'headers': {'a b': 'x'}}", "$.headers.a b", "invalid name"},
 		{"http", "{'path': '/a', 'headers': {'A': 'x\\r\\nB: c'}}", "$.headers.A", "control"},
