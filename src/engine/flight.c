@@ -502,12 +502,16 @@ signed_in(Conductor *c, Flight *flight, SignInResult result, const SignInFailure
 	}
 	if (failure->is_user_error || ++flight->signin_failures >= SIGNIN_TRIES)
 	{
-		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", failure->text, failure->is_user_error,
-					   !failure->is_user_error);
+		bool		is_user_error = failure->is_user_error || failure->is_misplaced;
+
+		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", failure->text, is_user_error, !is_user_error);
 		flight->verdict->may_go_on = may_go_on(flight);
 	}
 	else
+	{
+		trouble_say(flight, failure->text);
 		flight->due_ms = now_ms() + Max(failure->retry_ms, 100);
+	}
 	return false;
 }
 

@@ -42,6 +42,8 @@ extern void kind_unanswered(const KindCall *call, int64 retry_after_ms, bool arr
 /* A 2xx answer that cannot be used: like no answer */
 extern void kind_bad_answer(const KindCall *call, const KindResponse *response, const char *what,
 							bool starts_work, bool is_repeatable, int max_tries, KindVerdict *verdict);
+/* Credentials were refused, whatever the status */
+extern bool kind_is_unauthorized(const KindResponse *response);
 /* advice.c: a page for people where an API was asked */
 extern bool kind_is_web_page(const KindResponse *response);
 /* Add to error_detail of a failure what can be done about it, if that is known */
