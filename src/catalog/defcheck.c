@@ -198,6 +198,8 @@ reference_hint(const char *error)
 		return "Add that task to \"depends_on\".";
 	if (strstr(error, "undeclared parameter") != NULL)
 		return "Declare it under \"parameters\".";
+	if (strstr(error, "expected a name") != NULL)
+		return "A member of a list is written [0], the first, as in {{tasks.NAME.output.rows[0].id}}.";
 	return NULL;
 }
 
