@@ -56,7 +56,7 @@ check_spec(const cJSON *spec, KindProblem *problem)
 	const char *empty = NULL;
 	int			selected = 0;
 
-	if (!kind_check_members(spec, members, lengthof(members), problem) || 
+	if (!kind_check_members(spec, members, lengthof(members), problem) ||
 		!kind_check_id(spec, "pipeline_id", "It is in the address of the pipeline's page: .../pipelines/PIPELINE_ID", problem))
 		return false;
 	for (size_t i = 0; i < lengthof(selections); i++)
