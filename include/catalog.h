@@ -16,6 +16,12 @@
  * NULL and *reference (palloc'd), which only who can sign in there can follow.
  */
 extern char *secret_lookup(const char *name, const char **reference, const char **error);
+/*
+ * A value that leaves is given away: why the owner of a pipeline may not have
+ * this secret's sent (there is none that belongs to a role the owner is a
+ * member of), or NULL.  Needs SPI connected as the extension owner.
+ */
+extern char *secret_not_for(Oid pipeline_owner, const char *name, const char **hint);
 extern void secret_define_gucs(void);
 
 typedef struct Connection

@@ -226,6 +226,8 @@ typedef struct TaskKind
 	bool		(*can_cancel) (const KindCall *call);
 	/* Name of a second connection that a spec names, or NULL.  Most kinds have none. */
 	const char *(*other_connection) (const cJSON *spec);
+	/* An address that a spec names by itself, or NULL; *member says where, such as ".url".  Most kinds have none. */
+	const char *(*named_url) (const cJSON *spec, const char **member);
 	/*
 	 * Kinds whose attempts wait for what arrives at a place they share: its
 	 * address, and how often to ask there.  In POLL one attempt asks for all: the others' calls are in

@@ -57,6 +57,7 @@ typedef struct SignInFailure
 {
 	const char *text;			/* palloc'd; says what is wrong and what to do, never a secret */
 	bool		is_user_error;
+	bool		is_misplaced;	/* something else than the service answers: to be tried again, but the user's error if that does not help */
 	int64		retry_ms;		/* asking earlier brings the same answer */
 } SignInFailure;
 

@@ -198,6 +198,8 @@ reference_hint(const char *error)
 		return "Add that task to \"depends_on\".";
 	if (strstr(error, "undeclared parameter") != NULL)
 		return "Declare it under \"parameters\".";
+	if (strstr(error, "expected a name") != NULL)
+		return "A member of a list is written [0], the first, as in {{tasks.NAME.output.rows[0].id}}.";
 	return NULL;
 }
 
@@ -389,6 +391,7 @@ check_spec(CheckState *state)
 		def_check_publish_spec(task, place(state, ".spec"));
 	if (task->kind == &kind_wait)
 		definition_check_wait(task->spec, place(state, ".spec"));
+	def_check_request(task, place(state, ".spec"), state->owner);
 	cJSON_ArrayForEach(item, task->spec)
 		if (task->item_task == NULL || strcmp(item->string, "task") != 0)
 			check_member(state, item, definition_member(".spec", item->string));

@@ -63,6 +63,9 @@ extern void def_check_publish_spec(const DefTask *task, const char *path);
 /* Its parsed statements; path is that of "sql" */
 extern void def_check_statements(const DefTask *task, const char *path, List *statements);
 
+/* defrequest.c: the first request of a task that calls an engine, as far as it is known; path and owner as above */
+extern void def_check_request(const DefTask *task, const char *path, Oid owner);
+
 /* deffiling.c: tasks of kind file_away, when tasks and edges have been read */
 extern void def_check_filing(const Definition *def);
 

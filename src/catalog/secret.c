@@ -265,6 +265,18 @@ weir_drop_secret(PG_FUNCTION_ARGS)
 }
 
 char *
+secret_not_for(Oid pipeline_owner, const char *name, const char **hint)
+{
+	static const Oid types[] = {TEXTOID, OIDOID};
+	Datum		values[2] = {catalog_text(name), ObjectIdGetDatum(pipeline_owner)};
+
+	*hint = "Create it with weir.create_secret, as the owner of the pipeline or as a role that the owner is a member of.";
+	if (weir_spi("SELECT FROM weir.secret WHERE name = $1 AND pg_has_role($2, owner, 'MEMBER')", 2, types, values, NULL) == 1)
+		return NULL;
+	return psprintf("there is no secret \"%s\" that belongs to the owner of the pipeline", catalog_clip(name));
+}
+
+char *
 secret_lookup(const char *name, const char **kept_at, const char **error)
 {
 	static const Oid types[] = {TEXTOID};

@@ -280,6 +280,7 @@ extern bool uncertain_request(Conductor *c, int64 request_id, const char *action
 
 /* trouble.c: what went wrong last with its exchanges */
 extern void trouble_note(Flight *flight);	/* its verdict is a new one of the kind's */
+extern void trouble_say(Flight *flight, const char *trouble);	/* no answer of its own: signing in */
 extern const char *trouble_add(const Flight *flight, const char *message);
 
 /* flightwrite.c: verdicts into the log, inside a transaction */

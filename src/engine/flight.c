@@ -538,11 +538,16 @@ signed_in_at(Conductor *c, Flight *flight, const char *code, SignInResult result
 	}
 	if (failure->is_user_error || ++flight->signin_failures >= SIGNIN_TRIES)
 	{
-		flight_verdict(c, flight, KIND_FAILED, code, failure->text, failure->is_user_error, !failure->is_user_error);
+		bool		is_user_error = failure->is_user_error || failure->is_misplaced;
+
+		flight_verdict(c, flight, KIND_FAILED, code, failure->text, is_user_error, !is_user_error);
 		flight->verdict->may_go_on = may_go_on(flight);
 	}
 	else
+	{
+		trouble_say(flight, failure->text);
 		flight->due_ms = now_ms() + Max(failure->retry_ms, 100);
+	}
 	return false;
 }
 
@@ -579,18 +584,19 @@ static bool
 obtain_secrets(Conductor *c, Flight *flight, const KindRequest *request, const Connection *through, OutgoingSecrets *secrets)
 {
 	const char *signing = outgoing_signing_secret(request, through);
-	const char *why = NULL;
 	uint64		ticket;
 	SignInFailure failure = {0};
+	KindProblem problem = {.code = "secret_not_found"};
 
 	if (signing != NULL &&
 		!signed_in(c, flight, signin_secret(c->signin, signing, now_ms(), &secrets->signing, &flight->signin_ticket[0], &failure), &failure))
 		return false;
 	if (request->secret == NULL)
 		return true;
-	if (!outgoing_may_send(flight->owner, request->secret, &why))
+	problem.message = secret_not_for(flight->owner, request->secret, &problem.hint);
+	if (problem.message != NULL)
 	{
-		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", why, true, false);
+		flight_refuse(c, flight, &problem);
 		flight->verdict->may_go_on = may_go_on(flight);
 		return false;
 	}
@@ -657,7 +663,8 @@ exchange(Conductor *c, Flight *flight)
 	}
 	if (!urlpolicy_check_url(request.url, &why, &hint))
 	{
-		flight_verdict(c, flight, KIND_FAILED, "address_not_allowed", why, true, false);
+		problem = (KindProblem) {.code = "address_not_allowed", .message = why, .hint = hint};
+		flight_refuse(c, flight, &problem);
 		flight->verdict->may_go_on = may_go_on(flight);
 		return;
 	}

@@ -11,10 +11,7 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "utils/builtins.h"
 
-#include "access.h"
 #include "catalog.h"
 #include "json.h"
 #include "outgoing.h"
@@ -156,21 +153,6 @@ add_workspace(Outgoing *out, const Connection *connection, const char *managemen
 	out->lines[n++] = management;
 	out->lines[n] = psprintf("X-Databricks-Azure-Workspace-Resource-Id: %s", auth_string(connection, "workspace_resource_id"));
 	out->masked[1] = strdup(strchr(management, ' ') + 1);
-}
-
-/* A value that leaves is a value that is given away: to whom it belongs it may. */
-bool
-outgoing_may_send(Oid owner, const char *name, const char **error)
-{
-	static const Oid types[] = {TEXTOID, OIDOID};
-	Datum		values[2];
-
-	values[0] = CStringGetTextDatum(name);
-	values[1] = ObjectIdGetDatum(owner);
-	if (weir_spi("SELECT FROM weir.secret WHERE name = $1 AND pg_has_role($2, owner, 'MEMBER')", 2, types, values, NULL) == 1)
-		return true;
-	*error = psprintf("there is no secret \"%s\" that belongs to the owner of the pipeline", name);
-	return false;
 }
 
 /* The value of a secret becomes member "value" of the body. */

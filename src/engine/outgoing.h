@@ -46,12 +46,6 @@ extern SignInResult outgoing_sign_in(SignIn *signin, const Connection *connectio
 /* The secret that auth of type shared_key or sas names, as auth does; NULL: another type, or no connection. */
 extern const char *outgoing_signing_secret(const KindRequest *request, const Connection *connection);
 /*
- * May the value of this secret leave?  owner: of the pipeline, who must be in
- * the role that owns the secret.  Needs SPI connected as the extension owner.
- * False and *error (palloc'd).
- */
-extern bool outgoing_may_send(Oid owner, const char *name, const char **error);
-/*
  * The request with what signs in: a line of credentials, or what the
  * connection's auth of type shared_key or sas asks for.  connection is NULL
  * for none.  out points into the secrets.  False and *error (palloc'd or

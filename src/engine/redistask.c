@@ -293,7 +293,8 @@ obtain_password(RedisPublish *publish)
 	publish->password = secretfetch(publish->secret, &(SecretScope) {redistask_begin, redistask_end, &scope}, &failure);
 	publish->options.password = publish->password;
 	return publish->password != NULL ||
-		redispublish_fail(publish, "sign_in_failed", failure.is_user_error, !failure.is_user_error, failure.text,
+		redispublish_fail(publish, "sign_in_failed", failure.is_user_error || failure.is_misplaced,
+						  !failure.is_user_error && !failure.is_misplaced, failure.text,
 						  "Correct the secret, or the connection's auth.");
 }
 

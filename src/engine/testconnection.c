@@ -286,7 +286,9 @@ sign_in(Network *network, const Connection *connection, const KindRequest *reque
 				return true;
 			case SIGNIN_FAILED:
 				fail(report, &report->sign_in, failure.text,
-					 failure.is_user_error ? "Correct the connection's auth, or the secret it names." : "Try again later.");
+					 failure.is_user_error ? "Correct the connection's auth, or the secret it names." :
+					 failure.is_misplaced ? "Something else may answer for a while only: try again, and correct the address if that does not help." :
+					 "This may pass by itself: tasks go on trying for some minutes. Look at the service and the way there if it does not.");
 				return false;
 			case SIGNIN_PENDING:
 				break;

@@ -12,6 +12,14 @@
 
 #include "conductor_int.h"
 
+void
+trouble_say(Flight *flight, const char *trouble)
+{
+	if (flight->trouble)
+		pfree(flight->trouble);
+	flight->trouble = trouble ? MemoryContextStrdup(flight->cxt, trouble) : NULL;
+}
+
 /*
  * A usable answer ends it.  To a look-up that found nothing the trouble with
  * the start is still the reason.
@@ -24,9 +32,7 @@ trouble_note(Flight *flight)
 
 	if (!has_trouble && flight->step == KIND_STEP_LOOKUP && verdict->external_run_id == NULL)
 		return;
-	if (flight->trouble)
-		pfree(flight->trouble);
-	flight->trouble = has_trouble ? MemoryContextStrdup(flight->cxt, verdict->trouble) : NULL;
+	trouble_say(flight, has_trouble ? verdict->trouble : NULL);
 }
 
 const char *

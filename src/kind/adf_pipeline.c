@@ -162,6 +162,17 @@ adf_url(const KindCall *call, const char *collection, const char *name, const ch
 	return url.data;
 }
 
+/* The portal beside the API's host; national clouds have their own */
+static const char *
+portal(const char *base_url)
+{
+	if (base_url != NULL && strstr(base_url, ".usgovcloudapi.net") != NULL)
+		return "https://adf.azure.us";
+	if (base_url != NULL && strstr(base_url, ".chinacloudapi.cn") != NULL)
+		return "https://adf.azure.cn";
+	return "https://adf.azure.com";
+}
+
 /* Where a person can look at the run */
 static char *
 monitoring_url(const KindCall *call, const char *run_id)
@@ -172,7 +183,8 @@ monitoring_url(const KindCall *call, const char *run_id)
 	strbuf_init(&factory);
 	add_factory(&factory, call->options);
 	strbuf_init(&url);
-	strbuf_addstr(&url, "https://adf.azure.com/en/monitoring/pipelineruns/");
+	strbuf_addstr(&url, portal(call->base_url));
+	strbuf_addstr(&url, "/en/monitoring/pipelineruns/");
 	kind_url_encode(&url, run_id);
 	strbuf_addstr(&url, "?factory=");
 	kind_url_encode(&url, factory.data);

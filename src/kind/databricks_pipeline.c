@@ -53,8 +53,11 @@ static bool
 check_spec(const cJSON *spec, KindProblem *problem)
 {
 	static const char *const policies[] = {"wait", "fail", NULL};
+	const char *empty = NULL;
+	int			selected = 0;
 
-	if (!kind_check_members(spec, members, lengthof(members), problem) || !kind_check_filled(spec, "pipeline_id", problem))
+	if (!kind_check_members(spec, members, lengthof(members), problem) ||
+		!kind_check_id(spec, "pipeline_id", "It is in the address of the pipeline's page: .../pipelines/PIPELINE_ID", problem))
 		return false;
 	for (size_t i = 0; i < lengthof(selections); i++)
 	{
@@ -63,7 +66,14 @@ check_spec(const cJSON *spec, KindProblem *problem)
 		if (cJSON_GetArraySize(kind_member(spec, selections[i])) > 0 && cJSON_IsTrue(kind_member(spec, "full_refresh")))
 			return kind_problem(problem, mem_printf("$.%s", selections[i]), "\"full_refresh\" is of all tables",
 								"Leave out \"full_refresh\", or the selection.");
+		selected += kind_member(spec, selections[i]) == NULL ? 0 : cJSON_IsArray(kind_member(spec, selections[i])) ?
+			cJSON_GetArraySize(kind_member(spec, selections[i])) : 1;
+		if (empty == NULL && kind_member(spec, selections[i]) != NULL)
+			empty = selections[i];
 	}
+	if (empty != NULL && selected == 0)
+		return kind_problem(problem, mem_printf("$.%s", empty), "no table is selected",
+							"Databricks takes an empty selection for all tables: leave it out for these, or skip the task when there is nothing to refresh.");
 	return kind_check_scalars(spec, "parameters", "a parameter", problem) &&
 		kind_check_choice(spec, "when_active", policies,
 						  "A pipeline has one active update at a time; this says what happens when there is another one.", problem);

@@ -90,8 +90,8 @@ check_spec(const cJSON *spec, KindProblem *problem)
 
 	if (!kind_check_members(spec, members, lengthof(members), problem))
 		return false;
-	if (kind_string(spec, "endpoint") == NULL)
-		return kind_problem(problem, "$.endpoint", "\"endpoint\" is empty", NULL);
+	if (!kind_check_id(spec, "endpoint", "It is the name of a serving endpoint.", problem))
+		return false;
 	for (size_t i = 0; i < lengthof(inputs); i++)
 	{
 		item = kind_member(spec, inputs[i]);

@@ -23,6 +23,7 @@
 #include "retry.h"
 
 #define MAX_HEADERS		50
+#define MAX_METHOD		24
 
 static const KindMember members[] = {
 	{"method", KIND_TYPE_STRING, false},
@@ -49,12 +50,15 @@ static const KindMember members[] = {
 	{"allow_hosts", KIND_TYPE_ARRAY, false},
 };
 
-static const struct
+typedef struct Method
 {
 	const char *name;
 	bool		changes;		/* something at the service */
 	bool		is_repeatable;
-}			methods[] = {
+} Method;
+
+/* What is not here, such as PROPFIND, is taken for one that changes something. */
+static const Method methods[] = {
 	{"GET", false, true},
 	{"HEAD", false, true},
 	{"OPTIONS", false, true},
@@ -64,31 +68,43 @@ static const struct
 	{"PATCH", true, false},
 };
 
-/* Index of the method of a spec, or -1 */
-static int
-method_of(const cJSON *spec)
+/* False if the spec's is none, or none for a task: CONNECT is for proxies, TRACE says credentials back. */
+static bool
+method_of(const cJSON *spec, Method *method)
 {
+	static const char *const refused[] = {"CONNECT", "TRACE", "TRACK"};
 	const char *name = kind_string(spec, "method");
+	size_t		len = name ? strlen(name) : 0;
 
+	*method = methods[0];
 	if (name == NULL)
-		return 0;
+		return true;
 	for (size_t i = 0; i < lengthof(methods); i++)
 	{
 		if (strcmp(methods[i].name, name) == 0)
-			return (int) i;
+		{
+			*method = methods[i];
+			return true;
+		}
 	}
-	return -1;
+	for (size_t i = 0; i < lengthof(refused); i++)
+	{
+		if (strcmp(refused[i], name) == 0)
+			return false;
+	}
+	*method = (Method) {name, true, false};
+	return len >= 2 && len <= MAX_METHOD && strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ-") == len;
 }
 
 bool
 http_is_repeatable(const KindCall *call)
 {
-	int			method = method_of(call->spec);
 	const cJSON *said = kind_member(call->spec, "idempotent");
+	Method		method;
 
-	if (method < 0)
+	if (!method_of(call->spec, &method))
 		return false;
-	if (methods[method].is_repeatable)
+	if (method.is_repeatable)
 		return true;
 	if (!cJSON_IsBool(said))
 		said = kind_member(call->options, "idempotent");
@@ -200,17 +216,21 @@ check_query(const cJSON *query, KindProblem *problem)
 bool
 http_check_request(const cJSON *spec, KindProblem *problem)
 {
-	const cJSON *method = kind_member(spec, "method");
+	const cJSON *name = kind_member(spec, "method");
+	Method		method;
 	const char *type = kind_string(spec, "content_type");
 	const cJSON *headers;
 	const cJSON *statuses;
 
-	if (!kind_may_become(problem, method) && method_of(spec) < 0)
-		return kind_problem(problem, "$.method", "unknown method",
-							"Methods are GET, HEAD, OPTIONS, PUT, DELETE, POST and PATCH.");
+	if (!kind_may_become(problem, name) && !method_of(spec, &method))
+		return kind_problem(problem, "$.method", "not a method of a request",
+							"Methods are GET, HEAD, OPTIONS, PUT, DELETE, POST, PATCH and others of capital letters, but not CONNECT and TRACE.");
 	if ((kind_string(spec, "url") == NULL) == (kind_string(spec, "path") == NULL))
 		return kind_problem(problem, "$", "give either \"url\" or \"path\"",
 							"\"path\" is joined to the base URL of the connection.");
+	if (kind_member(spec, "path") != NULL &&
+		!kind_check_path(kind_member(spec, "path"), "$.path", "It has no \"..\", \"#\" or spaces. Give parameters in \"query\": they are percent-encoded.", problem))
+		return false;
 	if (type != NULL && (has_control(type) || strlen(type) > 200))
 		return kind_problem(problem, "$.content_type", "not a content type", NULL);
 	headers = kind_member(spec, "headers");
@@ -397,12 +417,12 @@ http_resume_step(const KindCall *call)
 bool
 http_method(const cJSON *spec, KindRequest *request)
 {
-	int			method = method_of(spec);
+	Method		method;
 
-	if (method < 0)
+	if (!method_of(spec, &method))
 		return false;
-	request->method = methods[method].name;
-	request->starts_work = methods[method].changes;
+	request->method = method.name;
+	request->starts_work = method.changes;
 	return true;
 }
 
@@ -493,7 +513,7 @@ unrepeatable_response(const KindCall *call, const KindResponse *response, KindVe
 void
 http_not_expected(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
-	int			method = method_of(call->spec);
+	Method		method;
 	int			status = response->http_status;
 	bool		answered = status > 0 && response->transport_error == NULL;
 
@@ -505,7 +525,7 @@ http_not_expected(const KindCall *call, const KindResponse *response, KindVerdic
 		 * POST is repeatable for the sake of its key, which the next attempt
 		 * will not have; PUT by nature.
 		 */
-		bool		by_key = method >= 0 && !methods[method].is_repeatable &&
+		bool		by_key = method_of(call->spec, &method) && !method.is_repeatable &&
 			(!answered || status == 502 || status == 504);
 
 		if (!kind_common_response(call, response, by_key, true, HTTP_TRIES, verdict))
@@ -545,18 +565,25 @@ static void
 http_abandon(const KindCall *call, bool is_sent, KindVerdict *verdict)
 {
 	static const char reason[] = "given up before it was answered";
-	int			method = method_of(call->spec);
+	Method		method;
 
 	if (call->external_run_id != NULL)
 		kind_fail_unknown(verdict, mem_printf("given up; %s may still be going on, as the task has no \"cancel\"", call->external_run_id));
 	else if ((is_sent || kind_state_bool(call, "maybe_started")) &&
-		(method < 0 || !methods[method].is_repeatable))
+		(!method_of(call->spec, &method) || !method.is_repeatable))
 		kind_fail_unknown(verdict, unknown_message(call, reason));
 	else
 	{
 		kind_fail(verdict, false, true, "cancelled", reason);
 		verdict->outcome = KIND_CANCELLED;
 	}
+}
+
+static const char *
+http_named_url(const cJSON *spec, const char **member)
+{
+	*member = ".url";
+	return kind_string(spec, "url");
 }
 
 const TaskKind kind_http = {
@@ -570,4 +597,5 @@ const TaskKind kind_http = {
 	.response = http_response,
 	.abandon = http_abandon,
 	.can_cancel = http_can_cancel,
+	.named_url = http_named_url,
 };

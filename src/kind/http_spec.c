@@ -238,6 +238,27 @@ check_hosts(const cJSON *hosts, KindProblem *problem)
 	return true;
 }
 
+/* The id of the answer is needed for where to look: nothing else says it by then. */
+static bool
+check_id(const cJSON *spec, KindProblem *problem)
+{
+	const cJSON *poll = kind_member(spec, "poll");
+	const char *path = kind_string(poll, "path");
+	const cJSON *query = kind_member(poll, "query");
+	const cJSON *item;
+	bool		is_needed = path != NULL && strstr(path, "{id}") != NULL;
+
+	cJSON_ArrayForEach(item, query)
+	{
+		const char *text = json_string(item);
+
+		is_needed |= text != NULL && strstr(text, "{id}") != NULL;
+	}
+	return !is_needed || kind_member(spec, "id") != NULL ||
+		kind_problem(problem, "$.poll", "{id} stands for what \"id\" finds in the answer, and there is no \"id\"",
+					 "Add \"id\" with the JSON path of what the answer calls the work, such as \"$.id\".");
+}
+
 /* What has no meaning without something to look at */
 static bool
 check_together(const cJSON *spec, KindProblem *problem)
@@ -249,7 +270,7 @@ check_together(const cJSON *spec, KindProblem *problem)
 		if (kind_member(spec, need_poll[i]) != NULL && kind_member(spec, "poll") == NULL)
 			return kind_problem(problem, mem_printf("$.%s", need_poll[i]), mem_printf("\"%s\" needs \"poll\"", need_poll[i]), NULL);
 	}
-	return true;
+	return check_id(spec, problem);
 }
 
 bool

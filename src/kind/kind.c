@@ -215,10 +215,11 @@ kind_unanswered(const KindCall *call, int64 retry_after_ms, bool arrived,
 	try_again(call, retry_after_ms, max_tries, code, message, verdict);
 }
 
-/* 401, and the 403 of Databricks for a token it does not know, of storage accounts for a key or a SAS that is none of theirs */
-static bool
-is_unauthorized(const KindResponse *response)
+/* 401, and the 403 of Databricks for a token it does not know or no more, of storage accounts for a key or a SAS that is none of theirs */
+bool
+kind_is_unauthorized(const KindResponse *response)
 {
+	static const char *const words[] = {"Invalid access token", "Invalid Token", "token expired", "Token is expired", "Token is expiring"};
 	const char *code;
 
 	if (response->http_status == 401)
@@ -228,9 +229,12 @@ is_unauthorized(const KindResponse *response)
 	code = kind_header(response, "x-ms-error-code");
 	if (code != NULL && strcmp(code, "AuthenticationFailed") == 0)
 		return true;
-	return response->body != NULL &&
-		response->body_len < 4096 &&
-		strstr(response->body, "Invalid access token") != NULL;
+	for (size_t i = 0; i < lengthof(words); i++)
+	{
+		if (response->body != NULL && response->body_len < 4096 && strstr(response->body, words[i]) != NULL)
+			return true;
+	}
+	return false;
 }
 
 static void
@@ -300,7 +304,7 @@ kind_common_response(const KindCall *call, const KindResponse *response,
 			kind_hopeless(call, response, verdict);
 		return true;
 	}
-	if (is_unauthorized(response))
+	if (kind_is_unauthorized(response))
 	{
 		unauthorized(call, response, verdict);
 		return true;

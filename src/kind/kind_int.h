@@ -42,6 +42,8 @@ extern void kind_unanswered(const KindCall *call, int64 retry_after_ms, bool arr
 /* A 2xx answer that cannot be used: like no answer */
 extern void kind_bad_answer(const KindCall *call, const KindResponse *response, const char *what,
 							bool starts_work, bool is_repeatable, int max_tries, KindVerdict *verdict);
+/* Credentials were refused, whatever the status */
+extern bool kind_is_unauthorized(const KindResponse *response);
 /* advice.c: a page for people where an API was asked */
 extern bool kind_is_web_page(const KindResponse *response);
 /* Add to error_detail of a failure what can be done about it, if that is known */
@@ -128,6 +130,8 @@ extern bool kind_check_members(const cJSON *spec, const KindMember *members, int
 extern bool kind_problem_at(const char *place, KindProblem *problem);
 /* Of a member that must not be empty */
 extern bool kind_check_filled(const cJSON *spec, const char *name, KindProblem *problem);
+/* Of one that becomes part of a URL: letters, digits, "-" and "_" */
+extern bool kind_check_id(const cJSON *spec, const char *name, const char *hint, KindProblem *problem);
 
 /* What is absent, null or still to be rendered passes all of these.  at: path of the object, "$" for the spec */
 extern bool kind_check_integer(const cJSON *object, const char *at, const char *name, int64 least, int64 most, KindProblem *problem);

@@ -20,7 +20,7 @@ kind_page_object(const KindResponse *response, KindPage *page)
 	if (response->transport_error != NULL || response->http_status <= 0 ||
 		retry_http_status_is_transient(response->http_status))
 		return NULL;
-	if (response->http_status == 401)
+	if (kind_is_unauthorized(response))
 	{
 		page->forget_token = true;
 		return NULL;

@@ -119,7 +119,7 @@ kind_probe_response(const char *connection_kind, const KindResponse *response, K
 				   "The server was reached, but did not answer the request. Is the address that of the service?");
 	else if (status >= 200 && status < 300)
 		set_answer(probe, true, true, NULL, NULL);
-	else if (status == 401)
+	else if (kind_is_unauthorized(response))
 		set_answer(probe, false, false, answer_text(response),
 				   "The service does not accept the credentials. Is the secret current, and is it one for this service?");
 	else if (status == 403)

@@ -15,6 +15,8 @@
 #include "jsonpath.h"
 #include "kind_int.h"
 
+#define ID_CHARS	"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
 bool
 kind_problem(KindProblem *problem, const char *path, const char *message, const char *hint)
 {
@@ -164,6 +166,18 @@ kind_check_filled(const cJSON *spec, const char *name, KindProblem *problem)
 {
 	return kind_string(spec, name) != NULL ||
 		kind_problem(problem, mem_printf("$.%s", name), mem_printf("\"%s\" is empty", name), NULL);
+}
+
+bool
+kind_check_id(const cJSON *spec, const char *name, const char *hint, KindProblem *problem)
+{
+	const char *text = kind_string(spec, name);
+	size_t		len = text ? strlen(text) : 0;
+
+	if (!kind_check_filled(spec, name, problem))
+		return false;
+	return kind_text_may_become(problem, text) || (len <= 255 && strspn(text, ID_CHARS) == len) ||
+		kind_problem(problem, mem_printf("$.%s", name), mem_printf("\"%s\" is made of letters, digits, \"-\" and \"_\"", name), hint);
 }
 
 bool

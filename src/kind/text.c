@@ -306,6 +306,35 @@ html_element(const char *page, const char *tag)
 	return buf.len > 0 ? buf.data : NULL;
 }
 
+/* The first line of an element's text, cleaned; NULL if there is none.  What follows are ids for the support. */
+static char *
+xml_line(const char *body, const char *tag)
+{
+	char	   *text = html_element(body, tag);
+
+	if (text == NULL)
+		return NULL;
+	text[strcspn(text, "\r\n")] = '\0';
+	return kind_clean_text(text, strlen(text), MAX_EXCERPT);
+}
+
+/* <Error><Code>...</Code><Message>...</Message></Error> of storage accounts, which say in a further element what about credentials is wrong */
+static bool
+xml_error(const char *body, char **code, char **message)
+{
+	char	   *detail;
+
+	body += strncmp(body, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+	if (strncmp(body, "<?xml", 5) != 0 && strncmp(body, "<Error>", 7) != 0)
+		return false;
+	*code = xml_line(body, "Code>");
+	*message = xml_line(body, "Message>");
+	detail = xml_line(body, "AuthenticationErrorDetail>");
+	if (*message != NULL && detail != NULL)
+		*message = mem_printf("%s %s", *message, detail);
+	return *message != NULL;
+}
+
 void
 kind_body_error(const KindResponse *response, char **code, char **message)
 {
@@ -326,7 +355,7 @@ kind_body_error(const KindResponse *response, char **code, char **message)
 			*message = json_text_limited(body, MAX_EXCERPT);
 		cJSON_Delete(body);
 	}
-	else
+	else if (response->body == NULL || !xml_error(response->body, code, message))
 	{
 		size_t		len = response->body ? response->body_len : 0;
 		char	   *text = kind_clean_text(response->body, Min(len, 16384), 16384);

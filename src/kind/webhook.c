@@ -515,6 +515,13 @@ webhook_abandon(const KindCall *call, bool is_sent, KindVerdict *verdict)
 	}
 }
 
+static const char *
+webhook_named_url(const cJSON *spec, const char **member)
+{
+	*member = ".request.url";
+	return kind_string(kind_member(spec, "request"), "url");
+}
+
 static void
 webhook_validate(const cJSON *spec, KindProblem *problem)
 {
@@ -536,4 +543,5 @@ const TaskKind kind_webhook = {
 	.other_connection = webhook_other_connection,
 	.place = webhook_place,
 	.deliver = webhook_deliver,
+	.named_url = webhook_named_url,
 };

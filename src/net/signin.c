@@ -129,6 +129,7 @@ send_fetch(SignIn *signin, Credential *credential, const Auth *auth, int64 now_m
 	{
 		refusal.text = failure.text;
 		refusal.is_user_error = failure.is_user_error;
+		refusal.is_misplaced = failure.is_misplaced;
 		credential_failed_here(credential, &refusal, now_ms);
 	}
 	else if (result == SIGNIN_READY && credential->fetch == NULL)

@@ -193,6 +193,7 @@ credential_failed(Credential *credential, const SignInRefusal *refusal, int64 re
 	credential->next_try_ms = now_ms + token_hold_ms(credential->failures, refusal->is_user_error, retry_after_ms);
 	credential->advised_ms = 0;
 	credential->is_user_error = refusal->is_user_error;
+	credential->is_misplaced = refusal->is_misplaced;
 	free(credential->challenge);
 	credential->challenge = NULL;
 	free(credential->error);
@@ -318,6 +319,7 @@ credential_result(const Credential *credential, int64 now_ms, char **value, uint
 		return SIGNIN_PENDING;
 	failure->text = pstrdup(credential->error ? credential->error : "out of memory");
 	failure->is_user_error = credential->is_user_error;
+	failure->is_misplaced = credential->is_misplaced;
 	failure->retry_ms = Max(hold_ms(credential, now_ms), credential->advised_ms);
 	return SIGNIN_FAILED;
 }

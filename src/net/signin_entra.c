@@ -76,7 +76,7 @@ entra_response(const HttpResult *result, const cJSON *answer, int64 now_ms, Sign
 	if (result->http_status == 200)
 	{
 		if (!signin_oauth_token(answer, now_ms, out))
-			auth_refuse(&out->refusal, false, "the answer of the sign-in service is not a token");
+			signin_oauth_nothing(result, answer, "a token", "authority", &out->refusal);
 		return;
 	}
 	words = signin_oauth_words(result, answer);

@@ -301,7 +301,7 @@ identity_response(const HttpResult *result, const cJSON *answer, int64 now_ms, S
 	if (status == 200)
 	{
 		if (!signin_oauth_token(answer, now_ms, out))
-			auth_refuse(&out->refusal, false, "the answer of the identity service is not a token");
+			signin_oauth_nothing(result, answer, "a token", "source, or weir.identity_endpoint", &out->refusal);
 		return;
 	}
 	words = signin_oauth_words(result, answer);

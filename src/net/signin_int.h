@@ -87,6 +87,7 @@ typedef struct SignInRefusal
 	const char *text;
 	bool		is_user_error;
 	bool		about_secret;	/* a secret kept elsewhere may have changed: read it anew */
+	bool		is_misplaced;	/* something else answers; asked again like what passes, then it is the user's */
 } SignInRefusal;
 
 typedef struct SignInAnswer
@@ -145,6 +146,8 @@ extern const SignInMethod signin_oauth_client_secret;
 extern const SignInMethod signin_databricks_oauth;
 /* A token as RFC 6749 section 5.1 has it, numbers perhaps as strings; false if it is not one. */
 extern bool signin_oauth_token(const cJSON *answer, int64 now_ms, SignInAnswer *out);
+/* 200 without what: "a token".  correct: what may be wrong, such as "authority" */
+extern void signin_oauth_nothing(const HttpResult *result, const cJSON *answer, const char *what, const char *correct, SignInRefusal *refusal);
 /* First line of what the service says about a refusal, palloc'd. */
 extern char *signin_oauth_words(const HttpResult *result, const cJSON *answer);
 /* Is it up to a person to correct something? */
@@ -194,6 +197,7 @@ typedef struct Credential
 	int64		advised_ms;		/* nothing was sent: no hold, but asking again that soon is of little use */
 	char	   *error;			/* of the last failure */
 	bool		is_user_error;
+	bool		is_misplaced;
 } Credential;
 
 struct SignIn

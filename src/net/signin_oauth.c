@@ -62,6 +62,23 @@ signin_oauth_words(const HttpResult *result, const cJSON *answer)
 	return text;
 }
 
+/*
+ * Something else answers there: a portal, a proxy or a wrong address.  The
+ * first two may pass.
+ */
+void
+signin_oauth_nothing(const HttpResult *result, const cJSON *answer, const char *what, const char *correct, SignInRefusal *refusal)
+{
+	const char *start = result->body + strspn(result->body, " \t\r\n");
+	bool		is_page = *start == '<' || (result->content_type && pg_strncasecmp(result->content_type, "text/html", 9) == 0);
+
+	if (is_page)
+		auth_refuse(refusal, false, psprintf("a web page answers in the place of the service: correct %s, or have the requests of the database server let through", correct));
+	else
+		auth_refuse(refusal, false, psprintf("the answer of the service is not %s: correct %s", cJSON_IsObject(answer) ? what : "JSON", correct));
+	refusal->is_misplaced = true;
+}
+
 bool
 signin_oauth_is_final(const HttpResult *result)
 {
@@ -77,7 +94,7 @@ oauth_response(const HttpResult *result, const cJSON *answer, int64 now_ms, Sign
 	if (result->http_status == 200)
 	{
 		if (!signin_oauth_token(answer, now_ms, out))
-			auth_refuse(&out->refusal, false, "the answer of the sign-in service is not a token");
+			signin_oauth_nothing(result, answer, "a token", "token_url, or base_url of the connection", &out->refusal);
 		return;
 	}
 	words = signin_oauth_words(result, answer);

@@ -76,7 +76,7 @@ vault_response(const HttpResult *result, const cJSON *answer, int64 now_ms, Sign
 		if (out->value == NULL || out->value[0] == '\0')
 		{
 			out->value = NULL;
-			auth_refuse(&out->refusal, true, "the answer of the key vault holds no value");
+			signin_oauth_nothing(result, answer, "a secret", "base_url of the key vault's connection", &out->refusal);
 		}
 		return;
 	}
@@ -118,6 +118,7 @@ ask_vault(SignIn *signin, Credential *credential, const SignInConnection *vault,
 			secret_wipe(request.secret_header);
 			refusal.text = failure.text;
 			refusal.is_user_error = failure.is_user_error;
+			refusal.is_misplaced = failure.is_misplaced;
 			credential_failed_here(credential, &refusal, now_ms);
 			return true;
 		case SIGNIN_READY:

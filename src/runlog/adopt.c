@@ -107,6 +107,47 @@ check_kind(const Adoptee *task)
 				 errhint("Say what became of it with weir.resolve, or repair the run.")));
 }
 
+#define DIGITS	"0123456789"
+
+/* What cannot be an id of the engine's is refused here: asking for it would fail the run that is repaired for it. */
+static void
+check_external_id(const char *kind, const char *id)
+{
+	static const struct
+	{
+		const char *kind;
+		const char *chars;
+		size_t		len;		/* 0: any */
+		const char *hint;
+	}			forms[] = {
+		{"adf_pipeline", DIGITS "abcdefABCDEF-", 36, "Give the run ID of the pipeline run, 36 characters, from its page in Data Factory."},
+		{"fabric_item", DIGITS "abcdefABCDEF-", 36, "Give the ID of the job instance, 36 characters."},
+		{"databricks_job", DIGITS, 0, "Give the run ID, a number, from the page of the job run."},
+		{"databricks_notebook", DIGITS, 0, "Give the run ID, a number, from the page of the run."},
+		{"databricks_python", DIGITS, 0, "Give the run ID, a number, from the page of the run."},
+		{"databricks_jar", DIGITS, 0, "Give the run ID, a number, from the page of the run."},
+		{"databricks_sql_file", DIGITS, 0, "Give the run ID, a number, from the page of the run."},
+	};
+	size_t		len = strlen(id);
+	bool		fits = strcmp(id, ".") != 0 && strcmp(id, "..") != 0;
+	const char *hint = "Give the id by which the engine knows the work.";
+
+	for (size_t i = 0; i < len; i++)
+		fits &= (unsigned char) id[i] > ' ' && id[i] != 0x7F;
+	for (size_t i = 0; i < lengthof(forms); i++)
+	{
+		if (strcmp(forms[i].kind, kind) != 0)
+			continue;
+		fits &= strspn(id, forms[i].chars) == len && (forms[i].len == 0 ? len <= 19 : len == forms[i].len);
+		hint = forms[i].hint;
+	}
+	if (!fits)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("not an id of a run of kind %s", kind),
+				 errhint("%s", hint)));
+}
+
 /* adopt(task_run_id, external_run_id, reason) returns the run id */
 Datum
 weir_adopt(PG_FUNCTION_ARGS)
@@ -124,6 +165,7 @@ weir_adopt(PG_FUNCTION_ARGS)
 	weir_enter(&scope);
 	task = read_adoptee(task_run_id, scope.caller, "adopt a run for");
 	check_kind(&task);
+	check_external_id(task.kind, external);
 	if (task.is_uncertain)
 		ask_conductor(&task, "resolve", "adopt", external, reason, scope.caller);
 	else

@@ -131,6 +131,7 @@ is(value("SELECT string_agg(status, ', ' ORDER BY attempt_no) FROM weir.attempts
 
 # --- what is refused
 refused('SELECT weir.adopt(' . task_run($run, 'job') . ", '1')", qr/cannot adopt a run.*Its status is succeeded/s, 'one that succeeded adopts nothing');
+refused('SELECT weir.adopt(' . task_run($run, 'job') . ", '$_')", qr/not an id of a run of kind databricks_job.*Give the run ID, a number/s, "'$_' is no run of a job") foreach ('..', 'nonsense', '12/13', '12345678901234567890');
 refused('SELECT weir.adopt(' . task_run($run, 'after') . ", '1')", qr/of kind sql cannot adopt a run/, 'nor does a SQL task');
 refused("SELECT weir.adopt(0, '1')", qr/task run 0 does not exist/, 'nor what is not there');
 refused('SELECT weir.resolve(' . task_run($run, 'job') . ", 'maybe')", qr/unknown decision "maybe".*succeeded, failed, send_again/s, 'an unknown decision');

@@ -77,6 +77,7 @@ like(refused("SELECT weir.create_connection('hostile', 'http', 'https://localhos
 
 # --- the same out of a parameter, where nobody could look at them before
 value(create('api', $tls, { ca_certificate => $far->ca, default_headers => { 'X-Team-Key' => 'default-header-7733' } }, { type => 'bearer', token => 'token' }));
+all_refused('url of a task', qr/the address is refused|must not contain white space|must not contain "#"/, sub { define('hostile', {}, { name => 'call', kind => 'http', connection => 'api', spec => { url => $_[0] } }) });
 value(define('asks', { url => { type => 'text', required => JSON::PP::true } }, { name => 'call', kind => 'http', connection => 'api', spec => { url => '{{params.url}}' } }));
 my @urls = grep { length($_) < 8000 } @hostile;
 my @runs = split /\n/, value(join(';', map { "SELECT weir.trigger('asks', " . literal($json->encode({ url => $_ })) . ')' } @urls));

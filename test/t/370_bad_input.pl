@@ -98,6 +98,19 @@ foreach my $name (sort keys %late)
 	like(value("SELECT error_message FROM weir.attempt WHERE run_id = $late{$name}"), qr/^attempt timeout exceeded; .*; latest trouble: HTTP 200, but the answer is a web page/, "$name, a page in the way: and the log says what came back");
 }
 
+# --- nor where one signs in
+{
+	local $WeirCuts::kinds{adf}{connection}[2] = { type => 'entra_client_secret', tenant_id => 'local', authority => $address, client_id => 'weir-client', client_secret => 'portal' };
+	create_secret($node, 'portal', 'weir-secret');
+	my ($pipeline, $caller) = $cuts->define('adf', 1, timeout => '5 seconds');
+	$cloud->add_fault(operation => 'entra.token', client_id => 'weir-client', times => undef, fault => 'html', status => 200);
+	my $portal = weir_trigger($node, $pipeline);
+	is(wait_for_run($node, $portal), 'failed', 'a page where one signs in: out of time');
+	like(value("SELECT error_message FROM weir.attempt WHERE run_id = $portal"), qr/^attempt timeout exceeded.*; latest trouble: .*a web page answers in the place of the service: correct authority/, '... and the log says why');
+	is(scalar @{ $cloud->ledger(caller => $caller) }, 0, '... and nothing was sent to the factory');
+	$cloud->clear_faults;
+}
+
 # --- names of nothing
 my %nothing = (
 	job => { job_id => 999 }, statement => { statement => 'SELECT 1', warehouse_id => 'nowhere' }, serving => { endpoint => 'nothing', instances => [ [ 1 ] ] },

@@ -77,6 +77,13 @@ test_success(void)
 	CHECK_STR(a.call.external_run_id, RUN_ID);
 	CHECK_HAS(a.external_url, "https://adf.azure.com/en/monitoring/pipelineruns/" RUN_ID "?factory=%2Fsubscriptions%2Fs%2520");
 	CHECK(a.verdict.state_changed);
+	a.call.base_url = "https://management.usgovcloudapi.net";
+	attempt_begin(&a);
+	answer(&a, 200, "{'runId': '" RUN_ID "'}");
+	CHECK_HAS(a.external_url, "https://adf.azure.us/en/monitoring/pipelineruns/" RUN_ID);
+	begin_default();
+	CHECK(attempt_request(&a));
+	answer(&a, 200, "{'runId': '" RUN_ID "'}");
 
 	/* not yet to be seen */
 	answer(&a, 404, "{'error': {'code': 'PipelineRunNotFound'}}");

@@ -123,7 +123,7 @@ test_specs(void)
 		{"http", "{'path': '/a', 'idempotent': '{{params.i}}', 'method': '{{params.m}}', 'expect_status': '{{params.e}}'}", NULL, NULL},
 		{"http", "{}", "$", "either"},
 		{"http", "{'url': 'https://x/', 'path': '/a'}", "$", "either"},
-		{"http", "{'path': '/a', 'method': 'get'}", "$.method", "unknown method"},
+		{"http", "{'path': '/a', 'method': 'get'}", "$.method", "not a method of a request"},
 		{"http", "{'path': '/a', 'headers': {'authorization': 'x'}}", "$.headers.authorization", "cannot be set"},
 		{"http", "{'path': '/a', 'headers': {'a b': 'x'}}", "$.headers.a b", "invalid name"},
 		{"http", "{'path': '/a', 'headers': {'A': 'x\\r\\nB: c'}}", "$.headers.A", "control"},
@@ -191,6 +191,11 @@ test_errors(void)
 		{"<html><head><title>502 Bad Gateway</title></head><body></body></html>", "http_400", "502 Bad Gateway"},
 		{"<!DOCTYPE html><body><pre>stack <b>here</b></pre></body>", "http_400", "stack here"},
 		{"<html", "http_400", "<html"},
+		{"<?xml version=\"1.0\"?><Error><Code>AuthenticationFailed</Code><Message>Server failed to authenticate.\nRequestId:1\nTime:2</Message>"
+		"<AuthenticationErrorDetail>Signature not valid in the specified time frame</AuthenticationErrorDetail></Error>",
+		"AuthenticationFailed", "Server failed to authenticate. Signature not valid in the specified time frame"},
+		{"\xEF\xBB\xBF<?xml version=\"1.0\"?><Error><Code>QueueNotFound</Code><Message>no queue</Message></Error>", "QueueNotFound", "no queue"},
+		{"<?xml version=\"1.0\"?><other/>", "http_400", "<?xml version=\"1.0\"?><other/>"},
 		{"", "http_400", "the answer has no text"},
 		{"[1, 2", "http_400", "[1, 2"},
 		{"\xff\x01 bytes", "http_400", "?  bytes"},
@@ -328,6 +333,12 @@ test_retries(void)
 	CHECK_INT(a.verdict.outcome, KIND_FAILED);
 	CHECK(a.verdict.is_user_error && !a.verdict.is_retryable);
 	CHECK_HAS(a.verdict.error_message, "run 5 may still be going on");
+	attempt_init(&a, "databricks_job", "{'job_id': 1}", "{}", "https://dbx");
+	attempt_begin(&a);
+	answer(&a, 403, "{'error_code': 403, 'message': 'Token is expiring within 30 seconds. (token expired)'}");
+	CHECK(a.verdict.forget_token);
+	answer(&a, 403, "{'error_code': 403, 'message': 'Token is expiring within 30 seconds. (token expired)'}");
+	CHECK_HAS(a.verdict.error_detail, "wrong, expired or revoked");
 
 	/* while polling, patience is long and giving up says that the run may go on */
 	attempt_init(&a, "databricks_job", "{'job_id': 1}", "{}", "https://dbx");

@@ -364,26 +364,26 @@ begin_update(const char *spec)
 	begin("databricks_pipeline", spec);
 	CHECK_INT(a.call.step, KIND_STEP_PREPARE);
 	answer(&a, 200, "{'updates': [" EARLIER "]}");
-	CHECK_STR(a.request.url, BASE "/api/2.0/pipelines/p%2F1/updates?max_results=25");
+	CHECK_STR(a.request.url, BASE "/api/2.0/pipelines/p-1/updates?max_results=25");
 	CHECK_INT(a.call.step, KIND_STEP_START);
 }
 
 static void
 begin_running_update(void)
 {
-	begin_update("{'pipeline_id': 'p/1'}");
+	begin_update("{'pipeline_id': 'p-1'}");
 	answer(&a, 200, "{'update_id': 'u1'}");
 	CHECK_INT(a.call.step, KIND_STEP_POLL);
-	CHECK_STR(a.external_url, BASE "/#joblist/pipelines/p%2F1/updates/u1");
+	CHECK_STR(a.external_url, BASE "/#joblist/pipelines/p-1/updates/u1");
 	answer(&a, 200, "{'update': " OURS "}");
-	CHECK_STR(a.request.url, BASE "/api/2.0/pipelines/p%2F1/updates/u1");
+	CHECK_STR(a.request.url, BASE "/api/2.0/pipelines/p-1/updates/u1");
 	CHECK_INT(a.call.step, KIND_STEP_POLL);
 }
 
 static void
 test_update(void)
 {
-	begin_update("{'pipeline_id': 'p/1', 'refresh_selection': ['a'], 'full_refresh_selection': ['b'], 'validate_only': true, 'parameters': {'n': 1}}");
+	begin_update("{'pipeline_id': 'p-1', 'refresh_selection': ['a'], 'full_refresh_selection': ['b'], 'validate_only': true, 'parameters': {'n': 1}}");
 	CHECK(attempt_request(&a));
 	CHECK(a.request.starts_work && !a.request.is_repeatable);
 	CHECK_JSON(sent(&a), "{'cause': 'API_CALL', 'refresh_selection': ['a'], 'full_refresh_selection': ['b'], 'validate_only': true, 'parameters': {'n': '1'}}");
@@ -394,7 +394,7 @@ test_update(void)
 	answer(&a, 200, "{'update': {'state': 'COMPLETED'}}");
 	CHECK_INT(a.call.step, KIND_STEP_DETAIL);
 	CHECK(attempt_request(&a));
-	CHECK_STR(a.request.url, BASE "/api/2.0/pipelines/p%2F1/events?max_results=100&order_by=timestamp%20asc&filter=timestamp%20%3E%3D%20%271970-01-01T00%3A00%3A02.000Z%27");
+	CHECK_STR(a.request.url, BASE "/api/2.0/pipelines/p-1/events?max_results=100&order_by=timestamp%20asc&filter=timestamp%20%3E%3D%20%271970-01-01T00%3A00%3A02.000Z%27");
 	answer(&a, 200, "{'events': [{'origin': {'update_id': 'u0', 'flow_name': 'f'}, 'details': {'flow_progress': {'metrics': {'num_output_rows': 99}}}},"
 		   "{'origin': {'update_id': 'u1', 'flow_name': 'f'}, 'timestamp': '2026-01-01T00:00:00Z', 'details': {'flow_progress': {'status': 'RUNNING', 'metrics': {'num_output_rows': 5}}}}], 'next_page_token': 't2'}");
 	attempt_crash(&a);
@@ -402,7 +402,7 @@ test_update(void)
 	answer(&a, 200, "{'events': [{'origin': {'update_id': 'u1', 'flow_name': 'f'}, 'timestamp': '2026-01-01T00:00:05Z', 'details': {'flow_progress': {'status': 'COMPLETED', 'metrics': {'num_output_rows': 2},"
 		   "'data_quality': {'dropped_records': 3, 'expectations': [{'name': 'e', 'dataset': 'd', 'passed_records': 7, 'failed_records': 3}]}}}},"
 		   "{'origin': {'update_id': 'u1', 'flow_name': 'g'}, 'details': {'flow_progress': {'status': 'EXCLUDED'}}}]}");
-	CHECK_STR(a.request.url, BASE "/api/2.0/pipelines/p%2F1/events?max_results=100&page_token=t2");
+	CHECK_STR(a.request.url, BASE "/api/2.0/pipelines/p-1/events?max_results=100&page_token=t2");
 	CHECK_INT(a.verdict.outcome, KIND_SUCCEEDED);
 	CHECK_INT(a.verdict.rows_written, 7);
 	CHECK_JSON(a.verdict.output, "{'update_id': 'u1', 'state': 'COMPLETED', 'flows': {'f': 'COMPLETED', 'g': 'EXCLUDED'}, 'rows_written': 7, 'expectations': {'passed': 7, 'failed': 3}}");
@@ -470,14 +470,14 @@ test_lost_update(void)
 		const char *listed;
 		const char *ours;
 	}			cases[] = {
-		{"{'pipeline_id': 'p/1'}", OURS ", " EARLIER, "u1"},
+		{"{'pipeline_id': 'p-1'}", OURS ", " EARLIER, "u1"},
 		/* a scheduled one, one of another shape, one from before */
-		{"{'pipeline_id': 'p/1'}", "{'update_id': 'u2', 'cause': 'JOB_TASK', 'creation_time': 3000}, " EARLIER, NULL},
-		{"{'pipeline_id': 'p/1', 'full_refresh': true}", OURS ", " EARLIER, NULL},
-		{"{'pipeline_id': 'p/1'}", EARLIER ", " OURS, NULL},
+		{"{'pipeline_id': 'p-1'}", "{'update_id': 'u2', 'cause': 'JOB_TASK', 'creation_time': 3000}, " EARLIER, NULL},
+		{"{'pipeline_id': 'p-1', 'full_refresh': true}", OURS ", " EARLIER, NULL},
+		{"{'pipeline_id': 'p-1'}", EARLIER ", " OURS, NULL},
 		/* ours, and its retry */
-		{"{'pipeline_id': 'p/1'}", "{'update_id': 'u2', 'cause': 'RETRY_ON_FAILURE', 'creation_time': 3000}, " OURS ", " EARLIER, "u1"},
-		{"{'pipeline_id': 'p/1', 'refresh_selection': ['a', 'b']}",
+		{"{'pipeline_id': 'p-1'}", "{'update_id': 'u2', 'cause': 'RETRY_ON_FAILURE', 'creation_time': 3000}, " OURS ", " EARLIER, "u1"},
+		{"{'pipeline_id': 'p-1', 'refresh_selection': ['a', 'b']}",
 		"{'update_id': 'u3', 'cause': 'API_CALL', 'creation_time': 3000, 'refresh_selection': ['b', 'a']}, " EARLIER, "u3"},
 	};
 
@@ -495,7 +495,7 @@ test_lost_update(void)
 	}
 
 	/* not there for long: once more, but an update that shows up then is ours */
-	begin_update("{'pipeline_id': 'p/1'}");
+	begin_update("{'pipeline_id': 'p-1'}");
 	lose(&a, true);
 	for (int i = 0; i < 50 && a.call.step == KIND_STEP_LOOKUP; i++)
 		answer(&a, 200, "{'updates': [" EARLIER "]}");
@@ -504,7 +504,7 @@ test_lost_update(void)
 	CHECK_STR(a.call.external_run_id, "u1");
 
 	/* refused because the lost one is active */
-	begin_update("{'pipeline_id': 'p/1'}");
+	begin_update("{'pipeline_id': 'p-1'}");
 	lose(&a, true);
 	a.call.step = KIND_STEP_START;
 	answer(&a, 409, "{'message': 'conflict'}");
@@ -518,7 +518,7 @@ test_failed_update(void)
 	begin_running_update();
 	answer(&a, 200, "{'update': {'state': 'FAILED'}}");
 	answer(&a, 200, "{'state': 'IDLE', 'latest_updates': [{'update_id': 'u1', 'state': 'FAILED'}]}");
-	CHECK_STR(a.request.url, BASE "/api/2.0/pipelines/p%2F1");
+	CHECK_STR(a.request.url, BASE "/api/2.0/pipelines/p-1");
 	answer(&a, 200, "{'events': [{'level': 'ERROR', 'origin': {'update_id': 'u1'}, 'message': 'Update failed.'},"
 		   "{'level': 'ERROR', 'origin': {'update_id': 'u1', 'flow_name': 'f'}, 'message': 'Flow f FAILED fatally.', 'details': {'flow_progress': {'status': 'FAILED'}},"
 		   "'error': {'exceptions': [{'class_name': 'org.apache.spark.sql.AnalysisException', 'message': 'no table'}]}}]}");
@@ -537,7 +537,7 @@ test_failed_update(void)
 	attempt_crash(&a);
 	CHECK_INT(a.call.step, KIND_STEP_DETAIL);
 	answer(&a, 200, "{'update': {'update_id': 'u2', 'cause': 'RETRY_ON_FAILURE', 'state': 'RUNNING'}}");
-	CHECK_STR(a.request.url, BASE "/api/2.0/pipelines/p%2F1/updates/u2");
+	CHECK_STR(a.request.url, BASE "/api/2.0/pipelines/p-1/updates/u2");
 	CHECK_STR(a.call.external_run_id, "u2");
 	CHECK_HAS(a.external_url, "/updates/u2");
 	CHECK_INT(a.call.step, KIND_STEP_POLL);
@@ -577,7 +577,7 @@ test_stop(void)
 	CHECK_INT(a.call.step, KIND_STEP_CANCEL);
 	answer(&a, 200, "{}");
 	CHECK_STR(a.request.method, "POST");
-	CHECK_STR(a.request.url, BASE "/api/2.0/pipelines/p%2F1/stop");
+	CHECK_STR(a.request.url, BASE "/api/2.0/pipelines/p-1/stop");
 	CHECK_INT(a.call.step, KIND_STEP_POLL);
 	answer(&a, 200, "{'update': {'state': 'CANCELED'}}");
 	answer(&a, 200, "{'events': []}");
@@ -589,13 +589,13 @@ test_stop(void)
 static void
 test_serving(void)
 {
-	begin("databricks_serving", "{'endpoint': 'e 1', 'messages': [{'role': 'user', 'content': 'hi'}], 'max_tokens': 5, 'idempotent': false}");
+	begin("databricks_serving", "{'endpoint': 'e-1', 'messages': [{'role': 'user', 'content': 'hi'}], 'max_tokens': 5, 'idempotent': false}");
 	CHECK(attempt_request(&a));
-	CHECK_STR(a.request.url, BASE "/serving-endpoints/e%201/invocations");
+	CHECK_STR(a.request.url, BASE "/serving-endpoints/e-1/invocations");
 	CHECK_JSON(sent(&a), "{'messages': [{'role': 'user', 'content': 'hi'}], 'max_tokens': 5}");
 	answer(&a, 200, "{'id': 'x', 'choices': [{'message': {'content': 'ho'}}], 'usage': {'total_tokens': 7}}");
 	CHECK_JSON(a.verdict.output, "{'choices': [{'message': {'content': 'ho'}}], 'usage': {'total_tokens': 7}}");
-	CHECK_STR(a.verdict.external_url, BASE "/ml/endpoints/e%201");
+	CHECK_STR(a.verdict.external_url, BASE "/ml/endpoints/e-1");
 	begin("databricks_serving", "{'endpoint': 'e', 'dataframe_records': [{'a': 1}]}");
 	answer(&a, 200, "{'predictions': [1, 2]}");
 	CHECK_INT(a.verdict.rows_read, 2);
