@@ -101,6 +101,6 @@ model:
 	@$(run) ONLY='$(ONLY)' test/model/run
 
 mutants:
-	@$(run) ONLY='$(ONLY)' test/mutants/run
+	@$(run) ONLY='$(ONLY)' JOBS='$(JOBS)' GREEN='$(GREEN)' test/mutants/run
 
 .PHONY: demo demo-stop test test-unit test-asan test-suite lint bench bench-peers soak fuzz model mutants

@@ -6,6 +6,8 @@
 #                      isolation or tap; several as in PART="unit tap"
 #   TESTS="NAME ..."   only these tests of it
 #   KEEP=1             keep the scratch folder
+#   PREPARED=FOLDER    build and run in this folder, which stays: its "src" has
+#                      this script, its "pg" the server's programs
 #   WEIR_SPECS=FOLDER  published descriptions to compare what weir sends with
 #   --asan             with AddressSanitizer and UBSan
 #
@@ -50,7 +52,7 @@ cleanup()
 				kill "$pid" 2>/dev/null || true
 			fi
 		done < <(find "$SCRATCH" -name cloud.pid 2>/dev/null)
-		if [ "$status" = 0 ] && [ -z "${KEEP:-}" ]; then
+		if [ "$status" = 0 ] && [ -z "${KEEP:-}${PREPARED:-}" ]; then
 			rm -rf "$SCRATCH"
 		else
 			say "Logs and results are kept in $SCRATCH"

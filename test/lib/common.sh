@@ -171,29 +171,28 @@ as_user() { (as_user_exec "$@"); }
 USER_ENV=()
 
 # $1: name.  Short, because a socket's path must stay below 108 bytes.
+# PREPARED=FOLDER says that the sources and the server are in it already.
 weir_scratch()
 {
 	local base=${TMPDIR:-/tmp}
 	if [ ${#base} -gt 60 ] || ! (SCRATCH=/; as_user test -x "$base"); then
 		base=/tmp
 	fi
-	SCRATCH=$(mktemp -d "$base/weir-$1.XXXXXX")
+	SCRATCH=${PREPARED:-$(mktemp -d "$base/weir-$1.XXXXXX")}
 	mkdir "$SCRATCH/tmp"
 	SCRATCH_TMP=$SCRATCH/tmp
 	if [ -n "$RUN_USER" ]; then
-		chown -R "$RUN_USER:" "$SCRATCH"
+		chown "$RUN_USER:" "$SCRATCH" "$SCRATCH/tmp"
 	fi
 	SERVER_BIN=$SCRATCH/pg$("$SERVER_CONFIG" --bindir)
 }
 
-# The checkout may be where only root can read: copy it.  KEEP_OBJECTS=1 says
-# that its objects were built the way we build.
+# The checkout may be where only root can read: copy it.
 weir_copy_sources()
 {
-	local -a objects=(--exclude='*.o' --exclude='*.d' --exclude='*.bc' --exclude='*.so')
-	[ -z "${KEEP_OBJECTS:-}" ] || objects=()
+	[ -z "${PREPARED:-}" ] || return 0
 	as_user mkdir -p "$SCRATCH/src"
-	tar -C "$WEIR_ROOT" --exclude=./.git "${objects[@]}" \
+	tar -C "$WEIR_ROOT" --exclude=./.git --exclude='*.o' --exclude='*.d' --exclude='*.bc' --exclude='*.so' \
 		--exclude=__pycache__ --exclude=./test/unit/build --exclude=./test/unit/kinds/build --exclude=./tmp_check --exclude=./results --exclude='./sql/weir--0.1.sql' \
 		-cf - . | as_user tar -C "$SCRATCH/src" --no-same-owner -xf -
 }
@@ -204,6 +203,7 @@ weir_copy_server()
 {
 	local dir
 	for dir in "$("$SERVER_CONFIG" --bindir)" "$("$SERVER_CONFIG" --pkglibdir)" "$("$SERVER_CONFIG" --sharedir)"; do
+		[ -z "${PREPARED:-}" ] || break
 		as_user mkdir -p "$SCRATCH/pg$dir"
 		tar -C "$dir" --exclude=./bitcode --exclude=./pgxs -cf - . |
 			as_user tar -C "$SCRATCH/pg$dir" --no-same-owner -xf -

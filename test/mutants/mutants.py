@@ -2,10 +2,11 @@
 """Mutants: small changes that break one invariant of weir, each with the test that must notice.
 
     mutants.py check                        findings, one a line (nothing: all is well)
-    mutants.py list [NAME ...]              "NAME PART TESTS" of all, or of these
+    mutants.py list [PATTERN ...]           "NAME PART TESTS" of all, or of these; a pattern with a slash is of their file
+    mutants.py queue [PATTERN ...]          the same, and "test PART TESTS" before the mutants of a test
     mutants.py apply NAME SAVED             change the file of the mutant, its old text goes to SAVED
     mutants.py restore NAME SAVED           and back again
-    mutants.py verdict NAME LOG             "killed", "SURVIVED" or "error", from the output of test/run.sh
+    mutants.py verdict PART LOG             "failed", "passed" or "error", from the output of test/run.sh
 
 A file NN-name.mutant is plain text:
 
@@ -22,6 +23,7 @@ A file NN-name.mutant is plain text:
 There may be several pairs of find and put.
 """
 
+import fnmatch
 import pathlib
 import re
 import sys
@@ -107,25 +109,42 @@ def check():
             print(f"{path.name}: {problem}")
 
 
-def show(names):
-    for name in names or sorted(path.stem for path in FOLDER.glob("*.mutant")):
-        mutant = read(name)
-        print(mutant.name, mutant.part, *mutant.tests)
+def chosen(patterns):
+    """By the order of the patterns, then with those of the same test together."""
+    mutants = [read(path.stem) for path in sorted(FOLDER.glob("*.mutant"))]
+    found = {}
+    for pattern in patterns or ["*"]:
+        matching = [mutant for mutant in mutants
+                    if fnmatch.fnmatchcase(mutant.file if "/" in pattern else mutant.name, pattern)]
+        if not matching:
+            raise Malformed(f"no mutant matches {pattern}")
+        found.update((mutant.name, mutant) for mutant in matching)
+    groups = {}
+    for mutant in found.values():
+        groups.setdefault((mutant.part, *mutant.tests), []).append(mutant.name)
+    return groups
 
 
-def verdict(name, log):
+def show(patterns, with_tests):
+    for test, names in chosen(patterns).items():
+        if with_tests:
+            print("test", *test)
+        for name in names:
+            print(name, *test)
+
+
+def verdict(part, log):
     """
     Lines of run.sh: "tap    12 passed    1 failed   7 s".  Only a failure of the part that was
-    asked for kills; if nothing ran at all, the mutant proves nothing.
+    asked for counts; if nothing ran at all, nothing is shown.
     """
-    part = read(name).part
     passed = failed = 0
     for line in pathlib.Path(log).read_text(encoding="utf-8", errors="replace").splitlines():
         match = re.fullmatch(r"(\S+) +(\d+) passed +(\d+) failed +\d+ s", line)
         if match and match[1].split("/")[0] == part:
             passed += int(match[2])
             failed += int(match[3])
-    print("killed" if failed else "SURVIVED" if passed else "error")
+    print("failed" if failed else "passed" if passed else "error")
 
 
 def main():
@@ -133,8 +152,8 @@ def main():
     try:
         if command == "check" and not arguments:
             check()
-        elif command == "list":
-            show(arguments)
+        elif command in ("list", "queue"):
+            show(arguments, command == "queue")
         elif command == "apply" and len(arguments) == 2:
             read(arguments[0]).apply(arguments[1])
         elif command == "restore" and len(arguments) == 2:

@@ -182,5 +182,23 @@ my $after = first_row({
 is_deeply([ @$after{qw(ExecutionStatus RowAuditID LastExecutionID)} ], [ 'D', $before->{ExecutionID}, $before->{ExecutionID} ],
 	'past its limit it counts as crashed while it transformed');
 
+# --- it begins while the conductor starts the runs that it found: the conductor is held between two of them
+$node->safe_psql('postgres', q{
+	SELECT weir.create_pipeline('found_' || n, '{"tasks": [{"name": "a", "kind": "noop"}]}') FROM generate_series(1, 2) AS n;
+	CREATE FUNCTION public.hold() RETURNS trigger LANGUAGE plpgsql AS
+		$$BEGIN PERFORM pg_advisory_xact_lock_shared(40); RETURN NEW; END$$;
+	CREATE TRIGGER hold BEFORE INSERT ON weir.task_run FOR EACH ROW EXECUTE FUNCTION public.hold();
+	BEGIN; SELECT pg_advisory_xact_lock(40); PREPARE TRANSACTION 'hold'});
+my ($held, $overtaken) = split /\|/, $node->safe_psql('postgres', "SELECT weir.trigger('found_1'), weir.trigger('found_2')");
+ok(wait_until($node, 'the conductor is held', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'weir conductor' AND wait_event = 'advisory'"),
+	'the conductor starts the first of two runs');
+my $between = first_row({ sql => $start, params => [ untyped('found_2', 'adf', 'between') ] });
+is($between->{ExecutionStatus}, 'E', 'an execution of the other pipeline begins');
+$node->safe_psql('postgres', "ROLLBACK PREPARED 'hold'");
+is(wait_for_run($node, $held), 'succeeded', 'the first run runs');
+is($node->safe_psql('postgres', "SELECT status FROM weir.run WHERE run_id = $overtaken"), 'queued', 'the second waits for the execution');
+first_row({ sql => 'SELECT * FROM weir.log_execution_end($1)', params => [ untyped($between->{ExecutionID}) ] });
+is(wait_for_run($node, $overtaken), 'succeeded', 'and runs after it');
+
 $node->stop;
 done_testing();

@@ -198,14 +198,16 @@ my $patient_too = value("SELECT weir.trigger('other', priority => -8)");
 wait_for_status($node, $patient_too, 'a', 'ready');
 set('weir.overdue_after', 1);
 wait_until($node, 'both are overdue', "SELECT bool_and(ready_at < clock_timestamp() - interval '1 second') FROM weir.task_run WHERE run_id IN ($patient, $patient_too)");
-my $urgent = value("SELECT weir.trigger('other', priority => 9)");
-wait_for_status($node, $urgent, 'a', 'ready');
+value("SELECT weir.create_pool('elsewhere', 9)");
+pipeline('elsewhere', [ sql('a', 'SELECT 1', pool => 'elsewhere') ]);
+my ($urgent_elsewhere, $urgent) = map { value("SELECT weir.trigger($_)") } ("'elsewhere', priority => 10", "'other', priority => 9");
+wait_for_status($node, $_, 'a', 'ready') foreach ($urgent_elsewhere, $urgent);
 like(why($patient), qr/task runs waiting before it: 0$/m, 'nothing goes before the one that has waited longest');
 like(why($patient_too), qr/task runs waiting before it: 1$/m, 'and that goes before the next');
 open_gate(9);
-is(wait_for_run($node, $_), 'succeeded', 'all pass') foreach ($holds_long, $patient, $patient_too, $urgent);
-is(value("SELECT string_agg(run_id::text, ' ' ORDER BY started_at) FROM weir.task_run WHERE run_id IN ($patient, $patient_too, $urgent)"),
-	"$patient $patient_too $urgent", 'the overdue in the order they became ready');
+is(wait_for_run($node, $_), 'succeeded', 'all pass') foreach ($holds_long, $patient, $patient_too, $urgent_elsewhere, $urgent);
+is(value("SELECT string_agg(run_id::text, ' ' ORDER BY started_at) FROM weir.task_run WHERE run_id IN ($patient, $patient_too, $urgent_elsewhere, $urgent)"),
+	"$patient $patient_too $urgent_elsewhere $urgent", 'the overdue in the order they became ready, whatever the others need');
 close_gate(9);
 pipeline('single', [ sql('s', gate(9)) ], max_concurrent_runs => 1);
 my $goes_on = weir_trigger($node, 'single');
@@ -213,6 +215,7 @@ wait_for_status($node, $goes_on, 's', 'running');
 my ($waits_long, $waits_longer) = map { value("SELECT weir.trigger('single', priority => $_)") } (-1, -2);
 wait_until($node, 'both runs are overdue', "SELECT bool_and(queued_at < clock_timestamp() - interval '1 second') FROM weir.run WHERE run_id IN ($waits_long, $waits_longer)");
 my $hurries = value("SELECT weir.trigger('single', priority => 5)");
+is(value("SELECT string_agg(status, ' ' ORDER BY run_id) FROM weir.run WHERE pipeline_name = 'single'"), 'running queued queued queued', 'one run at a time');
 open_gate(9);
 is(wait_for_run($node, $_), 'succeeded', 'all runs pass') foreach ($goes_on, $waits_long, $waits_longer, $hurries);
 is(value("SELECT string_agg(run_id::text, ' ' ORDER BY started_at) FROM weir.run WHERE pipeline_name = 'single'"),
