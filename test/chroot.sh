@@ -29,7 +29,10 @@ if [ ! -d "$BASE" ]; then
 	say "Making a bare $SUITE"
 	mkdir -p "${BASE%/*}"
 	rm -rf "$BASE.new"
-	debootstrap --variant=minbase --include=git,make "$SUITE" "$BASE.new" >"$BASE.log" ||
+	# how to make a release later than debootstrap itself: all are made like sid
+	script=${DEBOOTSTRAP_DIR:-/usr/share/debootstrap}/scripts/$SUITE
+	[ -e "$script" ] || script=${script%/*}/sid
+	debootstrap --variant=minbase --include=git,make "$SUITE" "$BASE.new" "" "$script" >"$BASE.log" ||
 		{ tail -n 20 "$BASE.log"; die "debootstrap failed, see $BASE.log"; }
 	# a mirror that lags behind is good enough here
 	echo 'Acquire::Check-Valid-Until "false";' >"$BASE.new/etc/apt/apt.conf.d/90weir"

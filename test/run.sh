@@ -8,6 +8,7 @@
 #   KEEP=1             keep the scratch folder
 #   PREPARED=FOLDER    build and run in this folder, which stays: its "src" has
 #                      this script, its "pg" the server's programs
+#   OLD_PG_CONFIG=FILE another PostgreSQL, which 055_pg_upgrade upgrades from
 #   WEIR_SPECS=FOLDER  published descriptions to compare what weir sends with
 #   --asan             with AddressSanitizer and UBSan
 #
@@ -109,6 +110,11 @@ count() { grep -cE "$1" "$2" || true; }
 part_build()
 {
 	local start=$SECONDS
+	if [ -n "${OLD_PG_CONFIG:-}" ] && ! weir_build_old WERROR=1 >"$SCRATCH/build-old.log" 2>&1; then
+		tail_of "$SCRATCH/build-old.log" 80
+		result build 0 1 $((SECONDS - start))
+		exit 1
+	fi
 	if ! weir_build WERROR=1 ${ASAN:+COPT="$SANITIZE"} >"$SCRATCH/build.log" 2>&1; then
 		tail_of "$SCRATCH/build.log" 80
 		result build 0 1 $((SECONDS - start))
@@ -309,9 +315,10 @@ part_tap()
 	as_user mkdir -p "$SCRATCH/tap"
 	USER_ENV=(TESTDIR="$SCRATCH/tap" TESTDATADIR="$SCRATCH/tap/data" TESTLOGDIR="$SCRATCH/tap/log"
 		PG_REGRESS="$SERVER_PGXS/src/test/regress/pg_regress" WEIR_ROOT="$SCRATCH/src" WEIR_ASAN="$ASAN"
+		WEIR_OLD_INSTALL="${OLD_INSTALL:-}"
 		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-${ASAN:+360}}"
 		PERL5LIB="$SERVER_PGXS/src/test/perl:$SCRATCH/src/test/lib")
-	[ -n "${USER_ENV[6]#*=}" ] || unset 'USER_ENV[6]'
+	[ -n "${USER_ENV[7]#*=}" ] || unset 'USER_ENV[7]'
 	(cd "$SCRATCH/src" && npm_packages "$files" && pypi_packages "$files" && debian_packages "$files")
 	USER_ENV+=(WEIR_PACKAGES="$SCRATCH/packages")
 	[[ " $files " != *_described* ]] || published_descriptions

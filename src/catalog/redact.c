@@ -98,9 +98,22 @@ redact_install(void)
 	emit_log_hook = redact_emit_log;
 }
 
+/*
+ * A shorter text leaves the rest of the longer one in shared memory, where a
+ * core file would show it as long as nobody else gets this place (since 16
+ * places are given away in turn).  So all of it is overwritten.
+ */
 void
 redact_statement(const char *shown)
 {
+	int			length = Max(pgstat_track_activity_query_size - 1, 0);
+	char	   *blank = palloc(length + 1);
+
+	memset(blank, ' ', length);
+	blank[length] = '\0';
+	pgstat_report_activity(STATE_RUNNING, blank);
+	pfree(blank);
+
 	debug_query_string = shown;
 	pgstat_report_activity(STATE_RUNNING, shown);
 }

@@ -68,15 +68,16 @@ weir.allowed_private_networks = '127.0.0.0/8'
 }
 
 # A running node whose database postgres has the extension.  Options: conf =>
-# further lines, extension => 0 for none, start => 0 to start it later; the
-# rest goes to init().
+# further lines, extension => 0 for none, start => 0 to start it later,
+# install_path => another PostgreSQL; the rest goes to init().
 sub weir_node
 {
 	my ($name, %options) = @_;
 	my $conf = delete $options{conf} // '';
 	my $extension = delete $options{extension} // 1;
 	my $start = delete $options{start} // 1;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $path = delete $options{install_path};
+	my $node = PostgreSQL::Test::Cluster->new($name, $path ? (install_path => $path) : ());
 
 	$node->init(%options);
 	$node->append_conf('postgresql.conf', weir_conf($node) . $conf);

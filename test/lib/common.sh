@@ -6,6 +6,8 @@
 # weir_copy_server    the server's programs -> $SCRATCH/pg; nothing is ever
 #                     installed into the system's own PostgreSQL
 # weir_build ARGS     build in $SCRATCH/src, install into $SCRATCH/pg
+# weir_build_old ARGS  the same for $OLD_PG_CONFIG, from which clusters are
+#                     upgraded -> $OLD_INSTALL
 # weir_cluster DIR    initdb and a configuration fit for tests
 # as_user COMMAND     as an unprivileged user when we are root, with a clean
 #                     environment in either case
@@ -219,6 +221,19 @@ weir_build()
 {
 	as_user make -C "$SCRATCH/src" -s -j"$(nproc)" PG_CONFIG="$SERVER_CONFIG" with_llvm=no "$@" all &&
 		as_user make -C "$SCRATCH/src" -s PG_CONFIG="$SERVER_CONFIG" with_llvm=no DESTDIR="$SCRATCH/pg" "$@" install
+}
+
+# Debian's folders have the version in their names; others have to differ.
+weir_build_old()
+{
+	local SERVER_CONFIG=$OLD_PG_CONFIG SERVER_PGXS SERVER_BIN
+	server_is_complete "$OLD_PG_CONFIG" || die "$OLD_PG_CONFIG is not a complete PostgreSQL with development files"
+	SERVER_BIN=$SCRATCH/pg$("$OLD_PG_CONFIG" --bindir)
+	OLD_INSTALL=${SERVER_BIN%/bin}
+	weir_copy_server
+	as_user cp -R "$SCRATCH/src" "$SCRATCH/src-old"
+	as_user make -C "$SCRATCH/src-old" -s -j"$(nproc)" PG_CONFIG="$OLD_PG_CONFIG" with_llvm=no "$@" all &&
+		as_user make -C "$SCRATCH/src-old" -s PG_CONFIG="$OLD_PG_CONFIG" with_llvm=no DESTDIR="$SCRATCH/pg" "$@" install
 }
 
 # --- sanitizers -----------------------------------------------------------------

@@ -197,6 +197,11 @@ SKIP:
 	is($status, 'failed', 'Redis with a wrong one');
 }
 
+# --- a session that goes on keeps its place in shared memory, where its statements stand
+my $giver = $node->background_psql('postgres');
+$giver->query_safe("SET application_name = 'giver'");
+$giver->query_safe('SELECT weir.create_secret(' . literal('given') . ', ' . literal('given-' . 'x' x 100 . canary('given')) . ')');
+
 # --- while requests are under way: what can be seen of the processes
 my @named = grep { $_ ne 'control' && $_ ne 'identity_header' } sort keys %core;
 
@@ -224,7 +229,7 @@ foreach my $file (glob '/proc/[0-9]*/stat')
 	my ($pid, $parent) = (<$stream> // '') =~ /^(\d+) \(.*\) \S (\d+)/ or next;
 	$process{$pid} = 'process' if $parent == $postmaster;
 }
-foreach my $line (split /\n/, value(q{SELECT pid || ' ' || backend_type || CASE WHEN application_name = 'bystander' THEN ' bystander' ELSE '' END FROM pg_stat_activity WHERE pid <> pg_backend_pid()}))
+foreach my $line (split /\n/, value(q{SELECT pid || ' ' || backend_type || CASE WHEN application_name IN ('bystander', 'giver') THEN ' ' || application_name ELSE '' END FROM pg_stat_activity WHERE pid <> pg_backend_pid()}))
 {
 	my ($pid, $type) = split / /, $line, 2;
 	$process{$pid} = $type if exists $process{$pid};
@@ -257,8 +262,8 @@ SKIP:
 	ok($hits->{control}, 'and what a table holds in shared memory');
 	foreach my $pid (sort keys %process)
 	{
-		# The conductor sends the secrets, and the worker of redis_publish its password.
-		next if $process{$pid} =~ /conductor/;
+		# The conductor sends the secrets, and the worker of redis_publish its password; one was given here.
+		next if $process{$pid} =~ /conductor|giver/;
 		my @absent = $process{$pid} =~ /SQL worker/ ? grep { !/redis/ } @named : @named;
 		canaries_absent_in_memory($pid, $process{$pid}, \@absent) if -d "/proc/$pid";
 	}
@@ -278,6 +283,7 @@ SKIP:
 	canaries_absent_in_memory($conductor, 'the conductor, when nothing is under way', [ grep { !/^(issued|in_vault)$/ } @named ]);
 }
 $session->quit;
+$giver->quit;
 
 # --- and where things are kept
 my $relations = value(q{SELECT string_agg(format('%I.%I', n.nspname, c.relname), ' ' ORDER BY 1)
