@@ -408,7 +408,7 @@ take_answer(Conductor *c, Flight *flight, KindResponse *response)
 	flight->http_status = result->http_status;
 	flight->retry_after_ms = Max(result->retry_after_ms, 0);
 	/* What a proxy wants to be told says nothing of the service behind it. */
-	if (result->proxy_status == PROXY_WANTS_CREDENTIALS)
+	if (PROXY_WANTS_CREDENTIALS(result->proxy_status))
 		signin_forget(c->signin, flight->proxy_ticket);
 	else if (!refused && !flight->via_other)
 		breaker_note(c, flight, response);
@@ -456,7 +456,7 @@ read_response(Conductor *c, Flight *flight)
 	KindCall	call;
 	KindResponse response = {0};
 	Flight	  **others;
-	bool		wants_credentials = httpmux_result(flight->transfer)->proxy_status == PROXY_WANTS_CREDENTIALS;
+	bool		wants_credentials = PROXY_WANTS_CREDENTIALS(httpmux_result(flight->transfer)->proxy_status);
 
 	flight_fill_call(flight, &call);
 	listening_fill(c, flight, &call, &others);

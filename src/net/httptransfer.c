@@ -379,7 +379,7 @@ transfer_fail(HttpTransfer *transfer, const char *fmt,...)
 
 /* What to do comes with it: it becomes the message of an attempt. */
 static void
-describe_proxy_refusal(HttpTransfer *transfer)
+describe_proxy_refusal(HttpTransfer *transfer, long answered)
 {
 	long		offered = 0;
 	const char *what;
@@ -387,7 +387,7 @@ describe_proxy_refusal(HttpTransfer *transfer)
 
 	curl_easy_getinfo(transfer->easy, CURLINFO_PROXYAUTH_AVAIL, &offered);
 	what = proxyauth_refusal(transfer->proxy_headers != NULL, offered, &hint);
-	snprintf(transfer->error, sizeof(transfer->error), "%s (HTTP 407). %s", what, hint);
+	snprintf(transfer->error, sizeof(transfer->error), "%s (HTTP %ld). %s", what, answered, hint);
 }
 
 /* What libcurl has to say, and whether it is about the proxy. */
@@ -401,8 +401,8 @@ describe_connecting(HttpTransfer *transfer, const char *words)
 		curl_easy_getinfo(transfer->easy, CURLINFO_HTTP_CONNECTCODE, &answered);
 	if (answered != 0 && answered / 100 != 2)
 		transfer->result.proxy_status = (int) answered;
-	if (answered == PROXY_WANTS_CREDENTIALS)
-		describe_proxy_refusal(transfer);
+	if (PROXY_WANTS_CREDENTIALS(answered))
+		describe_proxy_refusal(transfer, answered);
 	else if (answered != 0 && answered / 100 != 2)
 		snprintf(transfer->error, size, "the proxy answered HTTP %ld and does not let the request through", answered);
 	else if (transfer->has_proxy && transfer->sends == 0)

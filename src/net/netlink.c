@@ -345,8 +345,8 @@ netlink_error(const NetLink *link)
 	if (link->refused_address[0] != '\0')
 		return psprintf("address %s%s may not be used%s", link->refused_address,
 						link->has_proxy ? " of the proxy" : "", link->is_plain ? " without TLS" : "");
-	if (failed_at_proxy(link) && information(link, CURLINFO_HTTP_CONNECTCODE) == PROXY_WANTS_CREDENTIALS)
-		return psprintf("%s (HTTP 407)", credentials_refused(link, &hint));
+	if (failed_at_proxy(link) && PROXY_WANTS_CREDENTIALS(information(link, CURLINFO_HTTP_CONNECTCODE)))
+		return psprintf("%s (HTTP %ld)", credentials_refused(link, &hint), information(link, CURLINFO_HTTP_CONNECTCODE));
 	if (failed_at_proxy(link) && information(link, CURLINFO_HTTP_CONNECTCODE) != 0)
 		return psprintf("the proxy answered HTTP %ld instead of connecting", information(link, CURLINFO_HTTP_CONNECTCODE));
 	return printable(link->curl_error[0] != '\0' ? link->curl_error : curl_easy_strerror(link->code));
@@ -363,7 +363,8 @@ proxy_hint(const NetLink *link)
 			return link->code == CURLE_PEER_FAILED_VERIFICATION ?
 				"The certificate of the proxy is not for its name, or signed by an authority that neither this machine nor the connection's ca_certificate names." :
 				"Is it a proxy that understands CONNECT, and does it speak TLS exactly when its address begins with https?";
-		case PROXY_WANTS_CREDENTIALS:
+		case 401:
+		case 407:
 			(void) credentials_refused(link, &hint);
 			return hint;
 		case 502:

@@ -366,7 +366,7 @@ static void
 take_error(SignIn *signin, Credential *credential, const HttpResult *result, int64 now_ms)
 {
 	SignInRefusal refusal = {0};
-	bool		is_proxy = result->proxy_status == PROXY_WANTS_CREDENTIALS;
+	bool		is_proxy = PROXY_WANTS_CREDENTIALS(result->proxy_status);
 
 	if (is_proxy)
 		credential_forget(signin, credential->proxy_ticket);
