@@ -39,6 +39,7 @@ from hns import Hierarchical
 from job_runs import JobRuns
 from lake import Lake
 from ledger import Ledger
+from parent import end_with_parent
 from queues import Queues
 from recorder import Recorder
 from server import Refusal, Server, json_response
@@ -191,7 +192,10 @@ def main():
     parser.add_argument("--certificate", help="file with a certificate: listen over TLS as well, on another port")
     parser.add_argument("--key", help="file with its key")
     parser.add_argument("--tls-address-file", help="where to write https://127.0.0.1:PORT")
+    parser.add_argument("--end-with-parent", action="store_true", help="end when standard input does")
     arguments = parser.parse_args()
+    if arguments.end_with_parent:
+        end_with_parent()
     if arguments.speed <= 0:
         parser.error("--speed must be positive")
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -10,6 +10,8 @@ use HTTP::Tiny;
 use JSON::PP;
 use PostgreSQL::Test::Utils;
 
+use WeirHelper;
+
 my $number = 0;
 
 # root (of the sources), dir; and optionally speed, database, port, record (a
@@ -31,14 +33,7 @@ sub new
 	push @command, '--record', $record if defined $record;
 	push @command, '--database', $options{database} if defined $options{database};
 	unlink $file;
-	my $pid = fork() // die "fork: $!";
-	if ($pid == 0)
-	{
-		open(STDIN, '<', '/dev/null');
-		open(STDOUT, '>>', "$dir/cloud.log");
-		open(STDERR, '>&', \*STDOUT);
-		exec @command or exit 127;
-	}
+	my $pid = start_helper("$dir/cloud.log", @command, '--end-with-parent');
 	my $self = bless {
 		pid => $pid,
 		owner => $$,

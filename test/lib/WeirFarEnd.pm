@@ -20,6 +20,7 @@ use JSON::PP;
 use POSIX ();
 use PostgreSQL::Test::Utils;
 
+use WeirHelper;
 use WeirSignIn;
 
 sub openssl
@@ -53,14 +54,7 @@ sub new
 	openssl('x509', '-req', '-in', "$dir/server.csr", '-CA', "$dir/ca.crt", '-CAkey', "$dir/ca.key", '-CAcreateserial',
 		'-days', '30', '-extfile', "$dir/extensions", '-out', "$dir/server.crt");
 	my $program = dirname(__FILE__) . '/far_end.py';
-	my $pid = fork // die "fork: $!";
-	if ($pid == 0)
-	{
-		open(STDIN, '<', '/dev/null');
-		open(STDOUT, '>>', "$dir/far_end.log");
-		open(STDERR, '>&', \*STDOUT);
-		exec 'python3', $program, $dir or POSIX::_exit(127);
-	}
+	my $pid = start_helper("$dir/far_end.log", 'python3', $program, $dir);
 	$self->{pid} = $pid;
 	my $limit = time + $PostgreSQL::Test::Utils::timeout_default;
 	until (-s "$dir/ports.json")

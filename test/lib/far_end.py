@@ -22,7 +22,11 @@ import time
 import urllib.parse
 import zlib
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "cloud"))
+from parent import end_with_parent
+
 directory = sys.argv[1]
+end_with_parent()
 lock = threading.Lock()
 state = {}
 MB = 1024 * 1024

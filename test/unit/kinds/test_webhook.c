@@ -199,7 +199,7 @@ static void
 test_others(void)
 {
 	static Attempt b;
-	KindOther	others[2] = {{&b.call, true}, {NULL, true}};
+	KindOther	others[2] = {{&b.call, true, false}, {NULL, true, false}};
 	static Attempt c;
 	KindVerdict verdict;
 
@@ -236,6 +236,28 @@ test_others(void)
 	CHECK_INT(cJSON_GetArraySize(a.verdict.deliveries), 1);
 	CHECK(attempt_request(&a));
 	CHECK_STR(a.request.url, QUEUE "?peekonly=true&numofmessages=1");
+}
+
+/* A queue may have two names: what is for who waits at the other is neither taken, thrown away nor poison */
+static void
+test_elsewhere(void)
+{
+	static Attempt b;
+	KindOther	others[1] = {{&b.call, false, true}};
+
+	begin("{" CALLBACK ", 'poison_after': 3}");
+	b = a;
+	b.call.token = "weir-k1-43-1";
+	answer(&a, 202, "{}");
+	a.call.others = others;
+	a.call.n_others = 1;
+	answer(&a, 200, list(mem_printf("%s%s", message("m1", 1, JSON("weir-k1-43-1", "x")), message("m2", 9, JSON("weir-k1-43-1", "x")))));
+	CHECK_INT(a.call.step, KIND_STEP_POLL);
+	CHECK(a.verdict.deliveries == NULL);
+	CHECK(kind_member(a.call.scratch, "discard") == NULL);
+	/* nobody's are still nobody's */
+	answer(&a, 200, list(message("m3", 1, JSON("weir-k1-44-1", "x"))));
+	CHECK_INT(cJSON_GetArraySize(kind_member(a.call.scratch, "discard")), 1);
 }
 
 /* Whoever is found by the table is who would be found one after the other */
@@ -346,6 +368,7 @@ test_webhook(void)
 	test_long_message();
 	test_events();
 	test_others();
+	test_elsewhere();
 	test_waiters();
 	test_definitions();
 }
