@@ -175,15 +175,19 @@ CREATE TABLE weir.task_run (
 	ready_at		timestamptz,
 	started_at		timestamptz,
 	ended_at		timestamptz,
-	UNIQUE (run_id, task_no, item_no)
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
--- Read whole when a conductor begins; from then on it knows what is ready.
-CREATE INDEX task_run_ready ON weir.task_run (task_run_id) WHERE status = 'ready';
-CREATE INDEX task_run_in_pool ON weir.task_run (pool) WHERE status = 'running' AND pool IS NOT NULL;
-CREATE INDEX task_run_deadline ON weir.task_run (deadline) WHERE status = 'ready' AND deadline IS NOT NULL;
-CREATE INDEX task_run_live ON weir.task_run (run_id) WHERE status IN ('waiting', 'ready', 'running');
-CREATE INDEX task_run_item_active ON weir.task_run (parent_task_run_id) WHERE parent_task_run_id IS NOT NULL AND status IN ('ready', 'running');
-CREATE INDEX task_run_item_waiting ON weir.task_run (parent_task_run_id, item_no) WHERE parent_task_run_id IS NOT NULL AND status = 'waiting';
+	live_item		"char" GENERATED ALWAYS AS (CASE WHEN parent_task_run_id IS NULL THEN NULL WHEN status = 'waiting' THEN 'w'
+						WHEN status IN ('ready', 'running') THEN 'a' END) STORED,
+	retry_deadline	timestamptz GENERATED ALWAYS AS (CASE WHEN deadline IS NOT NULL AND status = 'ready' THEN deadline END) STORED,
+	UNIQUE (run_id, item_no, task_no)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+-- No index names the status: of what a task run goes through only its start
+-- concerns one of them, and in the other changes its row stays in its page,
+-- where room is kept for a second version of each.  What is live is found
+-- through its run, see weir._active_task_run; only items, of which a run may
+-- have very many, have indexes of their own.
+CREATE INDEX task_run_item_active ON weir.task_run (parent_task_run_id) WHERE live_item = 'a';
+CREATE INDEX task_run_item_waiting ON weir.task_run (parent_task_run_id, item_no) WHERE live_item = 'w';
+CREATE INDEX task_run_retry_deadline ON weir.task_run (retry_deadline) WHERE retry_deadline IS NOT NULL;
 CREATE INDEX task_run_by_time ON weir.task_run (started_at) WHERE started_at IS NOT NULL;
 COMMENT ON TABLE weir.task_run IS 'One execution of a task in a run';
 COMMENT ON COLUMN weir.task_run.task_run_id IS 'Id of the task run';
@@ -222,6 +226,38 @@ COMMENT ON COLUMN weir.task_run.lane IS 'Task runs that need exactly the same to
 COMMENT ON COLUMN weir.task_run.ready_at IS 'When all upstream tasks had ended';
 COMMENT ON COLUMN weir.task_run.started_at IS 'When the first attempt was intended';
 COMMENT ON COLUMN weir.task_run.ended_at IS 'When it reached its final state';
+COMMENT ON COLUMN weir.task_run.live_item IS 'Of items: w waiting, a ready or running; null for what has ended and for all that is no item';
+COMMENT ON COLUMN weir.task_run.retry_deadline IS 'The deadline, while it is ready';
+
+CREATE VIEW weir._active_task_run AS
+SELECT t.task_run_id, t.run_id, t.task_no, t.item_no, t.task_name, t.status, t.attempt_no, t.priority, t.pool, t.pool_slots,
+	t.connection_name, t.lane, t.not_before, t.deadline, t.ready_at, t.started_at
+FROM weir.run r
+	CROSS JOIN LATERAL (SELECT i.* FROM weir.task_run i
+		WHERE i.run_id = r.run_id AND i.item_no = 0 AND i.status IN ('ready', 'running') OFFSET 0) t
+WHERE r.live = 'a'
+UNION ALL
+SELECT t.task_run_id, t.run_id, t.task_no, t.item_no, t.task_name, t.status, t.attempt_no, t.priority, t.pool, t.pool_slots,
+	t.connection_name, t.lane, t.not_before, t.deadline, t.ready_at, t.started_at
+FROM weir.task_run t
+WHERE t.live_item = 'a';
+COMMENT ON VIEW weir._active_task_run IS 'Task runs that are ready or running';
+COMMENT ON COLUMN weir._active_task_run.task_run_id IS 'Id of the task run';
+COMMENT ON COLUMN weir._active_task_run.run_id IS 'The run, which goes on';
+COMMENT ON COLUMN weir._active_task_run.task_no IS 'The task in the run''s version';
+COMMENT ON COLUMN weir._active_task_run.item_no IS '0, or the number of the item of a for_each task';
+COMMENT ON COLUMN weir._active_task_run.task_name IS 'Name of the task';
+COMMENT ON COLUMN weir._active_task_run.status IS 'ready or running';
+COMMENT ON COLUMN weir._active_task_run.attempt_no IS 'Number of the latest attempt';
+COMMENT ON COLUMN weir._active_task_run.priority IS 'Of the run and of the task, added up';
+COMMENT ON COLUMN weir._active_task_run.pool IS 'Pool of which it takes slots while its status is running';
+COMMENT ON COLUMN weir._active_task_run.pool_slots IS 'How many';
+COMMENT ON COLUMN weir._active_task_run.connection_name IS 'Connection whose limits it has to heed';
+COMMENT ON COLUMN weir._active_task_run.lane IS 'What it needs to start';
+COMMENT ON COLUMN weir._active_task_run.not_before IS 'A retry waits until then';
+COMMENT ON COLUMN weir._active_task_run.deadline IS 'When the task timeout strikes';
+COMMENT ON COLUMN weir._active_task_run.ready_at IS 'When all upstream tasks had ended';
+COMMENT ON COLUMN weir._active_task_run.started_at IS 'When the first attempt was intended';
 
 CREATE TABLE weir.attempt (
 	task_run_id		bigint NOT NULL,
@@ -245,15 +281,15 @@ CREATE TABLE weir.attempt (
 	error_code		text,
 	error_message	text,
 	failure_type	text CHECK (failure_type IN ('user', 'system')),
+	signal			text GENERATED ALWAYS AS (CASE WHEN kind_state IS NOT NULL AND status IN ('intended', 'started') THEN kind_state->>'signal' END) STORED,
+	callback_key	text GENERATED ALWAYS AS (kind_state #>> '{callback,key}') STORED,
 	PRIMARY KEY (task_run_id, attempt_no)
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
-CREATE INDEX attempt_live ON weir.attempt (task_run_id) WHERE status IN ('intended', 'started');
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+-- No index names the status or the kind's state, see weir.task_run.
 CREATE INDEX attempt_by_connection ON weir.attempt (rated_connection, intended_at) WHERE rated_connection IS NOT NULL;
 CREATE INDEX attempt_by_run ON weir.attempt (run_id);
-CREATE INDEX attempt_by_signal ON weir.attempt ((kind_state->>'signal'), run_id)
-	WHERE status IN ('intended', 'started') AND kind_state->>'signal' IS NOT NULL;
-CREATE INDEX attempt_by_callback ON weir.attempt ((kind_state #>> '{callback,key}'))
-	WHERE kind_state #>> '{callback,key}' IS NOT NULL;
+CREATE INDEX attempt_by_signal ON weir.attempt (signal, run_id) WHERE signal IS NOT NULL;
+CREATE INDEX attempt_by_callback ON weir.attempt (callback_key) WHERE callback_key IS NOT NULL;
 CREATE INDEX attempt_by_time ON weir.attempt (intended_at);
 COMMENT ON TABLE weir.attempt IS 'One try of a task run; written and committed before anything is sent';
 COMMENT ON COLUMN weir.attempt.task_run_id IS 'The task run';
@@ -276,6 +312,8 @@ COMMENT ON COLUMN weir.attempt.http_status IS 'Status of the response that decid
 COMMENT ON COLUMN weir.attempt.sqlstate IS 'SQLSTATE of a SQL task''s error';
 COMMENT ON COLUMN weir.attempt.error_code IS 'Code the engine gave';
 COMMENT ON COLUMN weir.attempt.error_message IS 'Message the engine gave';
+COMMENT ON COLUMN weir.attempt.signal IS 'Signal that it waits for';
+COMMENT ON COLUMN weir.attempt.callback_key IS 'Key of the callback that it got';
 COMMENT ON COLUMN weir.attempt.failure_type IS 'user (the pipeline must be mended) or system (trying again may help)';
 
 CREATE TABLE weir.error (

@@ -126,14 +126,14 @@ WITH given AS MATERIALIZED (
 	WHERE r.is_live AND t.status = 'ready' AND t.not_before > clock_timestamp() IS NOT TRUE
 		-- of items the first one speaks
 		AND (t.item_no = 0 OR NOT EXISTS (SELECT FROM weir.task_run e WHERE e.parent_task_run_id = t.parent_task_run_id
-			AND e.status IN ('ready', 'running') AND e.status = 'ready' AND e.item_no < t.item_no))
+			AND e.live_item = 'a' AND e.status = 'ready' AND e.item_no < t.item_no))
 ), place AS MATERIALIZED (
 	-- as the conductor orders them: what is overdue first
 	SELECT t.task_run_id,
 		row_number() OVER (PARTITION BY t.pool ORDER BY o.since, t.priority DESC, t.ready_at, t.task_run_id) - 1 AS in_pool,
 		row_number() OVER (PARTITION BY t.connection_name ORDER BY o.since, t.priority DESC, t.ready_at, t.task_run_id) - 1 AS in_connection,
 		row_number() OVER (PARTITION BY t.lane LIKE 'sql%' ORDER BY o.since, t.priority DESC, t.ready_at, t.task_run_id) - 1 AS for_worker
-	FROM weir.task_run t
+	FROM weir._active_task_run t
 		CROSS JOIN LATERAL (SELECT CASE WHEN t.ready_at + nullif(current_setting('weir.overdue_after'), '0')::interval < clock_timestamp()
 			THEN t.ready_at END AS since) o
 	WHERE t.status = 'ready' AND t.not_before IS NULL
@@ -149,7 +149,7 @@ WITH given AS MATERIALIZED (
 	FROM startable t LEFT JOIN place a USING (task_run_id)
 		JOIN (SELECT n.pool, coalesce(sum(h.pool_slots), 0) AS used, array_agg(DISTINCT h.run_id) AS runs
 			FROM (SELECT DISTINCT s.pool FROM startable s WHERE s.pool IS NOT NULL) n
-				LEFT JOIN weir.task_run h ON h.status = 'running' AND h.pool = n.pool
+				LEFT JOIN weir._active_task_run h ON h.status = 'running' AND h.pool = n.pool
 			GROUP BY n.pool) u ON u.pool = t.pool
 		LEFT JOIN weir.pool p ON p.name = t.pool
 	WHERE p.slots IS NULL OR u.used + t.pool_slots > p.slots
@@ -166,8 +166,8 @@ WITH given AS MATERIALIZED (
 				g.going_on, g.runs, m.started, m.next_at
 			FROM weir.connection k
 				CROSS JOIN LATERAL (SELECT count(*) AS going_on, array_agg(DISTINCT h.run_id) AS runs
-					FROM weir.attempt h JOIN weir.task_run x USING (task_run_id)
-					WHERE h.status IN ('intended', 'started') AND x.connection_name = k.name) g
+					FROM weir._active_task_run x JOIN weir.attempt h USING (task_run_id, attempt_no)
+					WHERE x.status = 'running' AND h.status IN ('intended', 'started') AND x.connection_name = k.name) g
 				CROSS JOIN LATERAL (SELECT count(*) AS started, min(b.intended_at) + interval '1 minute' AS next_at
 					FROM (SELECT h.intended_at FROM weir.attempt h
 						WHERE h.rated_connection = k.name AND h.intended_at > clock_timestamp() - interval '1 minute'
@@ -178,8 +178,8 @@ WITH given AS MATERIALIZED (
 	UNION ALL
 	SELECT t.run_id, t.task_run_id, t.task_no, t.task_name, 'SQL worker',
 		format('%s%s; task runs waiting before it: %s', c.worker_detail, ' of ' ||
-			(SELECT weir._run_list(array_agg(DISTINCT h.run_id)) FROM weir.attempt h JOIN weir.task_run x USING (task_run_id)
-			 WHERE h.status IN ('intended', 'started') AND x.lane LIKE 'sql%' AND NOT c.is_failing HAVING count(*) > 0), coalesce(a.for_worker, 0)),
+			(SELECT weir._run_list(array_agg(DISTINCT h.run_id)) FROM weir._active_task_run x JOIN weir.attempt h USING (task_run_id, attempt_no)
+			 WHERE x.status = 'running' AND h.status IN ('intended', 'started') AND x.lane LIKE 'sql%' AND NOT c.is_failing HAVING count(*) > 0), coalesce(a.for_worker, 0)),
 		t.ready_at, c.worker_hint
 	FROM startable t LEFT JOIN place a USING (task_run_id) CROSS JOIN conductor c
 	WHERE t.needs_worker AND c.worker_detail IS NOT NULL

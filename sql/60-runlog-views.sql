@@ -26,6 +26,12 @@ CREATE FUNCTION weir._project(pipeline_id bigint) RETURNS text
 COMMENT ON FUNCTION weir._project(bigint) IS 'Project of a pipeline that the caller may see';
 GRANT EXECUTE ON FUNCTION weir._may_see(bigint, regrole), weir._project(bigint) TO PUBLIC;
 
+-- No index names the status of a run, see weir.run.  What is queued or goes on
+-- is looked up all the same, in an index each and in the pipelines' states.
+-- The last arm is the table itself, without a condition of its own, and the
+-- one outside on ended_as is true of the others: so the planner sees that
+-- status = 'running' contradicts it, and does not read the million runs that
+-- have ended.
 CREATE VIEW weir.runs WITH (security_barrier) AS
 SELECT r.run_id,
 	r.pipeline_id,
@@ -68,9 +74,17 @@ SELECT r.run_id,
 	r.error_message,
 	r.repair_no,
 	r.restart_of
-FROM weir.run r
-WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
-	OR weir._may_see(r.pipeline_id, r.owner)
+FROM (SELECT q.*, NULL::text AS ended_as FROM weir.run q WHERE q.live = 'q' AND q.status = 'queued'
+	UNION ALL
+	SELECT a.*, NULL FROM weir.run a WHERE a.live = 'a' AND a.status IN ('running', 'cancelling')
+	UNION ALL
+	SELECT e.*, NULL FROM weir.pipeline_state s JOIN weir.run e ON e.run_id = s.execution_id AND e.pipeline_id = s.pipeline_id
+	WHERE s.execution_id IS NOT NULL AND e.live IS NULL AND e.status IN ('running', 'cancelling')
+	UNION ALL
+	SELECT f.*, f.status FROM weir.run f) r
+WHERE (r.ended_as IS NULL OR r.ended_as NOT IN ('queued', 'running', 'cancelling'))
+	AND ((SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
+		OR weir._may_see(r.pipeline_id, r.owner))
 ORDER BY r.run_id DESC;
 COMMENT ON VIEW weir.runs IS 'Runs: what weir runs itself and what outside orchestrators log';
 COMMENT ON COLUMN weir.runs.run_id IS 'Id of the run, the execution id';
@@ -529,9 +543,9 @@ CREATE VIEW weir.pools WITH (security_barrier) AS
 SELECT p.name, p.slots, coalesce(u.used, 0) AS used, coalesce(u.running, 0) AS running, coalesce(w.waiting, 0) AS waiting,
 	p.description, p.owner, p.created_at, p.changed_at
 FROM weir.pool p
-	LEFT JOIN (SELECT t.pool, sum(t.pool_slots)::integer AS used, count(*) AS running FROM weir.task_run t
+	LEFT JOIN (SELECT t.pool, sum(t.pool_slots)::integer AS used, count(*) AS running FROM weir._active_task_run t
 		WHERE t.status = 'running' AND t.pool IS NOT NULL GROUP BY t.pool) u ON u.pool = p.name
-	LEFT JOIN (SELECT t.pool, count(*) AS waiting FROM weir.task_run t
+	LEFT JOIN (SELECT t.pool, count(*) AS waiting FROM weir._active_task_run t
 		WHERE t.status = 'ready' AND t.not_before IS NULL AND t.pool IS NOT NULL GROUP BY t.pool) w ON w.pool = p.name
 WHERE (SELECT pg_has_role('weir_reader', 'USAGE') OR pg_has_role('weir_operator', 'USAGE') OR pg_has_role('weir_admin', 'USAGE'))
 	OR pg_has_role(p.owner, 'USAGE')

@@ -32,7 +32,7 @@ UNION ALL
 SELECT 'ready_task_runs', CASE WHEN count(*) = 0 THEN 'none' ELSE 'waiting' END,
 	count(*) || ' ready, ' || count(*) FILTER (WHERE not_before > clock_timestamp()) || ' of them waiting for their retry',
 	NULL, min(ready_at), NULL
-FROM weir.task_run
+FROM weir._active_task_run
 WHERE status = 'ready'
 UNION ALL
 SELECT 'requests', CASE WHEN count(*) = 0 THEN 'none' ELSE 'waiting' END,

@@ -90,6 +90,8 @@ move_flights(Conductor *c, int64 by)
 	}
 }
 
+#define RUNNING "ARRAY(SELECT l.task_run_id FROM weir._active_task_run l WHERE l.status = 'running')"
+
 /* SQL tasks too have their deadline here: the conductor cancels them. */
 static void
 move_rows(int64 by)
@@ -102,20 +104,21 @@ move_rows(int64 by)
 			 "ORDER BY r.run_id FOR NO KEY UPDATE SKIP LOCKED)",
 			 1, types, values, NULL);
 	weir_spi("UPDATE weir.task_run SET not_before = not_before + $1 * interval '1 millisecond' WHERE $1 < 0 AND task_run_id IN "
-			 "(SELECT t.task_run_id FROM weir.task_run t WHERE t.status = 'ready' AND t.not_before > clock_timestamp() "
-			 "ORDER BY t.task_run_id FOR NO KEY UPDATE SKIP LOCKED)",
+			 "(SELECT t.task_run_id FROM weir.task_run t WHERE t.task_run_id = ANY (ARRAY(SELECT l.task_run_id FROM weir._active_task_run l "
+			 "WHERE l.status = 'ready' AND l.not_before > clock_timestamp())) ORDER BY t.task_run_id FOR NO KEY UPDATE SKIP LOCKED)",
 			 1, types, values, NULL);
 	weir_spi("UPDATE weir.task_run SET deadline = deadline + $1 * interval '1 millisecond' WHERE task_run_id IN "
-			 "(SELECT t.task_run_id FROM weir.task_run t WHERE t.status = 'ready' AND t.deadline IS NOT NULL "
+			 "(SELECT t.task_run_id FROM weir.task_run t WHERE t.retry_deadline IS NOT NULL "
 			 "ORDER BY t.task_run_id FOR NO KEY UPDATE SKIP LOCKED)",
 			 1, types, values, NULL);
 	weir_spi("UPDATE weir.attempt SET deadline = deadline + $1 * interval '1 millisecond', "
 			 "task_deadline = task_deadline + $1 * interval '1 millisecond' WHERE (task_run_id, attempt_no) IN "
-			 "(SELECT a.task_run_id, a.attempt_no FROM weir.attempt a WHERE a.status IN ('intended', 'started') AND a.deadline IS NOT NULL "
+			 "(SELECT a.task_run_id, a.attempt_no FROM weir.attempt a WHERE a.task_run_id = ANY (" RUNNING ") "
+			 "AND a.status IN ('intended', 'started') AND a.deadline IS NOT NULL "
 			 "ORDER BY a.task_run_id FOR NO KEY UPDATE SKIP LOCKED)",
 			 1, types, values, NULL);
 	weir_spi("UPDATE weir.attempt a SET kind_state = jsonb_set(a.kind_state, '{due_ms}', to_jsonb((a.kind_state->>'due_ms')::bigint + $1)) "
-			 "WHERE a.status IN ('intended', 'started') AND a.kind_state->>'wait' = 'for'",
+			 "WHERE a.task_run_id = ANY (" RUNNING ") AND a.status IN ('intended', 'started') AND a.kind_state->>'wait' = 'for'",
 			 1, types, values, NULL);
 }
 

@@ -444,9 +444,10 @@ dispatch_recover(Conductor *c)
 							 "a.request, a.kind_state, a.external_run_id, t.reference, d.connection_name, r.status, a.step, "
 							 "coalesce(r.cancel_reason = '" RUN_TIMEOUT_REASON "', false), ceil(extract(epoch FROM a.task_deadline) * 1000)::bigint, "
 							 "t.pool, t.pool_slots::bigint, d.on_uncertain "
-							 "FROM weir.attempt a JOIN weir.task_run t USING (task_run_id) JOIN weir.run r ON r.run_id = a.run_id "
+							 "FROM weir._active_task_run l JOIN weir.attempt a ON a.task_run_id = l.task_run_id AND a.attempt_no = l.attempt_no "
+							 "JOIN weir.task_run t ON t.task_run_id = l.task_run_id JOIN weir.run r ON r.run_id = a.run_id "
 							 "JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no "
-							 "WHERE a.status IN ('intended', 'started') ORDER BY a.task_run_id",
+							 "WHERE l.status = 'running' AND a.status IN ('intended', 'started') ORDER BY a.task_run_id",
 							 0, NULL, NULL, NULL);
 	SPITupleTable *table = SPI_tuptable;
 

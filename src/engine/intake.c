@@ -137,7 +137,7 @@ run_deadlines(Conductor *c)
 static void
 task_deadlines(Conductor *c)
 {
-	uint64		n = weir_spi("SELECT DISTINCT run_id FROM weir.task_run WHERE status = 'ready' AND deadline <= clock_timestamp() "
+	uint64		n = weir_spi("SELECT DISTINCT run_id FROM weir.task_run WHERE retry_deadline <= clock_timestamp() "
 							 "ORDER BY run_id LIMIT 500", 0, NULL, NULL, NULL);
 	int64	   *runs = result_ids(n);
 
@@ -167,7 +167,7 @@ intake_deadlines(Conductor *c)
 	run_deadlines(c);
 	task_deadlines(c);
 	weir_spi("SELECT (extract(epoch FROM least((SELECT min(deadline) FROM weir.run WHERE live = 'a' AND status = 'running' AND deadline IS NOT NULL), "
-			 "(SELECT min(deadline) FROM weir.task_run WHERE status = 'ready' AND deadline IS NOT NULL))) * 1000)::bigint",
+			 "(SELECT min(retry_deadline) FROM weir.task_run WHERE retry_deadline IS NOT NULL))) * 1000)::bigint",
 			 0, NULL, NULL, NULL);
 	ms = weir_spi_int64(0, 1, &is_null);
 	c->run_deadline_ms = is_null ? NEVER : ms + 1;

@@ -122,7 +122,7 @@ listening_once(Flight *flight, const KindVerdict *verdict)
 	values[0] = CStringGetTextDatum(verdict->once_key);
 	values[1] = Int64GetDatum(flight->task_run_id);
 	values[2] = Int32GetDatum(flight->attempt_no);
-	if (weir_spi("SELECT FROM weir.attempt WHERE kind_state #>> '{callback,key}' = $1 AND NOT (task_run_id = $2 AND attempt_no = $3) "
+	if (weir_spi("SELECT FROM weir.attempt WHERE callback_key = $1 AND NOT (task_run_id = $2 AND attempt_no = $3) "
 				 "AND kind_state #>> '{callback,duplicate}' IS NULL LIMIT 1",
 				 3, types, values, NULL) > 0)
 	{

@@ -390,7 +390,7 @@ static void
 load_all(Conductor *c)
 {
 	reset(c);
-	add_rows(c, weir_spi("SELECT " READY_COLUMNS "FROM weir.task_run t WHERE t.status = 'ready' ORDER BY t.ready_at, t.task_run_id",
+	add_rows(c, weir_spi("SELECT " READY_COLUMNS "FROM weir._active_task_run t WHERE t.status = 'ready' ORDER BY t.ready_at, t.task_run_id",
 						 0, NULL, NULL, NULL));
 }
 

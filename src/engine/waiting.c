@@ -484,8 +484,7 @@ take_in_signal(Conductor *c, Datum request_id)
 			 1, types, &request_id, NULL);
 	tell_flights(c, weir_spi("UPDATE weir.attempt a SET kind_state = a.kind_state || jsonb_build_object('received', "
 							 "jsonb_build_object('payload', q.params, 'by', q.requested_by, 'at', q.requested_at)) FROM weir.request q "
-							 "WHERE q.request_id = $1 AND a.status IN ('intended', 'started') AND a.kind_state->>'signal' IS NOT NULL "
-							 "AND a.kind_state->>'signal' = q.name AND a.run_id = q.run_id AND NOT a.kind_state ? 'received' "
+							 "WHERE q.request_id = $1 AND a.signal = q.name AND a.run_id = q.run_id AND NOT a.kind_state ? 'received' "
 							 "RETURNING a.task_run_id, a.kind_state",
 							 1, types, &request_id, NULL));
 }

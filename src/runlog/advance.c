@@ -242,8 +242,10 @@ read_tally(int64 run_id, RunTally *tally)
 				 "JOIN weir.task_run s ON s.run_id = $1 AND s.task_no = td.task_no AND s.item_no = 0 AND s.status = 'succeeded' "
 				 "WHERE td.pipeline_id = r.pipeline_id AND td.version = r.version AND td.upstream_no = t.task_no "
 				 "AND (td.condition = 'failed' OR d.run_if IN ('at_least_one_failed', 'all_failed'))) ELSE false END AS handled) h "
-				 "WHERE r.run_id = $1 AND r.status IN ('running', 'cancelling') AND NOT EXISTS "
-				 "(SELECT FROM weir.task_run l WHERE l.run_id = $1 AND l.status IN ('waiting', 'ready', 'running')) "
+				 "WHERE r.run_id = $1 AND r.status IN ('running', 'cancelling') "
+	/* The task of a live item is running.  From the last task backwards: what is live is mostly at the end. */
+				 "AND (SELECT true FROM weir.task_run l WHERE l.run_id = $1 AND l.item_no = 0 AND l.status IN ('waiting', 'ready', 'running') "
+				 "ORDER BY l.task_no DESC LIMIT 1) IS NULL "
 				 "GROUP BY r.run_id",
 				 1, types, values, NULL) != 1)
 		return false;

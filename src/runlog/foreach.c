@@ -189,10 +189,10 @@ start_next(Datum task_run_ids)
 	weir_spi("WITH free AS (SELECT t.task_run_id, (SELECT d.concurrency FROM weir.run r "
 			 "JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version "
 			 "WHERE r.run_id = t.run_id AND d.parent_no = t.task_no) - (SELECT count(*) FROM weir.task_run l "
-			 "WHERE l.parent_task_run_id = t.task_run_id AND l.status IN ('ready', 'running')) AS n "
+			 "WHERE l.parent_task_run_id = t.task_run_id AND l.live_item = 'a') AS n "
 			 "FROM weir.task_run t WHERE t.task_run_id = ANY ($1) AND t.status = 'running'), "
 			 "next AS (SELECT w.task_run_id FROM free CROSS JOIN LATERAL (SELECT i.task_run_id FROM weir.task_run i "
-			 "WHERE i.parent_task_run_id = free.task_run_id AND i.status = 'waiting' "
+			 "WHERE i.parent_task_run_id = free.task_run_id AND i.live_item = 'w' "
 			 "ORDER BY i.item_no LIMIT greatest(free.n, 0)) w), "
 			 "done AS (UPDATE weir.task_run s SET status = 'ready', ready_at = clock_timestamp() FROM next "
 			 "WHERE s.task_run_id = next.task_run_id RETURNING s.task_run_id) "
@@ -211,8 +211,8 @@ complete(Datum task_run_ids, Datum *ended)
 	weir_spi("SELECT array_agg(t.task_run_id) FROM weir.task_run t "
 			 "JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no "
 			 "WHERE t.task_run_id = ANY ($1) AND t.kind = 'for_each' AND t.status = 'running' AND a.status = 'succeeded' "
-			 "AND NOT EXISTS (SELECT FROM weir.task_run l WHERE l.parent_task_run_id = t.task_run_id AND l.status IN ('ready', 'running')) "
-			 "AND NOT EXISTS (SELECT FROM weir.task_run l WHERE l.parent_task_run_id = t.task_run_id AND l.status = 'waiting')",
+			 "AND NOT EXISTS (SELECT FROM weir.task_run l WHERE l.parent_task_run_id = t.task_run_id AND l.live_item = 'a') "
+			 "AND NOT EXISTS (SELECT FROM weir.task_run l WHERE l.parent_task_run_id = t.task_run_id AND l.live_item = 'w')",
 			 1, types, &task_run_ids, NULL);
 	*ended = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	return !isnull;
@@ -316,7 +316,7 @@ foreach_settle_run(int64 run_id)
 	Datum		ids;
 	bool		isnull;
 
-	weir_spi("SELECT array_agg(task_run_id) FROM weir.task_run WHERE run_id = $1 AND kind = 'for_each' AND status = 'running'",
+	weir_spi("SELECT array_agg(task_run_id) FROM weir.task_run WHERE run_id = $1 AND item_no = 0 AND kind = 'for_each' AND status = 'running'",
 			 1, types, values, NULL);
 	ids = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (!isnull)

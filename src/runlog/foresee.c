@@ -157,7 +157,7 @@ read_pool(Room *room)
 	bool		is_missing;
 
 	weir_spi("SELECT (SELECT p.slots::bigint FROM weir.pool p WHERE p.name = $1), "
-			 "(SELECT coalesce(sum(t.pool_slots), 0)::bigint FROM weir.task_run t WHERE t.status = 'running' AND t.pool = $1)",
+			 "(SELECT coalesce(sum(t.pool_slots), 0)::bigint FROM weir._active_task_run t WHERE t.status = 'running' AND t.pool = $1)",
 			 1, types, values, NULL);
 	room->total = weir_spi_int64(0, 1, &is_missing);
 	room->exists = !is_missing;
@@ -176,8 +176,8 @@ read_connection(Room *room)
 
 	room->total = room->per_minute = -1;
 	if (weir_spi("SELECT (c.options->>'max_concurrency')::numeric::bigint, (c.options->>'max_starts_per_minute')::numeric::bigint, "
-				 "(SELECT count(*) FROM weir.attempt a JOIN weir.task_run t USING (task_run_id) "
-				 "WHERE a.status IN ('intended', 'started') AND t.connection_name = c.name), "
+				 "(SELECT count(*) FROM weir._active_task_run t JOIN weir.attempt a USING (task_run_id, attempt_no) "
+				 "WHERE t.status = 'running' AND t.connection_name = c.name AND a.status IN ('intended', 'started')), "
 				 "(SELECT count(*) FROM weir.attempt a WHERE a.rated_connection = c.name AND a.intended_at > clock_timestamp() - interval '1 minute') "
 				 "FROM weir.connection c WHERE c.name = $1 AND c.options ?| '{max_concurrency,max_starts_per_minute}'",
 				 1, types, values, NULL) == 0)
@@ -196,7 +196,7 @@ static void
 read_workers(Room *room)
 {
 	room->total = weir_max_sql_workers;
-	weir_spi("SELECT count(*) FROM weir.attempt a JOIN weir.task_run t USING (task_run_id) "
+	weir_spi("SELECT count(*) FROM weir._active_task_run t JOIN weir.attempt a USING (task_run_id, attempt_no) "
 			 "WHERE a.status IN ('intended', 'started') AND t.status = 'running' AND t.lane LIKE 'sql%'",
 			 0, NULL, NULL, NULL);
 	room->taken = weir_spi_int64(0, 1, NULL);
@@ -330,10 +330,10 @@ read_others(Foresight *foresight, int64 run_id, PaceTask **others)
 	SPITupleTable *table;
 	int			n;
 
-	n = (int) weir_spi(OTHERS("weir.attempt a JOIN weir.task_run t USING (task_run_id) JOIN weir.run r ON r.run_id = t.run_id "
+	n = (int) weir_spi(OTHERS("weir._active_task_run t JOIN weir.attempt a USING (task_run_id, attempt_no) JOIN weir.run r ON r.run_id = t.run_id "
 							  "WHERE a.status IN ('intended', 'started') AND t.status = 'running'")
 					   "LIMIT " CppAsString2(MAX_OTHERS) ") UNION ALL "
-					   OTHERS("weir.task_run t JOIN weir.run r ON r.run_id = t.run_id "
+					   OTHERS("weir._active_task_run t JOIN weir.run r ON r.run_id = t.run_id "
 							  "WHERE t.status = 'ready' AND t.not_before IS NULL AND r.status = 'running'")
 					   "ORDER BY t.priority DESC, t.ready_at LIMIT " CppAsString2(MAX_OTHERS) ")",
 					   4, types, values, NULL);

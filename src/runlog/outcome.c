@@ -361,7 +361,7 @@ outcome_time_out_waiting(int64 run_id)
 	static const Oid types[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(run_id)};
 	int			found = (int) weir_spi("SELECT task_run_id, attempt_no, task_no, parent_task_run_id, error_message, deadline FROM weir.task_run "
-									   "WHERE run_id = $1 AND status = 'ready' AND deadline <= clock_timestamp() ORDER BY task_run_id FOR UPDATE",
+									   "WHERE run_id = $1 AND retry_deadline <= clock_timestamp() ORDER BY task_run_id FOR UPDATE",
 									   1, types, values, NULL);
 	DecidedOutcome *late = palloc0(sizeof(DecidedOutcome) * Max(found, 1));
 

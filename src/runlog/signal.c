@@ -36,8 +36,7 @@ PG_FUNCTION_INFO_V1(weir_reject);
 #define MAX_COMMENT		1000	/* bytes */
 
 #define WAITS_FOR_SIGNAL \
-	"a.status IN ('intended', 'started') AND a.kind_state->>'signal' IS NOT NULL AND a.kind_state->>'signal' = $1 " \
-	"AND a.kind_state->'received' IS NULL"
+	"a.signal = $1 AND a.kind_state->'received' IS NULL"
 
 static void
 insert_signals(const Datum *runs, int n, const char *name, Datum payload, bool is_kept, Oid caller)

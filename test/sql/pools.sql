@@ -103,6 +103,7 @@ INSERT INTO weir.task_run (task_run_id, run_id, task_no, task_name, kind, phase,
 	(1008, 107, 3, 'c', 'http', 'land', 'ready', 'lake', 1, 'd', now() - interval '2 seconds', 0),
 	(1009, 107, 4, 'd', 'noop', 'land', 'ready', NULL, 1, NULL, now() - interval '2 seconds', 0),
 	(1010, 108, 1, 'a', 'sql', 'land', 'ready', 'gone', 1, NULL, now() - interval '2 seconds', 0);
+UPDATE weir.task_run SET attempt_no = 1 WHERE status = 'running';
 INSERT INTO weir.attempt (task_run_id, attempt_no, run_id, token, status, rated_connection) VALUES
 	(1001, 1, 101, 't1', 'started', NULL), (1002, 1, 101, 't2', 'started', 'd'), (1003, 1, 102, 't3', 'intended', 'd');
 SELECT task_run_id, lane FROM weir.task_run ORDER BY 1;
