@@ -44,6 +44,7 @@ trap 'rm -rf --one-file-system "$root"' EXIT
 chmod 755 "$root"
 cp -a "$BASE/." "$root"
 cp /etc/hosts /etc/resolv.conf "$root/etc/"
+echo force-unsafe-io >"$root/etc/dpkg/dpkg.cfg.d/weir"		# it is thrown away
 if [ -n "$WITH" ]; then
 	sed "s/ $SUITE main/ $WITH main/" "$root/etc/apt/sources.list" >"$root/etc/apt/sources.list.d/with.list"
 	printf 'Package: src:postgresql-*\nPin: release a=%s\nPin-Priority: 500\n' "$WITH" >"$root/etc/apt/preferences.d/with"

@@ -85,7 +85,7 @@ my $new = weir_node('new', @init, start => 0,
 chdir PostgreSQL::Test::Utils::tempdir() or die "chdir: $!";
 $new->command_ok(
 	[
-		'pg_upgrade',
+		'pg_upgrade', '--no-sync',
 		'-d' => $old->data_dir,
 		'-D' => $new->data_dir,
 		'-b' => $old->config_data('--bindir'),
@@ -95,6 +95,7 @@ $new->command_ok(
 		'-P' => $new->port
 	],
 	'pg_upgrade from ' . $old->config_data('--version') . ' to ' . $new->config_data('--version'));
+die 'see ' . $new->data_dir . '/pg_upgrade_output.d' unless Test::More->builder->is_passing;
 
 $new->adjust_conf(@quiet);
 $new->start;
