@@ -108,12 +108,6 @@ httpmux_result(HttpTransfer *transfer)
 }
 
 bool
-route_set(HttpOptions *http, const cJSON *options, const char *base_url, const char *url, const char **error)
-{
-	return true;
-}
-
-bool
 urlpolicy_is_metadata_service(const char *url)
 {
 	return false;
