@@ -50,8 +50,8 @@ sub openssl
 	return $out;
 }
 
-# A key and a certificate of its own: NAME.key, NAME.crt, NAME.pfx (with the
-# password given).  Returns the path without the suffix.
+# A key and a certificate of its own, "expired" or not: NAME.key, NAME.crt,
+# NAME.pfx (with the password given).  Returns the path without the suffix.
 sub make_certificate
 {
 	my ($name, %options) = @_;
@@ -59,7 +59,20 @@ sub make_certificate
 
 	openssl('genrsa', '-out', "$base.key", $options{bits} // 2048);
 	openssl('req', '-new', '-key', "$base.key", '-subj', "/CN=$name", '-out', "$base.csr");
-	openssl('x509', '-req', '-in', "$base.csr", '-signkey', "$base.key", '-days', $options{days} // 2, '-out', "$base.crt");
+	if ($options{expired})
+	{
+		# only "ca" takes dates, in all versions
+		write_file("$base.index", '');
+		write_file("$base.serial", "01\n");
+		write_file("$base.conf", "[ca]\ndefault_ca = c\n[c]\ndatabase = $base.index\nserial = $base.serial\nnew_certs_dir = "
+			  . PostgreSQL::Test::Utils::tempdir() . "\ndefault_md = sha256\npolicy = p\n[p]\ncommonName = supplied\n");
+		openssl('ca', '-batch', '-config', "$base.conf", '-selfsign', '-keyfile', "$base.key", '-in', "$base.csr", '-notext',
+			'-startdate', '20200101000000Z', '-enddate', '20200102000000Z', '-out', "$base.crt");
+	}
+	else
+	{
+		openssl('x509', '-req', '-in', "$base.csr", '-signkey', "$base.key", '-days', 2, '-out', "$base.crt");
+	}
 	openssl('pkcs12', '-export', '-inkey', "$base.key", '-in', "$base.crt", '-out', "$base.pfx",
 		'-passout', 'pass:' . ($options{password} // ''));
 	openssl('pkcs8', '-topk8', '-in', "$base.key", '-out', "$base.locked", '-passout', "pass:$options{password}")

@@ -23,7 +23,7 @@ sub value { return $node->safe_psql('postgres', $_[0]); }
 
 my $certificate = make_certificate('app', password => 'opensesame');
 my $other = make_certificate('other');
-my $expired = make_certificate('expired', days => -1);
+my $expired = make_certificate('expired', expired => 1);
 my $issuer = make_certificate('issuer');
 my $factory = { subscription_id => 's1', resource_group => 'rg', factory => 'adf-dev', settle_seconds => 0 };
 my $job = { job_id => 102, job_parameters => { seconds => '0' } };
