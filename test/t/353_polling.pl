@@ -149,7 +149,7 @@ foreach my $what (sort keys %passing)
 # a service whose lists do not work at all
 my %lasting = (
 	'always 500' => { fault => 'status', status => 500 },
-	'forbidden' => { fault => 'status', status => 403 });
+	'forbidden' => { fault => 'status', status => 403, body => { error_code => 'PERMISSION_DENIED', message => 'User not authorized.' } });
 foreach my $what (sort keys %lasting)
 {
 	anew($what, 30, 900);
