@@ -333,10 +333,15 @@ is(next_load('alone'), 'P', 'but not of its data');
 # somebody else's secret
 value(q{CREATE ROLE dev LOGIN; GRANT weir_admin TO dev});
 my $stolen = encode_json({ tasks => [ { name => 'it', kind => 'keyvault', connection => 'vault', spec => { %$set, name => 'stolen' } } ] });
-value("SET ROLE dev; SELECT weir.create_pipeline('steal', " . literal($stolen) . ')');
+my $steal = "SET ROLE dev; SELECT weir.create_pipeline('steal', " . literal($stolen) . ')';
+like(($node->psql('postgres', $steal))[2], qr/no secret "source" that belongs to the owner/, 'a secret of others is refused when a pipeline is defined');
+my $keeper = value('SELECT quote_ident(current_user)');
+value("GRANT $keeper TO dev");
+value($steal);
+value("REVOKE $keeper FROM dev");
 $run = weir_trigger($node, 'steal');
 $got = vault_outcome($run);
-is($got->{code}, 'sign_in_failed', 'a secret goes nowhere for others than its owner');
+is($got->{code}, 'secret_not_found', 'and goes nowhere for others than its owner, either');
 like($got->{message}, qr/no secret "source" that belongs to the owner/, 'says why');
 
 my $everything = PostgreSQL::Test::Utils::slurp_file($node->logfile)
