@@ -153,12 +153,14 @@ part_lint()
 # the count; it uses the sanitizers always.
 part_unit()
 {
-	local file name
+	local file name label
 	for file in test/unit/Makefile test/unit/*/Makefile test/fuzz/Makefile; do
 		[ -f "$SCRATCH/src/$file" ] || continue
 		name=${file%/Makefile}
 		[ -z "$TESTS" ] || [[ " $TESTS " == *" ${name##*/} "* ]] || continue
-		counted "${name#test/}" make -s -C "$name" PG_CONFIG="$SERVER_CONFIG" run
+		label=${name#test/}
+		[ "$name" != test/fuzz ] || label=unit/fuzz
+		counted "$label" make -s -C "$name" PG_CONFIG="$SERVER_CONFIG" run
 	done
 }
 

@@ -324,9 +324,10 @@ sub judge_call
 
 	if (!defined $child)
 	{
-		$self->wrong("$name without a run") if among($new, 'succeeded lost');
+		# a pipeline that was disabled is skipped, and the task succeeds
 		my $code = $event->{more}{code} // '';
-		$self->wrong("$name without a run: $code") if $new eq 'failed' && ($code ne 'pipeline_disabled' || !$self->{switch}{ $known->{calls} }{was_off});
+		$self->wrong("$name without a run: $code")
+		  if among($new, 'lost failed') || ($new eq 'succeeded' && !$self->{switch}{ $known->{calls} }{was_off});
 		return;
 	}
 	my $called = $self->{runs}{$child};

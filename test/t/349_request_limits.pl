@@ -111,10 +111,12 @@ my $long = "reads_wait_until > clock_timestamp() + interval '20 min'";
 value(create('given', 'http', $plain, { request_limits => { reads => { per_second => 0.2, burst => 1 } } }));
 $run = start('givers', map { { name => "get$_", kind => 'http', connection => 'given', spec => { path => "/given/$_" } } } (1 .. 300));
 wait_until($node, 'the last one would be sent in half an hour', "SELECT $long FROM weir.connections WHERE name = 'given'");
+my $behind = start('taker', { name => 'get', kind => 'http', connection => 'given', spec => { path => '/taken' } });
+wait_until($node, 'somebody is behind it', "SELECT EXISTS (SELECT FROM weir.attempt WHERE run_id = $behind)");
 value("SELECT weir.cancel($run)");
-is(wait_for_run($node, $run), 'cancelled', 'all that wait are cancelled');
-$run = start('taker', { name => 'get', kind => 'http', connection => 'given', spec => { path => '/taken' } });
-is(wait_for_run($node, $run), 'succeeded', 'the next one is sent without waiting for the turns of those');
+is(wait_for_run($node, $run), 'cancelled', 'all before that one are cancelled');
+is(wait_for_run($node, $behind), 'succeeded', 'and it is sent without waiting for their turns');
+is(wait_for_run($node, weir_trigger($node, 'taker')), 'succeeded', 'as is the next one');
 
 # --- so does a higher limit
 $run = start('slowly', map { { name => "get$_", kind => 'http', connection => 'given', spec => { path => "/slowly/$_" } } } (1 .. 300));
