@@ -32,6 +32,10 @@ def why(problem):
     return str(problem).splitlines()[0][:110] if str(problem) else type(problem).__name__
 
 
+def per_second(rate):
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+
+
 def times_as_fast(ratio):
     return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2g}"
 
@@ -66,16 +70,16 @@ def row(system, value, ratio=""):
     print(f"    {system.name:<16} {system.unit:<60} {value:<46} {ratio}", flush=True)
 
 
-def report(systems, found, show, faster):
+def report(systems, found, show, faster, smaller=()):
     """`found`: per system what was found, or the reason why not, or None for nothing to say; `faster`: how many
-    times as fast as weir, from its and this system's."""
+    times as fast as weir, from its and this system's, but for those that had less to do."""
     reference = next((found[system] for system in systems if system.reference), None)
     for system in systems:
         value = found[system]
         if isinstance(value, Exception):
             row(system, f"no: {why(value)}" if isinstance(value, Missing) else f"error: {why(value)}")
         elif value is not None:
-            known = reference is not None and not isinstance(reference, Exception)
+            known = reference is not None and not isinstance(reference, Exception) and system not in smaller
             row(system, show(system, value), "1" if system.reference else times_as_fast(faster(reference, value))
                 if known else "")
 
@@ -95,27 +99,26 @@ def throughput(systems):
     section(f"no-op jobs enqueued beforehand, {WORKERS} at once: jobs/s")
     rates = {}
     for system in systems:
-        begin = 1000
-        seconds = guarded(system.throughput, begin, WORKERS) if system.name != "pg_cron" else None
+        begin = system.only_round or 1000
+        seconds = guarded(system.throughput, begin, WORKERS) if not system.only_round else None
         if isinstance(seconds, float):
             begin = min(max(int(begin / seconds * SECONDS), 300), 100000) // 100 * 100
         rates[system] = seconds if isinstance(seconds, Exception) else []
         system.jobs = begin
     for turn in range(ROUNDS):
         for system in systems:
-            if isinstance(rates[system], Exception) or (system.name == "pg_cron" and turn > 0):
+            if isinstance(rates[system], Exception) or (system.only_round and turn > 0):
                 continue
-            jobs = SIZES.cron_jobs if system.name == "pg_cron" else system.jobs
-            seconds = guarded(system.throughput, jobs, WORKERS)
+            seconds = guarded(system.throughput, system.jobs, WORKERS)
             if isinstance(seconds, Exception):
                 rates[system] = seconds
             else:
-                rates[system].append(jobs / seconds)
+                rates[system].append(system.jobs / seconds)
     found = {system: rate if isinstance(rate, Exception) else statistics.median(rate) for system, rate in rates.items()}
     for system in systems:
         system.rate_found = found[system]
-    report(systems, found, lambda system, rate: f"{rate:,.0f}/s" + (
-        f" ({min(rates[system]):,.0f} to {max(rates[system]):,.0f})" if len(rates[system]) > 1 else ""),
+    report(systems, found, lambda system, rate: f"{per_second(rate)}/s" + (
+        f" ({per_second(min(rates[system]))} to {per_second(max(rates[system]))})" if len(rates[system]) > 1 else ""),
         lambda weir, other: other / weir)
 
 
@@ -128,7 +131,8 @@ def latency(systems):
 
 
 def idle_latency(systems):
-    """The same after 12 seconds in which nobody did anything: all systems idle at once, a second apart."""
+    """The same after 12 seconds in which nobody did anything: all systems idle at once, two seconds apart, but for
+    those that are busy while they idle."""
     section("the same after 12 s of rest: ms")
     found = {}
 
@@ -136,11 +140,15 @@ def idle_latency(systems):
         time.sleep(after)
         found[system] = guarded(system.latency, 5, 300, 12000, 12000, WORKERS)
     taking_part = [system for system in systems if not system.tuned and (system.name != "weir" or system.reference)]
-    threads = [threading.Thread(target=one, args=(system, after * 2)) for after, system in enumerate(taking_part)]
+    together = [system for system in taking_part if not system.alone]
+    threads = [threading.Thread(target=one, args=(system, after * 2)) for after, system in enumerate(together)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    for system in taking_part:
+        if system.alone:
+            one(system, 0)
     report(systems, {system: found.get(system) for system in systems},
            lambda system, ms: f"median {statistics.median(ms):.2f}, worst {max(ms):.2f} ({len(ms)} jobs)",
            lambda weir, other: statistics.median(weir) / statistics.median(other))
@@ -152,24 +160,26 @@ def chain(systems):
     times = {system: [] for system in systems}
     for turn in range(2):
         for system in systems:
-            if not isinstance(times[system], list) or sum(times[system]) * SIZES.steps > 10000:
+            steps = system.steps or SIZES.steps
+            if not isinstance(times[system], list) or sum(times[system]) * steps > 10000:
                 continue
-            seconds = guarded(system.chain, SIZES.steps, WORKERS)
+            seconds = guarded(system.chain, steps, WORKERS)
             if isinstance(seconds, float):
-                times[system].append(seconds * 1000 / (SIZES.steps - 1))
+                times[system].append(seconds * 1000 / (steps - 1))
             else:
                 times[system] = seconds
     found = {system: min(value) if isinstance(value, list) else value for system, value in times.items()}
-    report(systems, found, lambda system, ms: f"{ms:.2f} ms", lambda weir, other: weir / other)
+    report(systems, found, lambda system, ms: f"{ms:.2f} ms" + (f" ({system.steps} steps)" if system.steps else ""),
+           lambda weir, other: weir / other)
 
 
 def fan(systems):
-    """From the start of the first job to the start of the join."""
+    """From the start of the first job to the start of the join; the median of three, or of fewer that take long."""
     section(f"fan-out of {SIZES.width} and join: seconds")
     times = {system: [] for system in systems}
     for turn in range(3):
         for system in systems:
-            if not isinstance(times[system], list):
+            if not isinstance(times[system], list) or (system.width and sum(times[system]) > 10):
                 continue
             seconds = guarded(system.fan, SIZES.width, WORKERS)
             if isinstance(seconds, (int, float)):
@@ -178,7 +188,7 @@ def fan(systems):
                 times[system] = seconds
     found = {system: statistics.median(value) if isinstance(value, list) else value for system, value in times.items()}
     report(systems, found, lambda system, seconds: f"{seconds:.3f} s ({system.fan_note()})",
-           lambda weir, other: weir / other)
+           lambda weir, other: weir / other, [system for system in systems if system.width])
 
 
 def held(systems):
@@ -188,8 +198,8 @@ def held(systems):
     window = max(min(HELD / 4, 60), 1)
     for system in systems:
         if not system.holds():
-            if system.name == "pg_cron":
-                row(system, f"no: {system.GRAIN}")
+            if system.grain:
+                row(system, f"no: {system.grain}")
             continue
         if not isinstance(system.rate_found, float):
             row(system, "no: its rate is not known")
@@ -207,7 +217,7 @@ def held(systems):
             row(system, f"error: {why(problem)}")
         else:
             lost = f"{(1 - after / before) * 100:.0f} % lost" if after < before else "nothing lost"
-            row(system, f"{lost} ({before:,.0f}/s, then {after:,.0f}/s)")
+            row(system, f"{lost} ({per_second(before)}/s, then {per_second(after)}/s)")
         finally:
             if holder:
                 holder.close()
@@ -237,6 +247,8 @@ def main():
     sync = fdatasync_ms()
     systems, versions = [], {}
     for system in all_systems(PACKAGES):
+        if versions.get(system.name, "").startswith("not measured"):
+            continue
         reason = os.path.join(PACKAGES, f"{system.name}.missing")
         if os.path.exists(reason):
             with open(reason, encoding="utf-8") as file:

@@ -55,8 +55,13 @@ def until(question, pause=0.02):
 
 
 class System:
-    """`unit` is what this system calls one job; `tuned` marks a second configuration of a peer."""
+    """`unit` is what this system calls one job; `tuned` marks a second configuration of a peer.  A system that takes
+    minutes for what the others do in seconds says how much of it there is time for."""
     tuned = None
+    only_round = None           # so many jobs in one round of throughput
+    steps = width = None        # of the chain and the fan-out
+    alone = False               # it is busy while it waits: nobody else is measured at that time
+    grain = None                # why it cannot say what is lost under a held transaction
     batched = True
     reference = False
 
@@ -166,20 +171,19 @@ class Weir(System):
 
 class PgCron(System):
     """Jobs that are due at the same minute; nothing else of it compares."""
-    GRAIN = "starts jobs by the clock, in this version each minute"
+    grain = "starts jobs by the clock, in this version each minute"
 
     def __init__(self):
         super().__init__("pg_cron", "one execution of SELECT 1", "peers_pg_cron")
 
     def setup(self, sizes):
-        self.jobs = sizes.cron_jobs
+        self.only_round = sizes.cron_jobs
         self.session = Session(self.database)
         self.session("CREATE EXTENSION pg_cron")
         return self.session("SELECT extversion FROM pg_extension WHERE extname = 'pg_cron'")
 
     def throughput(self, jobs, workers):
         """All jobs of one minute, by its own log."""
-        jobs = self.jobs
         if time.time() % 60 > 50:                   # so that all are known before the minute is full
             time.sleep(61 - time.time() % 60)
         before = self.session("SELECT coalesce(max(runid), 0) FROM cron.job_run_details")
@@ -196,7 +200,7 @@ class PgCron(System):
         return float(seconds) * jobs / int(done)
 
     def latency(self, *how):
-        self.missing(self.GRAIN)
+        self.missing(self.grain)
 
     def chain(self, *how):
         self.missing("a job cannot start another one")
@@ -219,6 +223,9 @@ class Peer(System):
         super().__init__(name, unit, "peers_" + re.sub("[^a-z]", "_", name))
         self.command, self.file, self.join, self.tuned = command, file, join, tuned
 
+    def sizes(self, sizes):
+        return {}
+
     def ask(self, op, **how):
         process = Peer.processes[self.name]
         process.stdin.write(json.dumps({"op": op, **how}) + "\n")
@@ -237,7 +244,7 @@ class Peer(System):
                 Peer.processes[self.name] = subprocess.Popen(
                     [*self.command, self.file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
                     env={**os.environ, "PGDATABASE": self.database})
-            Peer.version = {**getattr(Peer, "version", {}), self.name: self.ask("setup")["version"]}
+            Peer.version = {**getattr(Peer, "version", {}), self.name: self.ask("setup", **self.sizes(sizes))["version"]}
         return Peer.version[self.name]
 
     def throughput(self, jobs, workers):
@@ -273,9 +280,47 @@ class Peer(System):
                 process.kill()
 
 
+class Airflow(Peer):
+    """Tasks of DAG runs, of one kind of operator; scheduler, executor and API server live while they are measured."""
+    alone = True
+
+    def __init__(self, kind, unit, command, steps, width):
+        super().__init__("airflow", unit, command, "airflow_peer.py", None)
+        self.kind, self.steps, self.width = kind, steps, width
+        self.only_round = 500 if kind == "empty" else 100
+
+    def sizes(self, sizes):
+        return {"steps": self.steps, "width": self.width}
+
+    def throughput(self, jobs, workers):
+        found = self.ask("throughput", kind=self.kind)
+        return found["seconds"] * jobs / found["jobs"]
+
+    def rate(self, seconds, batch, workers):
+        return self.ask("rate", kind=self.kind, seconds=seconds)["rate"]
+
+    def latency(self, samples, limit, low, high, workers):
+        if self.kind == "empty":                    # nothing of it is carried out
+            return None
+        return self.ask("latency", kind=self.kind, samples=samples, limit=limit, **{"from": low, "to": high})["ms"]
+
+    def chain(self, steps, workers):
+        return self.ask("chain", kind=self.kind, steps=steps)["seconds"]
+
+    def fan(self, width, workers):
+        return self.ask("fan", kind=self.kind)["seconds"]
+
+    def fan_note(self):
+        return f"dependencies; {self.width} wide"
+
+    def holds(self):
+        return self.kind == "python"
+
+
 def all_systems(packages):
     node = [os.path.join(packages, "node_modules", ".bin", "node")]
     python = [os.path.join(packages, "venv", "bin", "python3")]
+    airflow = [os.path.join(packages, "airflow", "bin", "python3")]
     counting = "a counter in a row; the last job puts in the join"
     return [
         Weir("noop", 1), Weir("sql", 1), Weir("noop", 100), Weir("sql", 100),
@@ -285,4 +330,6 @@ def all_systems(packages):
         Peer("pg-boss", "a row, kept; fetched and completed by 100", node, "pg_boss.mjs", "its flow, looked at every second"),
         Peer("procrastinate", "a row, kept, with rows for its events", python, "procrastinate_peer.py", counting),
         PgCron(),
+        Airflow("python", "a PythonOperator task, a process of its own", airflow, 30, 100),
+        Airflow("empty", "an EmptyOperator task, ended by the scheduler", airflow, 30, 100),
     ]
