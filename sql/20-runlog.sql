@@ -233,15 +233,12 @@ COMMENT ON COLUMN weir.task_run.retry_deadline IS 'The deadline, while it is rea
 CREATE VIEW weir._active_task_run AS
 SELECT t.task_run_id, t.run_id, t.task_no, t.item_no, t.task_name, t.status, t.attempt_no, t.priority, t.pool, t.pool_slots,
 	t.connection_name, t.lane, t.not_before, t.deadline, t.ready_at, t.started_at
-FROM weir.run r
-	CROSS JOIN LATERAL (SELECT i.* FROM weir.task_run i
-		WHERE i.run_id = r.run_id AND i.item_no = 0 AND i.status IN ('ready', 'running') OFFSET 0) t
-WHERE r.live = 'a'
-UNION ALL
-SELECT t.task_run_id, t.run_id, t.task_no, t.item_no, t.task_name, t.status, t.attempt_no, t.priority, t.pool, t.pool_slots,
-	t.connection_name, t.lane, t.not_before, t.deadline, t.ready_at, t.started_at
-FROM weir.task_run t
-WHERE t.live_item = 'a';
+FROM (SELECT n.* FROM weir.run r
+		CROSS JOIN LATERAL (SELECT i.* FROM weir.task_run i
+			WHERE i.run_id = r.run_id AND i.item_no = 0 AND i.status IN ('ready', 'running') OFFSET 0) n
+	WHERE r.live = 'a'
+	UNION ALL
+	SELECT i.* FROM weir.task_run i WHERE i.live_item = 'a') t;
 COMMENT ON VIEW weir._active_task_run IS 'Task runs that are ready or running';
 COMMENT ON COLUMN weir._active_task_run.task_run_id IS 'Id of the task run';
 COMMENT ON COLUMN weir._active_task_run.run_id IS 'The run, which goes on';

@@ -11,7 +11,6 @@
  */
 #include "postgres.h"
 
-
 #include "catalog.h"
 #include "json.h"
 #include "outgoing.h"

@@ -33,7 +33,6 @@
 
 PG_FUNCTION_INFO_V1(weir_plan);
 
-
 /* Columns of weir.plan */
 enum
 {

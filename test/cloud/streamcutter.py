@@ -16,8 +16,8 @@ import argparse
 import asyncio
 import json
 import os
-import socket
-import struct
+
+from cutter import reset
 
 
 class Cutter:
@@ -85,13 +85,6 @@ class Cutter:
             writer.write(json.dumps(self.state()).encode() + b"\n")
             await writer.drain()
         writer.close()
-
-
-def reset(writer):
-    sock = writer.get_extra_info("socket")
-    if sock is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
 
 
 async def main():

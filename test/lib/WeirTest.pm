@@ -20,6 +20,7 @@ use warnings FATAL => 'all';
 use Exporter 'import';
 use File::Basename qw(dirname);
 use File::Path qw(make_path);
+use List::Util qw(max);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -30,6 +31,7 @@ our @EXPORT = qw(
   weir_node weir_conf weir_cloud weir_story weir_trigger
   wait_for_run wait_for_status wait_until
   backend_pid kill9_backend wait_for_restart
+  excess
 );
 
 our $root = $ENV{WEIR_ROOT} // dirname(dirname(dirname(__FILE__)));
@@ -218,6 +220,15 @@ sub wait_for_restart
 
 	$node->wait_for_log(qr/all server processes terminated; reinitializing.*ready to accept connections/s, $log);
 	return;
+}
+
+# The most by which requests at these moments were more than burst + rate * the
+# time since a moment before the first.  A slow machine only makes them fewer.
+sub excess
+{
+	my ($since, $burst, $rate, @times) = @_;
+	@times = sort { $a <=> $b } @times;
+	return max(map { $_ + 1 - $burst - $rate * ($times[$_] - $since) } 0 .. $#times);
 }
 
 1;

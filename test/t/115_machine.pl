@@ -11,6 +11,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use WeirClock;
 use WeirTest;
 
 my $json = JSON::PP->new->canonical->ascii;
@@ -43,24 +44,10 @@ my $setup = qq{
 # --- the clock
 SKIP:
 {
-	my $library = "$dir/clock_shift.so";
-	my $file = "$dir/shift";
-
-	skip 'the server is preloaded with a sanitizer', 1 if $ENV{WEIR_ASAN};
-	skip 'no C compiler', 1 if system("cc -shared -fPIC -o '$library' '$WeirTest::root/test/lib/clock_shift.c' -ldl") != 0;
-
-	my $set = sub {
-		open(my $stream, -e $file ? '+<' : '>', $file) or die "$file: $!";
-		syswrite $stream, pack('q', $_[0]);
-		close $stream;
-	};
-	$set->(0);
+	skip $_, 1 foreach WeirClock::missing();
+	my $clock = WeirClock->new;
 	$node = weir_node('clock', start => 0);
-	{
-		local $ENV{CLOCK_SHIFT_FILE} = $file;
-		local $ENV{LD_PRELOAD} = $library;
-		$node->start;
-	}
+	$clock->start($node);
 	value("CREATE EXTENSION weir; $setup");
 	value(define('retry', [ http('/json/clock', tries(3, '3 seconds')) ]));
 	value(define('limited', [ http('/json/limited') ]));
@@ -73,7 +60,7 @@ SKIP:
 	foreach my $hours (1, -1, -1, 1, 24, -24)
 	{
 		my $name = ($hours > 0 ? "forward by $hours h" : 'back by ' . -$hours . ' h') . ($now ? ' from ' . $now / 3600 : '');
-		my $jump = sub { $now += $hours * 3600; $set->($now) };
+		my $jump = sub { $now += $hours * 3600; $clock->set($now) };
 		my ($since) = map { $_->{seq} } @{ $cloud->ledger(limit => 1) };
 		$since //= 0;
 

@@ -30,14 +30,6 @@ sub start
 	value("SELECT weir.create_pipeline('$name', " . literal($json->encode({ tasks => \@tasks })) . ')');
 	return weir_trigger($node, $name);
 }
-# The most by which requests were more than burst + rate * the time since a
-# moment before the first.  A slow machine only makes them fewer.
-sub excess
-{
-	my ($since, $burst, $rate, @times) = @_;
-	@times = sort { $a <=> $b } @times;
-	return max(map { $_ + 1 - $burst - $rate * ($times[$_] - $since) } 0 .. $#times);
-}
 sub limits { return value("SELECT concat_ws(' ', coalesce(reads_per_second::text, '-'), coalesce(reads_burst::text, '-'), coalesce(writes_per_second::text, '-'), coalesce(writes_burst::text, '-')) FROM weir.connections WHERE name = '$_[0]'") }
 
 # --- what is in force

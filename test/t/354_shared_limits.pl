@@ -8,7 +8,6 @@ use strict;
 use warnings FATAL => 'all';
 
 use JSON::PP;
-use List::Util qw(max);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -36,14 +35,6 @@ sub start
 	return weir_trigger($node, $name);
 }
 sub arrived { my ($like) = @_; return map { $_->{at} } grep { $_->{path} =~ $like } @{ $far->ledger->{requests} } }
-# The most by which requests were more than burst + rate * the time since a
-# moment before the first.  A slow machine only makes them fewer.
-sub excess
-{
-	my ($since, $burst, $rate, @times) = @_;
-	@times = sort { $a <=> $b } @times;
-	return max(map { $_ + 1 - $burst - $rate * ($times[$_] - $since) } 0 .. $#times);
-}
 sub shares { return value("SELECT coalesce(shares_limits_with::text, '-') FROM weir.connections WHERE name = '$_[0]'") }
 
 # --- whose requests count together

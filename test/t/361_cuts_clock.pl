@@ -7,35 +7,19 @@ use warnings FATAL => 'all';
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use WeirClock;
 use WeirCuts;
 use WeirTest;
 
-my $dir = PostgreSQL::Test::Utils::tempdir();
-my $library = "$dir/clock_shift.so";
-my $file = "$dir/shift";
-
-plan skip_all => 'the server is preloaded with a sanitizer' if $ENV{WEIR_ASAN};
-plan skip_all => 'no C compiler' if system("cc -shared -fPIC -o '$library' '$WeirTest::root/test/lib/clock_shift.c' -ldl") != 0;
-
-sub set_clock
-{
-	my ($seconds) = @_;
-	open(my $stream, -e $file ? '+<' : '>', $file) or die "$file: $!";
-	syswrite $stream, pack('q', $seconds);
-	close $stream;
-	return;
-}
+plan skip_all => $_ foreach WeirClock::missing();
+my $clock = WeirClock->new;
 
 foreach my $hours (1, -1)
 {
 	my $name = $hours > 0 ? 'an hour ahead' : 'an hour behind';
-	set_clock(3600 * $hours);
+	$clock->set(3600 * $hours);
 	my $node = weir_node($hours > 0 ? 'ahead' : 'behind', start => 0, conf => "weir.max_sql_workers = 1\n");
-	{
-		local $ENV{CLOCK_SHIFT_FILE} = $file;
-		local $ENV{LD_PRELOAD} = $library;
-		$node->start;
-	}
+	$clock->start($node);
 	$node->safe_psql('postgres', 'CREATE EXTENSION weir');
 	my $cuts = WeirCuts->new($node, weir_cloud(undef, speed => 20));
 	# nothing of the request has arrived, all of it has, half of the answer came back

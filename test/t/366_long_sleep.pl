@@ -10,33 +10,14 @@ use JSON::PP;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use WeirClock;
 use WeirEveryKind;
 use WeirTest;
 
-my $dir = PostgreSQL::Test::Utils::tempdir();
-my $library = "$dir/clock_shift.so";
-my $file = "$dir/shift";
-
-plan skip_all => 'the server is preloaded with a sanitizer' if $ENV{WEIR_ASAN};
-plan skip_all => 'no C compiler' if system("cc -shared -fPIC -o '$library' '$WeirTest::root/test/lib/clock_shift.c' -ldl") != 0;
-
-sub set_clock
-{
-	my ($seconds) = @_;
-	open(my $stream, -e $file ? '+<' : '>', $file) or die "$file: $!";
-	syswrite $stream, pack('q', $seconds);
-	close $stream;
-	return;
-}
-
-set_clock(0);
+plan skip_all => $_ foreach WeirClock::missing();
+my $clock = WeirClock->new;
 my $node = weir_node('asleep', start => 0, conf => "weir.cancel_grace = '20s'\n");
-{
-	local $ENV{CLOCK_SHIFT_FILE} = $file;
-	local $ENV{CLOCK_SHIFT_ASLEEP} = 1;
-	local $ENV{LD_PRELOAD} = $library;
-	$node->start;
-}
+$clock->start($node, CLOCK_SHIFT_ASLEEP => 1);
 $node->safe_psql('postgres', 'CREATE EXTENSION weir');
 my %cloud = (here => weir_cloud(undef, speed => 10), gone => weir_cloud(undef, speed => 10));
 my $every = WeirEveryKind->new($node, %cloud);
@@ -81,7 +62,7 @@ $every->let_end('ended', 'failed', 'late', 'late_run');
 $cloud{gone}->reset;
 $cloud{$_}->config(revoke_tokens => JSON::PP::true) foreach 'here', 'gone';
 my %since = map { $_ => ($cloud{$_}->ledger(limit => 1)->[-1] // { seq => 0 })->{seq} } 'here', 'gone';
-set_clock(8 * 3600);
+$clock->set(8 * 3600);
 wake_up();
 
 # --- what the log says
