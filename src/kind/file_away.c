@@ -85,8 +85,9 @@ const TaskKind kind_file_away = {
 	.is_http = true,
 	.validate = file_away_validate,
 	.first_step = storage_step,
-	.resume_step = storage_step,
+	.resume_step = storage_resume_step,
 	.request = file_away_request,
 	.response = storage_move_response,
 	.abandon = storage_abandon,
+	.can_cancel = storage_can_cancel,
 };

@@ -322,8 +322,9 @@ const TaskKind kind_storage = {
 	.is_http = true,
 	.validate = storage_validate,
 	.first_step = storage_step,
-	.resume_step = storage_step,
+	.resume_step = storage_resume_step,
 	.request = storage_request,
 	.response = storage_response,
 	.abandon = storage_abandon,
+	.can_cancel = storage_can_cancel,
 };

@@ -5,7 +5,7 @@
  *
  * Runs in the conductor, and for specs in sessions that define pipelines.
  * What the answers mean, and so the way through the phases, is in
- * storage_move.c.
+ * storage_move.c and storage_pending.c.
  *-------------------------------------------------------------------------
  */
 #include "mem.h"
@@ -111,8 +111,8 @@ storage_source_url(const KindCall *call)
 	return storage_url(call->base_url, kind_string(call->spec, "container"), storage_current_file(call).name);
 }
 
-static char *
-target_url(const KindCall *call, const char *base_url)
+char *
+storage_target_url(const KindCall *call, const char *base_url)
 {
 	return storage_url(base_url, target_container(call->spec), storage_current_file(call).target);
 }
@@ -211,7 +211,7 @@ static void
 copy_request(const KindCall *call, KindRequest *request, cJSON *headers)
 {
 	request->method = "PUT";
-	request->url = target_url(call, call->base_url);
+	request->url = storage_target_url(call, call->base_url);
 	cJSON_AddStringToObject(headers, "x-ms-copy-source", storage_source_url(call));
 	cJSON_AddStringToObject(headers, "x-ms-source-if-match", storage_etag_header(kind_string(storage_work(call), "etag")));
 	add_guard(call, headers);
@@ -221,7 +221,7 @@ static void
 rename_request(const KindCall *call, KindRequest *request, cJSON *headers)
 {
 	request->method = "PUT";
-	request->url = target_url(call, kind_string(call->options, "dfs_url"));
+	request->url = storage_target_url(call, kind_string(call->options, "dfs_url"));
 	cJSON_AddStringToObject(headers, "x-ms-rename-source",
 							storage_url("", kind_string(call->spec, "container"), storage_current_file(call).name));
 	cJSON_AddStringToObject(headers, "x-ms-source-if-match", storage_etag_header(kind_string(storage_work(call), "etag")));
@@ -259,7 +259,9 @@ storage_move_request(const KindCall *call, KindRequest *request, KindProblem *pr
 {
 	cJSON	   *headers = storage_headers(call);
 
-	if (storage_file_count(call->spec) == 0)
+	if (call->step != KIND_STEP_START)
+		storage_pending_request(call, request, headers);
+	else if (storage_file_count(call->spec) == 0)
 	{
 		/* nothing to do; look at the container, which must be there */
 		request->url = mem_printf("%s?restype=container", storage_url(call->base_url, kind_string(call->spec, "container"), NULL));
@@ -276,7 +278,7 @@ storage_move_request(const KindCall *call, KindRequest *request, KindProblem *pr
 	else if (storage_in_phase(call, "delete"))
 		delete_request(call, request, headers);
 	else						/* there, verify, gone */
-		head_request(target_url(call, call->base_url), request);
+		head_request(storage_target_url(call, call->base_url), request);
 	request->headers = headers;
 	request->accept = "*/*";
 	request->is_repeatable = true;

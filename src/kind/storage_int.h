@@ -1,12 +1,14 @@
 /*-------------------------------------------------------------------------
  * storage_int.h
  *	  What the files about storage accounts share: storage.c (the kind),
- *	  storage_list.c (listing and waiting), storage_file.c and storage_move.c
- *	  (copying, moving, deleting), storage_wire.c (URLs, headers, answers), file_away.c
+ *	  storage_list.c (listing and waiting), storage_file.c, storage_move.c and
+ *	  storage_pending.c (copying, moving, deleting), storage_wire.c (URLs, headers, answers), file_away.c
  *
  * Everything a storage task does may be repeated: each change is guarded by
  * an ETag or by If-None-Match, and what is found done counts as done.  So an
- * attempt has one step, START, and a phase says where it is.
+ * attempt has one step, START, and a phase says where it is.  Only copies that
+ * the service makes in its own time are looked for, followed and aborted, and
+ * have the other steps.
  *-------------------------------------------------------------------------
  */
 #ifndef WEIR_STORAGE_INT_H
@@ -79,12 +81,33 @@ extern const cJSON *storage_work(const KindCall *call);
 extern bool storage_in_phase(const KindCall *call, const char *phase);
 extern StorageFile storage_current_file(const KindCall *call);
 extern char *storage_source_url(const KindCall *call);
+extern char *storage_target_url(const KindCall *call, const char *base_url);
 extern bool storage_move_check(const cJSON *spec, KindProblem *problem);
 extern bool storage_move_request(const KindCall *call, KindRequest *request, KindProblem *problem);
 extern int64 storage_moved(const KindCall *call);	/* files so far */
 
 /* storage_move.c */
 extern void storage_move_response(KindCall *call, const KindResponse *response, KindVerdict *verdict);
+/* A member of the working state, to be committed with whatever is committed next; NULL: without it */
+extern void storage_note(const KindCall *call, const char *name, cJSON *value);
+extern void storage_commit(const KindCall *call, KindVerdict *verdict);
+extern void storage_go_to(const KindCall *call, const char *phase, int64 delay_ms, KindVerdict *verdict);
+extern void storage_look_again(const KindCall *call, KindVerdict *verdict);	/* from the source on */
+extern void storage_next_file(const KindCall *call, bool is_done, KindVerdict *verdict);
+extern void storage_destination_exists(const KindCall *call, KindVerdict *verdict);
+extern const char *storage_header_etag(const KindResponse *response);
+extern bool storage_began_for_us(const KindCall *call, const KindResponse *response);
+extern bool storage_is_our_copy(const KindCall *call, const KindResponse *response);
+
+/* storage_pending.c: copies that the service makes in its own time */
+extern void storage_copy_accepted(const KindCall *call, const KindResponse *response, KindVerdict *verdict);
+extern void storage_look_up(const KindCall *call, int64 delay_ms, KindVerdict *verdict);	/* is there a copy of ours? */
+extern void storage_target_response(const KindCall *call, const KindResponse *response, KindVerdict *verdict);
+/* Of steps other than START */
+extern void storage_pending_request(const KindCall *call, KindRequest *request, cJSON *headers);
+extern void storage_pending_response(const KindCall *call, const KindResponse *response, KindVerdict *verdict);
+extern KindStep storage_resume_step(const KindCall *call);
+extern bool storage_can_cancel(const KindCall *call);
 
 /* storage.c */
 extern KindStep storage_step(const KindCall *call);

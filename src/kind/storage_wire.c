@@ -249,7 +249,16 @@ storage_fail(const KindCall *call, const KindResponse *response, const char *wha
 bool
 storage_common_response(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
-	return kind_common_response(call, response, false, true, STORAGE_TRIES, verdict);
+	KindCall	repeatable = *call;
+
+	/* whatever the step, giving up leaves nothing that another attempt could do twice */
+	repeatable.step = KIND_STEP_START;
+	repeatable.external_run_id = NULL;
+	if (!kind_common_response(&repeatable, response, false, true, STORAGE_TRIES, verdict))
+		return false;
+	if (verdict->outcome == KIND_CONTINUE)
+		verdict->next_step = call->step;
+	return true;
 }
 
 void

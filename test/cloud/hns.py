@@ -1,12 +1,10 @@
 """A storage account with a hierarchical namespace: its blob endpoint under /hns/blob, its data lake endpoint under /hns/dfs.
 /hns-blob and /hns-dfs are the same, for clients who want one segment that is the account.
 
-Bearer tokens for https://storage.azure.com only.  Blobs: list, HEAD, GET (also of a range), PUT (BlockBlob), DELETE; data lake:
-rename, directories, list, properties, delete.  A rename needs the folder it goes to.
+Bearer tokens for https://storage.azure.com only.  Blobs: list, HEAD, GET (also of a range), PUT (BlockBlob), DELETE, Copy Blob (see
+copies.py); data lake: rename, directories, list, properties, delete.  A rename needs the folder it goes to.
 """
 
-import base64
-import hashlib
 import itertools
 import json
 import re
@@ -15,22 +13,12 @@ import urllib.parse
 import uuid
 from xml.sax.saxutils import escape
 
+from copies import Copies
 from entra import bearer
+from files import File, json_error, md5, xml_error
 from server import Response, http_date
 
 RESOURCE = "https://storage.azure.com"
-
-
-class File:
-    def __init__(self, data, etag, headers=None):
-        self.data = data
-        self.etag = etag
-        self.modified = time.time()
-        self.type = (headers or {}).get("x-ms-blob-content-type") or (headers or {}).get("content-type") or "application/octet-stream"
-        self.metadata = {name: value for name, value in (headers or {}).items() if name.startswith("x-ms-meta-")}
-
-    def headers(self):
-        return {"ETag": f'"{self.etag}"', "Last-Modified": http_date(self.modified), "Content-MD5": md5(self.data)}
 
 
 class Hierarchical:
@@ -40,6 +28,7 @@ class Hierarchical:
         self.entra = entra
         self.files = {}                 # (filesystem, path) -> File; None for a directory
         self.numbers = itertools.count(1)
+        self.copies = Copies(settings, ledger, self)
 
     def route(self, request, path):
         parts = path.strip("/-").split("/", 2)          # blob or dfs, filesystem, path
@@ -107,8 +96,8 @@ class Hierarchical:
         file = file or File(b"", "0x0")
         return (f"<Blob><Name>{escape(path)}</Name><Properties><Last-Modified>{http_date(file.modified)}</Last-Modified>"
                 f"<Etag>{file.etag}</Etag><ResourceType>{kind}</ResourceType><Content-Length>{len(file.data)}</Content-Length>"
-                f"<Content-Type>{escape(file.type)}</Content-Type><Content-MD5>{md5(file.data)}</Content-MD5>"
-                "<BlobType>BlockBlob</BlobType></Properties></Blob>")
+                f"<Content-Type>{escape(file.type)}</Content-Type>"
+                + (f"<Content-MD5>{md5(file.data)}</Content-MD5>" if file.has_md5 else "") + "<BlobType>BlockBlob</BlobType></Properties></Blob>")
 
     def get(self, request, entry, system, name):
         if (system, name) not in self.files:
@@ -118,7 +107,8 @@ class Hierarchical:
             file = File(b"", "0x0", {"x-ms-meta-hdi_isfolder": "true"})
         headers = {**file.headers(), "Content-Type": file.type, "Accept-Ranges": "bytes", "x-ms-blob-type": "BlockBlob",
                    "x-ms-lease-state": "available", "x-ms-lease-status": "unlocked", "x-ms-server-encrypted": "true",
-                   "x-ms-resource-type": "file" if self.files[system, name] else "directory", **file.metadata}
+                   "x-ms-resource-type": "file" if self.files[system, name] else "directory", **file.metadata,
+                   **(file.copy.headers() if file.copy else {})}
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("x-ms-range") or request.headers.get("range", ""))
         if request.method == "HEAD" or not wanted:
             return Response(200, file.data, headers)
@@ -126,7 +116,8 @@ class Hierarchical:
         if first > last:
             return xml_error(416, "InvalidRange", "The range specified is invalid for the current size of the resource.",
                              {"Content-Range": f"bytes */{len(file.data)}"})
-        headers["x-ms-blob-content-md5"] = headers.pop("Content-MD5")
+        if "Content-MD5" in headers:
+            headers["x-ms-blob-content-md5"] = headers.pop("Content-MD5")
         headers["Content-Range"] = f"bytes {first}-{last}/{len(file.data)}"
         return Response(206, file.data[first:last + 1], headers)
 
@@ -137,8 +128,10 @@ class Hierarchical:
             return xml_error(400, "MissingRequiredHeader", "x-ms-blob-type is required, and BlockBlob is what there is.")
         if request.headers.get("if-none-match") == "*" and (system, name) in self.files:
             return xml_error(409, "BlobAlreadyExists", "The specified blob already exists.")
-        self._make_folders(system, name.rpartition("/")[0])
-        file = self.files[system, name] = File(request.body, self._etag(), request.headers)
+        if self.copies.is_pending(system, name):
+            return xml_error(409, "PendingCopyOperation", "There is currently a pending copy operation.")
+        self.make_folders(system, name.rpartition("/")[0])
+        file = self.files[system, name] = File(request.body, self.next_etag(), request.headers)
         self.ledger.mark_started(entry)
         return Response(201, b"", {**file.headers(), "x-ms-request-server-encrypted": "true"})
 
@@ -148,14 +141,22 @@ class Hierarchical:
             return xml_error(404, "BlobNotFound", "The specified blob does not exist.")
         if request.headers.get("if-match", f'"{file.etag}"').strip('"') != file.etag:
             return xml_error(412, "ConditionNotMet", "The condition is not met.")
+        if self.copies.is_pending(system, name):
+            return xml_error(409, "PendingCopyOperation", "There is currently a pending copy operation.")
         del self.files[system, name]
         self.ledger.mark_started(entry)
         return Response(202)
 
-    def _etag(self):
+    def copy(self, request, entry, system, name):
+        return self.copies.begin(request, entry, system, name)
+
+    def abort(self, request, entry, system, name):
+        return self.copies.abort(request, entry, system, name)
+
+    def next_etag(self):
         return f"0x{next(self.numbers):X}"
 
-    def _make_folders(self, system, name):
+    def make_folders(self, system, name):
         while name:
             self.files.setdefault((system, name), None)
             name = name.rpartition("/")[0]
@@ -175,6 +176,8 @@ class Hierarchical:
             return json_error(404, "RenameDestinationParentPathNotFound", "The parent directory of the destination path does not exist.")
         if request.headers.get("if-none-match") == "*" and (system, name) in self.files:
             return json_error(409, "PathAlreadyExists", "The specified path already exists.")
+        if self.copies.is_pending(*key) or self.copies.is_pending(system, name):
+            return json_error(409, "PendingCopyOperation", "There is currently a pending copy operation.")
         self.files[system, name] = self.files.pop(key)
         self.ledger.mark_started(entry)
         return Response(201)
@@ -184,7 +187,7 @@ class Hierarchical:
         there = (system, name) in self.files
         if there and (request.headers.get("if-none-match") == "*" or self.files[system, name] is not None):
             return json_error(409, "PathAlreadyExists", "The specified path already exists.")
-        self._make_folders(system, name)
+        self.make_folders(system, name)
         self.ledger.mark_started(entry)
         return Response(201, b"", {"ETag": '"0x0"', "Last-Modified": http_date(time.time())})
 
@@ -221,6 +224,10 @@ class Hierarchical:
 def blob_operation(request, name):
     if not name:
         return "list" if request.query.get("comp") == "list" else "container"
+    if request.method == "PUT" and "x-ms-copy-source" in request.headers:
+        return "copy"
+    if request.method == "PUT" and request.query.get("comp") == "copy":
+        return "abort"
     return request.method.lower() if request.method in ("GET", "HEAD", "PUT", "DELETE") and "comp" not in request.query else "unknown"
 
 
@@ -233,17 +240,3 @@ def lake_operation(request, name):
     if not name:
         return "paths" if (request.method, resource) == ("GET", "filesystem") else "container"
     return {"GET": "get", "HEAD": "head", "DELETE": "remove"}.get(request.method, "unknown")
-
-
-def md5(data):
-    return base64.b64encode(hashlib.md5(data).digest()).decode()
-
-
-def xml_error(status, code, message, headers=None):
-    return Response(status, f'<?xml version="1.0" encoding="utf-8"?><Error><Code>{code}</Code><Message>{message}</Message></Error>'.encode(),
-                    {"Content-Type": "application/xml", "x-ms-error-code": code, **(headers or {})})
-
-
-def json_error(status, code, message):
-    return Response(status, f'{{"error":{{"code":"{code}","message":"{message}"}}}}'.encode(),
-                    {"Content-Type": "application/json", "x-ms-error-code": code})

@@ -44,6 +44,7 @@ class Settings:
         self.identity_header = "local-identity-header"
         self.arc_directory = str(self.lake.parent / "arc")
         self.arc_realm = None               # a path to name instead of a real key file
+        self.copy_seconds = 0               # scaled; how long Copy Blob is pending, 0: never
         self.storage = None                 # address of a real storage server, see forward.py
 
     def scaled(self, seconds):
@@ -57,12 +58,12 @@ class Settings:
         """Apply a configuration object; ValueError (and no change) when it is wrong."""
         unknown = set(wanted) - {"speed", "database", "token_lifetime", "consistency_delay_ms",
                                  "page_size", "chunk_rows", "history_delay_ms", "clients", "revoke_tokens", "first_run_id", "fabric_retry_after",
-                                 "fabric_location", "queue_auth", "job_retry_after", "storage", *PLAIN, *SETS}
+                                 "copy_seconds", "fabric_location", "queue_auth", "job_retry_after", "storage", *PLAIN, *SETS}
         if unknown:
             raise ValueError(f"unknown setting {sorted(unknown)[0]!r}")
         for name, least in (("speed", 1e-6), ("token_lifetime", 0),
                             ("consistency_delay_ms", 0), ("page_size", 1), ("chunk_rows", 1),
-                            ("history_delay_ms", 0), ("fabric_retry_after", 0), ("job_retry_after", 0), ("first_run_id", 1)):
+                            ("history_delay_ms", 0), ("copy_seconds", 0), ("fabric_retry_after", 0), ("job_retry_after", 0), ("first_run_id", 1)):
             value = wanted.get(name, least)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
                 raise ValueError(f"{name} must be a number, at least {least}")
@@ -71,7 +72,7 @@ class Settings:
         for name, words in (("fabric_location", ("id", "none", "header")), ("queue_auth", ("none", "bearer"))):
             if wanted.get(name, words[0]) not in words:
                 raise ValueError(f"{name} must be one of {', '.join(words)}")
-        for name in ("speed", "database", "token_lifetime", "consistency_delay_ms", "history_delay_ms", "fabric_retry_after",
+        for name in ("speed", "database", "token_lifetime", "consistency_delay_ms", "history_delay_ms", "copy_seconds", "fabric_retry_after",
                      "fabric_location", "queue_auth", "job_retry_after"):
             if name in wanted:
                 setattr(self, name, wanted[name])

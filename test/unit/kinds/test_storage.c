@@ -212,6 +212,9 @@ test_move(void)
 	begin_move();
 	answer(&a, 202, "");
 	answer_with(&a, 200, OURS "aborted\n", "", -1);
+	answer(&a, 202, "");
+	CHECK_STR(a.request.method, "DELETE");	/* of what is no copy */
+	CHECK_STR(a.request.url, BASE "/lake/out/a");
 	CHECK_STR(a.verdict.error_code, "copy_failed");
 	CHECK(a.verdict.is_retryable);
 
@@ -237,7 +240,6 @@ test_move(void)
 	CHECK(attempt_request(&a));
 	CHECK_STR(a.request.method, "PUT");
 	answer(&a, 412, "<Error><Code>ConditionNotMet</Code></Error>");
-	answer_with(&a, 200, OURS "success\nx-ms-copy-id: old\n", "", -1);
 	CHECK(attempt_request(&a));
 	CHECK_STR(a.request.method, "HEAD");
 	answer_with(&a, 200, LOOK, "", -1);
@@ -259,6 +261,144 @@ test_move(void)
 			answer(&a, 404, "");
 	}
 	CHECK_STR(a.verdict.error_code, "file_changed");
+}
+
+#define COPY(id, status) "ETag: \"0x7\"\nContent-Length: 7\nx-ms-copy-id: " id "\nx-ms-copy-status: " status "\n"
+#define MINE(id, status) COPY(id, status) "x-ms-copy-source: " BASE "/lake/in/a\n"
+
+/* What cancelling sends, up to the end */
+static void
+cancel(void)
+{
+	a.call.step = KIND_STEP_CANCEL;
+	a.call.step_tries = 0;
+	kind_verdict_init(&a.verdict);
+}
+
+/* Copies that the service makes in its own time, whose answers are lost, and that are given up */
+static void
+test_pending(void)
+{
+	/* followed under its id, which a crash does not lose */
+	begin_move();
+	CHECK(a.kind->can_cancel(&a.call));
+	answer_with(&a, 202, COPY("c1", "pending"), "", -1);
+	CHECK_INT(a.call.step, KIND_STEP_POLL);
+	CHECK_STR(a.call.external_run_id, "c1");
+	attempt_crash(&a);
+	CHECK_INT(a.call.step, KIND_STEP_POLL);
+	answer_with(&a, 200, MINE("c1", "pending"), "", -1);
+	CHECK_INT(a.verdict.delay_ms, -1);
+	for (int i = 0; i < 15; i++)
+		answer(&a, 503, "");	/* giving up would not be for good, and is not near */
+	CHECK_INT(a.call.step, KIND_STEP_POLL);
+	answer_with(&a, 200, MINE("c1", "success"), "", -1);
+	answer(&a, 202, "");
+	CHECK_STR(a.request.method, "DELETE");
+	CHECK_STR(a.request.url, BASE "/lake/in/a");
+	CHECK_INT(a.verdict.outcome, KIND_SUCCEEDED);
+
+	/* the answer is lost: look for it, and send it again only if it did not arrive */
+	begin_move();
+	CHECK(lose(&a, true));
+	CHECK_INT(a.call.step, KIND_STEP_LOOKUP);
+	answer(&a, 404, "");
+	CHECK_INT(a.call.step, KIND_STEP_START);
+	CHECK(lose(&a, true));
+	CHECK_STR(a.request.method, "PUT");
+	answer_with(&a, 200, MINE("c2", "pending"), "", -1);
+	CHECK_INT(a.call.step, KIND_STEP_POLL);
+	CHECK_STR(a.call.external_run_id, "c2");
+	begin_move();
+	for (int i = 0; i < 100 && a.verdict.outcome == KIND_CONTINUE; i++)
+	{
+		lose(&a, true);
+		if (a.verdict.outcome == KIND_CONTINUE)
+			answer(&a, 404, "");
+	}
+	CHECK_STR(a.verdict.error_code, "no_answer");
+	CHECK(a.verdict.is_retryable);
+	CHECK(!a.verdict.may_go_on);
+
+	/* the source goes away meanwhile: nothing is left that looks like a file, and nothing more is deleted */
+	begin_move();
+	answer_with(&a, 202, COPY("c3", "pending"), "", -1);
+	answer_with(&a, 200, MINE("c3", "failed") "x-ms-copy-status-description: 404 BlobNotFound\n", "", -1);
+	CHECK_INT(a.call.step, KIND_STEP_DETAIL);
+	answer(&a, 202, "");
+	CHECK_STR(a.request.url, BASE "/lake/out/a");
+	CHECK_STR(kind_string(a.request.headers, "If-Match"), "\"0x7\"");
+	CHECK_STR(a.verdict.error_code, "copy_failed");
+	CHECK_HAS(a.verdict.error_message, "404 BlobNotFound");
+	/* a half-made or failed copy is not what was moved before */
+	begin("storage", "{'operation': 'move', 'container': 'lake', 'from': 'in/a', 'to': 'out/a'}", "{}");
+	answer(&a, 404, "");
+	answer_with(&a, 200, MINE("c3", "pending"), "", -1);
+	CHECK_INT(a.verdict.outcome, KIND_CONTINUE);
+	answer_with(&a, 200, MINE("c3", "failed"), "", -1);
+	CHECK_STR(a.verdict.error_code, "file_missing");
+
+	/* another one's copy of our source is waited for; whether it is of this source, its clock tells */
+	for (int older = 0; older < 2; older++)
+	{
+		begin("storage", "{'operation': 'move', 'container': 'lake', 'from': 'in/a', 'to': 'out/a'}", "{}");
+		answer_with(&a, 200, older ? LOOK "Last-Modified: Sat, 21 Nov 2026 01:00:00 GMT\n" : LOOK "Last-Modified: Sat, 21 Nov 2026 01:00:05 GMT\n", "", -1);
+		answer_with(&a, 200, MINE("c4", "pending") "Last-Modified: Sat, 21 Nov 2026 01:00:05 GMT\n", "", -1);
+		CHECK_INT(a.verdict.delay_ms, -1);
+		CHECK(!a.kind->can_cancel(&a.call));
+		answer_with(&a, 200, MINE("c4", "success"), "", -1);
+		if (older)
+			answer_with(&a, 200, MINE("c4", "success"), "", -1);
+		CHECK(older ? storage_in_phase(&a.call, "delete") : a.verdict.error_code != NULL && strcmp(a.verdict.error_code, "destination_exists") == 0);
+	}
+	begin("storage", "{'operation': 'copy', 'container': 'lake', 'from': 'in/a', 'to': 'out/a', 'overwrite': true}", "{}");
+	answer_with(&a, 200, LOOK, "", -1);
+	answer_with(&a, 200, COPY("x", "pending") "x-ms-copy-source: " BASE "/lake/in/b\n", "", -1);
+	answer(&a, 409, "<Error><Code>PendingCopyOperation</Code></Error>");
+	CHECK_INT(a.call.step, KIND_STEP_LOOKUP);
+	answer_with(&a, 200, COPY("y", "pending") "x-ms-copy-source: " BASE "/lake/in/b\n", "", -1);
+	CHECK_STR(a.verdict.error_code, a.verdict.outcome == KIND_FAILED ? "PendingCopyOperation" : NULL);
+	CHECK(a.verdict.is_retryable);
+
+	/* given up: aborted, and what is left of it removed, by id and ETag */
+	begin_move();
+	answer_with(&a, 202, COPY("c5", "pending"), "", -1);
+	CHECK(a.kind->can_cancel(&a.call));
+	attempt_crash(&a);
+	cancel();
+	answer_with(&a, 200, MINE("c5", "pending"), "", -1);
+	answer(&a, 204, "");
+	CHECK_STR(a.request.method, "PUT");
+	CHECK_STR(a.request.url, BASE "/lake/out/a?comp=copy&copyid=c5");
+	CHECK_STR(kind_string(a.request.headers, "x-ms-copy-action"), "abort");
+	answer_with(&a, 200, MINE("c5", "aborted"), "", -1);
+	answer(&a, 202, "");
+	CHECK_STR(a.request.method, "DELETE");
+	CHECK_STR(a.request.url, BASE "/lake/out/a");
+	CHECK_STR(kind_string(a.request.headers, "If-Match"), "\"0x7\"");
+	CHECK_INT(a.verdict.outcome, KIND_CANCELLED);
+	/* it was whole before that: it stays, and so does the source */
+	begin_move();
+	answer_with(&a, 202, COPY("c6", "pending"), "", -1);
+	cancel();
+	answer_with(&a, 200, MINE("c6", "pending"), "", -1);
+	answer(&a, 409, "<Error><Code>NoPendingCopyOperation</Code></Error>");
+	answer_with(&a, 200, MINE("c6", "success"), "", -1);
+	CHECK_INT(a.verdict.outcome, KIND_CANCELLED);
+	/* somebody else's is left alone */
+	begin("storage", "{'operation': 'copy', 'container': 'lake', 'from': 'in/a', 'to': 'out/a', 'overwrite': true}", "{}");
+	answer_with(&a, 200, LOOK, "", -1);
+	answer_with(&a, 200, MINE("old", "success"), "", -1);
+	cancel();
+	answer_with(&a, 200, COPY("z", "pending") "x-ms-copy-source: " BASE "/lake/in/b\n", "", -1);
+	CHECK_INT(a.verdict.outcome, KIND_CANCELLED);
+
+	/* what was there of an older source, without an MD5, is no copy of the newer one */
+	begin_move();
+	answer_with(&a, 412, "x-ms-error-code: SourceConditionNotMet\n", "", -1);
+	answer_with(&a, 200, "ETag: \"0x9\"\nContent-Length: 7\n", "", -1);
+	answer_with(&a, 200, MINE("c7", "success"), "", -1);
+	CHECK_STR(a.verdict.error_code, "destination_exists");
 }
 
 static void
@@ -413,6 +553,7 @@ test_storage(void)
 	test_list();
 	test_wait();
 	test_move();
+	test_pending();
 	test_refused_key();
 	test_keyvault();
 }

@@ -1,0 +1,276 @@
+/*-------------------------------------------------------------------------
+ * storage_pending.c
+ *	  Copies that a storage account makes in its own time
+ *
+ * Runs in the conductor.  A copy that is accepted as "pending" is an empty
+ * blob until it is whole.  Its id becomes the external id of the attempt and
+ * is committed, and the steps are those of any work that an engine does:
+ *
+ *	LOOKUP	after a lost answer, a crash or a conflict: is there a copy of ours?
+ *	POLL	how is it going?
+ *	DETAIL	it failed: what it left is removed
+ *	CANCEL	it is aborted, and what it left is removed
+ *
+ * The source is not touched before the copy is whole; so at any moment there
+ * is a whole file under one name at least, and when the attempt has ended,
+ * nothing is under the other name that is not whole.  Dying in the middle of
+ * any of this is harmless: resume_step looks again.
+ *
+ * A copy that did not begin for us (storage_began_for_us) is waited for, and
+ * neither aborted nor removed.
+ *-------------------------------------------------------------------------
+ */
+#include "mem.h"
+
+#include "storage_int.h"
+
+#define MAX_STOPS	10			/* exchanges to abort a copy that does not want to end */
+
+static bool
+has_status(const KindResponse *response, const char *wanted)
+{
+	const char *status = kind_header(response, "x-ms-copy-status");
+
+	return status != NULL && strcmp(status, wanted) == 0;
+}
+
+static bool
+has_failed(const KindResponse *response)
+{
+	return has_status(response, "failed") || has_status(response, "aborted");
+}
+
+static void
+step_to(const KindCall *call, KindStep step, int64 delay_ms, KindVerdict *verdict)
+{
+	kind_continue(verdict, step, delay_ms);
+	verdict->reset_tries = true;
+	(void) call;
+}
+
+void
+storage_look_up(const KindCall *call, int64 delay_ms, KindVerdict *verdict)
+{
+	step_to(call, KIND_STEP_LOOKUP, delay_ms, verdict);
+}
+
+/* It is ours and goes on: from now on it can be aborted. */
+static void
+follow(const KindCall *call, const char *id, KindVerdict *verdict)
+{
+	step_to(call, KIND_STEP_POLL, -1, verdict);
+	if (id == NULL || (call->external_run_id != NULL && strcmp(call->external_run_id, id) == 0 && storage_in_phase(call, "pending")))
+		return;
+	storage_note(call, "copy_id", cJSON_CreateString(id));
+	storage_note(call, "phase", cJSON_CreateString("pending"));
+	storage_commit(call, verdict);
+	verdict->external_run_id = mem_strdup(id);
+}
+
+void
+storage_copy_accepted(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	const char *id = kind_header(response, "x-ms-copy-id");
+
+	if (id != NULL && has_status(response, "pending"))
+	{
+		follow(call, id, verdict);
+		return;
+	}
+	storage_note(call, "copy_id", id ? cJSON_CreateString(id) : NULL);
+	storage_go_to(call, "verify", 0, verdict);
+}
+
+/* A copy of ours failed, or somebody aborted it: remove the empty blob, then say so. */
+static void
+failed(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	const char *reason = kind_header(response, "x-ms-copy-status-description");
+	const char *etag = storage_header_etag(response);
+
+	storage_note(call, "failure", cJSON_CreateString(mem_printf("copy to \"%s\" ended as %s: %s", storage_current_file(call).target,
+																kind_header(response, "x-ms-copy-status"), reason ? reason : "no reason given")));
+	storage_note(call, "remains", etag ? cJSON_CreateString(etag) : NULL);
+	step_to(call, KIND_STEP_DETAIL, 0, verdict);
+}
+
+/* Nothing of ours is at the target. */
+static void
+not_arrived(const KindCall *call, KindVerdict *verdict)
+{
+	int64		sends = kind_int64(storage_work(call), "sends", 0) + 1;
+
+	storage_note(call, "sends", json_from_int64(sends));
+	if (sends >= STORAGE_TRIES)
+		kind_fail(verdict, false, true, "no_answer",
+				  mem_printf("gave up after " INT64_FORMAT " tries to copy to \"%s\": none arrived", sends, storage_current_file(call).target));
+	else
+		storage_go_to(call, "copy", 0, verdict);
+}
+
+/* What is at the target after a copy was asked for, or may have been: of "verify", LOOKUP and POLL */
+void
+storage_target_response(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	bool		is_lookup = call->step == KIND_STEP_LOOKUP;
+	bool		overwrites = cJSON_IsTrue(kind_member(call->spec, "overwrite"));
+	bool		is_of_source = storage_same_path(kind_header(response, "x-ms-copy-source"), storage_source_url(call));
+	const char *seen = kind_string(storage_work(call), "seen");
+	const char *etag = storage_header_etag(response);
+
+	if (response->http_status == 404)
+	{
+		if (is_lookup)
+			not_arrived(call, verdict);
+		else
+			storage_look_again(call, verdict);
+	}
+	else if (response->http_status != 200)
+		storage_fail(call, response, mem_printf("copy \"%s\" cannot be looked at", storage_current_file(call).target), verdict);
+	else if (has_status(response, "pending") && is_of_source)
+	{
+		if (storage_began_for_us(call, response))
+			follow(call, kind_header(response, "x-ms-copy-id"), verdict);
+		else
+			step_to(call, call->step, -1, verdict);
+	}
+	else if (has_status(response, "pending") && overwrites)
+		kind_fail(verdict, false, true, "PendingCopyOperation",
+				  mem_printf("another file is being copied to \"%s\"", storage_current_file(call).target));
+	else if (is_lookup && seen != NULL && etag != NULL && strcmp(seen, etag) == 0)
+		not_arrived(call, verdict);
+	else if (has_failed(response) && storage_began_for_us(call, response))
+		failed(call, response, verdict);
+	else if (!has_failed(response) && !has_status(response, "pending") && storage_is_our_copy(call, response))
+	{
+		if (storage_is_move(call->spec))
+			storage_go_to(call, "delete", 0, verdict);
+		else
+			storage_next_file(call, true, verdict);
+	}
+	else if (overwrites || (has_failed(response) && is_of_source))
+		storage_look_again(call, verdict);
+	else
+		storage_destination_exists(call, verdict);
+}
+
+/* --- cancelling ------------------------------------------------------------------ */
+
+/* Until a copy of ours is known to be no more, "stop" says what is asked next; without it the target is looked at. */
+static void
+stop(const KindCall *call, const char *what, KindVerdict *verdict)
+{
+	int64		stops = kind_int64(storage_work(call), "stops", 0) + 1;
+
+	storage_note(call, "stops", json_from_int64(stops));
+	storage_note(call, "stop", what ? cJSON_CreateString(what) : NULL);
+	if (stops <= MAX_STOPS)
+		step_to(call, KIND_STEP_CANCEL, 0, verdict);
+	else
+		kind_fail(verdict, false, true, "cancel_not_confirmed",
+				  mem_printf("the copy to \"%s\" could not be stopped", storage_current_file(call).target));
+}
+
+static void
+cancel_response(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	const char *doing = kind_string(storage_work(call), "stop");
+	const char *id = kind_header(response, "x-ms-copy-id");
+	const char *etag = storage_header_etag(response);
+	int			status = response->http_status;
+
+	if (doing != NULL && strcmp(doing, "abort") == 0)
+	{
+		/* aborted, or over before that */
+		if (status == 204 || status == 404 || status == 409)
+			stop(call, NULL, verdict);
+		else
+			storage_fail(call, response, mem_printf("the copy to \"%s\" goes on, it was not aborted", storage_current_file(call).target), verdict);
+	}
+	else if (doing == NULL && status == 200 && id != NULL && has_status(response, "pending") && storage_began_for_us(call, response))
+	{
+		storage_note(call, "copy_id", cJSON_CreateString(id));
+		stop(call, "abort", verdict);
+	}
+	else if (doing == NULL && status == 200 && etag != NULL && has_failed(response) && storage_began_for_us(call, response))
+	{
+		storage_note(call, "remains", cJSON_CreateString(etag));
+		stop(call, "remove", verdict);
+	}
+	else
+		storage_abandon(call, false, verdict);
+}
+
+/* --- the steps -------------------------------------------------------------------- */
+
+static void
+remove_request(const KindCall *call, KindRequest *request, cJSON *headers)
+{
+	const char *remains = kind_string(storage_work(call), "remains");
+
+	request->method = "DELETE";
+	request->url = storage_target_url(call, call->base_url);
+	cJSON_AddStringToObject(headers, "If-Match", storage_etag_header(remains ? remains : "unknown"));
+}
+
+void
+storage_pending_request(const KindCall *call, KindRequest *request, cJSON *headers)
+{
+	const char *doing = kind_string(storage_work(call), "stop");
+
+	if (call->step == KIND_STEP_DETAIL || (call->step == KIND_STEP_CANCEL && doing != NULL && strcmp(doing, "remove") == 0))
+		remove_request(call, request, headers);
+	else if (call->step == KIND_STEP_CANCEL && doing != NULL)
+	{
+		StrBuf		url;
+
+		strbuf_init(&url);
+		strbuf_printf(&url, "%s?comp=copy&copyid=", storage_target_url(call, call->base_url));
+		kind_url_encode(&url, kind_string(storage_work(call), "copy_id"));
+		request->method = "PUT";
+		request->url = url.data;
+		cJSON_AddStringToObject(headers, "x-ms-copy-action", "abort");
+	}
+	else
+	{
+		request->method = "HEAD";
+		request->url = storage_target_url(call, call->base_url);
+	}
+}
+
+void
+storage_pending_response(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	if (storage_common_response(call, response, verdict) &&
+		(verdict->outcome == KIND_CONTINUE || call->step != KIND_STEP_DETAIL))
+		return;
+	switch (call->step)
+	{
+		case KIND_STEP_LOOKUP:
+		case KIND_STEP_POLL:
+			storage_target_response(call, response, verdict);
+			break;
+		case KIND_STEP_CANCEL:
+			cancel_response(call, response, verdict);
+			break;
+		default:
+			/* whether it was removed or not, the next attempt knows what to make of it */
+			kind_verdict_init(verdict);
+			kind_fail(verdict, false, true, "copy_failed", kind_string(storage_work(call), "failure") ?
+					  kind_string(storage_work(call), "failure") : "the copy failed");
+			break;
+	}
+}
+
+KindStep
+storage_resume_step(const KindCall *call)
+{
+	return storage_in_phase(call, "copy") ? KIND_STEP_LOOKUP : storage_in_phase(call, "pending") ? KIND_STEP_POLL : KIND_STEP_START;
+}
+
+/* Is there, or may there be, a copy of ours under way? */
+bool
+storage_can_cancel(const KindCall *call)
+{
+	return storage_in_phase(call, "copy") || storage_in_phase(call, "pending");
+}
