@@ -19,14 +19,15 @@ import uuid
 from files import File, xml_error
 from server import Response, http_date
 
-STEPS = 5                       # looks at the source, and changes of x-ms-copy-progress
+STEP = 0.02                     # seconds between two looks at the source, and changes of x-ms-copy-progress
 SOURCE = re.compile(r"/(?:as-[0-9A-Za-z_.-]+/)?hns[-/]blob/([^/]+)/(.+)$")
 
 
 class Copy:
     """What the destination says of the last copy to it."""
 
-    def __init__(self, source, total):
+    def __init__(self, source, total, entry):
+        self.entry = entry              # of the ledger
         self.id = str(uuid.uuid4())
         self.source = source
         self.total = total
@@ -78,46 +79,45 @@ class Copies:
         self.account.make_folders(system, name.rpartition("/")[0])
         file = File(b"", self.account.next_etag(), source.metadata)
         file.type = source.type
-        file.copy = Copy(urllib.parse.urlunsplit(address._replace(query="")), len(source.data))
+        file.copy = Copy(urllib.parse.urlunsplit(address._replace(query="")), len(source.data), entry)
         self.account.files[system, name] = file
         self.ledger.mark_started(entry)
         entry.update(copy_id=file.copy.id, copy_status="pending")
         if self.settings.copy_seconds:
-            task = asyncio.get_running_loop().create_task(self._go_on(key, source, file, entry))
+            task = asyncio.get_running_loop().create_task(self._go_on(key, source, file))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
         else:
-            self._succeed(source, file, entry)
+            self._succeed(source, file)
         return Response(202, b"", {"ETag": f'"{file.etag}"', "Last-Modified": http_date(file.modified),
                                    "x-ms-copy-id": file.copy.id, "x-ms-copy-status": file.copy.status})
 
-    async def _go_on(self, key, source, file, entry):
-        etag = source.etag
-        for step in range(1, STEPS + 1):
-            await self.settings.pause(self.settings.copy_seconds / STEPS)
+    async def _go_on(self, key, source, file):
+        etag, done = source.etag, 0.0
+        while done < 1:
+            await asyncio.sleep(STEP)
             if file.copy.status != "pending":
-                entry["copy_status"] = file.copy.status
                 return                  # aborted
             now = self.account.files.get(key)
             if now is None or now.etag != etag:
                 reason = "404 BlobNotFound" if now is None else "412 ConditionNotMet"
-                self._end(file, entry, "failed", reason + ' "Copy failed when reading the source."')
+                self._end(file, "failed", reason + ' "Copy failed when reading the source."')
                 return
-            file.copy.done = file.copy.total * step // STEPS
-        self._succeed(source, file, entry)
+            seconds = self.settings.scaled(self.settings.copy_seconds)
+            done += STEP / seconds if seconds else 1
+            file.copy.done = int(file.copy.total * min(done, 1))
+        self._succeed(source, file)
 
-    def _succeed(self, source, file, entry):
+    def _succeed(self, source, file):
         file.data = source.data
         file.copy.done = file.copy.total
-        self._end(file, entry, "success")
+        self._end(file, "success")
 
-    def _end(self, file, entry, status, description=None):
+    def _end(self, file, status, description=None):
         file.etag = self.account.next_etag()
         file.modified = file.copy.ended = time.time()
-        file.copy.status = status
+        file.copy.status = file.copy.entry["copy_status"] = status
         file.copy.description = description
-        if entry is not None:
-            entry["copy_status"] = status
 
     def abort(self, request, entry, system, name):
         file = self.account.files.get((system, name))
@@ -129,6 +129,6 @@ class Copies:
             return xml_error(409, "NoPendingCopyOperation", "There is currently no pending copy operation.")
         if request.query.get("copyid") != file.copy.id:
             return xml_error(409, "CopyIdMismatch", "The specified copy ID did not match the copy ID for the pending copy operation.")
-        self._end(file, None, "aborted")
+        self._end(file, "aborted")
         self.ledger.mark_started(entry)
         return Response(204)

@@ -39,15 +39,19 @@ our @ISA = ('WeirCuts');
 my $json = JSON::PP->new->canonical->ascii;
 my $true = JSON::PP::true;
 my $entra = { type => 'entra_client_secret', tenant_id => 'local', client_id => 'weir-client', client_secret => 'cuts_secret' };
+my $copying = 10;	# seconds at the cloud's pace
 my $most = 16;		# exchanges of a task that are told apart
 my $text = join('', map { "row $_\n" } 1 .. 50);
 my %lake = (connection => [ 'storage', '/hns/blob', $entra, sub { return { dfs_url => "$_[1]/hns/dfs" } } ], sure => 'sure');
+my %flat = (kind => 'storage', connection => [ 'storage', '/hns/blob', $entra ], sure => 'sure', works => ['hns.copy'], times => 2, prepare => \&put_unlike);
 my %azurite = (needs => 'azurite', works => [], sure => 'sure');
 my %fabric = (connection => [ 'fabric', '/fabric/v1', $entra, { workspace_id => '00000000-0000-4000-8000-000000000001', settle_seconds => 1 } ]);
 
 sub own { return sprintf('00000000-0000-4000-9000-%012d', $_[0]) }
 sub spread_files { my ($caller, @rest) = @_; return (container => 'steps', files => [ map { "$caller/in/$_.csv" } 1, 2 ], from => "$caller/in/", @rest) }
 sub put_files { my ($self, $caller) = @_; $self->file("$caller/in/$_.csv", $text) foreach 1, 2; return }
+# of the second nobody knows the MD5
+sub put_unlike { my ($self, $caller, $number, $content) = @_; $self->lake('PUT', "/$caller/in/$_.csv", content => $content // $text, $_ == 2 ? (more => { 'x-ms-meta-no_md5' => 'yes' }) : ()) foreach 1, 2; return }
 
 our %kinds = (
 	(map { ("$_ steps" => { base => $_ }) } grep { !/^(?:put|move|select|key)$/ } keys %WeirCuts::kinds),
@@ -63,6 +67,21 @@ our %kinds = (
 	delete => { %lake, works => ['hns.delete'], times => 2, prepare => \&put_files, kind => 'storage',
 		spec => sub { my %spec = spread_files($_[0]); delete $spec{from}; return { operation => 'delete', %spec } },
 		judge => sub { my ($self, $caller) = @_; return $self->files_are($caller) } },
+
+	# --- copies that the service makes in its own time, and what is deleted then
+	pcopy => { %flat, spec => sub { return { operation => 'copy', spread_files($_[0], to => "$_[0]/out/") } },
+		judge => sub { my ($self, $caller) = @_; return $self->files_are($caller, map { ("$caller/in/$_.csv", "$caller/out/$_.csv") } 1, 2) } },
+	pmove => { %flat, spec => sub { return { operation => 'move', spread_files($_[0], to => "$_[0]/out/") } },
+		judge => sub { my ($self, $caller) = @_; return $self->files_are($caller, map { "$caller/out/$_.csv" } 1, 2) } },
+	parchive => { %flat, kind => 'file_away', spec => sub { return { spread_files($_[0], archive => "$_[0]/done/") } },
+		judge => sub { my ($self, $caller) = @_; return $self->files_are($caller, map { "$caller/done/$_.csv" } 1, 2) } },
+	# ... but not what a restart needs that goes on after landing
+	kept => { %flat, works => [], times => 0, ends => 'failed', tasks => sub { my ($caller) = @_; return (
+				{ name => 'incoming', kind => 'storage', phase => 'land', spec => { operation => 'list', container => 'steps', prefix => "$caller/in/" } },
+				{ name => 'load', kind => 'sql', connection => undef, depends_on => ['incoming'], spec => { sql => 'SELECT 1/0' }, retry => undef, on_uncertain => undef },
+				{ name => 'file', kind => 'file_away', depends_on => ['load'], spec => { container => 'steps', files => '{{tasks.incoming.output.files}}',
+						from => "$caller/in/", archive => "$caller/done/", error => "$caller/error/" } }) },
+		judge => sub { my ($self, $caller, $it) = @_; return (($it->{output} =~ /"kept"/ ? () : "output $it->{output}"), $self->files_are($caller, map { "$caller/in/$_.csv" } 1, 2)) } },
 
 	# --- files of a real server, which copies and then deletes
 	copy => { %azurite, kind => 'storage', spec => sub { return { operation => 'copy', spread_files($_[0], to => "$_[0]/out/") } },
@@ -125,7 +144,7 @@ sub new
 	my ($class, $node, $cloud, %options) = @_;
 	my $self = WeirCuts::new($class, $node, $cloud);
 
-	$cloud->config(chunk_rows => 2);
+	$cloud->config(chunk_rows => 2, copy_seconds => $copying);
 	$self->{azurite} = $options{azurite};
 	$self->{number} = 1_000_000;	# beside a WeirCuts of the same node and cloud
 	if ($self->{azurite})
@@ -151,8 +170,9 @@ sub token
 sub lake
 {
 	my ($self, $method, $path, %with) = @_;
+	my $more = delete $with{more} // {};
 	my $answer = $self->{http}->request($method, $self->{cloud}->address . "/hns/blob/steps$path", { headers => { Authorization => 'Bearer ' . $self->token('https://storage.azure.com'),
-				'x-ms-version' => '2023-11-03', 'x-ms-date' => 'now', 'x-ms-blob-type' => 'BlockBlob' }, %with });
+				'x-ms-version' => '2023-11-03', 'x-ms-date' => 'now', 'x-ms-blob-type' => 'BlockBlob', %$more }, %with });
 	die "$method $path: $answer->{status} $answer->{content}" unless $answer->{success};
 	return $answer->{content};
 }
@@ -240,6 +260,7 @@ sub define
 		$sql .= $self->_connect($caller, $caller, $kind->{connection} // [ 'storage', '/devstoreaccount1' ]);
 		$sql .= $self->_connect("$caller-other", $caller, $kind->{other}) if $kind->{other};
 		@tasks = map { { connection => $caller, retry => { max_attempts => $kind->{again} ? 1 : 3, initial_delay => '200 milliseconds' }, on_uncertain => 'ask', %{ $kind->{more} // {} }, %$_ } } @tasks;
+		foreach my $task (@tasks) { delete @$task{ grep { !defined $task->{$_} } keys %$task } }
 		$sql .= "SELECT weir.create_pipeline('$caller', " . WeirCuts::literal($json->encode({ tasks => \@tasks })) . ');';
 		push @callers, $caller;
 	}
@@ -389,7 +410,7 @@ sub _judge
 		{
 			my $it = $facts{ $run->{$caller} };
 			my $n = _sum($begun->{$caller});
-			my $ended = $it->{status} . ($it->{status} eq 'failed' ? " $it->{code}" : '');
+			my $ended = $it->{status} . ($it->{status} eq 'failed' && $it->{code} ne '' ? " $it->{code}" : '');
 			my @what;
 
 			$it->{asked} = $asked{$caller};
