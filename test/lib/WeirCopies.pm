@@ -161,7 +161,7 @@ sub give_up
 			$self->_kill;
 		}
 		wait_until($node, 'all have ended', "SELECT count(*) = 0 FROM weir.run WHERE run_id IN ($runs) AND status IN ('queued', 'running', 'cancelling')")
-		  or diag($self->value("SELECT r.status, p.name, a.step, a.external_run_id, a.kind_state FROM weir.run r JOIN weir.pipeline p USING (pipeline_id) LEFT JOIN weir.attempt a USING (run_id) WHERE run_id IN ($runs) AND r.status IN ('running', 'cancelling') LIMIT 20"));
+		  or diag($self->_unfinished($runs));
 		$self->_note_lengths;
 		$self->_judge_copies($callers, $cut, $run, $what, sub { return $_[0] ne 'cancelled' ? "ended $_[0]" : () });
 	}
@@ -173,29 +173,43 @@ sub disturb
 {
 	my ($self, $how, $wanted, %options) = @_;
 	my $node = $self->{node};
+	my @before = ('there', 'copy', 'poll');
+	my @after = ('again', 'remove');
 
-	$self->_pace(100_000);
-	my ($callers, $cut, $run) = $self->_begin($wanted, \%options, 'copy', 'poll', 'again', 'remove');
-	my $runs = join(', ', values %$run);
-	my $n = values %$run;
+	foreach my $which ($options{kill} ? (\@before, \@after) : [ @before, @after ])
+	{
+		$self->_pace(100_000);
+		my ($callers, $cut, $run) = $self->_begin($wanted, \%options, @$which);
+		my $runs = join(', ', values %$run);
+		my $is_after = $options{kill} && $which == \@after;
+		my $n = values %$run;
+		my $ended = "SELECT count(*) FROM weir.run WHERE run_id IN ($runs) AND status NOT IN ('queued', 'running', 'cancelling')";
 
-	$self->_wait('a copy is under way, or held', sub { return $self->_busy(values %$run) + $self->_held >= $n });
-	foreach my $caller (map { @$_ } values %$callers)
-	{
-		$how eq 'change' ? $self->put_unlike($caller, 0, $newer) : do { $self->lake('DELETE', "/$caller/in/$_.csv") foreach 1, 2 };
+		$self->_wait('a copy is under way, or held', sub { return $self->_busy(values %$run) + $self->_held >= $n });
+		foreach my $caller (map { @$_ } values %$callers)
+		{
+			$how eq 'change' ? $self->put_unlike($caller, 0, $newer) : do { $self->lake('DELETE', "/$caller/in/$_.csv") foreach 1, 2 };
+		}
+		$self->_pace(1);
+		$self->_wait('what follows is held, or over', sub { return $self->_held + $self->value($ended) >= $n }) if $is_after;
+		if ($options{kill})
+		{
+			$self->{held} += $self->_held;
+			$self->_kill;
+		}
+		wait_until($node, 'all have ended', "SELECT ($ended) = $n") or diag($self->_unfinished($runs));
+		$self->_judge_copies($callers, $cut, $run, "$how" . ($options{kill} ? ', kill' : ''), $how eq 'change'
+			? sub { return $_[0] ne 'succeeded' ? "ended $_[0]" : () }
+			: sub { return $_[0] !~ /^failed (?:file_missing|copy_failed)$/ ? "ended $_[0]" : () }, $how);
 	}
-	if ($options{kill})
-	{
-		$self->{held} += $self->_held;
-		$self->_kill;
-	}
-	$self->_pace(1);
-	wait_until($node, 'all have ended', "SELECT count(*) = 0 FROM weir.run WHERE run_id IN ($runs) AND status IN ('queued', 'running', 'cancelling')")
-	  or diag($self->value("SELECT r.status, p.name, a.step, a.external_run_id, a.kind_state FROM weir.run r JOIN weir.pipeline p USING (pipeline_id) LEFT JOIN weir.attempt a USING (run_id) WHERE run_id IN ($runs) AND r.status IN ('running', 'cancelling') LIMIT 20"));
-	$self->_judge_copies($callers, $cut, $run, "$how" . ($options{kill} ? ', kill' : ''), $how eq 'change'
-		? sub { return $_[0] ne 'succeeded' ? "ended $_[0]" : () }
-		: sub { return $_[0] !~ /^failed (?:file_missing|copy_failed)$/ ? "ended $_[0]" : () }, $how);
 	return;
+}
+
+sub _unfinished
+{
+	my ($self, $runs) = @_;
+	return $self->value("SELECT r.status, p.name, a.step, a.external_run_id, a.kind_state FROM weir.run r JOIN weir.pipeline p USING (pipeline_id) LEFT JOIN weir.attempt a USING (run_id) "
+		  . "WHERE run_id IN ($runs) AND r.status IN ('queued', 'running', 'cancelling') LIMIT 20");
 }
 
 # name -> content below a caller's name
