@@ -59,6 +59,7 @@ struct HttpTransfer
 	int			stall_timeout_ms;	/* 0: none */
 	bool		is_plain;		/* whom we connect to, the proxy if there is one, is spoken to in plain http */
 	bool		has_proxy;
+	bool		may_keep;		/* the connection, for others, when the headers of the answer have ended */
 	bool		has_begun;		/* the final answer, not only word that it will come */
 	bool		is_repeatable;	/* GET, HEAD, OPTIONS */
 	bool		to_metadata;	/* to the metadata service, and only there */

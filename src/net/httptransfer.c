@@ -158,6 +158,19 @@ begin_answer(HttpTransfer *transfer)
 }
 
 /*
+ * A connection whose other end has gone in the middle of the headers: libcurl
+ * takes that for the end of an answer without a body, and some versions of it
+ * (8.22) send the next request through that connection.  So it may be kept
+ * only when the headers have ended.
+ */
+static void
+keep_connection(HttpTransfer *transfer, bool keep)
+{
+	if (transfer->may_keep)
+		curl_easy_setopt(transfer->easy, CURLOPT_FORBID_REUSE, keep ? 0L : 1L);
+}
+
+/*
  * CURLOPT_HEADERFUNCTION: one line at a time, not terminated, of every
  * response on the way (100 Continue, 103 Early Hints, the final one, trailers).
  */
@@ -176,12 +189,16 @@ header_callback(char *data, size_t size, size_t count, void *userp)
 	}
 	/* the empty line that ends them; trailers come after it */
 	if (n <= 2 && data[n - 1] == '\n' && (n == 1 || data[0] == '\r'))
+	{
 		transfer->headers_complete = true;
+		keep_connection(transfer, true);
+	}
 	if (n > 5 && memcmp(data, "HTTP/", 5) == 0)
 	{
 		if (!transfer->has_begun && !is_interim(data, n))
 			begin_answer(transfer);
 		transfer->headers_complete = false;
+		keep_connection(transfer, false);
 		transfer->retry_after[0] = '\0';
 		transfer->header_len = 0;
 		if (transfer->header_text)
@@ -533,6 +550,7 @@ fill_in(HttpTransfer *transfer, const char *method, const char *url, const char 
 		const char *body, size_t body_len, const HttpOptions *options, const char **problem)
 {
 	transfer->has_proxy = options->proxy != NULL;
+	transfer->may_keep = options->proxy_authorization == NULL;	/* else request_set_route decides */
 	transfer->is_plain = pg_strncasecmp(options->proxy ? options->proxy : url, "http://", 7) == 0;
 	transfer->stall_timeout_ms = options->stall_timeout_ms;
 	transfer->is_repeatable = strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0 ||

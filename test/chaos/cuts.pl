@@ -4,11 +4,11 @@
 # round all are held at their bytes and the conductor is killed.  In turns with
 # them rounds of test/t/362_cuts_steps.pl, at any byte of any exchange (copies
 # are among them when WEIR_PACKAGES names a folder in which azurite is installed),
-# and of test/t/363_cuts_redis.pl.
+# of test/t/364_cuts_copies.pl and of test/t/363_cuts_redis.pl.
 #
 #   CUTS=N     stop after the round in which the Nth exchange was cut (3000)
 #   SEED=N     the seed of the choices, printed
-#   ONLY=NAMES of %WeirCuts::kinds or %WeirSteps::kinds, or redis, with commas between; all unless said otherwise
+#   ONLY=NAMES of %WeirCuts::kinds or %WeirSteps::kinds, copies or redis, with commas between; all unless said otherwise
 
 use strict;
 use warnings FATAL => 'all';
@@ -18,6 +18,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 use WeirAzurite;
+use WeirCopies;
 use WeirCuts;
 use WeirRedisCuts;
 use WeirSteps;
@@ -41,12 +42,19 @@ my @steps = grep { !%only || $only{$_} } $steps->names;
 $cuts->measure(@kinds) if @kinds;
 $steps->measure(@steps) if @steps;
 my $redis = !%only || $only{redis} ? WeirRedisCuts->new($node) : undef;
+my $copies = !%only || $only{copies} ? WeirCopies->new($node, $cloud) : undef;
+my @copying = ('pcopy', 'pmove', 'parchive');
+if ($copies)
+{
+	$copies->measure(@copying);
+	$copies->restore;
+}
 my @places = map { my $kind = $_; map { $cuts->places($kind, $_) } ('start', 'look') } @kinds;
 my $bytes = 0;
 $bytes += $_->[1] + $_->[2] foreach map { @{ $steps->{steps}{$_} } } @steps;
 note(@places . " places where a start or a look can be cut, $bytes of any exchange");
 
-sub sum { return $cuts->{cuts} + $steps->{cuts} + ($redis ? $redis->{cuts} : 0) }
+sub sum { return $cuts->{cuts} + $steps->{cuts} + ($redis ? $redis->{cuts} : 0) + ($copies ? $copies->{cuts} : 0) }
 
 for (my $round = 1; sum() < $wanted && Test::More->builder->is_passing; $round++)
 {
@@ -55,6 +63,15 @@ for (my $round = 1; sum() < $wanted && Test::More->builder->is_passing; $round++
 	my $done = @kinds ? $cuts->round({ map { $_ => $cuts->cuts($_, 40, undef, @turns) } @kinds }, name => "round $round", kill => $kill) : 0;
 	$done += $steps->round({ map { $_ => 20 } @steps }, name => "round $round", manners => \@turns, kill => $kill) if @steps;
 	$done += $redis->round("round $round", 40, $kill ? (map { ('worker', 'conductor', 'server') } 1 .. 3) : ()) if $redis;
+	if ($copies)
+	{
+		my $before = $copies->{cuts};
+		my %how = (manners => $kill ? ['freeze'] : \@turns, kill => $kill);
+		$copies->give_up({ map { $_ => 16 } @copying }, name => "round $round, given up", %how);
+		$copies->disturb($_, { map { $_ => 8 } 'pcopy', 'pmove' }, %how) foreach 'change', 'remove';
+		$copies->restore;
+		$done += $copies->{cuts} - $before;
+	}
 	note(sprintf('%d exchanges cut in round %d%s, %d in sum, %d s', $done, $round, $kill ? ', conductor killed' : '', sum(), time - $begun));
 	$cloud->reset;
 }

@@ -61,6 +61,9 @@ sub _plan_copies
 # The cloud's pace for copies: long enough that nothing ends by itself, or quick.
 sub _pace { my ($self, $seconds) = @_; $self->{cloud}->config(copy_seconds => $seconds); return }
 
+# As WeirSteps has it, whose rounds use the same cloud.
+sub restore { my ($self) = @_; return $self->_pace($WeirSteps::copying) }
+
 # A cut for each caller: the exchanges named take turns, at any byte.
 sub _deal_cuts
 {

@@ -39,7 +39,7 @@ our @ISA = ('WeirCuts');
 my $json = JSON::PP->new->canonical->ascii;
 my $true = JSON::PP::true;
 my $entra = { type => 'entra_client_secret', tenant_id => 'local', client_id => 'weir-client', client_secret => 'cuts_secret' };
-my $copying = 10;	# seconds at the cloud's pace
+our $copying = 10;	# seconds, at the cloud's pace, that a copy takes
 my $most = 16;		# exchanges of a task that are told apart
 my $text = join('', map { "row $_\n" } 1 .. 50);
 my %lake = (connection => [ 'storage', '/hns/blob', $entra, sub { return { dfs_url => "$_[1]/hns/dfs" } } ], sure => 'sure');
