@@ -223,7 +223,7 @@ class Branch(Stated):
 
     def existing(self, parts, moment=None):
         return [one for one in parts if (one.dropped is None if moment is None else
-                                         int(one.created) <= moment and (one.dropped is None or one.dropped > moment))]
+                                         one.created <= moment and (one.dropped is None or one.dropped > moment))]
 
     def find(self, parts, name):
         return next((one for one in self.existing(parts) if one.name == name), None)
