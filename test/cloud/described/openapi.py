@@ -83,13 +83,13 @@ class Operation:
             value = json.loads(text)
         except ValueError as error:
             return [f"{what} is not JSON: {error}"]
-        return self.misfits(schema, value, what + " ") + [f"{what} {place.lstrip('.')} is not known" for place in self.unknown(schema, value, "")]
+        return self.misfits(schema, value, what) + [f"{what} {place.lstrip('.')} is not known" for place in self.unknown(schema, value, "")]
 
     def misfits(self, schema, value, what):
-        validator = jsonschema.Draft4Validator({**schema, "components": self.description.components}, format_checker=FORMATS) \
-            if "$ref" not in schema else jsonschema.Draft4Validator({"allOf": [schema], "components": self.description.components},
-                                                                    format_checker=FORMATS)
-        return [f"{what}{'.'.join(map(str, error.absolute_path))}: {error.message[:200]}" for error in validator.iter_errors(value)]
+        schema = {"allOf": [schema], "components": self.description.components}     # which references begin with
+        validator = jsonschema.Draft4Validator(schema, format_checker=FORMATS)
+        return [": ".join(filter(None, (f"{what} {'.'.join(map(str, error.absolute_path))}".strip(), error.message[:200])))
+                for error in validator.iter_errors(value)]
 
     def unknown(self, schema, value, place):
         """Properties that no part of the schema lists, or that have a name only."""
