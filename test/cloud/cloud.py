@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The local cloud: Data Factory, Databricks Jobs and Entra ID as far as weir calls them.
+"""The local cloud: Data Factory, Databricks Jobs and Entra ID as far as weir calls them, and a part of Neon.
 
     python3 test/cloud/cloud.py --dir DIR [--port 0] [--address-file FILE] [--speed X]
                                 [--database CONNINFO] [--psql PATH] [--record FILE]

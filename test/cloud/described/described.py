@@ -4,9 +4,9 @@
     python3 test/cloud/described/described.py [--check] DESCRIPTIONS RECORDING...
 
 RECORDING is what the local cloud wrote (--record), DESCRIPTIONS the folder with the files named in FILES below.  The answer is one JSON
-object: how often weir asked for each described operation (operations), how often anybody did (anybody), what is not described anywhere (undescribed), and what is
-not as described (findings).  With --check it is what is not as described, and a last line that counts.  RECORDING may be a folder of
-such files.  Needs jsonschema and databricks-sdk, and PyYAML where somebody called Neon.
+object: how often weir asked for each described operation (operations), how often anybody did (anybody), what is not described anywhere
+(undescribed), and what is not as described (findings).  With --check it is what is not as described, and a last line that counts.
+RECORDING may be a folder of such files.  Needs jsonschema and databricks-sdk, and PyYAML where somebody called Neon.
 """
 
 import functools
