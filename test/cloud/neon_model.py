@@ -299,6 +299,12 @@ class Project:
             self.task = asyncio.create_task(self._carry_out(chain))
         return [operation for operation, _ in chain]
 
+    async def _last(self, seconds):
+        """That long at speed 1; unlike other latencies it heeds a change of the speed at once, so that a test can make it stand still."""
+        while seconds > 0:
+            await asyncio.sleep(0.005)
+            seconds -= 0.005 * self.settings.speed
+
     async def _carry_out(self, chain):
         for operation, effect in chain:
             operation.set_status("running")
@@ -306,14 +312,14 @@ class Project:
                 fault = self.faults.for_work({"task_fails", "never_ends"}, operation.facts())
                 if fault and fault.kind == "never_ends":
                     await asyncio.Event().wait()
-                await self.settings.pause(DURATIONS[operation.action])
+                await self._last(DURATIONS[operation.action])
                 if not fault:
                     break
                 operation.error = str(fault.spec.get("message", "internal error"))
                 operation.failures += 1
                 operation.set_status("failed")
                 operation.retry_at = time.time() + self.settings.scaled(RETRY_AFTER)
-                await self.settings.pause(RETRY_AFTER)
+                await self._last(RETRY_AFTER)
                 operation.set_status("running")
             operation.error = None
             effect()

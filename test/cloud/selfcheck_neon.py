@@ -28,6 +28,7 @@ def neon(c, check):
                    {"project": {"default_endpoint_settings": {"autoscaling_limit_min_cu": 4, "autoscaling_limit_max_cu": 1}}}, {}):
         check(f"neon: refused {wanted}", call("POST", "/projects", wanted)[0] == 400)
     check("neon: nothing was made", call("GET", "/projects")[1] == {"projects": [], "applications": {}, "integrations": {}})
+    c.control("POST", "config", {"speed": 1e-6})            # operations stand still
     status, made = call("POST", "/projects", {"project": {"name": "lake"}})
     project = f"/projects/{made['project']['id']}"
     main = made["branch"]["id"]
@@ -39,6 +40,7 @@ def neon(c, check):
     check("neon: of another organization", [c.control("POST", "config", {"neon_keys": {
         "napi_local": "org-local-lake-00000001", "napi_personal": None, "napi_other": "org-other"}}),
         refused(call("GET", project, key="napi_other"), 404, "project not found")][1])
+    c.control("POST", "config", {"speed": 20})
     operations = quiet()
     check("neon: in turn", [one["action"] for one in operations] == ["start_compute", "create_timeline"]
           and operations[0]["created_at"] <= operations[0]["updated_at"] and all(one["total_duration_ms"] > 0 for one in operations), operations)
@@ -71,8 +73,10 @@ def branches(c, check, call, quiet, refused, project, main):
     check("neon: two of one name", refused(call("PATCH", f"{project}/branches/{dev['id']}", {"branch": {"name": "kept"}}), 409, 'branch_name:"kept"'))
     check("neon: children", refused(call("DELETE", f"{project}/branches/{dev['id']}"), 422, kept["id"]))
     path = f"{project}/branches/{dev['id']}/restore"
+    c.control("POST", "config", {"speed": 1e-6})
     check("neon: restored", call("POST", path, {"source_branch_id": main, "preserve_under_name": "old"})[0] == 200)
     check("neon: resetting", call("GET", f"{project}/branches/{dev['id']}")[1]["branch"]["current_state"] == "resetting")
+    c.control("POST", "config", {"speed": 20})
     quiet()
     lines = {one["name"]: [name for name, _ in one["line"]] for one in c.control("GET", "neon")[0]["branches"]}
     old = next(one["id"] for one in c.control("GET", "neon")[0]["branches"] if one["name"] == "old")

@@ -133,11 +133,13 @@ async function projects(cloud) {
 async function branches(cloud) {
     const neon = client(cloud);
     const { project: { id: project }, branch: main } = await make(neon, { name: "branches" });
+    await cloud.config({ speed: 1e-6 });            // operations stand still
     const plain = await neon.createProjectBranch(project);
     check("branches: without a body", plain.status === 201 && plain.data.branch.parent_id === main.id && plain.data.branch.name === plain.data.branch.id
         && plain.data.endpoints.length === 0 && plain.data.connection_uris === undefined && plain.data.databases[0].name === "neondb", plain.data);
     const locked = await error(() => neon.createProjectBranch(project, { branch: { name: "x" } }));
     check("branches: locked", same(locked, [423, "", "project already has running conflicting operations, scheduling of new ones is prohibited"]), locked);
+    await cloud.config({ speed: 10 });
     await settled(neon, plain);
     const annotated = await neon.createProjectBranch(project, { branch: { name: "preview/1" }, endpoints: [{ type: EndpointType.ReadWrite }],
         annotation_value: { "pull-request": "1" } });
@@ -152,8 +154,8 @@ async function branches(cloud) {
         && rest.pagination.next === undefined && rest.annotations[branch.id], [listed, rest]);
     check("branches: counted", (await neon.countProjectBranches({ projectId: project, search: "preview" })).data.count === 1);
     check("branches: no such order", (await error(() => neon.listProjectBranches({ projectId: project, sort_by: "colour" })))[0] === 400);
-    const expiring = await neon.createProjectBranch(project, { branch: { name: "short", expires_at: new Date(Date.now() + 1000).toISOString() } });
-    check("branches: for a time", expiring.data.branch.expires_at && expiring.data.branch.ttl_interval_seconds <= 1, expiring.data.branch);
+    const expiring = await neon.createProjectBranch(project, { branch: { name: "short", expires_at: new Date(Date.now() + 5000).toISOString() } });
+    check("branches: for a time", expiring.data.branch.expires_at && expiring.data.branch.ttl_interval_seconds <= 5, expiring.data.branch);
     await settled(neon, expiring);
     check("branches: and gone", (await until(() => error(() => neon.getProjectBranch(project, expiring.data.branch.id)), found => found[0] === 404))[0] === 404);
     await until(async () => (await neon.listProjectOperations({ projectId: project })).data.operations, all => all.every(one => ENDED.includes(one.status)));
@@ -210,11 +212,13 @@ async function restores(cloud) {
 async function computes(cloud) {
     const neon = client(cloud);
     const { project: { id: project }, branch: { id: main }, endpoints: [{ id: writer }] } = await make(neon, { name: "computes" });
+    await cloud.config({ speed: 1e-6 });
     const reader = await neon.createProjectEndpoint(project, { endpoint: { branch_id: main, type: EndpointType.ReadOnly } });
     check("computes: begun", reader.status === 201 && reader.data.endpoint.current_state === EndpointState.Init
         && reader.data.endpoint.pending_state === EndpointState.Active, reader.data);
     check("computes: in between", same((await error(() => neon.suspendProjectEndpoint(project, reader.data.endpoint.id))),
         [423, "", "endpoint is in some transitive state, could not suspend"]));
+    await cloud.config({ speed: 10 });
     await settled(neon, reader);
     await settled(neon, await neon.restartProjectEndpoint(project, writer));
     await settled(neon, await neon.suspendProjectEndpoint(project, writer));
@@ -248,11 +252,13 @@ async function faults(cloud) {
     check("faults: cut in the middle", await refused(() => neon.createProjectBranch(project)));
     check("faults: it was done", (await first(neon.listProjectBranches({ projectId: project }))).branches.length === 2);
     await until(() => first(neon.listProjectOperations({ projectId: project, limit: 1 })), one => one.operations[0].status === OperationStatus.Finished);
-    await cloud.fault({ fault: "task_fails", action: "create_branch", project_id: project, message: "no room" });
+    const { faults: [fault] } = await (await cloud.fault({ fault: "task_fails", action: "create_branch", project_id: project, message: "no room",
+        times: null })).json();
     const answer = await neon.createProjectBranch(project, { branch: { name: "late" } });
     const { id } = answer.data.operations[0];
     const failed = await until(() => first(neon.getProjectOperation(project, id)), one => one.operation.status === OperationStatus.Failed);
     check("faults: an operation fails", failed.operation.error === "no room" && failed.operation.retry_at, failed);
+    await fetch(`${cloud.address}/_cloud/faults/${fault.id}`, { method: "DELETE" });
     check("faults: and is tried again", (await settled(neon, answer)).create_branch.at(-1) === "finished");
     const pages = [];
     for (let cursor; ;) {

@@ -62,6 +62,11 @@ def make(api, **project):
     return found
 
 
+def speed(cloud, factor):
+    """As slow as can be, operations stand still."""
+    post(cloud.address, "/_cloud/config", {"speed": factor})
+
+
 def utc(seconds):
     return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
@@ -119,6 +124,7 @@ def branches(cloud):
     main = api.branches(project).branches[0]
     check("branches: the first", main.name == "main" and main.default and main.current_state == "ready" and main.parent_id is None, main)
     began = time.time()
+    speed(cloud, 1e-6)
     answer = api.branch_create(project, branch={"name": "dev"}, endpoints=[{"type": "read_write"}])
     dev = answer.branch
     check("branches: begun", dev.current_state == "init" and dev.pending_state == "ready" and dev.parent_id == main.id and dev.parent_lsn
@@ -129,9 +135,11 @@ def branches(cloud):
     check("branches: locked meanwhile", locked[0] == 423 and "conflicting operations" in locked[2], locked)
     check("branches: not ready for children", error(lambda: api.branch_create(project, branch={"parent_id": dev.id}))
           == (422, "", "branch not ready yet"))
+    speed(cloud, 10)
     seen = settled(api, answer)
-    check("branches: states of operations", seen[OperationAction.start_compute] == [
-        OperationStatus.scheduling, OperationStatus.running, OperationStatus.finished], seen)
+    for action, states in seen.items():             # one that is short may not be seen
+        check(f"branches: states of {action}", [one for one in (OperationStatus.scheduling, OperationStatus.running, OperationStatus.finished)
+                                                if one in states] == states, seen)
     dev = api.branch(project, dev.id).branch
     check("branches: ready", dev.current_state == "ready" and dev.pending_state is None and dev.logical_size > 0, dev)
     check("branches: the name is taken", error(lambda: api.branch_create(project, branch={"name": "dev"}))
@@ -196,10 +204,14 @@ def restores(cloud):
     check("restore: and a name", error(lambda: restore(child, source_branch_id=child, source_timestamp=utc(time.time())))[0] == 422)
     check("restore: from nowhere", error(lambda: restore(child, source_branch_id="br-none"))[0] == 404)
     check("restore: a source is required", error(lambda: restore(child, preserve_under_name="x"))[0] == 400)
+    speed(cloud, 1e-6)
     answer = restore(dev, source_branch_id=child, preserve_under_name="dev-before")
     check("restore: begun", answer.branch.id == dev and answer.branch.current_state == "resetting" and answer.branch.pending_state == "ready"
           and answer.operations[0].action == OperationAction.create_branch, answer)
-    check("restore: locked meanwhile", error(lambda: restore(dev, source_branch_id=main.id, preserve_under_name="y"))[0] in (422, 423))
+    check("restore: locked meanwhile", error(lambda: restore(dev, source_branch_id=main.id, preserve_under_name="y"))
+          == (422, "", "branch not ready yet"))
+    check("restore: nor anything else", error(lambda: api.branch_create(project))[0] == 423)
+    speed(cloud, 10)
     settled(api, answer)
     found = {one.name: one for one in api.branches(project).branches}
     check("restore: the line of parents", found["dev"].parent_id == child and found["child"].parent_id == found["dev-before"].id
@@ -229,6 +241,7 @@ def computes(cloud):
     second = {"branch_id": main, "type": "read_write"}
     check("computes: one that writes", error(lambda: api.endpoint_create(project, endpoint=second))
           == (422, "ENDPOINTS_LIMIT_EXCEEDED", "read_write endpoint already exists"))
+    speed(cloud, 1e-6)
     answer = api.endpoint_create(project, endpoint={**second, "type": "read_only", "autoscaling_limit_max_cu": 2, "settings": {
         "pg_settings": {"work_mem": "64MB"}}})
     reader = answer.endpoint
@@ -236,6 +249,7 @@ def computes(cloud):
           and reader.settings.pg_settings == {"work_mem": "64MB"} and answer.operations[0].action == OperationAction.start_compute, answer)
     check("computes: not yet", error(lambda: api.endpoint_suspend(project, reader.id))
           == (423, "", "endpoint is in some transitive state, could not suspend"))
+    speed(cloud, 10)
     settled(api, answer)
     settled(api, api.endpoint_suspend(project, reader.id))
     check("computes: suspended", api.endpoint(project, reader.id).endpoint.current_state == EndpointState.idle)
@@ -301,14 +315,16 @@ def faults(cloud):
     check("faults: an answer is lost", refused(lambda: api.branch_create(project, branch={"name": "lost"}), requests.exceptions.ConnectionError))
     check("faults: what was asked is done", "lost" in [one.name for one in api.branches(project).branches])
     until(lambda: api.operations(project).operations, lambda all: all[0].status == OperationStatus.finished)
-    post(cloud.address, "/_cloud/faults", {"fault": "task_fails", "action": "create_branch", "project_id": project, "message": "no room", "times": 2})
+    fault = {"fault": "task_fails", "action": "create_branch", "project_id": project, "message": "no room", "times": None}
+    fault = post(cloud.address, "/_cloud/faults", fault)["faults"][0]["id"]
     answer = api.branch_create(project, branch={"name": "late"})
     number = answer.operations[0].id
     failed = until(lambda: api.operation(project, number).operation, lambda one: one.status == OperationStatus.failed)
-    check("faults: an operation fails", failed.error == "no room" and failed.failures_count in (1, 2) and failed.retry_at, failed)
+    check("faults: an operation fails", failed.error == "no room" and failed.failures_count > 0 and failed.retry_at, failed)
     check("faults: and keeps the project", error(lambda: api.branch_create(project))[0] == 423)
+    requests.delete(f"{cloud.address}/_cloud/faults/{fault}", timeout=20)
     ended = until(lambda: api.operation(project, number).operation, lambda one: one.status == OperationStatus.finished)
-    check("faults: until it succeeds", ended.failures_count == 2 and ended.error is None and ended.retry_at is None
+    check("faults: until it succeeds", ended.failures_count >= failed.failures_count and ended.error is None and ended.retry_at is None
           and ended.total_duration_ms > 0, ended)
     check("operations: the newest first", api.operations(project, limit=1).operations[0].id == number)
     check("operations: unknown", error(lambda: api.operation(project, "a07f8772-1877-4da9-a939-3a3ae62d1d8d"))[0] == 404)
