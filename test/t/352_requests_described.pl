@@ -192,12 +192,12 @@ sub storage
 }
 storage('lake', 'lake');
 # copies in the service's own time, one of them given up
-create_connection($node, 'flat', 'storage', "$address/hns/blob", $entra);
-alone('storage: a file to copy', 'storage', 'flat', { operation => 'put', container => 'lake', name => 'slow/a', text => 'x' });
+create_connection($node, 'slow', 'storage', "$address/hns/blob", $entra);
+alone('storage: a file to copy', 'storage', 'slow', { operation => 'put', container => 'lake', name => 'slow/a', text => 'x' });
 $cloud->config(copy_seconds => 1);
-alone('storage: a pending copy', 'storage', 'flat', { operation => 'copy', container => 'lake', from => 'slow/a', to => 'slow/b' });
+alone('storage: a pending copy', 'storage', 'slow', { operation => 'copy', container => 'lake', from => 'slow/a', to => 'slow/b' });
 $cloud->config(copy_seconds => 100000);
-cancelled('storage: a copy that is aborted', 'storage', 'flat', { operation => 'move', container => 'lake', from => 'slow/a', to => 'slow/c' });
+cancelled('storage: a copy that is aborted', 'storage', 'slow', { operation => 'move', container => 'lake', from => 'slow/a', to => 'slow/c' });
 SKIP:
 {
 	skip 'storage: ' . WeirAzurite::missing(), 8 unless $azurite;
