@@ -29,13 +29,23 @@ my ($true, $false) = (JSON::PP::true, JSON::PP::false);
 # Each is given the task as weir gets it, what the judge knows of it, the tasks
 # before it and the pipelines it may call.
 
-sub random_percent { return weighted(0 => 5, 30 => 2, 60 => 1, 100 => $theme eq 'landings' ? 4 : 1); }
+# How likely it is to fail.  Of a load that is about landings what lands
+# mostly succeeds, and what comes after it mostly does not.
+sub random_percent
+{
+	my ($known) = @_;
+	my $phase = $theme eq 'landings' && $known ? $known->{phase} // '' : '';
+
+	return weighted(0 => 12, 30 => 1) if $phase eq 'land';
+	return weighted(0 => 1, 30 => 1, 60 => 3, 100 => 3) if $phase;
+	return weighted(0 => 5, 30 => 2, 60 => 1, 100 => 1);
+}
 
 # An item says itself how likely it is to fail.
 sub sql_task
 {
 	my ($task, $known) = @_;
-	my $percent = $known->{is_item} && chance(0.8) ? '{{item.p}}::text::integer' : random_percent();
+	my $percent = $known->{is_item} && chance(0.8) ? '{{item.p}}::text::integer' : random_percent($known);
 	my $seconds = $known->{is_item} ? weighted(0 => 6, 0.02 => 2) : weighted(0 => 5, 0.02 => 3, 0.2 => 1);
 	my $code = one_of('40001', '22012', '53200');
 
@@ -199,12 +209,12 @@ sub expected_length
 
 sub random_dependencies
 {
-	my ($task, $known, $before) = @_;
+	my ($task, $known, $before, $plainly) = @_;
 	my %upstream = map { $_->{name} => $_ } map { one_of(@$before) } 1 .. (@$before ? weighted(0 => 2, 1 => 5, 2 => 3, 4 => 1) : 0);
 
 	foreach my $name (sort keys %upstream)
 	{
-		my $condition = weighted(success => 14, done => 2, failed => 2, skipped => 1);
+		my $condition = $plainly ? 'success' : weighted(success => 14, done => 2, failed => 2, skipped => 1);
 		my $branches = $upstream{$name}{branches};
 		my $branch = $branches && $condition eq 'success' && chance(0.8) ? one_of(@$branches) : undef;
 
@@ -251,14 +261,17 @@ sub random_task
 {
 	my ($no, $landing, $before, $callable) = @_;
 	my @callers = @$callable ? (pipeline => 5) : ();
+	# Of a load that is about landings, what lands and what fails first after it.
+	my $plainly = $theme eq 'landings' && $no <= $landing + 1 && ($no > $landing || chance(0.8));
 	my %known = (
 		name => "t$no",
 		no => $no,
-		kind => $theme eq 'unknown' && chance(0.8) ? weighted(http => 4, databricks_serving => 3, databricks_sql => 3, databricks_job => 2)
+		kind => $plainly ? weighted(sql => 4, noop => $no <= $landing ? 2 : 0)
+		: $theme eq 'unknown' && chance(0.8) ? weighted(http => 4, databricks_serving => 3, databricks_sql => 3, databricks_job => 2)
 		: weighted(noop => 4, sql => 6, http => 4, adf_pipeline => 2, databricks_job => 2, databricks_notebook => 1, databricks_sql => 1,
 			databricks_serving => 1, webhook => 1, if => 1, switch => 1, wait => 4, for_each => 4, @callers),
 		phase => $no <= $landing ? 'land' : one_of('transform', 'publish'),
-		run_if => chance(0.65) ? 'all_success'
+		run_if => $plainly || chance(0.65) ? 'all_success'
 		: one_of(qw(all_done none_failed at_least_one_success at_least_one_failed all_failed always)),
 		enabled => !chance(0.06),
 		max_attempts => weighted(1 => 3, 2 => 2, 3 => 1),
@@ -277,7 +290,7 @@ sub random_task
 	$task{enabled} = $false unless $known{enabled};
 	$task{priority} = one_of(-5, 5) if chance(0.1);
 	random_pool(\%task, \%known);
-	random_dependencies(\%task, \%known, $before);
+	random_dependencies(\%task, \%known, $before, $plainly);
 	hear_of_failures(\%task, \%known);
 	return (\%task, \%known);
 }
@@ -288,7 +301,13 @@ sub random_pipeline
 {
 	my ($name, @callable) = @_;
 	my $n = weighted(1 => 1, 2 + int(rand(4)) => 4, 6 + int(rand(10)) => 2);
-	my $landing = chance($theme eq 'landings' ? 0.9 : 0.4) ? int(rand($n)) : 0;
+	my $landing = chance(0.4) ? int(rand($n)) : 0;
+	if ($theme eq 'landings')
+	{
+		$n += 2;
+		$landing = 1 + int(rand(3));
+		$landing = $n - 1 if $landing >= $n;
+	}
 	my (@tasks, @known);
 
 	foreach my $no (1 .. $n)
@@ -302,7 +321,7 @@ sub random_pipeline
 		tasks => \@known,
 		on_failure => chance(0.3) ? 'fail_fast' : 'continue',
 		max_concurrent_runs => weighted(1 => $theme eq 'landings' ? 0 : 3, 2 => 1, 4 => 1),
-		on_overlap => weighted(queue => 4, skip => 1, cancel_older => 1),
+		on_overlap => weighted(queue => $theme eq 'landings' ? 12 : 4, skip => 1, cancel_older => 1),
 		keeps => chance(0.4) ? one_of(1, 1, 2, 4) : undef,
 		list => random_list(3));
 	my %definition = (

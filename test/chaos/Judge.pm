@@ -502,6 +502,7 @@ sub judge_run
 		return if $run->{apart};
 		$self->wrong("$name with $event->{more}{next}, expected $next") if $event->{more}{next} ne $next;
 		$run->{said} = $next;
+		$self->{seen}{"ended $next"}++;
 		$state->{landings}{ $run->{audit} } = load_of($run) if $next eq 'D';
 		delete $state->{landings}{ $run->{audit} } if $next ne 'D';
 		my ($oldest) = sort { $a <=> $b } keys %{ $state->{landings} };
