@@ -15,7 +15,8 @@ use Dice;
 our @EXPORT = qw(one_of weighted chance random_pipeline random_list %pools %connections $theme);
 
 # What a cycle is about: "unknown" has many tasks of which nobody may know
-# whether they began, "landings" runs side by side that fail after landing.
+# whether they began, "landings" runs side by side that fail after landing,
+# "crowd" many runs that want the same.
 our $theme = '';
 
 # Limits, which the judge holds weir to.
@@ -46,7 +47,7 @@ sub sql_task
 {
 	my ($task, $known) = @_;
 	my $percent = $known->{is_item} && chance(0.8) ? '{{item.p}}::text::integer' : random_percent($known);
-	my $seconds = $known->{is_item} ? weighted(0 => 6, 0.02 => 2) : weighted(0 => 5, 0.02 => 3, 0.2 => 1);
+	my $seconds = $known->{is_item} ? weighted(0 => 6, 0.02 => 2) : weighted(0 => 5, 0.02 => 3, 0.2 => $theme eq 'crowd' ? 12 : 1);
 	my $code = one_of('40001', '22012', '53200');
 
 	# Some are too long for their attempt, and some end just about then.
@@ -249,7 +250,7 @@ sub random_pool
 	my ($task, $known) = @_;
 	my $kind = ($known->{item} // $known)->{kind};
 
-	return unless $kind =~ /^(sql|http|adf_pipeline|databricks_\w+|webhook|wait)$/ && chance(0.18);
+	return unless $kind =~ /^(sql|http|adf_pipeline|databricks_\w+|webhook|wait)$/ && chance($theme eq 'crowd' ? 0.7 : 0.18);
 	$task->{pool} = $known->{pool} = one_of(sort keys %pools);
 	$known->{pool_slots} = 1;
 	return unless $known->{pool} eq 'chaos_four' && chance(0.4);
@@ -267,6 +268,7 @@ sub random_task
 		name => "t$no",
 		no => $no,
 		kind => $plainly ? weighted(sql => 4, noop => $no <= $landing ? 2 : 0)
+		: $theme eq 'crowd' && chance(0.8) ? weighted(sql => 6, http => 1, databricks_job => 1, for_each => 2)
 		: $theme eq 'unknown' && chance(0.8) ? weighted(http => 4, databricks_serving => 3, databricks_sql => 3, databricks_job => 2)
 		: weighted(noop => 4, sql => 6, http => 4, adf_pipeline => 2, databricks_job => 2, databricks_notebook => 1, databricks_sql => 1,
 			databricks_serving => 1, webhook => 1, if => 1, switch => 1, wait => 4, for_each => 4, @callers),
@@ -288,7 +290,7 @@ sub random_task
 	$known{on_uncertain} = $task{on_uncertain};
 	$task{run_if} = $known{run_if} if $known{run_if} ne 'all_success' || chance(0.2);
 	$task{enabled} = $false unless $known{enabled};
-	$task{priority} = one_of(-5, 5) if chance(0.1);
+	$task{priority} = one_of(-5, 5) if chance($theme eq 'crowd' ? 0.5 : 0.1);
 	random_pool(\%task, \%known);
 	random_dependencies(\%task, \%known, $before, $plainly);
 	hear_of_failures(\%task, \%known);
@@ -308,6 +310,7 @@ sub random_pipeline
 		$landing = 1 + int(rand(3));
 		$landing = $n - 1 if $landing >= $n;
 	}
+	$n = 2 + int(rand(4)) if $theme eq 'crowd';
 	my (@tasks, @known);
 
 	foreach my $no (1 .. $n)
@@ -321,7 +324,7 @@ sub random_pipeline
 		tasks => \@known,
 		on_failure => chance(0.3) ? 'fail_fast' : 'continue',
 		max_concurrent_runs => weighted(1 => $theme eq 'landings' ? 0 : 3, 2 => 1, 4 => 1),
-		on_overlap => weighted(queue => $theme eq 'landings' ? 12 : 4, skip => 1, cancel_older => 1),
+		on_overlap => weighted(queue => { landings => 12, crowd => 40 }->{$theme} // 4, skip => 1, cancel_older => 1),
 		keeps => chance(0.4) ? one_of(1, 1, 2, 4) : undef,
 		list => random_list(3));
 	my %definition = (

@@ -7,7 +7,7 @@
 #
 # JudgeTasks.pm knows the kinds of tasks whose end is not their own (items,
 # answers, runs of other pipelines) and the limits, JudgeHands.pm switches,
-# decisions and retention, JudgeEnd.pm what must be there in the end, here and
+# decisions and retention, JudgeOrder.pm who goes first, JudgeEnd.pm what must be there in the end, here and
 # in the cloud.
 
 package Judge;
@@ -20,6 +20,7 @@ use JSON::PP;
 use Dags;
 use JudgeEnd;
 use JudgeHands;
+use JudgeOrder;
 use JudgeTasks;
 
 my $canonical = JSON::PP->new->canonical;
@@ -215,6 +216,7 @@ sub apply_run
 	$run->{ended} = $new if $is_final{$new};
 	$run->{failures} = 0 if $new eq 'running';
 	$run->{live_since} = $event->{more}{at} if $new eq 'running';
+	$run->{asked_in} = $event->{xid} if $old eq '';
 	$self->{seen}{repairs}++ if $is_final{$old};
 	$self->{seen}{"runs $new"}++ if $is_final{$new};
 	$self->apply_child($run, $event) if $old eq '' && $run->{parent};
@@ -230,6 +232,7 @@ sub apply_task
 
 	$self->wrong("$event->{name}: it was $task->{status}, not $old") if $old ne $task->{status};
 	$task->{status} = $new;
+	$self->apply_order($run, $event, $task, $known);
 	$task->{reason} = $event->{more}{reason};
 	$task->{branch} = $event->{more}{branch} if defined $event->{more}{branch};
 	$run->{decides}{ $event->{xid} } = 1 if $new ne 'running';
@@ -482,6 +485,7 @@ sub judge_run
 	if ($old eq 'queued' && $new eq 'running')
 	{
 		$self->judge_started($run, $event);
+		$self->judge_queue($run, $event);
 		my $landing = $state->{next} eq 'D' && !$run->{backfill} ? $self->landing_for($run, $state) : undef;
 		my $start = $run->{backfill} || $state->{next} eq 'P' || ($state->{next} eq 'D' && !defined $landing) ? 'E' : $state->{next};
 		my $audit = $landing // $run->{id};

@@ -109,7 +109,7 @@ sub about_a_run
 	my ($after, $pipelines) = @_;
 	my @statements = one_statement($after, $pipelines);
 
-	return @statements unless chance(0.15);
+	return @statements unless chance($theme eq 'crowd' ? 0.03 : 0.15);
 	return ('BEGIN', @statements, 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.4)) . ')', chance(0.6) ? 'COMMIT' : 'ROLLBACK');
 }
 
@@ -344,12 +344,12 @@ sub cycle
 	srand($cycle_seed);
 	my $after = value('SELECT coalesce(max(run_id), 0) FROM weir.run');
 	my $name = "c${cycle_seed}_$after";
-	$theme = weighted('' => 3, unknown => 1, landings => 1);
+	$theme = weighted('' => 3, unknown => 1, landings => 1, crowd => 1);
 	$theme = $ENV{THEME} if defined $ENV{THEME};
 	my @pipelines;
-	push @pipelines, random_pipeline("${name}_" . (@pipelines + 1), @pipelines) foreach 1 .. weighted(1 => 2, 2 => $theme eq 'landings' ? 1 : 2, 3 => $theme eq 'landings' ? 0 : 2);
+	push @pipelines, random_pipeline("${name}_" . (@pipelines + 1), @pipelines) foreach 1 .. weighted(1 => 2, 2 => 2, 3 => $theme =~ /landings|crowd/ ? 0 : 2);
 	my $violence = choose_violence($cycle_seed);
-	my @first = map { start_of_run(one_of(@pipelines)) } 1 .. weighted(1 => $theme eq 'landings' ? 0 : 1, 2 => 2, 4 => 2, 8 => $theme ? 4 : 1);
+	my @first = map { start_of_run(one_of(@pipelines)) } 1 .. ($theme eq 'crowd' ? one_of(10, 15, 20) : weighted(1 => $theme eq 'landings' ? 0 : 1, 2 => 2, 4 => 2, 8 => $theme ? 4 : 1));
 	my @later = map { [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', about_a_run($after, \@pipelines) ] } 1 .. int(rand(7));
 	push @later, [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', split /\n/, start_of_run($pipelines[0]) ] if chance(0.3);
 	@later = grep { "@$_" !~ /gset|SAVEPOINT|PREPARE/ } @later;	# one statement for each -c
@@ -415,7 +415,7 @@ if ($n >= 100)
 		'lists cancelled', 'lists again', 'signals', 'approvals', 'times', 'calls succeeded', 'calls failed', 'calls cancelled', 'retries', 'failures',
 		'pooled tasks', 'repairs', 'runs succeeded', 'runs failed', 'runs cancelled', 'runs timed_out', 'runs skipped',
 		'databricks_notebook begun', 'databricks_sql begun', 'databricks_serving begun', 'webhook begun', 'removed runs', 'skips',
-		'assumed', 'resolved', 'landings resumed', 'landings beside',
+		'assumed', 'resolved', 'landings resumed', 'landings beside', 'queued before others', 'ready before others',
 		$n < 300 ? () : ('disabled starts', 'decided succeeded', 'decided failed', 'decided send_again', 'decided adopt', 'sent again', 'adopted'));
 	is("@never", '', 'there was everything to judge');
 	is(join(' ', grep { ($seen{$_} // 0) < $n / 20 } 'landings resumed', 'landings beside'), '', 'and landings as often as they are to be');

@@ -1,0 +1,77 @@
+# JudgeOrder.pm - what Judge.pm asks of the order in which what waits starts:
+# queued runs of a pipeline, and tasks that need the same, of a higher priority
+# first.  See "Limits and order" in doc/pipelines.md, and Judge.pm.
+#
+# Whoever starts something has looked some time before, and passes by what
+# somebody else holds just then.  So only what has been there for half a second
+# counts, and only if it is passed by again and again.
+
+package Judge;
+
+use strict;
+use warnings FATAL => 'all';
+
+my $fresh = 0.5;		# seconds
+my $most = 2;			# times
+
+# Runs of backfills come behind all others, as many at once as their backfill may have.
+sub judge_queue
+{
+	my ($self, $run, $event) = @_;
+	my @waiting = grep { $_->{status} eq 'queued' && $_->{pipeline} eq $run->{pipeline} && !$_->{backfill}
+		  && $event->{more}{at} - $_->{asked_at} > $fresh && sees($event, $_->{asked_in}) } values %{ $self->{runs} };
+
+	return if $run->{definition}{on_overlap} eq 'cancel_older';
+	$self->{seen}{'queued before others'} += @waiting;
+	foreach my $other (@waiting)
+	{
+		next unless $run->{backfill} || $other->{priority} > $run->{priority} || ($other->{priority} == $run->{priority} && $other->{id} < $run->{id});
+		$self->wrong("run $run->{id} of $run->{pipeline} (priority $run->{priority}) started before run $other->{id} (priority $other->{priority}), which waited")
+		  if ++$other->{passed} == $most;
+	}
+	return;
+}
+
+# What tasks need that may be scarce; undef if there is nothing.  It tells more
+# apart than weir does.
+sub need_of
+{
+	my ($run, $event, $known) = @_;
+	my $outer = $run->{definition}{tasks}[ $event->{task_no} - 1 ];
+	my $pool = $known->{kind} eq 'for_each' ? undef : $outer->{pool};
+
+	return undef unless defined $pool || defined $known->{connection} || $known->{kind} eq 'sql';
+	return join ' ', $known->{kind}, (defined $pool ? "$pool $outer->{pool_slots}" : ()), $known->{connection} // '';
+}
+
+# A pause before a retry is not waiting for others.
+sub apply_order
+{
+	my ($self, $run, $event, $task, $known) = @_;
+	my ($old, $new) = ($event->{old} // '', $event->{new});
+	my $need = need_of($run, $event, $known) // return;
+	my $waiting = $self->{waiting}{$need} //= {};
+	my $name = "$event->{run_id} " . place_of($event);
+	my $own = delete $waiting->{$name};
+
+	if ($new eq 'ready')
+	{
+		$waiting->{$name} = { run => $event->{run_id}, xid => $event->{xid}, at => $event->{more}{at}, priority => $event->{more}{priority}, name => $name }
+		  if $old ne 'running';
+		return;
+	}
+	return unless $new eq 'running';
+	foreach my $other (grep { $event->{more}{at} - $_->{at} > $fresh && sees($event, $_->{xid}) } map { $waiting->{$_} } sort keys %$waiting)
+	{
+		my $older = $own && $other->{run} == $event->{run_id} && $other->{priority} == $event->{more}{priority} && $own->{at} - $other->{at} > $fresh;
+
+		$self->{seen}{'ready before others'}++;
+		next unless $other->{priority} > $event->{more}{priority} || $older;
+		$self->wrong("$event->{name} (priority $event->{more}{priority}) started before run $other->{name} (priority $other->{priority}), which "
+			. ($older ? 'was ready before it' : 'was ready') . " and needs the same: $need")
+		  if ++$other->{passed} == $most;
+	}
+	return;
+}
+
+1;
