@@ -345,7 +345,7 @@ sub cycle
 	my $after = value('SELECT coalesce(max(run_id), 0) FROM weir.run');
 	my $name = "c${cycle_seed}_$after";
 	$theme = weighted('' => 3, unknown => 1, landings => 1, crowd => 1);
-	$theme = $ENV{THEME} if defined $ENV{THEME};
+	$theme = $ENV{THEME} if $ENV{THEME};
 	my @pipelines;
 	push @pipelines, random_pipeline("${name}_" . (@pipelines + 1), @pipelines) foreach 1 .. weighted(1 => 2, 2 => 2, 3 => $theme =~ /landings|crowd/ ? 0 : 2);
 	my $violence = choose_violence($cycle_seed);
