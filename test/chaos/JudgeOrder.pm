@@ -1,6 +1,6 @@
 # JudgeOrder.pm - what Judge.pm asks of the order in which what waits starts:
 # queued runs of a pipeline, and tasks that need the same, of a higher priority
-# first.  See "Limits and order" in doc/pipelines.md, and Judge.pm.
+# first, and among equals in turns.  See "Limits and order" in doc/pipelines.md, and Judge.pm.
 #
 # Whoever starts something has looked some time before, and passes by what
 # somebody else holds just then.  So only what has been there for half a second
@@ -13,6 +13,7 @@ use warnings FATAL => 'all';
 
 my $fresh = 0.5;		# seconds
 my $most = 2;			# times
+my $turns = 4;			# of one run while another has none: turns begin anew after a crash
 
 # Runs of backfills come behind all others, as many at once as their backfill may have.
 sub judge_queue
@@ -61,11 +62,17 @@ sub apply_order
 		return;
 	}
 	return unless $new eq 'running';
+	foreach my $all (values %{ $self->{waiting} })
+	{
+		delete $_->{turns} foreach grep { $_->{run} == $event->{run_id} } values %$all;
+	}
 	foreach my $other (grep { $event->{more}{at} - $_->{at} > $fresh && sees($event, $_->{xid}) } map { $waiting->{$_} } sort keys %$waiting)
 	{
 		my $older = $own && $other->{run} == $event->{run_id} && $other->{priority} == $event->{more}{priority} && $own->{at} - $other->{at} > $fresh;
 
 		$self->{seen}{'ready before others'}++;
+		$self->wrong("$event->{name} started, and $turns of its run have while run $other->{name}, of the same priority $other->{priority}, had no turn: $need")
+		  if $other->{run} != $event->{run_id} && $other->{priority} == $event->{more}{priority} && ++$other->{turns}{ $event->{run_id} } == $turns;
 		next unless $other->{priority} > $event->{more}{priority} || $older;
 		$self->wrong("$event->{name} (priority $event->{more}{priority}) started before run $other->{name} (priority $other->{priority}), which "
 			. ($older ? 'was ready before it' : 'was ready') . " and needs the same: $need")
