@@ -211,7 +211,7 @@ sub expected_length
 sub random_dependencies
 {
 	my ($task, $known, $before, $plainly) = @_;
-	my %upstream = map { $_->{name} => $_ } map { one_of(@$before) } 1 .. (@$before ? weighted(0 => 2, 1 => 5, 2 => 3, 4 => 1) : 0);
+	my %upstream = map { $_->{name} => $_ } map { one_of(@$before) } 1 .. (@$before ? weighted(0 => $theme eq 'crowd' ? 12 : 2, 1 => 5, 2 => 3, 4 => 1) : 0);
 
 	foreach my $name (sort keys %upstream)
 	{
@@ -268,7 +268,7 @@ sub random_task
 		name => "t$no",
 		no => $no,
 		kind => $plainly ? weighted(sql => 4, noop => $no <= $landing ? 2 : 0)
-		: $theme eq 'crowd' && chance(0.8) ? weighted(sql => 6, http => 1, databricks_job => 1, for_each => 2)
+		: $theme eq 'crowd' && chance(0.8) ? weighted(sql => 5, http => 1, databricks_job => 1, for_each => 3)
 		: $theme eq 'unknown' && chance(0.8) ? weighted(http => 4, databricks_serving => 3, databricks_sql => 3, databricks_job => 2)
 		: weighted(noop => 4, sql => 6, http => 4, adf_pipeline => 2, databricks_job => 2, databricks_notebook => 1, databricks_sql => 1,
 			databricks_serving => 1, webhook => 1, if => 1, switch => 1, wait => 4, for_each => 4, @callers),
