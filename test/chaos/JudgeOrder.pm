@@ -1,6 +1,7 @@
 # JudgeOrder.pm - what Judge.pm asks of the order in which what waits starts:
 # queued runs of a pipeline, and tasks that need the same, of a higher priority
-# first, and among equals in turns.  See "Limits and order" in doc/pipelines.md, and Judge.pm.
+# first, and among equals in turns; what is overdue before all, the longest
+# waiting first.  See "Limits and order" in doc/pipelines.md, and Judge.pm.
 #
 # Whoever starts something has looked some time before, and passes by what
 # somebody else holds just then.  So only what has been there for half a second
@@ -24,13 +25,31 @@ sub judge_queue
 
 	return if $run->{definition}{on_overlap} eq 'cancel_older';
 	$self->{seen}{'queued before others'} += @waiting;
+	my $may_be_overdue = !$run->{backfill} && $self->may_be_overdue($run->{asked_at}, $event->{more}{at});
 	foreach my $other (@waiting)
 	{
-		next unless $run->{backfill} || $other->{priority} > $run->{priority} || ($other->{priority} == $run->{priority} && $other->{id} < $run->{id});
+		my $is_overdue = $self->is_overdue($other->{asked_at}, $event->{more}{at}) && ($run->{backfill} || $run->{asked_at} - $other->{asked_at} > $fresh);
+		my $is_first = $other->{priority} > $run->{priority} || ($other->{priority} == $run->{priority} && $other->{id} < $run->{id});
+
+		$self->{seen}{'overdue'}++ if $is_overdue;
+		next unless $run->{backfill} || $is_overdue || ($is_first && !$may_be_overdue);
 		$self->wrong("run $run->{id} of $run->{pipeline} (priority $run->{priority}) started before run $other->{id} (priority $other->{priority}), which waited")
 		  if ++$other->{passed} == $most;
 	}
 	return;
+}
+
+# Since a moment it has waited too long by now, for whoever has looked a moment ago.
+sub is_overdue
+{
+	my ($self, $since, $now) = @_;
+	return $self->{overdue_after} && $now - $since > $self->{overdue_after} + $fresh;
+}
+
+sub may_be_overdue
+{
+	my ($self, $since, $now) = @_;
+	return $self->{overdue_after} && $now - $since > $self->{overdue_after};
 }
 
 # What tasks need that may be scarce; undef if there is nothing.  It tells more
@@ -66,16 +85,19 @@ sub apply_order
 	{
 		delete $_->{turns} foreach grep { $_->{run} == $event->{run_id} } values %$all;
 	}
+	my $may_be_overdue = !$own || $self->may_be_overdue($own->{at}, $event->{more}{at});
 	foreach my $other (grep { $event->{more}{at} - $_->{at} > $fresh && sees($event, $_->{xid}) } map { $waiting->{$_} } sort keys %$waiting)
 	{
+		my $is_overdue = $self->is_overdue($other->{at}, $event->{more}{at}) && $own && $own->{at} - $other->{at} > $fresh;
 		my $older = $own && $other->{run} == $event->{run_id} && $other->{priority} == $event->{more}{priority} && $own->{at} - $other->{at} > $fresh;
 
 		$self->{seen}{'ready before others'}++;
+		$self->{seen}{'overdue'}++ if $is_overdue;
 		$self->wrong("$event->{name} started, and $turns of its run have while run $other->{name}, of the same priority $other->{priority}, had no turn: $need")
-		  if $other->{run} != $event->{run_id} && $other->{priority} == $event->{more}{priority} && ++$other->{turns}{ $event->{run_id} } == $turns;
-		next unless $other->{priority} > $event->{more}{priority} || $older;
+		  if !($self->{overdue_after} && $may_be_overdue) && $other->{run} != $event->{run_id} && $other->{priority} == $event->{more}{priority} && ++$other->{turns}{ $event->{run_id} } == $turns;
+		next unless $is_overdue || (($other->{priority} > $event->{more}{priority} || $older) && !($self->{overdue_after} && $may_be_overdue));
 		$self->wrong("$event->{name} (priority $event->{more}{priority}) started before run $other->{name} (priority $other->{priority}), which "
-			. ($older ? 'was ready before it' : 'was ready') . " and needs the same: $need")
+			. ($is_overdue ? 'was overdue' : $older ? 'was ready before it' : 'was ready') . " and needs the same: $need")
 		  if ++$other->{passed} == $most;
 	}
 	return;

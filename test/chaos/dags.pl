@@ -349,6 +349,7 @@ sub cycle
 	my @pipelines;
 	push @pipelines, random_pipeline("${name}_" . (@pipelines + 1), @pipelines) foreach 1 .. weighted(1 => 2, 2 => 2, 3 => $theme =~ /landings|crowd/ ? 0 : 2);
 	my $violence = choose_violence($cycle_seed);
+	my $overdue_after = $theme eq 'crowd' && chance(0.4) ? one_of(1, 2) : 0;
 	my @first = map { start_of_run(one_of(@pipelines)) } 1 .. ($theme eq 'crowd' ? one_of(10, 15, 20) : weighted(1 => $theme eq 'landings' ? 0 : 1, 2 => 2, 4 => 2, 8 => $theme ? 4 : 1));
 	my @later = map { [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', about_a_run($after, \@pipelines) ] } 1 .. int(rand(7));
 	push @later, [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', split /\n/, start_of_run($pipelines[0]) ] if chance(0.3);
@@ -359,6 +360,8 @@ sub cycle
 
 	# Landings are resumed, some of them for good, and then again.
 	push @rounds, [ 'nothing', [ map { [ about_a_run($after, \@pipelines) ] } 1 .. 6 ] ] if $theme eq 'landings';
+	value("ALTER SYSTEM SET weir.overdue_after = $overdue_after") if $overdue_after;
+	value('SELECT pg_reload_conf()') if $overdue_after;
 	prepare_standby() if $violence eq 'promote';
 	$cloud->call('POST', 'queues', { queue => 'chaos', create => JSON::PP::true });
 	by_hand();
@@ -376,7 +379,7 @@ sub cycle
 	}
 	value('SELECT public.prune(100000)') if $quiet;
 	my $facts = decode_json(value("SELECT public.facts($after)"));
-	my $judge = Judge->new(facts => $facts, pipelines => { map { $_->{name} => $_ } @pipelines }, ledger => $cloud->ledger);
+	my $judge = Judge->new(facts => $facts, pipelines => { map { $_->{name} => $_ } @pipelines }, ledger => $cloud->ledger, overdue_after => $overdue_after);
 	my @wrong = $judge->verdict;
 	$seen{$_} += $judge->seen->{$_} foreach keys %{ $judge->seen };
 	push @wrong, 'it did not become quiet: ' . value("SELECT string_agg(w.run_id || ' ' || concat_ws(' ', w.task, w.waiting_for, w.detail), '; ')
@@ -395,6 +398,11 @@ sub cycle
 		close $file;
 		diag("facts and ledger: $PostgreSQL::Test::Utils::tmp_check/cycle_$cycle_seed.json, log: " . $node->logfile);
 	};
+	if ($overdue_after)
+	{
+		value('ALTER SYSTEM RESET weir.overdue_after');
+		value('SELECT pg_reload_conf()');
+	}
 	$cloud->reset;
 	value('SELECT public.forget(); ' . join(' ', map { "SELECT weir.alter_pool('$_', $pools{$_});" } sort keys %pools)
 		. ' TRUNCATE public.journal');
@@ -415,7 +423,7 @@ if ($n >= 100)
 		'lists cancelled', 'lists again', 'signals', 'approvals', 'times', 'calls succeeded', 'calls failed', 'retries', 'failures',
 		'pooled tasks', 'repairs', 'runs succeeded', 'runs failed', 'runs cancelled', 'runs timed_out', 'runs skipped',
 		'databricks_notebook begun', 'databricks_sql begun', 'databricks_serving begun', 'webhook begun', 'removed runs', 'skips',
-		'assumed', 'resolved', 'landings resumed', 'landings beside', 'queued before others', 'ready before others',
+		'assumed', 'resolved', 'landings resumed', 'landings beside', 'queued before others', 'ready before others', 'overdue',
 		$n < 300 ? () : ('disabled starts', 'calls cancelled', 'decided succeeded', 'decided failed', 'decided send_again', 'decided adopt', 'sent again', 'adopted'));
 	is("@never", '', 'there was everything to judge');
 	is(join(' ', grep { ($seen{$_} // 0) < $n / 20 } 'landings resumed', 'landings beside'), '', 'and landings as often as they are to be');
