@@ -47,7 +47,7 @@ sub sql_task
 {
 	my ($task, $known) = @_;
 	my $percent = $known->{is_item} && chance(0.8) ? '{{item.p}}::text::integer' : random_percent($known);
-	my $seconds = $known->{is_item} ? weighted(0 => 6, 0.02 => 2) : weighted(0 => 5, 0.02 => 3, 0.2 => $theme eq 'crowd' ? 12 : 1);
+	my $seconds = $known->{is_item} ? weighted(0 => 6, 0.02 => 2) : weighted(0 => 5, 0.02 => 3, 0.2 => $theme eq 'crowd' ? 8 : 1);
 	my $code = one_of('40001', '22012', '53200');
 
 	# Some are too long for their attempt, and some end just about then.
@@ -156,7 +156,7 @@ sub for_each_task
 			$known->{length} = 'n';
 			$known->{listed} = 1;
 		}
-		elsif (chance(0.3))
+		elsif ($theme ne 'crowd' && chance(0.3))
 		{
 			$items = random_list(25);
 			$known->{length} = 25;
@@ -323,7 +323,7 @@ sub random_pipeline
 		name => $name,
 		tasks => \@known,
 		on_failure => chance(0.3) ? 'fail_fast' : 'continue',
-		max_concurrent_runs => weighted(1 => $theme eq 'landings' ? 0 : 3, 2 => 1, 4 => 1),
+		max_concurrent_runs => $theme eq 'crowd' ? one_of(1, 6, 6, 12) : weighted(1 => $theme eq 'landings' ? 0 : 3, 2 => 1, 4 => 1),
 		on_overlap => weighted(queue => { landings => 12, crowd => 40 }->{$theme} // 4, skip => 1, cancel_older => 1),
 		keeps => chance(0.4) ? one_of(1, 1, 2, 4) : undef,
 		list => random_list(3));

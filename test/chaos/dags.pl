@@ -316,9 +316,20 @@ sub choose_violence
 
 # --- a cycle ------------------------------------------------------------------------
 
+# As long as something goes on it only takes its time.
 sub wait_until_quiet
 {
-	$node->psql('postgres', "CALL public.wait_until_quiet(60)") foreach (1 .. 2);
+	my $before;
+
+	foreach (1 .. 6)
+	{
+		my $n = value('SELECT count(*) FROM public.journal');
+
+		last if defined $before && $n == $before;
+		$before = $n;
+		$node->psql('postgres', "CALL public.wait_until_quiet(60)");
+		last if value('SELECT public.is_quiet()') eq 't';
+	}
 	return value('SELECT public.is_quiet()') eq 't' && wait_until($node, 'the SQL workers are those of their slots', 'SELECT public.slots_agree()');
 }
 
