@@ -232,6 +232,7 @@ sub apply_task
 
 	$self->wrong("$event->{name}: it was $task->{status}, not $old") if $old ne $task->{status};
 	$task->{status} = $new;
+	$task->{since} = $event->{no};
 	$self->apply_order($run, $event, $task, $known);
 	$task->{reason} = $event->{more}{reason};
 	$task->{branch} = $event->{more}{branch} if defined $event->{more}{branch};
@@ -554,11 +555,11 @@ sub judge_commit
 	$self->judge_kept($run, $_) foreach grep { !defined $_->{old} } @{ $run->{tried}{$xid} // [] };
 	return if $run->{status} eq 'queued' || !%{ $run->{tasks} };	# did not start
 	return unless $run->{decides}{$xid};	# what only starts tasks may be in the middle of another
-	my $fast = $run->{definition}{on_failure} eq 'fail_fast' && $run->{failures} ? $failure ? 'all' : 'new' : '';
+	my $fast = $run->{definition}{on_failure} eq 'fail_fast' && $run->{failures};
 	my @live = grep { !$is_final{ $run->{tasks}{ $_->{no} }{status} // '' } } @{ $run->{definition}{tasks} };
 	foreach my $known (grep { $_->{kind} eq 'for_each' && $run->{tasks}{ $_->{no} } } @{ $run->{definition}{tasks} })
 	{
-		$self->judge_items($run, $known, reacts($known) ? '' : $fast, $name, $xid);
+		$self->judge_items($run, $known, reacts($known) ? '' : $fast, $failure, $name, $xid);
 	}
 	if ($is_final{ $run->{status} })
 	{
@@ -580,10 +581,17 @@ sub judge_commit
 		$self->wrong("$name: $known->{name} is $status, but the run is cancelling") if $run->{status} eq 'cancelling';
 		$self->wrong("$name: $known->{name} waits, but is to be " . decision($run, $known))
 		  if $status eq 'waiting' && defined decision($run, $known);
-		next if reacts($known) || !$fast || ($fast eq 'new' && $task->{started});
+		next if reacts($known) || !$fast || may_try_again($task, $failure);
 		$task->{late} = { xid => $xid, text => "$name: $known->{name} is $status after a failure that ends the run" };
 	}
 	return;
+}
+
+# What ran while something failed goes on, with its retries.
+sub may_try_again
+{
+	my ($task, $failure) = @_;
+	return $task->{started} && (!defined $failure || $task->{since} > $failure);
 }
 
 # A failure ends what has not started; only what somebody is starting at the
@@ -598,7 +606,7 @@ sub judge_late
 	return;
 }
 
-# Attempts and their tasks and items changed together.  Did one of these fail?
+# Attempts and their tasks and items changed together.  Did one of these fail?  Then the statement.
 sub judge_outcomes
 {
 	my ($self, $run, $xid, $name) = @_;
@@ -616,7 +624,7 @@ sub judge_outcomes
 			$self->wrong("$name: $key runs without an intent") unless $begun{$key};
 			next;
 		}
-		$failure = 1 if $is_bad{ $event->{new} };
+		$failure = $event->{no} if $is_bad{ $event->{new} };
 		delete $ended{$key};
 		# A for_each that has listed its items ends with them.
 		next if has_listed($run, $event);

@@ -31,7 +31,7 @@ sub judge_queue
 		my $is_overdue = $self->is_overdue($other->{asked_at}, $event->{more}{at}) && ($run->{backfill} || $run->{asked_at} - $other->{asked_at} > $fresh);
 		my $is_first = $other->{priority} > $run->{priority} || ($other->{priority} == $run->{priority} && $other->{id} < $run->{id});
 
-		$self->{seen}{'overdue'}++ if $is_overdue;
+		$self->{seen}{'overdue'}++ if $may_be_overdue && $other->{priority} > $run->{priority};
 		next unless $run->{backfill} || $is_overdue || ($is_first && !$may_be_overdue);
 		$self->wrong("run $run->{id} of $run->{pipeline} (priority $run->{priority}) started before run $other->{id} (priority $other->{priority}), which waited")
 		  if ++$other->{passed} == $most;
@@ -85,17 +85,17 @@ sub apply_order
 	{
 		delete $_->{turns} foreach grep { $_->{run} == $event->{run_id} } values %$all;
 	}
-	my $may_be_overdue = !$own || $self->may_be_overdue($own->{at}, $event->{more}{at});
+	my $may_be_overdue = $self->{overdue_after} && (!$own || $self->may_be_overdue($own->{at}, $event->{more}{at}));
 	foreach my $other (grep { $event->{more}{at} - $_->{at} > $fresh && sees($event, $_->{xid}) } map { $waiting->{$_} } sort keys %$waiting)
 	{
 		my $is_overdue = $self->is_overdue($other->{at}, $event->{more}{at}) && $own && $own->{at} - $other->{at} > $fresh;
 		my $older = $own && $other->{run} == $event->{run_id} && $other->{priority} == $event->{more}{priority} && $own->{at} - $other->{at} > $fresh;
 
 		$self->{seen}{'ready before others'}++;
-		$self->{seen}{'overdue'}++ if $is_overdue;
+		$self->{seen}{'overdue'}++ if $own && $may_be_overdue && $other->{priority} > $event->{more}{priority};
 		$self->wrong("$event->{name} started, and $turns of its run have while run $other->{name}, of the same priority $other->{priority}, had no turn: $need")
-		  if !($self->{overdue_after} && $may_be_overdue) && $other->{run} != $event->{run_id} && $other->{priority} == $event->{more}{priority} && ++$other->{turns}{ $event->{run_id} } == $turns;
-		next unless $is_overdue || (($other->{priority} > $event->{more}{priority} || $older) && !($self->{overdue_after} && $may_be_overdue));
+		  if !$may_be_overdue && $other->{run} != $event->{run_id} && $other->{priority} == $event->{more}{priority} && ++$other->{turns}{ $event->{run_id} } == $turns;
+		next unless $is_overdue || (($other->{priority} > $event->{more}{priority} || $older) && !$may_be_overdue);
 		$self->wrong("$event->{name} (priority $event->{more}{priority}) started before run $other->{name} (priority $other->{priority}), which "
 			. ($is_overdue ? 'was overdue' : $older ? 'was ready before it' : 'was ready') . " and needs the same: $need")
 		  if ++$other->{passed} == $most;
