@@ -12,7 +12,7 @@
 #define ENGINE_WAKE_DEFINITION	4	/* pipeline created, altered, paused, resumed, ... */
 #define ENGINE_WAKE_TASK		8	/* a SQL worker wrote an outcome */
 #define ENGINE_WAKE_QUEUES		256 /* runs were queued or ended, and nobody said of which pipelines */
-#define ENGINE_WAKE_READY		512 /* what is ready is not known any more: read all of it */
+#define ENGINE_WAKE_READY		512 /* notes were lost: what is ready, and what lives, is to be read anew */
 #define ENGINE_WAKE_LOOK		15	/* look once more at everything that may be new */
 #define ENGINE_WAKE_ALL			(ENGINE_WAKE_LOOK | ENGINE_WAKE_QUEUES | ENGINE_WAKE_READY)
 #define ENGINE_WAKE_INSTALLED	16	/* CREATE EXTENSION; set beside the others, for the launcher's sake */
@@ -38,8 +38,13 @@ extern void engine_wake_at_commit(uint32 what);
 extern void engine_note_ready(int64 task_run_id);
 /* Those of an array in the first row of what SPI just returned; null: none. */
 extern void engine_note_ready_column(int column);
-/* A run of this pipeline was queued or ended, so that one in its queue may start. */
+/* A run of this pipeline ended, so that one in its queue may start. */
 extern void engine_note_queue(int64 pipeline_id);
+/*
+ * A run of this pipeline was queued, or goes on after it had ended; of several
+ * the one with the lowest id.  Without it the conductor may never look at it.
+ */
+extern void engine_note_run(int64 pipeline_id, int64 run_id);
 
 /* From _PG_init. */
 extern void engine_init(void);

@@ -20,6 +20,13 @@
 #define WEIR_MAX_NOTES		256
 #define WEIR_ERROR_LEN		256
 
+/* What a transaction made ready or queued, see engine/notes.c. */
+typedef struct WeirNote
+{
+	int64		id;				/* of a pipeline, or minus that of a task run */
+	int64		run_id;			/* of a pipeline: the first of its runs that lives now and did not; 0 none */
+} WeirNote;
+
 /* One database; in use while databaseid is valid. */
 typedef struct DatabaseSlot
 {
@@ -38,7 +45,7 @@ typedef struct DatabaseSlot
 	char		last_error[WEIR_ERROR_LEN];
 	pg_atomic_uint32 wake;		/* ENGINE_WAKE_* bits, taken by the conductor */
 	int			n_notes;
-	int64		notes[WEIR_MAX_NOTES];	/* notes.c; taken by the conductor after the bits */
+	WeirNote	notes[WEIR_MAX_NOTES];	/* notes.c; taken by the conductor after the bits */
 	pg_atomic_uint32 tell_of_end;	/* the next run that ends sends ENGINE_WAKE_ENDED, once */
 	ConditionVariable run_ended;	/* broadcast whenever runs of this database change state */
 } DatabaseSlot;

@@ -121,6 +121,7 @@ conductor_create(bool in_session)
 	c->defer_until_ms = c->worker_retry_ms = c->limit_due_ms = NEVER;
 	c->run_deadline_ms = 0;		/* not known yet */
 	ready_start(c);
+	queues_start(c);
 	notes_conduct(true);
 	upkeep_start(c);
 	running = c;

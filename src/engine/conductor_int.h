@@ -138,6 +138,7 @@ typedef struct Conductor
 	int			worker_failures;	/* in a row */
 	int64		limit_due_ms;	/* a connection may be used again then */
 	struct ReadySet *ready;		/* ready.c */
+	struct Queues *queues;		/* queues.c */
 	HTAB	   *breakers;		/* breaker.c; NULL before the first exchange */
 	HTAB	   *quotas;			/* quota.c, of connections; likewise */
 	HTAB	   *limit_groups;	/* the buckets they have */
@@ -200,9 +201,14 @@ extern void ready_end_pauses(Conductor *c);
 extern int64 ready_next_due(Conductor *c);	/* end of a pause after a failure; NEVER */
 extern int64 ready_pop_noop(Conductor *c, int64 *run_id);	/* 0: none */
 extern void ready_forget_run(Conductor *c, int64 run_id);
-extern Datum ready_queues(Conductor *c, int *n);	/* array of the pipelines whose queue may move */
-extern void ready_forget_queues(Conductor *c);
-extern void ready_keep_queue(Conductor *c, int64 pipeline_id);
+
+/* queues.c: the pipelines whose queue may move */
+extern void queues_start(Conductor *c);
+extern void queues_note(Conductor *c, int64 pipeline_id, int64 run_id); /* run_id: that lives now and did not, or 0 */
+extern void queues_forget(Conductor *c);
+/* Arrays of them and of run ids below which none of theirs lives; how many.  Inside a transaction */
+extern int	queues_noted(Conductor *c, Datum *pipelines, Datum *floors);
+extern void queues_forget_floors(Conductor *c);	/* notes were lost */
 
 /* lanes.c: ids of the task runs that start now, inside a transaction */
 extern Datum lanes_choose(Conductor *c, int *n_chosen);

@@ -15,7 +15,8 @@ extern void notes_forget(void);
 /* notes.c, from the conductor: this process conducts from now on, or no more. */
 extern void notes_conduct(bool conducts);
 /* Its own notes and those of others since the last time, in the current context. */
-extern int64 *notes_take(int *n);
+struct WeirNote;
+extern struct WeirNote *notes_take(int *n);
 /* From workers that are connected: transactions see what is committed by then, and may write. */
 extern void engine_settle_transactions(void);
 /* From the launcher: warn if there are more SQL workers than processes. */

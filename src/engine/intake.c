@@ -19,6 +19,7 @@
 #include "foreach.h"
 #include "landing.h"
 #include "outcome.h"
+#include "pipelinestate.h"
 #include "starting.h"
 
 #define INTAKE_BATCH	200		/* runs taken in by one transaction */
@@ -234,7 +235,8 @@ intake_start_run(int64 run_id, bool besides)
 
 	values[0] = Int64GetDatum(run_id);
 	if (weir_spi(START_FACTS("r.backfill_id IS NULL", "weir.run r JOIN weir.pipeline p USING (pipeline_id) "
-							 "JOIN weir.pipeline_state s USING (pipeline_id) WHERE r.run_id = $1 AND r.status = 'queued' AND " STILL_FREE),
+							 "CROSS JOIN LATERAL (SELECT * FROM weir.pipeline_state s WHERE " STATE_FROM_BACK("r.pipeline_id") ") s "
+							 "WHERE r.run_id = $1 AND r.status = 'queued' AND " STILL_FREE),
 				 2, facts_types, facts_values, NULL) != 1)
 		return;
 	decision = start_decide_row(&facts, &(LandingWish){.run_id = run_id});
@@ -254,7 +256,8 @@ intake_start_run(int64 run_id, bool besides)
 	weir_spi("UPDATE weir.pipeline_state s SET skip_once = s.skip_once AND NOT $6, "
 			 "last_run_id = CASE WHEN $2 = 'running' AND NOT r.is_apart THEN $1 ELSE s.last_run_id END, "
 			 "next_load_status = CASE WHEN $2 = 'skipped' AND NOT $6 AND s.next_load_status = 'C' THEN 'P' ELSE s.next_load_status END "
-			 "FROM weir.run r WHERE r.run_id = $1 AND s.pipeline_id = r.pipeline_id",
+			 "FROM weir.run r WHERE r.run_id = $1 AND " IS_STATE_OF_RUN("s", "$1") " AND "
+			 "((s.skip_once AND $6) OR CASE WHEN $2 = 'running' THEN NOT r.is_apart ELSE NOT $6 AND s.next_load_status = 'C' END)",
 			 6, types, values, nulls);
 	if (start_code_runs(decision.code))
 	{
@@ -268,12 +271,13 @@ intake_start_run(int64 run_id, bool besides)
 
 /* From pipeline to pipeline, those with a queue: however long the queues are. */
 #define ALL_QUEUES \
-	"WITH RECURSIVE w (pipeline_id) AS (" \
+	"WITH RECURSIVE p (pipeline_id) AS (" \
 	"(SELECT r.pipeline_id FROM weir.run r WHERE r.live = 'q' ORDER BY r.pipeline_id LIMIT 1) UNION ALL " \
-	"SELECT (SELECT r.pipeline_id FROM weir.run r WHERE r.live = 'q' AND r.pipeline_id > w.pipeline_id " \
-	"ORDER BY r.pipeline_id LIMIT 1) FROM w WHERE w.pipeline_id IS NOT NULL) "
+	"SELECT (SELECT r.pipeline_id FROM weir.run r WHERE r.live = 'q' AND r.pipeline_id > p.pipeline_id " \
+	"ORDER BY r.pipeline_id LIMIT 1) FROM p WHERE p.pipeline_id IS NOT NULL), " \
+	"w AS (SELECT p.pipeline_id, 0::bigint AS floor FROM p) "
 
-#define NOTED_QUEUES "WITH w AS (SELECT unnest($2) AS pipeline_id) "
+#define NOTED_QUEUES "WITH w AS (SELECT * FROM unnest($2, $4) AS n (pipeline_id, floor)) "
 
 /*
  * Of each queue only as many as may start: a long one costs nothing.  The run
@@ -281,25 +285,30 @@ intake_start_run(int64 run_id, bool besides)
  * of the oldest of each priority, and of these there are few.  Runs of a
  * backfill have a limit of their own and are never overdue: they come behind
  * all others, whose priorities are -1000 and above, and what one backfill has
- * to leave is for those after it.
+ * to leave is for those after it.  Below a floor no run of the pipeline lives,
+ * see queues.c.
  */
 #define ROOM \
 	"greatest(0, (SELECT max(v.max_concurrent_runs) FROM weir.pipeline_version v WHERE v.pipeline_id = w.pipeline_id) - a.active)"
 
+#define OF_PIPELINE(live) "r.pipeline_id = w.pipeline_id AND r.live = '" live "' AND r.run_id >= w.floor"
+
 #define STARTABLE \
 	"SELECT q.run_id, w.pipeline_id FROM w JOIN weir.pipeline p ON p.pipeline_id = w.pipeline_id AND NOT p.is_paused " \
-	"CROSS JOIN LATERAL (SELECT count(*) AS active FROM weir._active r WHERE r.pipeline_id = w.pipeline_id) a " \
+	"CROSS JOIN LATERAL (SELECT (SELECT count(*) FROM weir.run r WHERE " OF_PIPELINE("a") ") + " \
+	"(SELECT count(*) FROM (SELECT s.execution_id FROM weir.pipeline_state s WHERE " STATE_FROM_BACK("w.pipeline_id") ") e " \
+	"WHERE e.execution_id IS NOT NULL AND EXISTS (SELECT FROM weir.run x WHERE x.run_id = e.execution_id)) AS active) a " \
 	"CROSS JOIN LATERAL (WITH RECURSIVE h (run_id, priority, queued_at) AS (" \
 	"(SELECT r.run_id, r.priority, r.queued_at FROM weir.run r " \
-	"WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' AND r.priority >= -1000 ORDER BY r.priority DESC, r.run_id LIMIT 1) UNION ALL " \
+	"WHERE " OF_PIPELINE("q") " AND r.priority >= -1000 ORDER BY r.priority DESC, r.run_id LIMIT 1) UNION ALL " \
 	"SELECT n.* FROM h CROSS JOIN LATERAL (SELECT r.run_id, r.priority, r.queued_at FROM weir.run r " \
-	"WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' AND r.priority < h.priority AND r.priority >= -1000 " \
+	"WHERE " OF_PIPELINE("q") " AND r.priority < h.priority AND r.priority >= -1000 " \
 	"ORDER BY r.priority DESC, r.run_id LIMIT 1) n) " \
 	"SELECT min(h.run_id) AS run_id FROM h WHERE h.queued_at < clock_timestamp() - make_interval(secs => nullif($3, 0))) o " \
 	"CROSS JOIN LATERAL (SELECT s.*, s.run_id IS NOT DISTINCT FROM o.run_id AS is_overdue, " \
 	"row_number() OVER (ORDER BY s.run_id = o.run_id DESC, s.priority DESC, s.run_id) AS place FROM (" \
 	"(SELECT r.run_id, r.version, r.priority FROM weir.run r " \
-	"WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' AND r.priority >= -1000 AND r.run_id IS DISTINCT FROM o.run_id " \
+	"WHERE " OF_PIPELINE("q") " AND r.priority >= -1000 AND r.run_id IS DISTINCT FROM o.run_id " \
 	"ORDER BY r.priority DESC, r.run_id LIMIT " ROOM ") " \
 	"UNION ALL SELECT r.run_id, r.version, r.priority FROM weir.run r WHERE r.run_id = o.run_id " \
 	"UNION ALL SELECT x.* FROM (WITH RECURSIVE b (backfill_id) AS (" \
@@ -309,9 +318,9 @@ intake_start_run(int64 run_id, bool besides)
 	"ORDER BY r.backfill_id LIMIT 1) FROM b WHERE b.backfill_id IS NOT NULL) " \
 	"SELECT b.backfill_id FROM b WHERE b.backfill_id IS NOT NULL) b CROSS JOIN LATERAL (" \
 	"SELECT r.run_id, r.version, r.priority FROM weir.run r " \
-	"WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' AND r.backfill_id = b.backfill_id ORDER BY r.run_id LIMIT least(" ROOM ", " \
+	"WHERE " OF_PIPELINE("q") " AND r.backfill_id = b.backfill_id ORDER BY r.run_id LIMIT least(" ROOM ", " \
 	"greatest(0, (SELECT f.concurrency FROM weir.backfill f WHERE f.backfill_id = b.backfill_id) - " \
-	"(SELECT count(*) FROM weir.run g WHERE g.pipeline_id = w.pipeline_id AND g.live = 'a' AND g.backfill_id = b.backfill_id)))) x) s) q " \
+	"(SELECT count(*) FROM weir.run r WHERE " OF_PIPELINE("a") " AND r.backfill_id = b.backfill_id)))) x) s) q " \
 	"JOIN weir.pipeline_version v ON v.pipeline_id = w.pipeline_id AND v.version = q.version " \
 	"WHERE q.place <= v.max_concurrent_runs - a.active " \
 	"ORDER BY q.is_overdue DESC, q.priority DESC, q.run_id LIMIT $1"
@@ -356,24 +365,22 @@ start_runs(Conductor *c, const int64 *runs, uint64 n)
 void
 intake_runs(Conductor *c, bool all)
 {
-	static const Oid types[3] = {INT8OID, INT8ARRAYOID, FLOAT8OID};
-	Datum		values[3] = {Int64GetDatum(INTAKE_BATCH), (Datum) 0, Float8GetDatum(weir_overdue_after)};
-	int			n_queues;
+	static const Oid types[4] = {INT8OID, INT8ARRAYOID, FLOAT8OID, INT8ARRAYOID};
+	Datum		values[4] = {Int64GetDatum(INTAKE_BATCH), (Datum) 0, Float8GetDatum(weir_overdue_after), (Datum) 0};
 	uint64		n;
 	int64	   *runs;
 
-	values[1] = ready_queues(c, &n_queues);
-	if (!all && n_queues == 0)
+	if (queues_noted(c, &values[1], &values[3]) == 0 && !all)
 		return;
-	n = all ? weir_spi(ALL_QUEUES STARTABLE, 3, types, values, NULL) : weir_spi(NOTED_QUEUES STARTABLE, 3, types, values, NULL);
+	n = all ? weir_spi(ALL_QUEUES STARTABLE, 4, types, values, NULL) : weir_spi(NOTED_QUEUES STARTABLE, 4, types, values, NULL);
 	runs = result_ids(n);
 	/* More may follow: the rest of a long queue, pipelines whose run ended at once, or which somebody held. */
 	if (n < INTAKE_BATCH)
-		ready_forget_queues(c);
+		queues_forget(c);
 	else if (all)
 		c->wake |= ENGINE_WAKE_QUEUES;
 	for (uint64 i = 0; i < n; i++)
-		ready_keep_queue(c, weir_spi_int64(i, 2, NULL));
+		queues_note(c, weir_spi_int64(i, 2, NULL), 0);
 	start_runs(c, runs, n);
 	overlap_take_in(c, all, values[1]);
 	if (n > 0 && c->defer_until_ms == NEVER)

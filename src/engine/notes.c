@@ -2,10 +2,10 @@
  * notes.c
  *	  What a transaction made ready or queued, on its way to the conductor.
  *
- * The conductor keeps in memory which task runs are ready and which queues
- * may move.  Searching the tables for it in every cycle would pass over the
- * dead index entries of everything that was ever ready or queued since the
- * oldest snapshot anybody holds.
+ * The conductor keeps in memory which task runs are ready, which queues may
+ * move, and below which id no run of a pipeline lives.  Searching the tables
+ * for it in every cycle would pass over the dead index entries of everything
+ * that was ever ready or queued since the oldest snapshot anybody holds.
  *
  * Notes are collected in the process that makes the changes.  At commit they
  * go into the database's slot in shared memory (weir_shmem_lock), before the
@@ -13,8 +13,6 @@
  * own are with it already.  What does not fit is replaced by the bit that
  * says "look at everything".  Notes lost in a crash are not missed: shared
  * memory is gone then, and the next conductor reads everything anew.
- *
- * A note is one number: the id of a pipeline, or minus that of a task run.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -29,7 +27,7 @@
 #include "engine_int.h"
 #include "shmem.h"
 
-static int64 *notes = NULL;
+static WeirNote *notes = NULL;
 static int	n_notes = 0;
 static int	max_notes = 0;
 static bool too_many = false;
@@ -37,11 +35,17 @@ static bool has_queue_note = false;
 static bool conducting = false; /* this process is the conductor: nothing is sent */
 
 static void
-note(int64 what)
+note(int64 id, int64 run_id)
 {
 	/* Task runs often become ready in one statement, pipelines are noted again and again. */
-	if (n_notes > 0 && notes[n_notes - 1] == what)
+	if (n_notes > 0 && notes[n_notes - 1].id == id)
+	{
+		WeirNote   *same = &notes[n_notes - 1];
+
+		if (run_id != 0)
+			same->run_id = same->run_id == 0 ? run_id : Min(same->run_id, run_id);
 		return;
+	}
 	if (!conducting && n_notes >= WEIR_MAX_NOTES)
 	{
 		too_many = true;
@@ -52,18 +56,19 @@ note(int64 what)
 		int			wanted = Max(max_notes * 2, WEIR_MAX_NOTES);
 
 		if (notes == NULL)
-			notes = MemoryContextAlloc(TopMemoryContext, wanted * sizeof(int64));
+			notes = MemoryContextAlloc(TopMemoryContext, wanted * sizeof(WeirNote));
 		else
-			notes = repalloc_huge(notes, wanted * sizeof(int64));
+			notes = repalloc_huge(notes, wanted * sizeof(WeirNote));
 		max_notes = wanted;
 	}
-	notes[n_notes++] = what;
+	notes[n_notes].id = id;
+	notes[n_notes++].run_id = run_id;
 }
 
 void
 engine_note_ready(int64 task_run_id)
 {
-	note(-task_run_id);
+	note(-task_run_id, 0);
 }
 
 void
@@ -84,8 +89,14 @@ engine_note_ready_column(int column)
 void
 engine_note_queue(int64 pipeline_id)
 {
+	engine_note_run(pipeline_id, 0);
+}
+
+void
+engine_note_run(int64 pipeline_id, int64 run_id)
+{
 	has_queue_note = true;
-	note(pipeline_id);
+	note(pipeline_id, run_id);
 }
 
 void
@@ -105,7 +116,7 @@ send(DatabaseSlot *slot)
 		pg_atomic_fetch_or_u32(&slot->wake, ENGINE_WAKE_QUEUES | ENGINE_WAKE_READY);
 		return;
 	}
-	memcpy(&slot->notes[slot->n_notes], notes, n_notes * sizeof(int64));
+	memcpy(&slot->notes[slot->n_notes], notes, n_notes * sizeof(WeirNote));
 	slot->n_notes += n_notes;
 }
 
@@ -141,13 +152,13 @@ notes_forget(void)
 	too_many = has_queue_note = false;
 }
 
-int64 *
+WeirNote *
 notes_take(int *n)
 {
-	int64	   *taken = palloc((n_notes + WEIR_MAX_NOTES) * sizeof(int64));
+	WeirNote   *taken = palloc((n_notes + WEIR_MAX_NOTES) * sizeof(WeirNote));
 
 	if (n_notes > 0)
-		memcpy(taken, notes, n_notes * sizeof(int64));
+		memcpy(taken, notes, n_notes * sizeof(WeirNote));
 	*n = n_notes;
 	n_notes = 0;
 	if (weir_shmem != NULL)
@@ -158,7 +169,7 @@ notes_take(int *n)
 		slot = shmem_database_slot(MyDatabaseId, false);
 		if (slot != NULL && slot->n_notes > 0)
 		{
-			memcpy(&taken[*n], slot->notes, slot->n_notes * sizeof(int64));
+			memcpy(&taken[*n], slot->notes, slot->n_notes * sizeof(WeirNote));
 			*n += slot->n_notes;
 			slot->n_notes = 0;
 		}

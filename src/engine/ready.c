@@ -38,7 +38,6 @@ struct ReadySet
 	HTAB	   *ids;			/* task runs in lanes */
 	HTAB	   *paused;			/* by task run */
 	pairingheap *pauses;		/* the same, in the order of their moments */
-	HTAB	   *queues;			/* ids of pipelines whose queue may move */
 	List	   *again;			/* task runs to read again, pointers to int64 */
 };
 
@@ -85,7 +84,6 @@ ready_start(Conductor *c)
 {
 	c->ready = MemoryContextAllocZero(c->cxt, sizeof(struct ReadySet));
 	c->ready->cxt = AllocSetContextCreate(c->cxt, "weir ready", ALLOCSET_DEFAULT_SIZES);
-	c->ready->queues = make_hash(c->cxt, "weir queues", sizeof(int64), sizeof(int64), HASH_BLOBS);
 	reset(c);
 }
 
@@ -445,7 +443,7 @@ void
 ready_take_in(Conductor *c, bool all)
 {
 	int			n;
-	int64	   *notes = notes_take(&n);
+	WeirNote   *notes = notes_take(&n);
 	int64	   *ids = palloc(sizeof(int64) * (n + list_length(c->ready->again)));
 	int			n_ids = 0;
 	ListCell   *lc;
@@ -455,12 +453,15 @@ ready_take_in(Conductor *c, bool all)
 	list_free_deep(c->ready->again);
 	c->ready->again = NIL;
 	for (int i = 0; i < n; i++)
-		if (notes[i] < 0)
-			ids[n_ids++] = -notes[i];
+		if (notes[i].id < 0)
+			ids[n_ids++] = -notes[i].id;
 		else
-			ready_keep_queue(c, notes[i]);
+			queues_note(c, notes[i].id, notes[i].run_id);
 	if (all)
+	{
+		queues_forget_floors(c);
 		load_all(c);
+	}
 	else if (n_ids > 0)
 		load(c, ids, n_ids);
 }
@@ -498,37 +499,4 @@ ready_end_pauses(Conductor *c)
 	weir_spi("UPDATE weir.task_run SET not_before = NULL WHERE task_run_id = ANY ($1) AND status = 'ready' "
 			 "AND not_before <= clock_timestamp()", 1, types, values, NULL);
 	load(c, ids, n);
-}
-
-/* ---- queues ---- */
-
-Datum
-ready_queues(Conductor *c, int *n)
-{
-	Datum	   *ids = palloc(sizeof(Datum) * Max(hash_get_num_entries(c->ready->queues), 1));
-	HASH_SEQ_STATUS seq;
-	int64	   *id;
-
-	*n = 0;
-	hash_seq_init(&seq, c->ready->queues);
-	while ((id = hash_seq_search(&seq)) != NULL)
-		ids[(*n)++] = Int64GetDatum(*id);
-	return weir_array(INT8OID, ids, *n);
-}
-
-void
-ready_keep_queue(Conductor *c, int64 pipeline_id)
-{
-	(void) hash_search(c->ready->queues, &pipeline_id, HASH_ENTER, NULL);
-}
-
-void
-ready_forget_queues(Conductor *c)
-{
-	HASH_SEQ_STATUS seq;
-	int64	   *id;
-
-	hash_seq_init(&seq, c->ready->queues);
-	while ((id = hash_seq_search(&seq)) != NULL)
-		(void) hash_search(c->ready->queues, id, HASH_REMOVE, NULL);
 }

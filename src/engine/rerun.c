@@ -21,16 +21,19 @@ revive_run(int64 run_id, int64 request_id)
 	static const Oid types[2] = {INT8OID, INT8OID};
 	Datum		values[2] = {Int64GetDatum(run_id), Int64GetDatum(request_id)};
 
-	return weir_spi("UPDATE weir.run r SET status = 'running', repair_no = repair_no + 1, ended_at = NULL, next_load_status = NULL, "
-					"error_message = NULL, cancel_reason = NULL, deadline = clock_timestamp() + v.run_timeout, "
-					"params = coalesce(q.params, r.params) "
-					"FROM weir.pipeline_state s, weir.pipeline_version v, weir.request q "
-					"WHERE r.run_id = $1 AND q.request_id = $2 AND r.started_at IS NOT NULL "
-					"AND (r.status IN ('failed', 'timed_out', 'cancelled') OR (r.status = 'succeeded' AND q.tasks IS NOT NULL)) "
-					"AND s.pipeline_id = r.pipeline_id AND v.pipeline_id = r.pipeline_id AND v.version = r.version "
-					"AND (r.is_apart OR (s.last_run_id = r.run_id AND NOT EXISTS (SELECT FROM weir._active o "
-					"WHERE o.pipeline_id = r.pipeline_id AND NOT o.is_apart)))",
-					2, types, values, NULL) == 1;
+	if (weir_spi("UPDATE weir.run r SET status = 'running', repair_no = repair_no + 1, ended_at = NULL, next_load_status = NULL, "
+				 "error_message = NULL, cancel_reason = NULL, deadline = clock_timestamp() + v.run_timeout, "
+				 "params = coalesce(q.params, r.params) "
+				 "FROM weir.pipeline_state s, weir.pipeline_version v, weir.request q "
+				 "WHERE r.run_id = $1 AND q.request_id = $2 AND r.started_at IS NOT NULL "
+				 "AND (r.status IN ('failed', 'timed_out', 'cancelled') OR (r.status = 'succeeded' AND q.tasks IS NOT NULL)) "
+				 "AND s.pipeline_id = r.pipeline_id AND v.pipeline_id = r.pipeline_id AND v.version = r.version "
+				 "AND (r.is_apart OR (s.last_run_id = r.run_id AND NOT EXISTS (SELECT FROM weir._active o "
+				 "WHERE o.pipeline_id = r.pipeline_id AND NOT o.is_apart))) RETURNING r.pipeline_id",
+				 2, types, values, NULL) != 1)
+		return false;
+	engine_note_run(weir_spi_int64(0, 1, NULL), run_id);
+	return true;
 }
 
 /*

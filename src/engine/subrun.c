@@ -219,6 +219,7 @@ queue_child(Conductor *c, Flight *flight, const Callee *callee)
 	char	   *role = GetUserNameFromId(flight->owner, true);
 	Datum		params = bind_params(flight, callee->pipeline_id, callee->version, &error);
 	Datum		values[7];
+	int64		child_id;
 
 	if (params == (Datum) 0)
 	{
@@ -239,8 +240,9 @@ queue_child(Conductor *c, Flight *flight, const Callee *callee)
 			 "FROM weir.task_run t JOIN weir.run r ON r.run_id = t.run_id JOIN weir.pipeline_version v ON v.pipeline_id = $1 AND v.version = $3 "
 			 "WHERE t.task_run_id = $7 RETURNING run_id",
 			 7, types, values, NULL);
-	set_child(flight, weir_spi_int64(0, 1, NULL), -1);
-	engine_note_queue(callee->pipeline_id);
+	child_id = weir_spi_int64(0, 1, NULL);
+	set_child(flight, child_id, -1);
+	engine_note_run(callee->pipeline_id, child_id);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	c->wake |= ENGINE_WAKE_RUN;
 	c->did_work = true;

@@ -100,7 +100,8 @@ weir_backfill(PG_FUNCTION_ARGS)
 	WeirScope	scope;
 	char	   *pipeline = catalog_arg_required(fcinfo, 0, "pipeline", RUN_MAX_PIPELINE_NAME);
 	int64		pipeline_id,
-				backfill_id;
+				backfill_id,
+				first_run_id;
 	int			version;
 	Oid			owner;
 	Datum		values[12];
@@ -129,12 +130,13 @@ weir_backfill(PG_FUNCTION_ARGS)
 			 "q AS (INSERT INTO weir.run (pipeline_id, pipeline_name, version, status, params, nominal_time, window_start, window_end, "
 			 "trigger_type, trigger_name, triggered_by, owner, selected_tasks, backfill_id, priority) "
 			 "SELECT $1, $2, $8, 'queued', $9, w, w, least(w + $5, $4), 'backfill', 'backfill ' || b.backfill_id, $7, $10, $11, b.backfill_id, $12 "
-			 "FROM b, generate_series($3, $4, $5) w WHERE w < $4 ORDER BY w) "
-			 "SELECT backfill_id FROM b",
+			 "FROM b, generate_series($3, $4, $5) w WHERE w < $4 ORDER BY w RETURNING run_id) "
+			 "SELECT backfill_id, (SELECT min(run_id) FROM q) FROM b",
 			 12, types, values, nulls);
 	backfill_id = weir_spi_int64(0, 1, NULL);
+	first_run_id = weir_spi_int64(0, 2, NULL);
 	notice_limit(pipeline, pipeline_id, version, PG_GETARG_INT32(5));
-	engine_note_queue(pipeline_id);
+	engine_note_run(pipeline_id, first_run_id);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	weir_leave(&scope);
 	PG_RETURN_INT64(backfill_id);

@@ -24,6 +24,7 @@
 
 #include "access.h"
 #include "landing.h"
+#include "pipelinestate.h"
 
 /* w: the wish.  A row whenever there are landings; without an id if none is for it. */
 #define CHOOSE(wish) \
@@ -105,8 +106,7 @@ landing_run_ended(int64 run_id, bool succeeded, char next, int64 row_audit_id)
 	if (next != 'D' &&
 		weir_spi("UPDATE weir.pipeline_state s SET next_load_status = $3, origin_row_audit_id = NULL, "
 				 "last_success_run_id = CASE WHEN $2 THEN $1 ELSE s.last_success_run_id END "
-				 "FROM weir.run r WHERE r.run_id = $1 AND s.pipeline_id = r.pipeline_id "
-				 "AND s.next_load_status <> 'D' AND " HAS_THE_WORD,
+				 "WHERE " IS_STATE_OF_RUN("s", "$1") " AND s.next_load_status <> 'D' AND " HAS_THE_WORD,
 				 3, types, values, NULL) == 1)
 		return;
 
@@ -116,13 +116,16 @@ landing_run_ended(int64 run_id, bool succeeded, char next, int64 row_audit_id)
 		remove_landing(row_audit_id);
 
 	/* While any landing waits it is D; when the last one is done with, what the latest run said counts again. */
-	weir_spi("UPDATE weir.pipeline_state s SET next_load_status = CASE WHEN l.row_audit_id IS NOT NULL THEN 'D' "
+	weir_spi("UPDATE weir.pipeline_state u SET next_load_status = n.next, origin_row_audit_id = n.origin, last_success_run_id = n.success "
+			 "FROM (SELECT s.*, s.ctid AS place, CASE WHEN l.row_audit_id IS NOT NULL THEN 'D' "
 			 "WHEN " HAS_THE_WORD " THEN $3 WHEN s.next_load_status = 'D' THEN coalesce(nullif(p.next_load_status, 'D'), 'P') "
-			 "ELSE s.next_load_status END, origin_row_audit_id = l.row_audit_id, "
-			 "last_success_run_id = CASE WHEN $2 AND s.last_run_id = $1 THEN $1 ELSE s.last_success_run_id END "
-			 "FROM weir.run r LEFT JOIN LATERAL (SELECT i.row_audit_id FROM weir.landing i WHERE i.pipeline_id = r.pipeline_id "
-			 "ORDER BY i.row_audit_id LIMIT 1) l ON true, weir.pipeline_state o LEFT JOIN weir.run p ON p.run_id = o.last_run_id "
-			 "WHERE r.run_id = $1 AND s.pipeline_id = r.pipeline_id AND o.pipeline_id = s.pipeline_id",
+			 "ELSE s.next_load_status END AS next, l.row_audit_id AS origin, "
+			 "CASE WHEN $2 AND s.last_run_id = $1 THEN $1 ELSE s.last_success_run_id END AS success "
+			 "FROM (SELECT s.*, s.ctid FROM weir.pipeline_state s WHERE " STATE_FROM_BACK(PIPELINE_OF_RUN("$1")) ") s "
+			 "LEFT JOIN LATERAL (SELECT i.row_audit_id FROM weir.landing i WHERE i.pipeline_id = s.pipeline_id "
+			 "ORDER BY i.row_audit_id LIMIT 1) l ON true LEFT JOIN weir.run p ON p.run_id = s.last_run_id) n "
+	/* Of runs side by side only one has something to say. */
+			 "WHERE u.ctid = n.place AND (n.next, n.origin, n.success) IS DISTINCT FROM (n.next_load_status, n.origin_row_audit_id, n.last_success_run_id)",
 			 3, types, values, NULL);
 }
 

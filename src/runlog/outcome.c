@@ -23,6 +23,7 @@
 #include "foreach.h"
 #include "json.h"
 #include "outcome.h"
+#include "pipelinestate.h"
 #include "outcome_int.h"
 #include "retry.h"
 #include "retryon.h"
@@ -36,12 +37,10 @@ outcome_lock_run(int64 run_id, bool wait)
 	uint64		found;
 
 	if (wait)
-		found = weir_spi("SELECT 1 FROM weir.pipeline_state WHERE pipeline_id = "
-						 "(SELECT pipeline_id FROM weir.run WHERE run_id = $1) FOR UPDATE",
+		found = weir_spi("SELECT 1 FROM weir.pipeline_state s WHERE " STATE_FROM_BACK(PIPELINE_OF_RUN("$1")) " FOR UPDATE",
 						 1, types, values, NULL);
 	else
-		found = weir_spi("SELECT 1 FROM weir.pipeline_state WHERE pipeline_id = "
-						 "(SELECT pipeline_id FROM weir.run WHERE run_id = $1) FOR UPDATE SKIP LOCKED",
+		found = weir_spi("SELECT 1 FROM weir.pipeline_state s WHERE " STATE_FROM_BACK(PIPELINE_OF_RUN("$1")) " FOR UPDATE SKIP LOCKED",
 						 1, types, values, NULL);
 	if (found == 0)
 		return false;
@@ -67,9 +66,9 @@ outcome_lock_runs(const int64 *run_ids, int n, int64 *locked)
 	for (int i = 0; i < n; i++)
 		ids[i] = Int64GetDatum(run_ids[i]);
 	values[0] = weir_array(INT8OID, ids, n);
-	weir_spi("WITH s AS (SELECT pipeline_id FROM weir.pipeline_state WHERE pipeline_id IN "
-			 "(SELECT r.pipeline_id FROM weir.run r WHERE r.run_id = ANY ($1)) ORDER BY pipeline_id FOR UPDATE SKIP LOCKED) "
-			 "SELECT array_agg(pipeline_id) FROM s",
+	weir_spi("SELECT array_agg(l.pipeline_id) FROM "
+			 "(SELECT DISTINCT r.pipeline_id FROM weir.run r WHERE r.run_id = ANY ($1) ORDER BY r.pipeline_id) p "
+			 "CROSS JOIN LATERAL (SELECT s.pipeline_id FROM weir.pipeline_state s WHERE " STATE_FROM_BACK("p.pipeline_id") " FOR UPDATE SKIP LOCKED) l",
 			 1, types, values, NULL);
 	values[1] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (isnull)

@@ -213,7 +213,7 @@ weir_restart(PG_FUNCTION_ARGS)
 			 7, types, values, NULL) == 0)
 		run_unknown(run_id);
 	run_id = weir_spi_int64(0, 1, NULL);
-	engine_note_queue(pipeline_id);
+	engine_note_run(pipeline_id, run_id);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	weir_leave(&scope);
 	PG_RETURN_INT64(run_id);

@@ -154,7 +154,7 @@ weir_trigger(PG_FUNCTION_ARGS)
 	weir_spi(queue_sql, 11, types, values, nulls);
 	run_id = weir_spi_int64(0, 1, NULL);
 
-	engine_note_queue(pipeline_id);
+	engine_note_run(pipeline_id, run_id);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	weir_leave(&scope);
 	PG_RETURN_INT64(run_id);

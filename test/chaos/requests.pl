@@ -51,6 +51,7 @@ $node->safe_psql('postgres', 'CREATE EXTENSION weir');
 	*PostgreSQL::Test::BackgroundPsql::note = sub { };		# of every statement
 }
 my $session = $node->background_psql('postgres');
+$session->set_query_timer_restart;		# its patience is for a statement, not for all of them
 
 sub value { return $session->query_safe($_[0]) }
 sub literal { return "'" . ($_[0] =~ s/'/''/gr) . "'" }

@@ -1,0 +1,130 @@
+# While somebody holds an old snapshot nothing that died is removed.  The
+# conductor does not look at it again and again: it knows below which id no run
+# of a pipeline lives.  Runs that come to life below that are found all the
+# same: committed late, queued together, repaired, or told of in notes that
+# were lost.
+
+use strict;
+use warnings FATAL => 'all';
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use WeirTest;
+
+my $node = weir_node('snapshot');
+my $counts = $node->safe_psql('postgres', "SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_stat_statements'");
+
+sub value { return $node->safe_psql('postgres', $_[0]) }
+sub pipeline { my ($name, $tasks, $more) = @_; return value("SELECT weir.create_pipeline('$name', '{\"tasks\": [$tasks]$more}')") }
+sub close_gate { return value("BEGIN; SELECT pg_advisory_xact_lock(1); PREPARE TRANSACTION 'gate'") }
+sub open_gate { return value("ROLLBACK PREPARED 'gate'") }
+sub session { my $session = $node->background_psql('postgres'); $session->query_safe('BEGIN'); return $session }
+sub committed { my ($session) = @_; $session->query_safe('COMMIT'); return $session->quit }
+my $noop = '{"name": "a", "kind": "noop"}';
+my $gated = '{"name": "a", "kind": "sql", "spec": {"sql": "SELECT pg_advisory_xact_lock_shared(1)"}}';
+
+pipeline($_, $noop, '') foreach ('late', 'many', 'again');
+pipeline('window', $noop, ', "max_concurrent_runs": 3');
+pipeline($_, $gated, '') foreach ('one', 'lost');
+
+# Nothing of the pipeline lives, and the conductor has seen that.
+sub passed_by { my ($name) = @_; return is(wait_for_run($node, weir_trigger($node, $name)), 'succeeded', "$name: later runs pass") }
+
+# --- committed late
+{
+	my $session = session();
+	my $early = $session->query_safe("SELECT weir.trigger('late')");
+	passed_by('late') foreach (1 .. 3);
+	committed($session);
+	is(wait_for_run($node, $early), 'succeeded', 'a run with a lower id than some that ended');
+}
+
+# --- several of one transaction, and the first of them began before others
+{
+	my $session = session();
+	my @early = map { $session->query_safe("SELECT weir.trigger('many')") } (1 .. 3);
+	passed_by('many') foreach (1 .. 2);
+	committed($session);
+	is(wait_for_run($node, $_), 'succeeded', 'each of several runs queued together') foreach @early;
+}
+
+# --- a restart, and a backfill
+{
+	my $old = weir_trigger($node, 'again');
+	is(wait_for_run($node, $old), 'succeeded', 'a run to restart');
+	my $session = session();
+	my $early = $session->query_safe("SELECT weir.restart($old)");
+	$session->query_safe(q{SELECT weir.backfill('window', '2026-01-01', '2026-01-04', '1 day', concurrency => 3)});
+	passed_by($_) foreach ('again', 'window');
+	committed($session);
+	is(wait_for_run($node, $early), 'succeeded', 'a restart that is committed late');
+	ok(wait_until($node, 'the backfill ends', q{SELECT count(*) = 3 FROM weir.run WHERE pipeline_name = 'window' AND backfill_id IS NOT NULL AND status = 'succeeded'}),
+		'and a backfill');
+}
+
+# --- what goes on again counts
+{
+	my $part = value(q{SELECT weir.trigger('one', tasks => '{a}')});
+	is(wait_for_run($node, $part), 'succeeded', 'a run of some tasks');
+	passed_by('one');
+	close_gate();
+	value("SELECT weir.repair($part, tasks => '{a}')");
+	wait_for_status($node, $part, 'a', 'running');
+	my $next = weir_trigger($node, 'one');
+	# The conductor has looked at the queue when this, behind it, has ended.
+	passed_by('late');
+	is(value("SELECT status FROM weir.run WHERE run_id = $next"), 'queued', 'a repaired run is one of those that go on');
+	open_gate();
+	is(wait_for_run($node, $_), 'succeeded', 'both end') foreach ($part, $next);
+}
+
+# --- more notes than there is room for, while no other run of the pipeline may start
+{
+	my $session = session();
+	my $early = $session->query_safe("SELECT weir.trigger('lost')");
+	value("SELECT count(weir.create_pipeline('n' || n, '{\"tasks\": [$noop]}')) FROM generate_series(1, 300) n");
+	close_gate();
+	my $before = weir_trigger($node, 'lost');
+	wait_for_status($node, $before, 'a', 'running');
+	$session->query_safe("SELECT count(weir.trigger('n' || n)) FROM generate_series(1, 300) n");
+	committed($session);
+	ok(wait_until($node, 'the others end', q{SELECT count(*) = 300 FROM weir.run WHERE pipeline_name ~ '^n[0-9]' AND status = 'succeeded'}), 'all others run');
+	open_gate();
+	is(wait_for_run($node, $_), 'succeeded', 'when notes do not fit, nothing is believed') foreach ($before, $early);
+}
+
+# --- under an old snapshot
+SKIP:
+{
+	skip 'pg_stat_statements is not installed', 1 unless $counts;
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'weir, pg_stat_statements'\npg_stat_statements.track = top\n");
+	$node->restart;
+	value('CREATE EXTENSION pg_stat_statements');
+	my $work = '{"name": "a", "kind": "noop"}, {"name": "b", "kind": "sql", "depends_on": ["a"], "spec": {"sql": "SELECT 1"}}';
+
+	# Pages looked at by the conductor and its workers, by each look of a kind
+	my $pages = sub {
+		value('SELECT pg_stat_statements_reset()');
+		is(wait_for_run($node, weir_trigger($node, 'aged')), 'succeeded', 'a run') foreach (1 .. 20);
+		return map { value("SELECT ceil(sum(shared_blks_hit)::numeric / sum(calls)) FROM pg_stat_statements WHERE query LIKE '$_'") }
+		  ('SELECT % FROM weir.pipeline_state s %FOR UPDATE%', '% AS n (pipeline_id, floor)%');
+	};
+	pipeline('aged', $work, '');
+	my $holder = session();
+	$holder->query_safe('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ');
+	$holder->query_safe('SELECT count(*) FROM weir.run');
+	my ($state_before, $queue_before) = $pages->();
+	value(qq{SELECT weir.alter_pipeline('aged', '{"tasks": [$noop], "max_concurrent_runs": 20}')});
+	value(q{SELECT count(weir.trigger('aged')) FROM generate_series(1, 2000)});
+	ok(wait_until($node, 'it has aged', q{SELECT count(*) = 0 FROM weir.run WHERE pipeline_name = 'aged' AND live IS NOT NULL}), 'two thousand runs later');
+	value(qq{SELECT weir.alter_pipeline('aged', '{"tasks": [$work]}')});
+	my ($state, $queue) = $pages->();
+	cmp_ok($state, '<', $state_before + 5, "for the state: $state_before pages, then $state");
+	# what is passed in the index of the queue are entries, not rows
+	cmp_ok($queue, '<', 8 * $queue_before, "for what may start: $queue_before pages, then $queue");
+	committed($holder);
+}
+
+$node->stop;
+done_testing();
