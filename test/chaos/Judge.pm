@@ -624,10 +624,10 @@ sub judge_outcomes
 			$self->wrong("$name: $key runs without an intent") unless $begun{$key};
 			next;
 		}
-		$failure = $event->{no} if $is_bad{ $event->{new} };
 		delete $ended{$key};
-		# A for_each that has listed its items ends with them.
+		# A for_each that has listed its items ends with them: what failed is an item.
 		next if has_listed($run, $event);
+		$failure = $event->{no} if $is_bad{ $event->{new} };
 		$self->wrong("$name: $key became $event->{new}, its attempt " . ($attempt ? $attempt->{new} : 'did not end'))
 		  unless $attempt && among($event->{new}, $follows{ $attempt->{new} });
 		$self->judge_retry($run, $event) if $attempt;
