@@ -19,6 +19,9 @@ our @EXPORT = qw(one_of weighted chance random_pipeline random_list %pools %conn
 # "crowd" many runs that want the same.
 our $theme = '';
 
+# All tasks of the pipeline want the same slot, so that turns are all that decides.
+my $alike;
+
 # Limits, which the judge holds weir to.
 our %pools = (chaos_one => 1, chaos_four => 4);
 our %connections = (chaos_adf => 3, chaos_dbx => 4);
@@ -250,6 +253,12 @@ sub random_pool
 	my ($task, $known) = @_;
 	my $kind = ($known->{item} // $known)->{kind};
 
+	if ($alike)
+	{
+		$task->{pool} = $known->{pool} = 'chaos_one';
+		$known->{pool_slots} = 1;
+		return;
+	}
 	return unless $kind =~ /^(sql|http|adf_pipeline|databricks_\w+|webhook|wait)$/ && chance($theme eq 'crowd' ? 0.7 : 0.18);
 	$task->{pool} = $known->{pool} = one_of(sort keys %pools);
 	$known->{pool_slots} = 1;
@@ -267,7 +276,8 @@ sub random_task
 	my %known = (
 		name => "t$no",
 		no => $no,
-		kind => $plainly ? weighted(sql => 4, noop => $no <= $landing ? 2 : 0)
+		kind => $alike ? 'sql'
+		: $plainly ? weighted(sql => 4, noop => $no <= $landing ? 2 : 0)
 		: $theme eq 'crowd' && chance(0.8) ? weighted(sql => 5, http => 1, databricks_job => 1, for_each => 3)
 		: $theme eq 'unknown' && chance(0.8) ? weighted(http => 4, databricks_serving => 3, databricks_sql => 3, databricks_job => 2)
 		: weighted(noop => 4, sql => 6, http => 4, adf_pipeline => 2, databricks_job => 2, databricks_notebook => 1, databricks_sql => 1,
@@ -290,9 +300,9 @@ sub random_task
 	$known{on_uncertain} = $task{on_uncertain};
 	$task{run_if} = $known{run_if} if $known{run_if} ne 'all_success' || chance(0.2);
 	$task{enabled} = $false unless $known{enabled};
-	$task{priority} = one_of(-5, 5) if chance($theme eq 'crowd' ? 0.5 : 0.1);
+	$task{priority} = one_of(-5, 5) if !$alike && chance($theme eq 'crowd' ? 0.5 : 0.1);
 	random_pool(\%task, \%known);
-	random_dependencies(\%task, \%known, $before, $plainly);
+	random_dependencies(\%task, \%known, $alike ? [] : $before, $plainly);
 	hear_of_failures(\%task, \%known);
 	return (\%task, \%known);
 }
@@ -310,7 +320,8 @@ sub random_pipeline
 		$landing = 1 + int(rand(3));
 		$landing = $n - 1 if $landing >= $n;
 	}
-	$n = 2 + int(rand(4)) if $theme eq 'crowd';
+	$n = 2 + int(rand(5)) if $theme eq 'crowd';
+	$alike = $theme eq 'crowd' && chance(0.4);
 	my (@tasks, @known);
 
 	foreach my $no (1 .. $n)
