@@ -122,6 +122,7 @@ sub play
 			$runs{ $event->{run_id} } = $event->{xid} if is_of_run($event);
 		}
 		$self->judge_again($statement) if $statement->[0]{what} eq 'task';
+		$self->judge_order($statement);
 		$self->judge_limits($statement);
 		foreach my $id (sort keys %runs)
 		{
@@ -531,7 +532,7 @@ sub judge_state
 	my ($self, $event) = @_;
 	my $pipeline = $event->{more}{pipeline};
 	my $expected = $self->{states}{$pipeline} // return;
-	my $found = $self->{noted}{$pipeline} // return;
+	my $found = $self->{noted}{$pipeline} // { next => 'P' };	# nothing was written yet
 
 	$self->wrong("pipeline $pipeline: a start was skipped, and is to be again, in transaction $event->{xid}")
 	  if ($self->{skipped}{"$event->{xid} $pipeline"} // 0) > 0 && !$self->{switch}{$pipeline}{was_off};

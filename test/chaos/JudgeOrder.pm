@@ -64,7 +64,7 @@ sub need_of
 	return join ' ', $known->{kind}, (defined $pool ? "$pool $outer->{pool_slots}" : ()), $known->{connection} // '';
 }
 
-# A pause before a retry is not waiting for others.
+# What waits.  A pause before a retry is not waiting for others.
 sub apply_order
 {
 	my ($self, $run, $event, $task, $known) = @_;
@@ -72,19 +72,36 @@ sub apply_order
 	my $need = need_of($run, $event, $known) // return;
 	my $waiting = $self->{waiting}{$need} //= {};
 	my $name = "$event->{run_id} " . place_of($event);
-	my $own = delete $waiting->{$name};
 
-	if ($new eq 'ready')
+	$event->{waited} = delete $waiting->{$name};
+	$waiting->{$name} = { run => $event->{run_id}, xid => $event->{xid}, at => $event->{more}{at}, priority => $event->{more}{priority}, name => $name }
+	  if $new eq 'ready' && $old ne 'running';
+	return;
+}
+
+# Those that start in one statement start together.
+sub judge_order
+{
+	my ($self, $statement) = @_;
+	my @started = grep { $_->{what} eq 'task' && $_->{new} eq 'running' } @$statement;
+
+	foreach my $event (@started)
 	{
-		$waiting->{$name} = { run => $event->{run_id}, xid => $event->{xid}, at => $event->{more}{at}, priority => $event->{more}{priority}, name => $name }
-		  if $old ne 'running';
-		return;
+		foreach my $all (values %{ $self->{waiting} })
+		{
+			delete $_->{turns} foreach grep { $_->{run} == $event->{run_id} } values %$all;
+		}
 	}
-	return unless $new eq 'running';
-	foreach my $all (values %{ $self->{waiting} })
-	{
-		delete $_->{turns} foreach grep { $_->{run} == $event->{run_id} } values %$all;
-	}
+	$self->judge_start($_) foreach @started;
+	return;
+}
+
+sub judge_start
+{
+	my ($self, $event) = @_;
+	my $run = $self->{runs}{ $event->{run_id} };
+	my $need = need_of($run, $event, known_of($run, $event)) // return;
+	my ($own, $waiting) = ($event->{waited}, $self->{waiting}{$need});
 	my $may_be_overdue = $self->{overdue_after} && (!$own || $self->may_be_overdue($own->{at}, $event->{more}{at}));
 	foreach my $other (grep { $event->{more}{at} - $_->{at} > $fresh && sees($event, $_->{xid}) } map { $waiting->{$_} } sort keys %$waiting)
 	{
