@@ -16,13 +16,15 @@ my $fresh = 0.5;		# seconds
 my $most = 2;			# times
 my $turns = 4;			# of one run while another has none: turns begin anew after a crash
 
+# A run that was asked for in a long transaction is there when that has ended.
 # Runs of backfills come behind all others, as many at once as their backfill may have.
 sub judge_queue
 {
 	my ($self, $run, $event) = @_;
-	my @waiting = grep { $_->{status} eq 'queued' && $_->{pipeline} eq $run->{pipeline} && !$_->{backfill}
-		  && $event->{more}{at} - $_->{asked_at} > $fresh && sees($event, $_->{asked_in}) } values %{ $self->{runs} };
+	my @waiting = grep { $_->{status} eq 'queued' && $_->{pipeline} eq $run->{pipeline} && !$_->{backfill} && sees($event, $_->{asked_in}) } values %{ $self->{runs} };
 
+	$_->{there_at} //= $event->{more}{at} foreach @waiting;
+	@waiting = grep { $event->{more}{at} - $_->{there_at} > $fresh } @waiting;
 	return if $run->{definition}{on_overlap} eq 'cancel_older';
 	$self->{seen}{'queued before others'} += @waiting;
 	my $may_be_overdue = !$run->{backfill} && $self->may_be_overdue($run->{asked_at}, $event->{more}{at});

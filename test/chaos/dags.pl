@@ -364,6 +364,9 @@ sub cycle
 	my @first = map { start_of_run(one_of(@pipelines)) } 1 .. ($theme eq 'crowd' ? one_of(10, 15, 20) : weighted(1 => $theme eq 'landings' ? 0 : 1, 2 => 2, 4 => 2, 8 => $theme ? 4 : 1));
 	my @later = map { [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', about_a_run($after, \@pipelines) ] } 1 .. int(rand(7));
 	push @later, [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', split /\n/, start_of_run($pipelines[0]) ] if chance(0.3);
+	# They are there late, and their numbers are those of long ago.
+	push @later, [ 'BEGIN', "INSERT INTO public.asked VALUES (weir.trigger('" . one_of(@pipelines)->{name} . "', priority => " . int(rand(3)) . "), 'late')",
+		'SELECT pg_sleep(' . sprintf('%.2f', rand(2)) . ')', chance(0.8) ? 'COMMIT' : 'ROLLBACK' ] foreach 1 .. weighted(0 => 3, 1 => 2, 3 => 1);
 	@later = grep { "@$_" !~ /gset|SAVEPOINT|PREPARE/ } @later;	# one statement for each -c
 	my $again = chance({ unknown => 0.8, landings => 1 }->{$theme} // 0.5) ? choose_violence(0) : undef;
 	my @again = map { [ about_a_run($after, \@pipelines) ] } 1 .. ($theme ? 8 : 4);
