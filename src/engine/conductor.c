@@ -275,7 +275,10 @@ conductor_cycle(Conductor *c)
 		flights_write(c);
 		breakers_write(c);
 		if (wake & ENGINE_WAKE_DEFINITION)
+		{
 			quotas_forget(c);
+			queues_forget_floors(c);
+		}
 		quotas_write(c);
 		if (wake & ENGINE_WAKE_REQUEST)
 		{

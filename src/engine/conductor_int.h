@@ -208,7 +208,7 @@ extern void queues_note(Conductor *c, int64 pipeline_id, int64 run_id); /* run_i
 extern void queues_forget(Conductor *c);
 /* Arrays of them and of run ids below which none of theirs lives; how many.  Inside a transaction */
 extern int	queues_noted(Conductor *c, Datum *pipelines, Datum *floors);
-extern void queues_forget_floors(Conductor *c);	/* notes were lost */
+extern void queues_forget_floors(Conductor *c);	/* notes were lost, or pipelines dropped */
 
 /* lanes.c: ids of the task runs that start now, inside a transaction */
 extern Datum lanes_choose(Conductor *c, int *n_chosen);

@@ -12,8 +12,8 @@
  * transactions that queue a run or let one go on again (notes.c): run ids are
  * taken before the commit, so a lower one may come after.  A note that is
  * taken before the look began is of a run that the look sees; one that comes
- * later lowers the floor then.  When notes were lost all floors are
- * forgotten.  Executions of outside orchestrators have no floor.
+ * later lowers the floor then.  When notes were lost, or pipelines dropped, all
+ * floors are forgotten.  Executions of outside orchestrators have no floor.
  *
  * Runs in the conductor's transaction; each statement sees what is committed
  * when it begins.

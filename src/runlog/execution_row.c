@@ -38,10 +38,11 @@
 /*
  * Every row whose first index column is the key, until "visit" says that it
  * has seen enough.  The lock on the index may go at once: that on the table
- * keeps the index where it is.
+ * keeps the index where it is.  Of a row that is written again and again the
+ * newest version is found first from the back, see pipelinestate.h.
  */
 static void
-scan(ExecutionIndex index_no, Oid type, Datum key, const ExecutionRow *row,
+scan(ExecutionIndex index_no, ScanDirection direction, Oid type, Datum key, const ExecutionRow *row,
 	 bool (*visit) (const ExecutionRow *row, void *arg), void *arg)
 {
 	Relation	index = index_open(execution_index_oid(index_no), AccessShareLock);
@@ -51,7 +52,7 @@ scan(ExecutionIndex index_no, Oid type, Datum key, const ExecutionRow *row,
 	ScanKeyEntryInitialize(&scankey, 0, 1, BTEqualStrategyNumber, InvalidOid, index->rd_indcollation[0],
 						   type == TEXTOID ? F_TEXTEQ : F_INT8EQ, key);
 	index_rescan(desc, &scankey, 1, NULL, 0);
-	while (index_getnext_slot(desc, ForwardScanDirection, row->slot))
+	while (index_getnext_slot(desc, direction, row->slot))
 	{
 		if (!visit(row, arg))
 			break;
@@ -82,7 +83,7 @@ execution_rows_visit(ExecutionIndex index, int64 key, bool (*visit) (const Execu
 
 	open_row(execution_index_table(index), &row);
 	PushActiveSnapshot(GetTransactionSnapshot());
-	scan(index, INT8OID, Int64GetDatum(key), &row, visit, arg);
+	scan(index, ForwardScanDirection, INT8OID, Int64GetDatum(key), &row, visit, arg);
 	PopActiveSnapshot();
 	execution_row_close(&row);
 }
@@ -101,7 +102,7 @@ find(ExecutionIndex index, Oid type, Datum key, Snapshot snapshot, ExecutionRow 
 
 	open_row(execution_index_table(index), row);
 	PushActiveSnapshot(snapshot);
-	scan(index, type, key, row, first_only, &found);
+	scan(index, BackwardScanDirection, type, key, row, first_only, &found);
 	PopActiveSnapshot();
 	if (!found)
 		execution_row_close(row);

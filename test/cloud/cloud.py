@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The local cloud: Data Factory, Databricks Jobs and Entra ID as far as weir calls them.
+"""The local cloud: Data Factory, Databricks Jobs and Entra ID as far as weir calls them, and a part of Neon.
 
     python3 test/cloud/cloud.py --dir DIR [--port 0] [--address-file FILE] [--speed X]
                                 [--database CONNINFO] [--psql PATH] [--record FILE]
@@ -39,6 +39,7 @@ from hns import Hierarchical
 from job_runs import JobRuns
 from lake import Lake
 from ledger import Ledger
+from neon import Neon
 from parent import end_with_parent
 from queues import Queues
 from recorder import Recorder
@@ -71,10 +72,12 @@ class Cloud:
         self.forward = Forward(settings, self.ledger)
         self.hns = Hierarchical(settings, self.ledger, self.entra)
         self.vault = Vault(settings, self.ledger, self.entra)
+        self.neon = Neon(settings, self.ledger, self.faults)
         self.control = Control(self)
         # prefix -> service; those without a prefix are found by the shape of their path
         self.prefixes = {"/dbx": self.databricks, "/adf": self.adf, "/entra": self.entra,
-                         "/identity": self.identity, "/fabric": self.fabric, "/vault": self.vault}
+                         "/identity": self.identity, "/fabric": self.fabric, "/vault": self.vault,
+                         "/neon": self.neon}
 
     def find(self, request):
         """(service name, operation, facts, handler)"""
@@ -148,6 +151,7 @@ class Cloud:
         await self.databricks.stop()
         await self.fabric.stop()
         await self.services.stop()
+        await self.neon.stop()
 
 
 def tell(file, address):

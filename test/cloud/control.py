@@ -58,6 +58,7 @@ class Control:
         await cloud.databricks.stop()
         await cloud.fabric.stop()
         await cloud.services.stop()
+        await cloud.neon.stop()
         cloud.queues.queues.clear()
         cloud.lake.clear()
         cloud.generic.answers.clear()
@@ -115,6 +116,10 @@ class Control:
                       for run in self.cloud.job_runs.runs.values()]
         return {"adf": adf, "databricks": databricks, "fabric": self.cloud.fabric.describe()}
 
+    async def get_neon(self, request, path):
+        """Every project, with its branches, whose data they show (line), computes and operations."""
+        return self.cloud.neon.describe()
+
     async def get_queues(self, request, path):
         return self.cloud.queues.describe()
 
@@ -137,4 +142,5 @@ HANDLERS = {("GET", "/_cloud/echo"): "echo", ("POST", "/_cloud/echo"): "echo",
             ("POST", "/_cloud/config"): "set_config", ("POST", "/_cloud/jobs"): "add_job",
             ("POST", "/_cloud/pipelines"): "add_pipeline", ("POST", "/_cloud/notebooks"): "add_notebook",
             ("POST", "/_cloud/declarative"): "add_declarative_pipeline", ("GET", "/_cloud/declarative"): "updates",
+            ("GET", "/_cloud/neon"): "get_neon",
             ("GET", "/_cloud/queues"): "get_queues", ("POST", "/_cloud/queues"): "put_message"}

@@ -144,6 +144,9 @@ def usual_body(status, operation):
     if operation.startswith("fabric."):
         return {"requestId": "0", "errorCode": {429: "RequestBlocked", 401: "TokenExpired"}.get(status, "UnknownError"),
                 "message": f"The request was refused with status {status}.", "isRetriable": status >= 429}
+    if operation.startswith("neon."):
+        return {"request_id": "00000000-0000-0000-0000-000000000000", "code": "",
+                "message": {429: "rate limit exceeded", 423: "resource is locked"}.get(status, "something went wrong")}
     code = {429: "SubscriptionRequestsThrottled", 503: "ServiceUnavailable", 500: "InternalServerError",
             401: "ExpiredAuthenticationToken", 403: "AuthorizationFailed"}.get(status, "Error")
     return {"error": {"code": code, "message": f"The request was refused with status {status}."}}

@@ -16,7 +16,8 @@ KEEP = 100_000              # entries; the counts below never forget
 # What a request can be recognised by.  Services put these into the entry, faults select on them.
 FACTS = ("pipeline", "activity", "job_id", "task_key", "run_id", "repair_id", "idempotency_token",
          "weir_token", "row_audit_id", "client_id", "scope", "method", "path",
-         "statement_id", "warehouse_id", "pipeline_id", "update_id", "endpoint", "caller")
+         "statement_id", "warehouse_id", "pipeline_id", "update_id", "endpoint", "caller",
+         "project_id", "branch_id", "endpoint_id", "action")
 
 
 class Ledger:

@@ -22,6 +22,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.dont_write_bytecode = True
 
+import selfcheck_neon
 import selfcheck_services
 from client import FACTORY, Client, lost, until
 
@@ -364,7 +365,7 @@ async def crowd(c, number):
 def everything(c, query):
     for group, needs in ((entra, ()), (adf, ()), (databricks, (query,)), (faults, (query,)), (generic, ()),
                          (ledger, ()), (selfcheck_services.fabric, (check,)), (selfcheck_services.queues, (check,)),
-                         (selfcheck_services.services, (check,))):
+                         (selfcheck_services.services, (check,)), (selfcheck_neon.neon, (check,))):
         c.control("POST", "reset")
         group(c, *needs)
     began = time.monotonic()

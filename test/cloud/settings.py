@@ -7,7 +7,7 @@ DATABRICKS_SCOPE = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d/.default"
 ARM_SCOPE = "https://management.azure.com/.default"
 # settings that are taken as they come, and lists that become sets
 PLAIN = ("certificates", "federated", "clock_offset", "identity_header", "arc_directory", "arc_realm",
-         "policies", "workspace_resource_id")
+         "policies", "workspace_resource_id", "neon_keys")
 SETS = ("pats", "tenants", "expired_clients", "talkative", "identities", "outsiders")
 
 
@@ -39,6 +39,9 @@ class Settings:
         self.outsiders = set()              # clients of Entra ID that are not in the workspace
         self.workspace_resource_id = "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Databricks/workspaces/w1"
         self.policies = []                  # of federation: {"issuer", "audience", "subject", "n", "e", "client": of a service principal or None}
+        # Neon
+        self.neon_keys = {"napi_local": "org-local-lake-00000001", "napi_personal": None}       # None: of nobody's organization
+        self.neon_branches_limit = 500
         # managed identity
         self.identities = set()             # ids of user-assigned ones
         self.identity_header = "local-identity-header"
@@ -57,12 +60,14 @@ class Settings:
         """Apply a configuration object; ValueError (and no change) when it is wrong."""
         unknown = set(wanted) - {"speed", "database", "token_lifetime", "consistency_delay_ms",
                                  "page_size", "chunk_rows", "history_delay_ms", "clients", "revoke_tokens", "first_run_id", "fabric_retry_after",
-                                 "fabric_location", "queue_auth", "job_retry_after", "storage", *PLAIN, *SETS}
+                                 "fabric_location", "queue_auth", "job_retry_after", "storage",
+                                 "neon_branches_limit", *PLAIN, *SETS}
         if unknown:
             raise ValueError(f"unknown setting {sorted(unknown)[0]!r}")
         for name, least in (("speed", 1e-6), ("token_lifetime", 0),
                             ("consistency_delay_ms", 0), ("page_size", 1), ("chunk_rows", 1),
-                            ("history_delay_ms", 0), ("fabric_retry_after", 0), ("job_retry_after", 0), ("first_run_id", 1)):
+                            ("history_delay_ms", 0), ("fabric_retry_after", 0), ("job_retry_after", 0), ("first_run_id", 1),
+                            ("neon_branches_limit", 1)):
             value = wanted.get(name, least)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
                 raise ValueError(f"{name} must be a number, at least {least}")
@@ -72,7 +77,7 @@ class Settings:
             if wanted.get(name, words[0]) not in words:
                 raise ValueError(f"{name} must be one of {', '.join(words)}")
         for name in ("speed", "database", "token_lifetime", "consistency_delay_ms", "history_delay_ms", "fabric_retry_after",
-                     "fabric_location", "queue_auth", "job_retry_after"):
+                     "fabric_location", "queue_auth", "job_retry_after", "neon_branches_limit"):
             if name in wanted:
                 setattr(self, name, wanted[name])
         for name in ("page_size", "chunk_rows"):

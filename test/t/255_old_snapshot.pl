@@ -123,6 +123,19 @@ SKIP:
 	cmp_ok($state, '<', $state_before + 5, "for the state: $state_before pages, then $state");
 	# what is passed in the index of the queue are entries, not rows
 	cmp_ok($queue, '<', 8 * $queue_before, "for what may start: $queue_before pages, then $queue");
+
+	# Executions of an outside orchestrator write the state twice each.
+	my $pairs = sub {
+		my ($n) = @_;
+		value('SELECT pg_stat_statements_reset()');
+		$node->safe_psql('postgres', qq{SELECT "ExecutionID" AS run FROM weir.log_execution_start('outside') \\gset\nSELECT weir.log_execution_end(:run);\n} x $n);
+		return value("SELECT ceil(sum(shared_blks_hit)::numeric / $n) FROM pg_stat_statements WHERE query LIKE '%weir.log\\_execution%'");
+	};
+	$pairs->(5);
+	my $pair_before = $pairs->(20);
+	$pairs->(2000);
+	my $pair = $pairs->(20);
+	cmp_ok($pair, '<', $pair_before + 20, "for an execution: $pair_before pages, then $pair");
 	committed($holder);
 }
 

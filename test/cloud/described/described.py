@@ -4,11 +4,12 @@
     python3 test/cloud/described/described.py [--check] DESCRIPTIONS RECORDING...
 
 RECORDING is what the local cloud wrote (--record), DESCRIPTIONS the folder with the files named in FILES below.  The answer is one JSON
-object: how often each described operation was asked for (operations), what is not described anywhere (undescribed), and what is
-not as described (findings).  With --check it is what is not as described, and a last line that counts.  RECORDING may be a folder of
-such files.  Needs jsonschema and databricks-sdk.
+object: how often weir asked for each described operation (operations), how often anybody did (anybody), what is not described anywhere
+(undescribed), and what is not as described (findings).  With --check it is what is not as described, and a last line that counts.
+RECORDING may be a folder of such files.  Needs jsonschema and databricks-sdk, and PyYAML where somebody called Neon.
 """
 
+import functools
 import json
 import pathlib
 import sys
@@ -27,6 +28,7 @@ FILES = [("/adf", ["derived/adf-2018-06-01/datafactory.json"]),
          ("/hns/blob", [STORAGE + "Microsoft.BlobStorage/stable/2024-08-04/blob.json"]),
          ("/devstoreaccount1", [STORAGE + "Microsoft.BlobStorage/stable/2024-08-04/blob.json"]),
          ("/hns/dfs", [STORAGE + "Azure.Storage.Files.DataLake/stable/2023-05-03/DataLakeStorage.json"])]
+NEON = "neon/public-v2-for-users.gen.yaml"
 # The agent of Azure Arc answers at the address of virtual machines' metadata, whose description is not its own
 OTHERS = {"entra.arc"}
 
@@ -45,13 +47,19 @@ def recordings(names):
         yield from sorted(name.iterdir()) if name.is_dir() else [name]
 
 
+@functools.cache
+def neon(root):
+    from openapi import Description as OpenDescription
+    return OpenDescription(root / NEON)
+
+
 def main():
     arguments = sys.argv[1:]
     is_check = arguments[0] == "--check"
     root, *files = arguments[is_check:]
     documents = Documents(pathlib.Path(root))
     descriptions = [(prefix, [Description(documents, name) for name in names]) for prefix, names in FILES]
-    operations, undescribed, findings = {}, {}, {}
+    operations, anybody, undescribed, findings = {}, {}, {}, {}
     requests = answers = 0
     for file in recordings(files):
         with open(file, encoding="utf-8") as stream:
@@ -66,6 +74,8 @@ def main():
                     path = ""
                 if path.startswith("/dbx/"):
                     judged = judge_databricks(request, path.removeprefix("/dbx"))
+                if path.startswith("/neon/"):
+                    judged = neon(documents.root).judge(request, path.removeprefix("/neon"))
                 for prefix, list_of in descriptions:
                     if path.startswith(prefix + "/"):
                         judgements = filter(None, (one.judge(request, path.removeprefix(prefix)) for one in list_of))
@@ -77,6 +87,7 @@ def main():
                     continue
                 answers += "answer" in request
                 operations[judged[0]] = operations.get(judged[0], 0) + is_ours
+                anybody[judged[0]] = anybody.get(judged[0], 0) + 1
                 for text in [*(judged[1] if is_ours else []), *judged[2]]:
                     text = f"{judged[0]}: {text}"
                     findings.setdefault(text, f"{request['method']} {request['target']} {request.get('body', '')}"[:600])
@@ -85,7 +96,7 @@ def main():
             print(f"not ok: {text} -- {example}")
         print(f"{max(0, sum(operations.values()) + answers - len(findings))} passed, {len(findings)} failed")
         sys.exit(1 if findings else 0)
-    print(json.dumps({"requests": requests, "operations": operations, "undescribed": undescribed,
+    print(json.dumps({"requests": requests, "operations": operations, "anybody": anybody, "undescribed": undescribed,
                       "findings": [f"{text} -- {example}" for text, example in sorted(findings.items())]}, indent=1))
 
 

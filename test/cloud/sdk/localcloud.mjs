@@ -77,7 +77,8 @@ async function restart() {
     const base = makeCertificate(directory, "cloud", "-addext", "subjectAltName=IP:127.0.0.1");
     const [address, secure] = ["address", "tls"].map(name => path.join(directory, name));
     const server = spawn("python3", [process.argv[2], "--dir", directory, "--speed", "10", "--address-file", address, "--certificate",
-        base + ".crt", "--key", base + ".key", "--tls-address-file", secure], { stdio: ["ignore", "ignore", "inherit"] });
+        base + ".crt", "--key", base + ".key", "--tls-address-file", secure,
+        ...process.env.WEIR_RECORD_FILE ? ["--record", process.env.WEIR_RECORD_FILE] : []], { stdio: ["ignore", "ignore", "inherit"] });
     try {
         await until(() => fs.existsSync(address) || server.exitCode !== null, Boolean);
         const session = { address: fs.readFileSync(address, "utf8"), secure: fs.readFileSync(secure, "utf8"), directory };
