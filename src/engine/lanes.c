@@ -12,7 +12,8 @@
  * Order where something is scarce: what is overdue (weir.overdue_after) in
  * the order it became ready; then the higher priority first; among equals
  * lanes take turns, in a lane runs take turns, and in a run the task that has
- * been ready longest goes first.  A task that needs more slots than are free
+ * been ready longest goes first.  Turns are those of a priority: what is
+ * urgent goes in between and takes nobody's.  A task that needs more slots than are free
  * keeps them from those behind it, or small ones would pass it for ever; one
  * that needs more than there are waits without stopping anybody.
  *
@@ -234,7 +235,7 @@ goes_before(const Lane *a, const Lane *b)
 		return a->next.overdue_since < b->next.overdue_since;
 	if (a->next.priority != b->next.priority)
 		return a->next.priority > b->next.priority;
-	return a->ready->served < b->ready->served;
+	return a->next.turn->served < b->next.turn->served;
 }
 
 /* The lane that is next: overdue for longest, highest priority, then the one that was served longest ago. */
@@ -264,8 +265,8 @@ take(Conductor *c, Lane *lane)
 		lane->connection->free--;
 	if (lane->pool)
 		lane->pool->free -= lane->pool_slots;
-	lane->ready->served = ++c->starts;
-	lane->ready->last_run_id = lane->next.run_id;
+	lane->next.turn->served = ++c->starts;
+	lane->next.turn->last_run_id = lane->next.run_id;
 }
 
 /* In order, as long as there is room; the result is the number of ids. */

@@ -120,7 +120,7 @@ find_lane(struct ReadySet *ready, const char *key)
 	lane = hash_search(ready->lanes, fixed, HASH_ENTER, &found);
 	if (!found)
 	{
-		lane->last_run_id = lane->served = 0;
+		memset(lane->turns, 0, sizeof(lane->turns));
 		lane->oldest = PG_INT64_MAX;
 		lane->n_runs = 0;
 		lane->max_runs = 8;
@@ -201,12 +201,29 @@ add(struct ReadySet *ready, const char *lane, int priority, int64 run_id, int64 
 	add_task(get_run(ready, found_lane, priority, run_id), task_run_id, ready_at);
 }
 
+/* A priority that is new takes the place of the one that was served longest ago. */
+static ReadyTurn *
+get_turn(ReadyLane *lane, int priority)
+{
+	ReadyTurn  *oldest = &lane->turns[0];
+
+	for (int i = 0; i < READY_TURNS; i++)
+	{
+		if (lane->turns[i].priority == priority)
+			return &lane->turns[i];
+		if (lane->turns[i].served < oldest->served)
+			oldest = &lane->turns[i];
+	}
+	*oldest = (ReadyTurn) {.priority = priority};
+	return oldest;
+}
+
 /* Of the runs with the highest priority, the one after that which was served last. */
 static int
-place_of_turn(const ReadyLane *lane)
+place_of_turn(ReadyLane *lane)
 {
 	int			priority = lane->runs[0]->priority;
-	int			place = find_run(lane, priority, lane->last_run_id + 1);
+	int			place = find_run(lane, priority, get_turn(lane, priority)->last_run_id + 1);
 
 	return place < lane->n_runs && lane->runs[place]->priority == priority ? place : 0;
 }
@@ -264,6 +281,7 @@ ready_peek(ReadyLane *lane, int64 overdue_before, ReadyNext *next)
 	next->run_id = run->run_id;
 	next->priority = run->priority;
 	next->overdue_since = overdue >= 0 ? lane->oldest : PG_INT64_MAX;
+	next->turn = get_turn(lane, run->priority);
 	return true;
 }
 
@@ -288,7 +306,7 @@ ready_pop_noop(Conductor *c, int64 *run_id)
 		return 0;
 	/* Whole runs one after the other: the fewer runs a wave touches the better. */
 	*run_id = next.run_id;
-	lane->last_run_id = next.run_id - 1;
+	next.turn->last_run_id = next.run_id - 1;
 	ready_pop(c, lane, &next);
 	return next.task_run_id;
 }

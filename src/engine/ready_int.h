@@ -15,6 +15,7 @@
 
 #define LANE_KEY_LEN	192
 #define LANE_NOOP		"noop"
+#define READY_TURNS		16		/* so many priorities of a lane are remembered */
 
 typedef struct ReadyTask
 {
@@ -32,6 +33,14 @@ typedef struct ReadyRun
 	int			max;
 } ReadyRun;
 
+/* What had its turn last among what has the same priority: starts of another leave it alone. */
+typedef struct ReadyTurn
+{
+	int			priority;
+	int64		last_run_id;	/* runs take turns in the order of their ids */
+	int64		served;			/* number of the start that was its last */
+} ReadyTurn;
+
 /* What a lane would start next. */
 typedef struct ReadyNext
 {
@@ -40,13 +49,13 @@ typedef struct ReadyNext
 	int64		run_id;
 	int			priority;
 	int64		overdue_since;	/* ready_at of one that has waited too long, else PG_INT64_MAX */
+	ReadyTurn  *turn;			/* of the lane, until it is looked at again */
 } ReadyNext;
 
 typedef struct ReadyLane
 {
 	char		key[LANE_KEY_LEN];	/* hash key: what it needs, SQL:POOL:SLOTS@CONNECTION */
-	int64		last_run_id;	/* runs of one priority take turns in the order of their ids */
-	int64		served;			/* number of the start that was its last */
+	ReadyTurn	turns[READY_TURNS];
 	int64		oldest;			/* nothing in it has been ready for longer than since then */
 	ReadyRun  **runs;
 	int			n_runs;
@@ -60,7 +69,7 @@ extern ReadyLane **ready_lanes(Conductor *c, int *n);
  * has waited longest, else by priority and turn; false if it is empty.  It stays.
  */
 extern bool ready_peek(ReadyLane *lane, int64 overdue_before, ReadyNext *next);
-/* Takes it out; whoever starts it sets last_run_id. */
+/* Takes it out; whoever starts it sets its turn. */
 extern void ready_pop(Conductor *c, ReadyLane *lane, const ReadyNext *next);
 
 #endif							/* WEIR_READY_INT_H */

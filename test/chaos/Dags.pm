@@ -15,8 +15,12 @@ use Dice;
 our @EXPORT = qw(one_of weighted chance random_pipeline random_list %pools %connections $theme);
 
 # What a cycle is about: "unknown" has many tasks of which nobody may know
-# whether they began, "landings" runs side by side that fail after landing.
+# whether they began, "landings" runs side by side that fail after landing,
+# "crowd" many runs that want the same.
 our $theme = '';
+
+# All tasks of the pipeline want the same slot, so that turns are all that decides.
+my $alike;
 
 # Limits, which the judge holds weir to.
 our %pools = (chaos_one => 1, chaos_four => 4);
@@ -29,14 +33,24 @@ my ($true, $false) = (JSON::PP::true, JSON::PP::false);
 # Each is given the task as weir gets it, what the judge knows of it, the tasks
 # before it and the pipelines it may call.
 
-sub random_percent { return weighted(0 => 5, 30 => 2, 60 => 1, 100 => $theme eq 'landings' ? 4 : 1); }
+# How likely it is to fail.  Of a load that is about landings what lands
+# mostly succeeds, and what comes after it mostly does not.
+sub random_percent
+{
+	my ($known) = @_;
+	my $phase = $theme eq 'landings' && $known ? $known->{phase} // '' : '';
+
+	return weighted(0 => 12, 30 => 1) if $phase eq 'land';
+	return weighted(0 => 1, 30 => 1, 60 => 3, 100 => 3) if $phase;
+	return weighted(0 => 5, 30 => 2, 60 => 1, 100 => 1);
+}
 
 # An item says itself how likely it is to fail.
 sub sql_task
 {
 	my ($task, $known) = @_;
-	my $percent = $known->{is_item} && chance(0.8) ? '{{item.p}}::text::integer' : random_percent();
-	my $seconds = $known->{is_item} ? weighted(0 => 6, 0.02 => 2) : weighted(0 => 5, 0.02 => 3, 0.2 => 1);
+	my $percent = $known->{is_item} && chance(0.8) ? '{{item.p}}::text::integer' : random_percent($known);
+	my $seconds = $known->{is_item} ? weighted(0 => 6, 0.02 => 2) : weighted(0 => 5, 0.02 => 3, 0.2 => $theme eq 'crowd' ? 8 : 1);
 	my $code = one_of('40001', '22012', '53200');
 
 	# Some are too long for their attempt, and some end just about then.
@@ -145,7 +159,7 @@ sub for_each_task
 			$known->{length} = 'n';
 			$known->{listed} = 1;
 		}
-		elsif (chance(0.3))
+		elsif ($theme ne 'crowd' && chance(0.3))
 		{
 			$items = random_list(25);
 			$known->{length} = 25;
@@ -199,12 +213,12 @@ sub expected_length
 
 sub random_dependencies
 {
-	my ($task, $known, $before) = @_;
-	my %upstream = map { $_->{name} => $_ } map { one_of(@$before) } 1 .. (@$before ? weighted(0 => 2, 1 => 5, 2 => 3, 4 => 1) : 0);
+	my ($task, $known, $before, $plainly) = @_;
+	my %upstream = map { $_->{name} => $_ } map { one_of(@$before) } 1 .. (@$before ? weighted(0 => $theme eq 'crowd' ? 12 : 2, 1 => 5, 2 => 3, 4 => 1) : 0);
 
 	foreach my $name (sort keys %upstream)
 	{
-		my $condition = weighted(success => 14, done => 2, failed => 2, skipped => 1);
+		my $condition = $plainly ? 'success' : weighted(success => 14, done => 2, failed => 2, skipped => 1);
 		my $branches = $upstream{$name}{branches};
 		my $branch = $branches && $condition eq 'success' && chance(0.8) ? one_of(@$branches) : undef;
 
@@ -239,7 +253,13 @@ sub random_pool
 	my ($task, $known) = @_;
 	my $kind = ($known->{item} // $known)->{kind};
 
-	return unless $kind =~ /^(sql|http|adf_pipeline|databricks_\w+|webhook|wait)$/ && chance(0.18);
+	if ($alike)
+	{
+		$task->{pool} = $known->{pool} = 'chaos_one';
+		$known->{pool_slots} = 1;
+		return;
+	}
+	return unless $kind =~ /^(sql|http|adf_pipeline|databricks_\w+|webhook|wait)$/ && chance($theme eq 'crowd' ? 0.7 : 0.18);
 	$task->{pool} = $known->{pool} = one_of(sort keys %pools);
 	$known->{pool_slots} = 1;
 	return unless $known->{pool} eq 'chaos_four' && chance(0.4);
@@ -251,14 +271,19 @@ sub random_task
 {
 	my ($no, $landing, $before, $callable) = @_;
 	my @callers = @$callable ? (pipeline => 5) : ();
+	# Of a load that is about landings, what lands and what fails first after it.
+	my $plainly = $theme eq 'landings' && $no <= $landing + 1 && ($no > $landing || chance(0.8));
 	my %known = (
 		name => "t$no",
 		no => $no,
-		kind => $theme eq 'unknown' && chance(0.8) ? weighted(http => 4, databricks_serving => 3, databricks_sql => 3, databricks_job => 2)
+		kind => $alike ? 'sql'
+		: $plainly ? weighted(sql => 4, noop => $no <= $landing ? 2 : 0)
+		: $theme eq 'crowd' && chance(0.8) ? weighted(sql => 5, http => 1, databricks_job => 1, for_each => 3)
+		: $theme eq 'unknown' && chance(0.8) ? weighted(http => 4, databricks_serving => 3, databricks_sql => 3, databricks_job => 2)
 		: weighted(noop => 4, sql => 6, http => 4, adf_pipeline => 2, databricks_job => 2, databricks_notebook => 1, databricks_sql => 1,
 			databricks_serving => 1, webhook => 1, if => 1, switch => 1, wait => 4, for_each => 4, @callers),
 		phase => $no <= $landing ? 'land' : one_of('transform', 'publish'),
-		run_if => chance(0.65) ? 'all_success'
+		run_if => $plainly || chance(0.65) ? 'all_success'
 		: one_of(qw(all_done none_failed at_least_one_success at_least_one_failed all_failed always)),
 		enabled => !chance(0.06),
 		max_attempts => weighted(1 => 3, 2 => 2, 3 => 1),
@@ -275,9 +300,9 @@ sub random_task
 	$known{on_uncertain} = $task{on_uncertain};
 	$task{run_if} = $known{run_if} if $known{run_if} ne 'all_success' || chance(0.2);
 	$task{enabled} = $false unless $known{enabled};
-	$task{priority} = one_of(-5, 5) if chance(0.1);
+	$task{priority} = one_of(-5, 5) if !$alike && chance($theme eq 'crowd' ? 0.5 : 0.1);
 	random_pool(\%task, \%known);
-	random_dependencies(\%task, \%known, $before);
+	random_dependencies(\%task, \%known, $alike ? [] : $before, $plainly);
 	hear_of_failures(\%task, \%known);
 	return (\%task, \%known);
 }
@@ -288,7 +313,15 @@ sub random_pipeline
 {
 	my ($name, @callable) = @_;
 	my $n = weighted(1 => 1, 2 + int(rand(4)) => 4, 6 + int(rand(10)) => 2);
-	my $landing = chance($theme eq 'landings' ? 0.9 : 0.4) ? int(rand($n)) : 0;
+	my $landing = chance(0.4) ? int(rand($n)) : 0;
+	if ($theme eq 'landings')
+	{
+		$n += 2;
+		$landing = 1 + int(rand(3));
+		$landing = $n - 1 if $landing >= $n;
+	}
+	$n = 2 + int(rand(5)) if $theme eq 'crowd';
+	$alike = $theme eq 'crowd' && chance(0.4);
 	my (@tasks, @known);
 
 	foreach my $no (1 .. $n)
@@ -301,8 +334,8 @@ sub random_pipeline
 		name => $name,
 		tasks => \@known,
 		on_failure => chance(0.3) ? 'fail_fast' : 'continue',
-		max_concurrent_runs => weighted(1 => $theme eq 'landings' ? 0 : 3, 2 => 1, 4 => 1),
-		on_overlap => weighted(queue => 4, skip => 1, cancel_older => 1),
+		max_concurrent_runs => $theme eq 'crowd' ? one_of(1, 6, 6, 12) : weighted(1 => $theme eq 'landings' ? 0 : 3, 2 => 1, 4 => 1),
+		on_overlap => weighted(queue => { landings => 12, crowd => 40 }->{$theme} // 4, skip => 1, cancel_older => 1),
 		keeps => chance(0.4) ? one_of(1, 1, 2, 4) : undef,
 		list => random_list(3));
 	my %definition = (

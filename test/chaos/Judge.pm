@@ -7,7 +7,7 @@
 #
 # JudgeTasks.pm knows the kinds of tasks whose end is not their own (items,
 # answers, runs of other pipelines) and the limits, JudgeHands.pm switches,
-# decisions and retention, JudgeEnd.pm what must be there in the end, here and
+# decisions and retention, JudgeOrder.pm who goes first, JudgeEnd.pm what must be there in the end, here and
 # in the cloud.
 
 package Judge;
@@ -20,6 +20,7 @@ use JSON::PP;
 use Dags;
 use JudgeEnd;
 use JudgeHands;
+use JudgeOrder;
 use JudgeTasks;
 
 my $canonical = JSON::PP->new->canonical;
@@ -121,6 +122,7 @@ sub play
 			$runs{ $event->{run_id} } = $event->{xid} if is_of_run($event);
 		}
 		$self->judge_again($statement) if $statement->[0]{what} eq 'task';
+		$self->judge_order($statement);
 		$self->judge_limits($statement);
 		foreach my $id (sort keys %runs)
 		{
@@ -215,6 +217,7 @@ sub apply_run
 	$run->{ended} = $new if $is_final{$new};
 	$run->{failures} = 0 if $new eq 'running';
 	$run->{live_since} = $event->{more}{at} if $new eq 'running';
+	$run->{asked_in} = $event->{xid} if $old eq '';
 	$self->{seen}{repairs}++ if $is_final{$old};
 	$self->{seen}{"runs $new"}++ if $is_final{$new};
 	$self->apply_child($run, $event) if $old eq '' && $run->{parent};
@@ -230,6 +233,8 @@ sub apply_task
 
 	$self->wrong("$event->{name}: it was $task->{status}, not $old") if $old ne $task->{status};
 	$task->{status} = $new;
+	$task->{since} = $event->{no};
+	$self->apply_order($run, $event, $task, $known);
 	$task->{reason} = $event->{more}{reason};
 	$task->{branch} = $event->{more}{branch} if defined $event->{more}{branch};
 	$run->{decides}{ $event->{xid} } = 1 if $new ne 'running';
@@ -482,6 +487,7 @@ sub judge_run
 	if ($old eq 'queued' && $new eq 'running')
 	{
 		$self->judge_started($run, $event);
+		$self->judge_queue($run, $event);
 		my $landing = $state->{next} eq 'D' && !$run->{backfill} ? $self->landing_for($run, $state) : undef;
 		my $start = $run->{backfill} || $state->{next} eq 'P' || ($state->{next} eq 'D' && !defined $landing) ? 'E' : $state->{next};
 		my $audit = $landing // $run->{id};
@@ -502,6 +508,7 @@ sub judge_run
 		return if $run->{apart};
 		$self->wrong("$name with $event->{more}{next}, expected $next") if $event->{more}{next} ne $next;
 		$run->{said} = $next;
+		$self->{seen}{"ended $next"}++;
 		$state->{landings}{ $run->{audit} } = load_of($run) if $next eq 'D';
 		delete $state->{landings}{ $run->{audit} } if $next ne 'D';
 		my ($oldest) = sort { $a <=> $b } keys %{ $state->{landings} };
@@ -525,7 +532,7 @@ sub judge_state
 	my ($self, $event) = @_;
 	my $pipeline = $event->{more}{pipeline};
 	my $expected = $self->{states}{$pipeline} // return;
-	my $found = $self->{noted}{$pipeline} // return;
+	my $found = $self->{noted}{$pipeline} // { next => 'P' };	# nothing was written yet
 
 	$self->wrong("pipeline $pipeline: a start was skipped, and is to be again, in transaction $event->{xid}")
 	  if ($self->{skipped}{"$event->{xid} $pipeline"} // 0) > 0 && !$self->{switch}{$pipeline}{was_off};
@@ -549,11 +556,11 @@ sub judge_commit
 	$self->judge_kept($run, $_) foreach grep { !defined $_->{old} } @{ $run->{tried}{$xid} // [] };
 	return if $run->{status} eq 'queued' || !%{ $run->{tasks} };	# did not start
 	return unless $run->{decides}{$xid};	# what only starts tasks may be in the middle of another
-	my $fast = $run->{definition}{on_failure} eq 'fail_fast' && $run->{failures} ? $failure ? 'all' : 'new' : '';
+	my $fast = $run->{definition}{on_failure} eq 'fail_fast' && $run->{failures};
 	my @live = grep { !$is_final{ $run->{tasks}{ $_->{no} }{status} // '' } } @{ $run->{definition}{tasks} };
 	foreach my $known (grep { $_->{kind} eq 'for_each' && $run->{tasks}{ $_->{no} } } @{ $run->{definition}{tasks} })
 	{
-		$self->judge_items($run, $known, reacts($known) ? '' : $fast, $name, $xid);
+		$self->judge_items($run, $known, reacts($known) ? '' : $fast, $failure, $name, $xid);
 	}
 	if ($is_final{ $run->{status} })
 	{
@@ -575,10 +582,17 @@ sub judge_commit
 		$self->wrong("$name: $known->{name} is $status, but the run is cancelling") if $run->{status} eq 'cancelling';
 		$self->wrong("$name: $known->{name} waits, but is to be " . decision($run, $known))
 		  if $status eq 'waiting' && defined decision($run, $known);
-		next if reacts($known) || !$fast || ($fast eq 'new' && $task->{started});
+		next if reacts($known) || !$fast || may_try_again($task, $failure);
 		$task->{late} = { xid => $xid, text => "$name: $known->{name} is $status after a failure that ends the run" };
 	}
 	return;
+}
+
+# What ran while something failed goes on, with its retries.
+sub may_try_again
+{
+	my ($task, $failure) = @_;
+	return $task->{started} && (!defined $failure || $task->{since} > $failure);
 }
 
 # A failure ends what has not started; only what somebody is starting at the
@@ -593,7 +607,7 @@ sub judge_late
 	return;
 }
 
-# Attempts and their tasks and items changed together.  Did one of these fail?
+# Attempts and their tasks and items changed together.  Did one of these fail?  Then the statement.
 sub judge_outcomes
 {
 	my ($self, $run, $xid, $name) = @_;
@@ -611,10 +625,10 @@ sub judge_outcomes
 			$self->wrong("$name: $key runs without an intent") unless $begun{$key};
 			next;
 		}
-		$failure = 1 if $is_bad{ $event->{new} };
 		delete $ended{$key};
-		# A for_each that has listed its items ends with them.
+		# A for_each that has listed its items ends with them: what failed is an item.
 		next if has_listed($run, $event);
+		$failure = $event->{no} if $is_bad{ $event->{new} };
 		$self->wrong("$name: $key became $event->{new}, its attempt " . ($attempt ? $attempt->{new} : 'did not end'))
 		  unless $attempt && among($event->{new}, $follows{ $attempt->{new} });
 		$self->judge_retry($run, $event) if $attempt;

@@ -22,13 +22,19 @@ sub apply_switch
 	return;
 }
 
+sub is_to_skip
+{
+	my ($self, $pipeline) = @_;
+	return $self->{noted}{$pipeline} && $self->{noted}{$pipeline}{skip};
+}
+
 # A skip that was asked for is used once, by a start that was skipped; so many
 # were in this transaction.
 sub apply_skip
 {
 	my ($self, $event) = @_;
 	my $pipeline = $event->{more}{pipeline};
-	my $before = $self->{noted}{$pipeline}{skip};
+	my $before = $self->is_to_skip($pipeline);
 
 	return unless $before && !$event->{more}{skip};
 	$self->{seen}{'skips'}++;
@@ -52,7 +58,7 @@ sub judge_started
 	my $off = $self->{switch}{ $run->{pipeline} }{off};
 
 	# Of a backfill every window is started; a skip waits for the next other start.
-	$self->wrong("$name started, but a skip was asked for") if $self->{noted}{ $run->{pipeline} }{skip} && !$run->{backfill};
+	$self->wrong("$name started, but a skip was asked for") if $self->is_to_skip($run->{pipeline}) && !$run->{backfill};
 	$self->wrong("$name started, but its pipeline is disabled") if $off && sees($event, $off->{xid}) && $event->{more}{at} - $off->{at} > 0.05;
 	return;
 }
@@ -72,9 +78,9 @@ sub judge_skipped
 	if ($self->{switch}{ $run->{pipeline} }{was_off})
 	{
 		$self->{seen}{'disabled starts'}++;
-		return if !$self->{noted}{ $run->{pipeline} }{skip};
+		return if !$self->is_to_skip($run->{pipeline});
 	}
-	elsif (!$self->{noted}{ $run->{pipeline} }{skip} || $self->{skipped}{"$event->{xid} $run->{pipeline}"})
+	elsif (!$self->is_to_skip($run->{pipeline}) || $self->{skipped}{"$event->{xid} $run->{pipeline}"})
 	{
 		$self->wrong("$name, and nobody asked for it");
 		return;

@@ -115,7 +115,7 @@ sub judge_for_each
 # Of a for_each at the end of a transaction.
 sub judge_items
 {
-	my ($self, $run, $known, $fails_fast, $name, $xid) = @_;
+	my ($self, $run, $known, $fails_fast, $failure, $name, $xid) = @_;
 	my $task = $run->{tasks}{ $known->{no} };
 	my %n = map { $_ => 0 } qw(waiting ready running);
 	my $live = 0;
@@ -127,7 +127,7 @@ sub judge_items
 	$self->wrong("$name: items of $known->{name} wait, though only " . ($n{ready} + $n{running}) . " of $known->{concurrency} may run")
 	  if $n{waiting} && $n{ready} + $n{running} < $known->{concurrency};
 	$self->wrong("$name: items of $known->{name} wait, but the run is cancelling") if $run->{status} eq 'cancelling' && $n{waiting} + $n{ready};
-	foreach my $item (grep { $fails_fast && among($_->{status}, 'waiting ready') && ($fails_fast eq 'all' || !$_->{started}) } items_of($task))
+	foreach my $item (grep { $fails_fast && among($_->{status}, 'waiting ready') && !may_try_again($_, $failure) } items_of($task))
 	{
 		$item->{late} = { xid => $xid, text => "$name: $known->{name}\[$item->{item_no}] is $item->{status} after a failure that ends the run" };
 	}

@@ -8,6 +8,7 @@
 #               that fails says its own, and SEED=that CYCLES=1 makes the same
 #               choices again (what dies may still find weir at another place)
 #   MINUTES=N   no cycle begins after so many minutes (60)
+#   THEME=NAME  every cycle is about this, see Dags.pm
 #   ONLY=NAME   always this act of violence, see %violence
 #   GO_ON=1     do not stop at the first cycle that fails
 #
@@ -85,12 +86,12 @@ sub start_of_run
 	my ($pipeline) = @_;
 	my $tasks = $pipeline->{tasks};
 	my $few = $theme eq 'landings';
-	my %params = (n => int(rand($few ? 2 : 10)), region => $few ? 'north' : one_of('north', 'south', 'west'), (!$few && chance(0.2) ? (list => weighted(random_list(int(rand(6))) => 5, 7 => 1)) : ()));
+	my %params = (n => int(rand($few ? 3 : 10)), region => $few ? 'north' : one_of('north', 'south', 'west'), (!$few && chance(0.2) ? (list => weighted(random_list(int(rand(6))) => 5, 7 => 1)) : ()));
 	my $params = quoted($json->encode(\%params))
 	  . weighted('' => $few ? 20 : 1, '::jsonb || jsonb_build_object(\'at\', clock_timestamp() + interval \'' . sprintf('%.2f', rand(0.8)) . ' s\')' => 1);
 	my $selector = one_of('%s', '+%s', '%s+', '+%s+');
-	my $call = "weir.trigger('$pipeline->{name}', $params, priority => " . int(rand(5))
-	  . (chance(0.15) ? ", tasks => '{" . sprintf($selector, one_of(@$tasks)->{name}) . "}'" : '') . ')';
+	my $call = "weir.trigger('$pipeline->{name}', $params, priority => " . ($theme eq 'crowd' ? weighted(0 => 3, 1 => 1) : int(rand(5)))
+	  . (chance($few ? 0.05 : 0.15) ? ", tasks => '{" . sprintf($selector, one_of(@$tasks)->{name}) . "}'" : '') . ')';
 
 	return weighted(
 		"INSERT INTO public.asked VALUES ($call, 'trigger')" => 12,
@@ -108,7 +109,7 @@ sub about_a_run
 	my ($after, $pipelines) = @_;
 	my @statements = one_statement($after, $pipelines);
 
-	return @statements unless chance(0.15);
+	return @statements unless chance($theme eq 'crowd' ? 0.03 : 0.15);
 	return ('BEGIN', @statements, 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.4)) . ')', chance(0.6) ? 'COMMIT' : 'ROLLBACK');
 }
 
@@ -120,6 +121,8 @@ sub one_statement
 	my $run = "(SELECT run_id FROM (SELECT run_id, row_number() OVER (ORDER BY run_id) AS i, count(*) OVER () AS n "
 	  . "FROM weir.run WHERE run_id > $after) r WHERE i = $k % n + 1)";
 	my $task = one_of(@{ $pipeline->{tasks} })->{name};
+	my $landings = $theme eq 'landings';
+	my $params = $landings ? ", '{\"n\": " . int(rand(3)) . ", \"region\": \"north\"}'" : '';
 
 	return weighted(
 		"SELECT weir.cancel($run)" => 4,
@@ -127,7 +130,7 @@ sub one_statement
 		"SELECT weir.repair($run, tasks => '{$task}')" => 1,
 		"SELECT weir.repair($run, tasks => '{$task}', downstream => true)" => 1,
 		"SELECT weir.rerun_from($run, '$task')" => 2,
-		"INSERT INTO public.asked VALUES (weir.restart($run), 'restart')" => $theme eq 'landings' ? 8 : 2,
+		"INSERT INTO public.asked VALUES (weir.restart($run), 'restart')" => $landings ? 15 : 2,
 		"SELECT public.answer_all()" => 3,
 		"SELECT public.decide_all()" => 2,
 		"SELECT public.adopt($after)" => $theme eq 'unknown' ? 12 : 2,
@@ -137,7 +140,7 @@ sub one_statement
 		"SELECT public.send('files', NULL)" => 1,
 		"SELECT public.send(one_of.name, $run) FROM (SELECT '" . one_of('files', 'of t1', 'of t2', 'of t3[1]') . "') AS one_of (name)" => 1,
 		"SELECT weir.alter_pool('chaos_four', " . one_of(3, 5) . ')' => 0.7,
-		"INSERT INTO public.asked VALUES (weir.trigger('$pipeline->{name}'), 'trigger')" => $theme eq 'landings' ? 8 : 1,
+		"INSERT INTO public.asked VALUES (weir.trigger('$pipeline->{name}'$params), 'trigger')" => $landings ? 20 : 1,
 		"SELECT weir.alter_pipeline('$pipeline->{name}', " . quoted($pipeline->{json}) . ')' => 0.7,
 		"SELECT weir.pause_pipeline('$pipeline->{name}')" => 0.7);
 }
@@ -313,9 +316,20 @@ sub choose_violence
 
 # --- a cycle ------------------------------------------------------------------------
 
+# As long as something goes on it only takes its time.
 sub wait_until_quiet
 {
-	$node->psql('postgres', "CALL public.wait_until_quiet(60)") foreach (1 .. 2);
+	my $before;
+
+	foreach (1 .. 6)
+	{
+		my $n = value('SELECT count(*) FROM public.journal');
+
+		last if defined $before && $n == $before;
+		$before = $n;
+		$node->psql('postgres', "CALL public.wait_until_quiet(60)");
+		last if value('SELECT public.is_quiet()') eq 't';
+	}
 	return value('SELECT public.is_quiet()') eq 't' && wait_until($node, 'the SQL workers are those of their slots', 'SELECT public.slots_agree()');
 }
 
@@ -341,18 +355,27 @@ sub cycle
 	srand($cycle_seed);
 	my $after = value('SELECT coalesce(max(run_id), 0) FROM weir.run');
 	my $name = "c${cycle_seed}_$after";
-	$theme = weighted('' => 3, unknown => 1, landings => 1);
+	$theme = weighted('' => 4, unknown => 1, landings => 1, crowd => 1);
+	$theme = $ENV{THEME} if $ENV{THEME};
 	my @pipelines;
-	push @pipelines, random_pipeline("${name}_" . (@pipelines + 1), @pipelines) foreach 1 .. weighted(1 => 2, 2 => 2, 3 => 2);
+	push @pipelines, random_pipeline("${name}_" . (@pipelines + 1), @pipelines) foreach 1 .. weighted(1 => 2, 2 => 2, 3 => $theme =~ /landings|crowd/ ? 0 : 2);
 	my $violence = choose_violence($cycle_seed);
-	my @first = map { start_of_run(one_of(@pipelines)) } 1 .. weighted(1 => 1, 2 => 2, 4 => 2, 8 => $theme ? 4 : 1);
+	my $overdue_after = $theme eq 'crowd' && chance(0.4) ? one_of(1, 2) : 0;
+	my @first = map { start_of_run(one_of(@pipelines)) } 1 .. ($theme eq 'crowd' ? one_of(10, 15, 20) : weighted(1 => $theme eq 'landings' ? 0 : 1, 2 => 2, 4 => 2, 8 => $theme ? 4 : 1));
 	my @later = map { [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', about_a_run($after, \@pipelines) ] } 1 .. int(rand(7));
 	push @later, [ 'SELECT pg_sleep(' . sprintf('%.2f', rand(0.6)) . ')', split /\n/, start_of_run($pipelines[0]) ] if chance(0.3);
+	# They are there late, and their numbers are those of long ago.
+	push @later, [ 'BEGIN', "INSERT INTO public.asked VALUES (weir.trigger('" . one_of(@pipelines)->{name} . "', priority => " . int(rand(3)) . "), 'late')",
+		'SELECT pg_sleep(' . sprintf('%.2f', rand(2)) . ')', chance(0.8) ? 'COMMIT' : 'ROLLBACK' ] foreach 1 .. weighted(0 => 3, 1 => 2, 3 => 1);
 	@later = grep { "@$_" !~ /gset|SAVEPOINT|PREPARE/ } @later;	# one statement for each -c
-	my $again = chance($theme ? 0.8 : 0.5) ? choose_violence(0) : undef;
+	my $again = chance({ unknown => 0.8, landings => 1 }->{$theme} // 0.5) ? choose_violence(0) : undef;
 	my @again = map { [ about_a_run($after, \@pipelines) ] } 1 .. ($theme ? 8 : 4);
+	my @rounds = $again ? [ $again eq 'promote' ? 'nothing' : $again, \@again ] : ();
 
-	$again = 'nothing' if $again && $again eq 'promote';
+	# Landings are resumed, some of them for good, and then again.
+	push @rounds, [ 'nothing', [ map { [ about_a_run($after, \@pipelines) ] } 1 .. 6 ] ] if $theme eq 'landings';
+	value("ALTER SYSTEM SET weir.overdue_after = $overdue_after") if $overdue_after;
+	value('SELECT pg_reload_conf()') if $overdue_after;
 	prepare_standby() if $violence eq 'promote';
 	$cloud->call('POST', 'queues', { queue => 'chaos', create => JSON::PP::true });
 	by_hand();
@@ -361,15 +384,16 @@ sub cycle
 	misbehave();
 	$node->psql('postgres', join("\n", map { "$_;" } @first), on_error_stop => 0);
 	my $quiet = round($violence, \@later);
-	if ($quiet && $again)
+	foreach my $next (@rounds)
 	{
+		last unless $quiet;
 		$log = 0 if $violence eq 'promote';
 		misbehave();
-		$quiet = round($again, \@again);
+		$quiet = round(@$next);
 	}
 	value('SELECT public.prune(100000)') if $quiet;
 	my $facts = decode_json(value("SELECT public.facts($after)"));
-	my $judge = Judge->new(facts => $facts, pipelines => { map { $_->{name} => $_ } @pipelines }, ledger => $cloud->ledger);
+	my $judge = Judge->new(facts => $facts, pipelines => { map { $_->{name} => $_ } @pipelines }, ledger => $cloud->ledger, overdue_after => $overdue_after);
 	my @wrong = $judge->verdict;
 	$seen{$_} += $judge->seen->{$_} foreach keys %{ $judge->seen };
 	push @wrong, 'it did not become quiet: ' . value("SELECT string_agg(w.run_id || ' ' || concat_ws(' ', w.task, w.waiting_for, w.detail), '; ')
@@ -378,7 +402,8 @@ sub cycle
 	  =~ /^(.*(?:PANIC|illegal|signal 11|signal 6|deadlock detected|TRAP:).*)$/mg;
 
 	$violence = "$theme: $violence" if $theme;
-	my $did = $again ? "$violence, $again" : $violence;
+	my $did = join(', ', $violence, map { $_->[0] } @rounds);
+	note(join ', ', map { "$_ " . ($judge->seen->{$_} // 0) } 'ended P', 'ended D', 'ended R', 'landings resumed', 'landings beside') if $ENV{THEME};
 	ok(!@wrong, "SEED=$cycle_seed: $did, " . keys(%{ $facts->{asked} }) . ' runs, ' . @{ $facts->{attempts} } . ' attempts') or do {
 		diag($_) foreach splice(@wrong, 0, 20);
 		diag("pipeline $_->{name}: $_->{json}") foreach @pipelines;
@@ -387,6 +412,11 @@ sub cycle
 		close $file;
 		diag("facts and ledger: $PostgreSQL::Test::Utils::tmp_check/cycle_$cycle_seed.json, log: " . $node->logfile);
 	};
+	if ($overdue_after)
+	{
+		value('ALTER SYSTEM RESET weir.overdue_after');
+		value('SELECT pg_reload_conf()');
+	}
 	$cloud->reset;
 	value('SELECT public.forget(); ' . join(' ', map { "SELECT weir.alter_pool('$_', $pools{$_});" } sort keys %pools)
 		. ' TRUNCATE public.journal');
@@ -404,12 +434,13 @@ note(join(', ', map { "$_ $seen{$_}" } sort keys %seen));
 if ($n >= 100)
 {
 	my @never = grep { !$seen{$_} } ('sql rows', 'for_each rows', 'adf_pipeline begun', 'databricks_job begun', 'http begun', 'lists succeeded', 'lists failed',
-		'lists cancelled', 'lists again', 'signals', 'approvals', 'times', 'calls succeeded', 'calls failed', 'calls cancelled', 'retries', 'failures',
+		'lists cancelled', 'lists again', 'signals', 'approvals', 'times', 'calls succeeded', 'calls failed', 'retries', 'failures',
 		'pooled tasks', 'repairs', 'runs succeeded', 'runs failed', 'runs cancelled', 'runs timed_out', 'runs skipped',
 		'databricks_notebook begun', 'databricks_sql begun', 'databricks_serving begun', 'webhook begun', 'removed runs', 'skips',
-		'assumed', 'resolved', 'landings resumed', 'landings beside',
-		$n < 300 ? () : ('disabled starts', 'decided succeeded', 'decided failed', 'decided send_again', 'decided adopt', 'sent again', 'adopted'));
+		'assumed', 'resolved', 'landings resumed', 'landings beside', 'queued before others', 'ready before others', 'overdue',
+		$n < 300 ? () : ('disabled starts', 'calls cancelled', 'decided succeeded', 'decided failed', 'decided send_again', 'decided adopt', 'sent again', 'adopted'));
 	is("@never", '', 'there was everything to judge');
+	is(join(' ', grep { ($seen{$_} // 0) < $n / 20 } 'landings resumed', 'landings beside'), '', 'and landings as often as they are to be');
 	is(join(' ', grep { !$done{$_} } sort keys %violence), '', 'everything died that can') unless $ENV{ONLY};
 }
 $node->stop;

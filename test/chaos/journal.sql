@@ -120,7 +120,7 @@ BEGIN
 	IF TG_OP = 'INSERT' THEN
 		INSERT INTO public.journal (statement_no, what, run_id, new_status, more)
 		SELECT s, 'run', n.run_id, n.status, jsonb_build_object('pipeline', n.pipeline_name, 'params', n.params,
-			'selected', n.selected_tasks, 'apart', n.selected_tasks IS NOT NULL OR n.backfill_id IS NOT NULL, 'backfill', n.backfill_id,
+			'selected', n.selected_tasks, 'priority', n.priority, 'asked_at', extract(epoch FROM clock_timestamp()), 'apart', n.selected_tasks IS NOT NULL OR n.backfill_id IS NOT NULL, 'backfill', n.backfill_id,
 			'restart_of', n.restart_of, 'window', n.window_start || ' ' || n.window_end, 'parent',
 			(SELECT jsonb_build_array(t.run_id, public.place(t.task_no, t.parent_task_run_id), t.item_no) FROM weir.task_run t WHERE t.task_run_id = n.parent_task_run_id))
 		FROM new_rows n;
@@ -145,13 +145,15 @@ DECLARE
 BEGIN
 	IF TG_OP = 'INSERT' THEN
 		INSERT INTO public.journal (statement_no, what, run_id, task_no, item_no, new_status, more)
-		SELECT s, 'task', n.run_id, public.place(n.task_no, n.parent_task_run_id), n.item_no, n.status, jsonb_build_object('reason', n.skip_reason)
+		SELECT s, 'task', n.run_id, public.place(n.task_no, n.parent_task_run_id), n.item_no, n.status,
+			jsonb_build_object('reason', n.skip_reason, 'priority', n.priority, 'at', extract(epoch FROM clock_timestamp()))
 		FROM new_rows n;
 	ELSE
 		INSERT INTO public.journal (statement_no, what, run_id, task_no, item_no, attempt_no, old_status, new_status, more)
 		SELECT s, 'task', n.run_id, public.place(n.task_no, n.parent_task_run_id), n.item_no, n.attempt_no, o.status, n.status,
 			jsonb_build_object('reason', n.skip_reason, 'branch', n.output->'branch', 'items', n.output->'items',
 				'answer', coalesce(n.output->>'no', n.output->>'comment'),
+				'priority', n.priority, 'at', extract(epoch FROM clock_timestamp()),
 				'unseen', CASE WHEN n.output ? 'assumed_started' THEN 'assumed' WHEN n.output ? 'resolved_by' THEN 'resolved' END,
 				'snapshot', CASE WHEN n.status = 'running' THEN txid_current_snapshot()::text END)
 		FROM new_rows n JOIN old_rows o USING (task_run_id) WHERE n.status <> o.status;

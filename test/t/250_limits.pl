@@ -256,6 +256,37 @@ wait_until($node, 'all of them run', "SELECT count(*) = 3 FROM pg_locks WHERE lo
 open_gate(4);
 is(wait_for_run($node, $many), 'succeeded', 'more workers by a reload');
 
+# --- runs take turns also where one of a higher priority has the slot every other time
+value(q{SELECT weir.create_pool('narrow', 1);
+	CREATE FUNCTION public.until_urgent() RETURNS void LANGUAGE plpgsql AS $$
+	BEGIN
+		WHILE EXISTS (SELECT FROM weir.run WHERE pipeline_name = 'urgent' AND status = 'running')
+			AND NOT EXISTS (SELECT FROM weir.task_run WHERE pool = 'narrow' AND status = 'ready' AND priority = 5) LOOP
+			PERFORM pg_sleep(0.002);
+		END LOOP;
+	END$$;
+	CREATE FUNCTION public.until_patient() RETURNS void LANGUAGE plpgsql AS $$
+	BEGIN
+		WHILE EXISTS (SELECT FROM weir.task_run WHERE pool = 'narrow' AND status = 'ready')
+			AND NOT EXISTS (SELECT FROM weir.task_run WHERE pool = 'narrow' AND status = 'running') LOOP
+			PERFORM pg_sleep(0.002);
+		END LOOP;
+	END$$});
+pipeline('holds_narrow', [ sql('h', gate(6), pool => 'narrow') ]);
+pipeline('patient', [ map { sql("p$_", 'SELECT public.until_urgent()', pool => 'narrow') } (1 .. 3) ]);
+pipeline('urgent', [ map { (sql("u$_", 'SELECT 1', pool => 'narrow', priority => 5, ($_ > 1 ? (depends_on => [ 'g' . ($_ - 1) ]) : ())),
+	sql("g$_", 'SELECT public.until_patient()', depends_on => ["u$_"])) } (1 .. 6) ]);
+close_gate(6);
+my $holds_narrow = weir_trigger($node, 'holds_narrow');
+wait_for_status($node, $holds_narrow, 'h', 'running');
+my @patient = map { weir_trigger($node, 'patient') } (1, 2);
+my $urgent_run = weir_trigger($node, 'urgent');
+wait_pool('narrow', '1 of 1, 7 waiting');
+open_gate(6);
+is(wait_for_run($node, $_), 'succeeded', 'all pass') foreach ($holds_narrow, $urgent_run, @patient);
+is(value("SELECT string_agg(run_id::text, ' ' ORDER BY started_at) FROM weir.task_run WHERE pool = 'narrow' AND task_name <> 'h'"),
+	join(' ', map { ($urgent_run, $patient[ $_ % 2 ]) } (0 .. 5)), 'what is urgent takes nobody\'s turn');
+
 # --- ten thousand wait for a full pool: others do not notice
 value("SELECT weir.create_pool('full', 1)");
 pipeline('crowd', [ sql('first', gate(5), pool => 'full', priority => 1), map { sql("c$_", 'SELECT 1', pool => 'full') } (2 .. 10000) ]);
