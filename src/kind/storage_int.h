@@ -101,7 +101,7 @@ extern bool storage_is_our_copy(const KindCall *call, const KindResponse *respon
 
 /* storage_pending.c: copies that the service makes in its own time */
 extern void storage_copy_accepted(const KindCall *call, const KindResponse *response, KindVerdict *verdict);
-extern void storage_look_up(const KindCall *call, int64 delay_ms, KindVerdict *verdict);	/* is there a copy of ours? */
+extern void storage_look_up(int64 delay_ms, KindVerdict *verdict);	/* is there a copy of ours? */
 extern void storage_target_response(const KindCall *call, const KindResponse *response, KindVerdict *verdict);
 /* Of steps other than START */
 extern void storage_pending_request(const KindCall *call, KindRequest *request, cJSON *headers);

@@ -317,7 +317,7 @@ there_response(const KindCall *call, const KindResponse *response, KindVerdict *
 	if (is_pending && is_of_source)
 	{
 		if (storage_began_for_us(call, response))
-			storage_look_up(call, 0, verdict);
+			storage_look_up(0, verdict);
 		else
 			wait_for_other(call, response, verdict);
 		return;
@@ -362,7 +362,7 @@ copy_response(const KindCall *call, const KindResponse *response, KindVerdict *v
 			 (status == 412 && strcmp(code, "TargetConditionNotMet") != 0 && strcmp(code, "LeaseIdMissing") != 0))
 		storage_look_again(call, verdict);
 	else if (strcmp(code, "TargetConditionNotMet") == 0 || strcmp(code, "BlobAlreadyExists") == 0 || strcmp(code, "PendingCopyOperation") == 0)
-		storage_look_up(call, 0, verdict);	/* whose is it? */
+		storage_look_up(0, verdict);	/* whose is it? */
 	else
 		storage_fail(call, response, mem_printf("copy to \"%s\" was refused", storage_current_file(call).target), verdict);
 }
@@ -484,7 +484,7 @@ storage_move_response(KindCall *call, const KindResponse *response, KindVerdict 
 		if (verdict->outcome == KIND_CONTINUE && !verdict->forget_token && storage_in_phase(call, "copy") &&
 			response->http_status != 429 && response->http_status != 503 &&
 			(response->http_status > 0 || response->request_sent))
-			storage_look_up(call, verdict->delay_ms, verdict);
+			storage_look_up(verdict->delay_ms, verdict);
 		return;
 	}
 	if (storage_file_count(call->spec) == 0)

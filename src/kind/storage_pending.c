@@ -41,24 +41,23 @@ has_failed(const KindResponse *response)
 }
 
 static void
-step_to(const KindCall *call, KindStep step, int64 delay_ms, KindVerdict *verdict)
+step_to(KindStep step, int64 delay_ms, KindVerdict *verdict)
 {
 	kind_continue(verdict, step, delay_ms);
 	verdict->reset_tries = true;
-	(void) call;
 }
 
 void
-storage_look_up(const KindCall *call, int64 delay_ms, KindVerdict *verdict)
+storage_look_up(int64 delay_ms, KindVerdict *verdict)
 {
-	step_to(call, KIND_STEP_LOOKUP, delay_ms, verdict);
+	step_to(KIND_STEP_LOOKUP, delay_ms, verdict);
 }
 
 /* It is ours and goes on: from now on it can be aborted. */
 static void
 follow(const KindCall *call, const char *id, KindVerdict *verdict)
 {
-	step_to(call, KIND_STEP_POLL, -1, verdict);
+	step_to(KIND_STEP_POLL, -1, verdict);
 	if (id == NULL || (call->external_run_id != NULL && strcmp(call->external_run_id, id) == 0 && storage_in_phase(call, "pending")))
 		return;
 	storage_note(call, "copy_id", cJSON_CreateString(id));
@@ -91,7 +90,7 @@ failed(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
 	storage_note(call, "failure", cJSON_CreateString(mem_printf("copy to \"%s\" ended as %s: %s", storage_current_file(call).target,
 																kind_header(response, "x-ms-copy-status"), reason ? reason : "no reason given")));
 	storage_note(call, "remains", etag ? cJSON_CreateString(etag) : NULL);
-	step_to(call, KIND_STEP_DETAIL, 0, verdict);
+	step_to(KIND_STEP_DETAIL, 0, verdict);
 }
 
 /* Nothing of ours is at the target. */
@@ -132,7 +131,7 @@ storage_target_response(const KindCall *call, const KindResponse *response, Kind
 		if (storage_began_for_us(call, response))
 			follow(call, kind_header(response, "x-ms-copy-id"), verdict);
 		else
-			step_to(call, call->step, -1, verdict);
+			step_to(call->step, -1, verdict);
 	}
 	else if (has_status(response, "pending") && overwrites)
 		kind_fail(verdict, false, true, "PendingCopyOperation",
@@ -165,7 +164,7 @@ stop(const KindCall *call, const char *what, KindVerdict *verdict)
 	storage_note(call, "stops", json_from_int64(stops));
 	storage_note(call, "stop", what ? cJSON_CreateString(what) : NULL);
 	if (stops <= MAX_STOPS)
-		step_to(call, KIND_STEP_CANCEL, 0, verdict);
+		step_to(KIND_STEP_CANCEL, 0, verdict);
 	else
 		kind_fail(verdict, false, true, "cancel_not_confirmed",
 				  mem_printf("the copy to \"%s\" could not be stopped", storage_current_file(call).target));
