@@ -128,8 +128,8 @@ extern void mux_arm_timer(HttpMux *mux);
 extern bool request_method_is_valid(const char *method);
 extern bool request_copy_headers(HttpTransfer *transfer, const char *const *headers, const char **problem);
 extern bool request_set_policy(CURL *easy);
-/* *proxy_headers must live as long as the handle; free with request_free_headers() */
-extern bool request_set_route(CURL *easy, const HttpOptions *options, struct curl_slist **proxy_headers);
+/* *proxy_headers must live as long as the handle; free with request_free_headers(). *may_keep: the connection, for others */
+extern bool request_set_route(CURL *easy, const HttpOptions *options, struct curl_slist **proxy_headers, bool *may_keep);
 extern void request_free_headers(struct curl_slist *headers);	/* wipes; NULL is fine */
 extern bool request_set_up(CURL *easy, HttpTransfer *transfer, const char *method, const char *url);
 

@@ -243,7 +243,7 @@ name_credentials(const char *line, char name[2 * POOL_KEY_BYTES + 1])
  * TLS is somebody else's, tunnels with credentials are used once.
  */
 static bool
-set_pool(CURL *easy, const HttpOptions *options)
+set_pool(CURL *easy, const HttpOptions *options, bool *may_keep)
 {
 	const curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
 	char		name[2 * POOL_KEY_BYTES + 1];
@@ -256,6 +256,7 @@ set_pool(CURL *easy, const HttpOptions *options)
 	{
 		SET(CURLOPT_FRESH_CONNECT, 1L);
 		SET(CURLOPT_FORBID_REUSE, 1L);
+		*may_keep = false;
 		SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);	/* nobody else's request over it, either */
 		return true;
 	}
@@ -269,7 +270,7 @@ set_pool(CURL *easy, const HttpOptions *options)
 }
 
 static bool
-set_proxy_credentials(CURL *easy, const HttpOptions *options, struct curl_slist **proxy_headers)
+set_proxy_credentials(CURL *easy, const HttpOptions *options, struct curl_slist **proxy_headers, bool *may_keep)
 {
 	if (options->proxy == NULL || options->proxy_authorization == NULL)
 		return true;
@@ -277,13 +278,14 @@ set_proxy_credentials(CURL *easy, const HttpOptions *options, struct curl_slist 
 	if (*proxy_headers == NULL)
 		return false;
 	SET(CURLOPT_PROXYHEADER, *proxy_headers);
-	return set_pool(easy, options);
+	return set_pool(easy, options, may_keep);
 }
 
 /* Through whom, and whom to believe.  A proxy may be vouched for by either kind of authority. */
 bool
-request_set_route(CURL *easy, const HttpOptions *options, struct curl_slist **proxy_headers)
+request_set_route(CURL *easy, const HttpOptions *options, struct curl_slist **proxy_headers, bool *may_keep)
 {
+	*may_keep = true;
 	if (options->proxy)
 	{
 		SET(CURLOPT_PROXY, options->proxy);
@@ -297,5 +299,5 @@ request_set_route(CURL *easy, const HttpOptions *options, struct curl_slist **pr
 	if (options->ca_certificate != NULL &&
 		!set_authorities(easy, options->ca_certificate, options->ca_besides_system, options->proxy != NULL))
 		return false;
-	return set_proxy_credentials(easy, options, proxy_headers);
+	return set_proxy_credentials(easy, options, proxy_headers, may_keep);
 }

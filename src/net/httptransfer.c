@@ -550,7 +550,6 @@ fill_in(HttpTransfer *transfer, const char *method, const char *url, const char 
 		const char *body, size_t body_len, const HttpOptions *options, const char **problem)
 {
 	transfer->has_proxy = options->proxy != NULL;
-	transfer->may_keep = options->proxy_authorization == NULL;	/* else request_set_route decides */
 	transfer->is_plain = pg_strncasecmp(options->proxy ? options->proxy : url, "http://", 7) == 0;
 	transfer->stall_timeout_ms = options->stall_timeout_ms;
 	transfer->is_repeatable = strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0 ||
@@ -634,7 +633,7 @@ transfer_create(const char *method, const char *url, const char *const *headers,
 	transfer->easy = curl_easy_init();
 	if (transfer->easy == NULL ||
 		!request_set_policy(transfer->easy) ||
-		!request_set_route(transfer->easy, options, &transfer->proxy_headers) ||
+		!request_set_route(transfer->easy, options, &transfer->proxy_headers, &transfer->may_keep) ||
 		!set_callbacks(transfer->easy, transfer, options) ||
 		!request_set_up(transfer->easy, transfer, method, url))
 	{

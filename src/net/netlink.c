@@ -121,8 +121,9 @@ static bool
 set_up_easy(NetLink *link, const char *url, const HttpOptions *options)
 {
 	CURL	   *easy = link->easy;
+	bool		may_keep;		/* nobody else uses it anyway */
 
-	if (!request_set_policy(easy) || !request_set_route(easy, options, &link->proxy_headers))
+	if (!request_set_policy(easy) || !request_set_route(easy, options, &link->proxy_headers, &may_keep))
 		return false;
 	SET(CURLOPT_URL, url);
 	SET(CURLOPT_CONNECT_ONLY, 1L);
