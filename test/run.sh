@@ -49,7 +49,7 @@ cleanup()
 		done < <(find "$SCRATCH" -name postmaster.pid 2>/dev/null)
 		while read -r file; do
 			pid=$(cat "$file")
-			if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$SCRATCH"; then
+			if tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF "$SCRATCH"; then
 				kill "$pid" 2>/dev/null || true
 			fi
 		done < <(find "$SCRATCH" -name cloud.pid 2>/dev/null)

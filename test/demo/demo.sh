@@ -28,7 +28,7 @@ stop_demo()
 	[[ $dir == */weir-demo.?????? && -d $dir ]] || return 0
 	[ -w "$dir" ] || die "the demo in $dir was started by somebody else"
 	pid=$(cat "$dir/cloud.pid" 2>/dev/null || true)
-	if [ -n "$pid" ] && tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "--dir $dir/cloud"; then
+	if [ -n "$pid" ] && tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF -- "--dir $dir/cloud"; then
 		kill "$pid" || true
 	fi
 	if [ -f "$dir/server/postmaster.pid" ]; then
