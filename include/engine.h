@@ -13,8 +13,8 @@
 #define ENGINE_WAKE_TASK		8	/* a SQL worker wrote an outcome */
 #define ENGINE_WAKE_QUEUES		256 /* runs were queued or ended, and nobody said of which pipelines */
 #define ENGINE_WAKE_READY		512 /* notes were lost: what is ready, and what lives, is to be read anew */
-#define ENGINE_WAKE_LOOK		15	/* look once more at everything that may be new */
-#define ENGINE_WAKE_ALL			(ENGINE_WAKE_LOOK | ENGINE_WAKE_QUEUES | ENGINE_WAKE_READY)
+#define ENGINE_WAKE_LOOK		(ENGINE_WAKE_RUN | ENGINE_WAKE_REQUEST | ENGINE_WAKE_TASK)	/* what was put off */
+#define ENGINE_WAKE_ALL			(ENGINE_WAKE_LOOK | ENGINE_WAKE_DEFINITION | ENGINE_WAKE_QUEUES | ENGINE_WAKE_READY)
 #define ENGINE_WAKE_INSTALLED	16	/* CREATE EXTENSION; set beside the others, for the launcher's sake */
 #define ENGINE_WAKE_WAITERS		32	/* nothing for the conductor: sessions in weir.wait() look again */
 #define ENGINE_WAKE_LIMITS	64	/* how long runs stay in the log was changed */
@@ -41,10 +41,12 @@ extern void engine_note_ready_column(int column);
 /* A run of this pipeline ended, so that one in its queue may start. */
 extern void engine_note_queue(int64 pipeline_id);
 /*
- * A run of this pipeline was queued, or goes on after it had ended; of several
- * the one with the lowest id.  Without it the conductor may never look at it.
+ * A run of this pipeline was queued, of several of one priority the one with
+ * the lowest id; or one goes on after it had ended.  Without it the conductor
+ * may never look at it.
  */
-extern void engine_note_run(int64 pipeline_id, int64 run_id);
+extern void engine_note_queued(int64 pipeline_id, int64 run_id, int priority);
+extern void engine_note_going_on(int64 pipeline_id, int64 run_id);
 
 /* From _PG_init. */
 extern void engine_init(void);

@@ -18,8 +18,15 @@
 
 #define PIPELINE_OF_RUN(run_id) "(SELECT o.pipeline_id FROM weir.run o WHERE o.run_id = " run_id ")"
 
-/* SQL: condition of an UPDATE of the state of a run's pipeline, which is locked; run_id is a parameter */
-#define IS_STATE_OF_RUN(state, run_id) \
-	state ".ctid = (SELECT s.ctid FROM weir.pipeline_state s WHERE " STATE_FROM_BACK(PIPELINE_OF_RUN(run_id)) ")"
+/*
+ * SQL: condition that names that one row, for an UPDATE of what is locked, and
+ * for SKIP LOCKED, which would go on through all older versions.  Who locks
+ * with it may miss a row that was changed a moment ago, as one that is held.
+ */
+#define IS_STATE(state, pipeline_id) \
+	state ".ctid = (SELECT s.ctid FROM weir.pipeline_state s WHERE " STATE_FROM_BACK(pipeline_id) ")"
+
+/* The same for that of a run's pipeline; run_id is a parameter */
+#define IS_STATE_OF_RUN(state, run_id)	IS_STATE(state, PIPELINE_OF_RUN(run_id))
 
 #endif							/* WEIR_PIPELINESTATE_H */

@@ -20,11 +20,14 @@
 #define WEIR_MAX_NOTES		256
 #define WEIR_ERROR_LEN		256
 
+#define WEIR_NO_PRIORITY	PG_INT32_MIN
+
 /* What a transaction made ready or queued, see engine/notes.c. */
 typedef struct WeirNote
 {
 	int64		id;				/* of a pipeline, or minus that of a task run */
 	int64		run_id;			/* of a pipeline: the first of its runs that lives now and did not; 0 none */
+	int			priority;		/* with which it is queued; WEIR_NO_PRIORITY when it is not */
 } WeirNote;
 
 /* One database; in use while databaseid is valid. */

@@ -150,6 +150,8 @@ CREATE TABLE weir.pipeline_version (
 	created_at		timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (pipeline_id, version)
 );
+-- The highest limit that a queued run of any version may have
+CREATE INDEX pipeline_version_limit ON weir.pipeline_version (pipeline_id, max_concurrent_runs);
 COMMENT ON TABLE weir.pipeline_version IS 'One immutable version of a definition';
 COMMENT ON COLUMN weir.pipeline_version.pipeline_id IS 'The pipeline';
 COMMENT ON COLUMN weir.pipeline_version.version IS '1, 2, 3, ... in order of definition';

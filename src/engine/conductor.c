@@ -253,7 +253,8 @@ conductor_cycle(Conductor *c)
 	now = now_ms();
 	if (c->defer_until_ms <= now || c->run_deadline_ms <= now || c->worker_retry_ms <= now)
 	{
-		c->wake |= ENGINE_WAKE_LOOK;
+		c->wake |= ENGINE_WAKE_LOOK | c->put_off;
+		c->put_off = 0;
 		c->has_verdicts = true;	/* one may have been put off */
 		c->defer_until_ms = c->worker_retry_ms = NEVER;
 	}
@@ -277,7 +278,7 @@ conductor_cycle(Conductor *c)
 		if (wake & ENGINE_WAKE_DEFINITION)
 		{
 			quotas_forget(c);
-			queues_forget_floors(c);
+			queues_forget_known(c);
 		}
 		quotas_write(c);
 		if (wake & ENGINE_WAKE_REQUEST)

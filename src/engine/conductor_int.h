@@ -125,6 +125,7 @@ typedef struct Conductor
 	bool		has_verdicts;
 	bool		did_work;		/* in this cycle's transaction */
 	int64		defer_until_ms; /* somebody held a lock: look again then; NEVER */
+	uint32		put_off;		/* ENGINE_WAKE_* bits to look with then, beside ENGINE_WAKE_LOOK */
 	int64		run_deadline_ms;	/* no run timeout, or task timeout of a retry that waits, is earlier */
 	bool		deadline_is_exact;	/* as of the latest cycle that did something */
 	int64		worker_retry_ms;	/* no SQL worker could be started: try again then */
@@ -204,11 +205,16 @@ extern void ready_forget_run(Conductor *c, int64 run_id);
 
 /* queues.c: the pipelines whose queue may move */
 extern void queues_start(Conductor *c);
-extern void queues_note(Conductor *c, int64 pipeline_id, int64 run_id); /* run_id: that lives now and did not, or 0 */
+extern void queues_note(Conductor *c, int64 pipeline_id);
+extern void queues_heed(Conductor *c, const WeirNote *note);	/* of a pipeline */
 extern void queues_forget(Conductor *c);
-/* Arrays of them and of run ids below which none of theirs lives; how many.  Inside a transaction */
-extern int	queues_noted(Conductor *c, Datum *pipelines, Datum *floors);
-extern void queues_forget_floors(Conductor *c);	/* notes were lost, or pipelines dropped */
+/*
+ * How many; arrays of them, of run ids below which none of theirs lives, and of
+ * the priorities with which theirs are queued, as texts of arrays of integers.
+ * Inside a transaction.
+ */
+extern int	queues_noted(Conductor *c, Datum *pipelines, Datum *floors, Datum *priorities);
+extern void queues_forget_known(Conductor *c);	/* notes were lost, or pipelines dropped */
 
 /* lanes.c: ids of the task runs that start now, inside a transaction */
 extern Datum lanes_choose(Conductor *c, int *n_chosen);

@@ -20,6 +20,7 @@
 #include "landing.h"
 #include "outcome.h"
 #include "pipelinestate.h"
+#include "queued.h"
 #include "starting.h"
 
 #define INTAKE_BATCH	200		/* runs taken in by one transaction */
@@ -275,9 +276,10 @@ intake_start_run(int64 run_id, bool besides)
 	"(SELECT r.pipeline_id FROM weir.run r WHERE r.live = 'q' ORDER BY r.pipeline_id LIMIT 1) UNION ALL " \
 	"SELECT (SELECT r.pipeline_id FROM weir.run r WHERE r.live = 'q' AND r.pipeline_id > p.pipeline_id " \
 	"ORDER BY r.pipeline_id LIMIT 1) FROM p WHERE p.pipeline_id IS NOT NULL), " \
-	"w AS (SELECT p.pipeline_id, 0::bigint AS floor FROM p) "
+	"w AS MATERIALIZED (SELECT p.pipeline_id, 0::bigint AS floor, " QUEUED_PRIORITIES("p.pipeline_id") " AS priorities FROM p) "
 
-#define NOTED_QUEUES "WITH w AS (SELECT * FROM unnest($2, $4) AS n (pipeline_id, floor)) "
+#define NOTED_QUEUES \
+	"WITH w AS MATERIALIZED (SELECT n.pipeline_id, n.floor, n.priorities::integer[] AS priorities FROM unnest($2, $4, $5) AS n (pipeline_id, floor, priorities)) "
 
 /*
  * Of each queue only as many as may start: a long one costs nothing.  The run
@@ -286,43 +288,44 @@ intake_start_run(int64 run_id, bool besides)
  * backfill have a limit of their own and are never overdue: they come behind
  * all others, whose priorities are -1000 and above, and what one backfill has
  * to leave is for those after it.  Below a floor no run of the pipeline lives,
- * see queues.c.
+ * and none is queued with another priority, see queues.c.
  */
-#define ROOM \
-	"greatest(0, (SELECT max(v.max_concurrent_runs) FROM weir.pipeline_version v WHERE v.pipeline_id = w.pipeline_id) - a.active)"
-
 #define OF_PIPELINE(live) "r.pipeline_id = w.pipeline_id AND r.live = '" live "' AND r.run_id >= w.floor"
+
+/* The first few of each priority */
+#define OF_EACH_PRIORITY(columns, condition, how_many) \
+	"unnest(w.priorities) AS k (priority) CROSS JOIN LATERAL (SELECT " columns " FROM weir.run r " \
+	"WHERE " OF_PIPELINE("q") " AND r.priority = k.priority " condition " ORDER BY r.run_id LIMIT " how_many ") r " \
+	"WHERE k.priority >= -1000"
 
 #define STARTABLE \
 	"SELECT q.run_id, w.pipeline_id FROM w JOIN weir.pipeline p ON p.pipeline_id = w.pipeline_id AND NOT p.is_paused " \
-	"CROSS JOIN LATERAL (SELECT (SELECT count(*) FROM weir.run r WHERE " OF_PIPELINE("a") ") + " \
+	"CROSS JOIN LATERAL (SELECT n.active, greatest(0, (SELECT v.max_concurrent_runs FROM weir.pipeline_version v " \
+	"WHERE v.pipeline_id = w.pipeline_id ORDER BY v.max_concurrent_runs DESC LIMIT 1) - n.active) AS room FROM (SELECT " \
+	"(SELECT count(*) FROM weir.run r WHERE " OF_PIPELINE("a") ") + " \
 	"(SELECT count(*) FROM (SELECT s.execution_id FROM weir.pipeline_state s WHERE " STATE_FROM_BACK("w.pipeline_id") ") e " \
-	"WHERE e.execution_id IS NOT NULL AND EXISTS (SELECT FROM weir.run x WHERE x.run_id = e.execution_id)) AS active) a " \
-	"CROSS JOIN LATERAL (WITH RECURSIVE h (run_id, priority, queued_at) AS (" \
-	"(SELECT r.run_id, r.priority, r.queued_at FROM weir.run r " \
-	"WHERE " OF_PIPELINE("q") " AND r.priority >= -1000 ORDER BY r.priority DESC, r.run_id LIMIT 1) UNION ALL " \
-	"SELECT n.* FROM h CROSS JOIN LATERAL (SELECT r.run_id, r.priority, r.queued_at FROM weir.run r " \
-	"WHERE " OF_PIPELINE("q") " AND r.priority < h.priority AND r.priority >= -1000 " \
-	"ORDER BY r.priority DESC, r.run_id LIMIT 1) n) " \
-	"SELECT min(h.run_id) AS run_id FROM h WHERE h.queued_at < clock_timestamp() - make_interval(secs => nullif($3, 0))) o " \
+	"WHERE e.execution_id IS NOT NULL AND EXISTS (SELECT FROM weir.run x WHERE x.run_id = e.execution_id)) AS active OFFSET 0) n OFFSET 0) a " \
+	"CROSS JOIN LATERAL (SELECT min(r.run_id) AS run_id FROM " OF_EACH_PRIORITY("r.run_id, r.queued_at", "", "1") \
+	" AND r.queued_at < clock_timestamp() - make_interval(secs => nullif($3, 0))) o " \
 	"CROSS JOIN LATERAL (SELECT s.*, s.run_id IS NOT DISTINCT FROM o.run_id AS is_overdue, " \
 	"row_number() OVER (ORDER BY s.run_id = o.run_id DESC, s.priority DESC, s.run_id) AS place FROM (" \
-	"(SELECT r.run_id, r.version, r.priority FROM weir.run r " \
-	"WHERE " OF_PIPELINE("q") " AND r.priority >= -1000 AND r.run_id IS DISTINCT FROM o.run_id " \
-	"ORDER BY r.priority DESC, r.run_id LIMIT " ROOM ") " \
+	"(SELECT r.run_id, r.version, r.priority FROM " \
+	OF_EACH_PRIORITY("r.run_id, r.version, r.priority", "AND r.run_id IS DISTINCT FROM o.run_id", "a.room") \
+	" ORDER BY r.priority DESC, r.run_id LIMIT a.room) " \
 	"UNION ALL SELECT r.run_id, r.version, r.priority FROM weir.run r WHERE r.run_id = o.run_id " \
 	"UNION ALL SELECT x.* FROM (WITH RECURSIVE b (backfill_id) AS (" \
-	"(SELECT r.backfill_id FROM weir.run r WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' AND r.backfill_id IS NOT NULL " \
+	"(SELECT r.backfill_id FROM weir.run r WHERE " OF_PIPELINE("q") " AND r.backfill_id IS NOT NULL " \
 	"ORDER BY r.backfill_id LIMIT 1) UNION ALL " \
-	"SELECT (SELECT r.backfill_id FROM weir.run r WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' AND r.backfill_id > b.backfill_id " \
+	"SELECT (SELECT r.backfill_id FROM weir.run r WHERE " OF_PIPELINE("q") " AND r.backfill_id > b.backfill_id " \
 	"ORDER BY r.backfill_id LIMIT 1) FROM b WHERE b.backfill_id IS NOT NULL) " \
 	"SELECT b.backfill_id FROM b WHERE b.backfill_id IS NOT NULL) b CROSS JOIN LATERAL (" \
 	"SELECT r.run_id, r.version, r.priority FROM weir.run r " \
-	"WHERE " OF_PIPELINE("q") " AND r.backfill_id = b.backfill_id ORDER BY r.run_id LIMIT least(" ROOM ", " \
+	"WHERE " OF_PIPELINE("q") " AND r.backfill_id = b.backfill_id ORDER BY r.run_id LIMIT least(a.room, " \
 	"greatest(0, (SELECT f.concurrency FROM weir.backfill f WHERE f.backfill_id = b.backfill_id) - " \
-	"(SELECT count(*) FROM weir.run r WHERE " OF_PIPELINE("a") " AND r.backfill_id = b.backfill_id)))) x) s) q " \
-	"JOIN weir.pipeline_version v ON v.pipeline_id = w.pipeline_id AND v.version = q.version " \
-	"WHERE q.place <= v.max_concurrent_runs - a.active " \
+	"(SELECT count(*) FROM weir.run r WHERE " OF_PIPELINE("a") " AND r.backfill_id = b.backfill_id)))) x " \
+	"WHERE -1000 > ANY (w.priorities)) s) q " \
+	"WHERE q.place <= (SELECT v.max_concurrent_runs FROM weir.pipeline_version v " \
+	"WHERE v.pipeline_id = w.pipeline_id AND v.version = q.version) - a.active " \
 	"ORDER BY q.is_overdue DESC, q.priority DESC, q.run_id LIMIT $1"
 
 /* Run timeouts begin with the runs. */
@@ -365,14 +368,14 @@ start_runs(Conductor *c, const int64 *runs, uint64 n)
 void
 intake_runs(Conductor *c, bool all)
 {
-	static const Oid types[4] = {INT8OID, INT8ARRAYOID, FLOAT8OID, INT8ARRAYOID};
-	Datum		values[4] = {Int64GetDatum(INTAKE_BATCH), (Datum) 0, Float8GetDatum(weir_overdue_after), (Datum) 0};
+	static const Oid types[5] = {INT8OID, INT8ARRAYOID, FLOAT8OID, INT8ARRAYOID, TEXTARRAYOID};
+	Datum		values[5] = {Int64GetDatum(INTAKE_BATCH), (Datum) 0, Float8GetDatum(weir_overdue_after), (Datum) 0, (Datum) 0};
 	uint64		n;
 	int64	   *runs;
 
-	if (queues_noted(c, &values[1], &values[3]) == 0 && !all)
+	if (queues_noted(c, &values[1], &values[3], &values[4]) == 0 && !all)
 		return;
-	n = all ? weir_spi(ALL_QUEUES STARTABLE, 4, types, values, NULL) : weir_spi(NOTED_QUEUES STARTABLE, 4, types, values, NULL);
+	n = all ? weir_spi(ALL_QUEUES STARTABLE, 5, types, values, NULL) : weir_spi(NOTED_QUEUES STARTABLE, 5, types, values, NULL);
 	runs = result_ids(n);
 	/* More may follow: the rest of a long queue, pipelines whose run ended at once, or which somebody held. */
 	if (n < INTAKE_BATCH)
@@ -380,7 +383,7 @@ intake_runs(Conductor *c, bool all)
 	else if (all)
 		c->wake |= ENGINE_WAKE_QUEUES;
 	for (uint64 i = 0; i < n; i++)
-		queues_note(c, weir_spi_int64(i, 2, NULL), 0);
+		queues_note(c, weir_spi_int64(i, 2, NULL));
 	start_runs(c, runs, n);
 	overlap_take_in(c, all, values[1]);
 	if (n > 0 && c->defer_until_ms == NEVER)

@@ -3,7 +3,7 @@
  *	  What a transaction made ready or queued, on its way to the conductor.
  *
  * The conductor keeps in memory which task runs are ready, which queues may
- * move, and below which id no run of a pipeline lives.  Searching the tables
+ * move, and where in a pipeline's queue runs wait.  Searching the tables
  * for it in every cycle would pass over the dead index entries of everything
  * that was ever ready or queued since the oldest snapshot anybody holds.
  *
@@ -35,16 +35,21 @@ static bool has_queue_note = false;
 static bool conducting = false; /* this process is the conductor: nothing is sent */
 
 static void
-note(int64 id, int64 run_id)
+note(int64 id, int64 run_id, int priority)
 {
 	/* Task runs often become ready in one statement, pipelines are noted again and again. */
 	if (n_notes > 0 && notes[n_notes - 1].id == id)
 	{
 		WeirNote   *same = &notes[n_notes - 1];
 
-		if (run_id != 0)
+		if (run_id == 0)
+			return;
+		if (same->run_id == 0 || same->priority == priority)
+		{
 			same->run_id = same->run_id == 0 ? run_id : Min(same->run_id, run_id);
-		return;
+			same->priority = priority;
+			return;
+		}
 	}
 	if (!conducting && n_notes >= WEIR_MAX_NOTES)
 	{
@@ -62,13 +67,14 @@ note(int64 id, int64 run_id)
 		max_notes = wanted;
 	}
 	notes[n_notes].id = id;
-	notes[n_notes++].run_id = run_id;
+	notes[n_notes].run_id = run_id;
+	notes[n_notes++].priority = priority;
 }
 
 void
 engine_note_ready(int64 task_run_id)
 {
-	note(-task_run_id, 0);
+	note(-task_run_id, 0, WEIR_NO_PRIORITY);
 }
 
 void
@@ -89,14 +95,20 @@ engine_note_ready_column(int column)
 void
 engine_note_queue(int64 pipeline_id)
 {
-	engine_note_run(pipeline_id, 0);
+	engine_note_queued(pipeline_id, 0, WEIR_NO_PRIORITY);
 }
 
 void
-engine_note_run(int64 pipeline_id, int64 run_id)
+engine_note_queued(int64 pipeline_id, int64 run_id, int priority)
 {
 	has_queue_note = true;
-	note(pipeline_id, run_id);
+	note(pipeline_id, run_id, priority);
+}
+
+void
+engine_note_going_on(int64 pipeline_id, int64 run_id)
+{
+	engine_note_queued(pipeline_id, run_id, WEIR_NO_PRIORITY);
 }
 
 void

@@ -63,9 +63,10 @@ overlap_take_in(Conductor *c, bool all, Datum pipelines)
 	Datum		values[3] = {Int64GetDatum(OVERLAP_BATCH), BoolGetDatum(all), pipelines};
 	uint64		n;
 	int64	   *runs;
+	int64	   *pipeline_ids;
 	bool	   *skips;
 
-	n = weir_spi("SELECT r.run_id, r.on_overlap = 'skip' FROM weir.run r JOIN weir.pipeline p ON p.pipeline_id = r.pipeline_id AND NOT p.is_paused "
+	n = weir_spi("SELECT r.run_id, r.on_overlap = 'skip', r.pipeline_id FROM weir.run r JOIN weir.pipeline p ON p.pipeline_id = r.pipeline_id AND NOT p.is_paused "
 				 "JOIN weir.pipeline_version v ON v.pipeline_id = r.pipeline_id AND v.version = r.version "
 				 "WHERE r.live = 'q' AND r.on_overlap IS NOT NULL AND ($2 OR r.pipeline_id = ANY ($3)) AND CASE r.on_overlap WHEN 'skip' THEN "
 				 "(SELECT count(*) FROM weir._active a WHERE a.pipeline_id = r.pipeline_id) >= v.max_concurrent_runs "
@@ -73,16 +74,21 @@ overlap_take_in(Conductor *c, bool all, Datum pipelines)
 				 "ORDER BY r.pipeline_id, r.run_id DESC LIMIT $1",
 				 3, types, values, NULL);
 	runs = palloc(sizeof(int64) * Max(n, 1));
+	pipeline_ids = palloc(sizeof(int64) * Max(n, 1));
 	skips = palloc(sizeof(bool) * Max(n, 1));
 	for (uint64 i = 0; i < n; i++)
 	{
 		runs[i] = weir_spi_int64(i, 1, NULL);
 		skips[i] = weir_spi_bool(i, 2, NULL);
+		pipeline_ids[i] = weir_spi_int64(i, 3, NULL);
 	}
 	for (uint64 i = 0; i < n; i++)
 	{
 		if (!outcome_lock_run(runs[i], false))
+		{
 			c->defer_until_ms = Min(c->defer_until_ms, now_ms() + DEFER_MS);
+			queues_note(c, pipeline_ids[i]);
+		}
 		else if (skips[i])
 			skip_run(runs[i]);
 		else
@@ -90,6 +96,11 @@ overlap_take_in(Conductor *c, bool all, Datum pipelines)
 		c->did_work = true;
 	}
 	/* Those of other pipelines that did not fit were noted, and are not any more. */
-	if (n == OVERLAP_BATCH && c->defer_until_ms == NEVER)
-		c->wake |= ENGINE_WAKE_QUEUES;
+	if (n == OVERLAP_BATCH)
+	{
+		if (c->defer_until_ms == NEVER)
+			c->wake |= ENGINE_WAKE_QUEUES;
+		else
+			c->put_off |= ENGINE_WAKE_QUEUES;
+	}
 }

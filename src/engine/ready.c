@@ -456,10 +456,10 @@ ready_take_in(Conductor *c, bool all)
 		if (notes[i].id < 0)
 			ids[n_ids++] = -notes[i].id;
 		else
-			queues_note(c, notes[i].id, notes[i].run_id);
+			queues_heed(c, &notes[i]);
 	if (all)
 	{
-		queues_forget_floors(c);
+		queues_forget_known(c);
 		load_all(c);
 	}
 	else if (n_ids > 0)

@@ -32,7 +32,7 @@ revive_run(int64 run_id, int64 request_id)
 				 "WHERE o.pipeline_id = r.pipeline_id AND NOT o.is_apart))) RETURNING r.pipeline_id",
 				 2, types, values, NULL) != 1)
 		return false;
-	engine_note_run(weir_spi_int64(0, 1, NULL), run_id);
+	engine_note_going_on(weir_spi_int64(0, 1, NULL), run_id);
 	return true;
 }
 

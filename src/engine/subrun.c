@@ -238,11 +238,11 @@ queue_child(Conductor *c, Flight *flight, const Callee *callee)
 			 "SELECT $1, $2, $3, 'queued', $4, r.nominal_time, r.window_start, r.window_end, 'pipeline', r.pipeline_name || '.' || t.task_name, "
 			 "$5, $6, r.run_id, t.task_run_id, v.priority, nullif(v.on_overlap, 'queue') "
 			 "FROM weir.task_run t JOIN weir.run r ON r.run_id = t.run_id JOIN weir.pipeline_version v ON v.pipeline_id = $1 AND v.version = $3 "
-			 "WHERE t.task_run_id = $7 RETURNING run_id",
+			 "WHERE t.task_run_id = $7 RETURNING run_id, priority",
 			 7, types, values, NULL);
 	child_id = weir_spi_int64(0, 1, NULL);
+	engine_note_queued(callee->pipeline_id, child_id, (int) weir_spi_int64(0, 2, NULL));
 	set_child(flight, child_id, -1);
-	engine_note_run(callee->pipeline_id, child_id);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	c->wake |= ENGINE_WAKE_RUN;
 	c->did_work = true;

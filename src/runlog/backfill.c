@@ -136,7 +136,7 @@ weir_backfill(PG_FUNCTION_ARGS)
 	backfill_id = weir_spi_int64(0, 1, NULL);
 	first_run_id = weir_spi_int64(0, 2, NULL);
 	notice_limit(pipeline, pipeline_id, version, PG_GETARG_INT32(5));
-	engine_note_run(pipeline_id, first_run_id);
+	engine_note_queued(pipeline_id, first_run_id, BACKFILL_PRIORITY);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	weir_leave(&scope);
 	PG_RETURN_INT64(backfill_id);

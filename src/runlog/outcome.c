@@ -40,7 +40,7 @@ outcome_lock_run(int64 run_id, bool wait)
 		found = weir_spi("SELECT 1 FROM weir.pipeline_state s WHERE " STATE_FROM_BACK(PIPELINE_OF_RUN("$1")) " FOR UPDATE",
 						 1, types, values, NULL);
 	else
-		found = weir_spi("SELECT 1 FROM weir.pipeline_state s WHERE " STATE_FROM_BACK(PIPELINE_OF_RUN("$1")) " FOR UPDATE SKIP LOCKED",
+		found = weir_spi("SELECT 1 FROM weir.pipeline_state s WHERE " IS_STATE_OF_RUN("s", "$1") " FOR UPDATE SKIP LOCKED",
 						 1, types, values, NULL);
 	if (found == 0)
 		return false;
@@ -68,7 +68,7 @@ outcome_lock_runs(const int64 *run_ids, int n, int64 *locked)
 	values[0] = weir_array(INT8OID, ids, n);
 	weir_spi("SELECT array_agg(l.pipeline_id) FROM "
 			 "(SELECT DISTINCT r.pipeline_id FROM weir.run r WHERE r.run_id = ANY ($1) ORDER BY r.pipeline_id) p "
-			 "CROSS JOIN LATERAL (SELECT s.pipeline_id FROM weir.pipeline_state s WHERE " STATE_FROM_BACK("p.pipeline_id") " FOR UPDATE SKIP LOCKED) l",
+			 "CROSS JOIN LATERAL (SELECT s.pipeline_id FROM weir.pipeline_state s WHERE " IS_STATE("s", "p.pipeline_id") " FOR UPDATE SKIP LOCKED) l",
 			 1, types, values, NULL);
 	values[1] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (isnull)

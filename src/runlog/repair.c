@@ -209,11 +209,11 @@ weir_restart(PG_FUNCTION_ARGS)
 			 "selected_tasks, backfill_id, trigger_type, trigger_name, triggered_by, owner, priority, on_overlap, restart_of) "
 			 "SELECT $2, $3, $4, 'queued', $5, r.nominal_time, r.window_start, r.window_end, r.selected_tasks, r.backfill_id, "
 			 "'restart', 'run ' || r.run_id, $6, $7, r.priority, r.on_overlap, r.run_id "
-			 "FROM weir.run r WHERE r.run_id = $1 RETURNING run_id",
+			 "FROM weir.run r WHERE r.run_id = $1 RETURNING run_id, priority",
 			 7, types, values, NULL) == 0)
 		run_unknown(run_id);
 	run_id = weir_spi_int64(0, 1, NULL);
-	engine_note_run(pipeline_id, run_id);
+	engine_note_queued(pipeline_id, run_id, (int) weir_spi_int64(0, 2, NULL));
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	weir_leave(&scope);
 	PG_RETURN_INT64(run_id);

@@ -47,7 +47,7 @@ static const char queue_sql[] =
 	"INSERT INTO weir.run (pipeline_id, pipeline_name, version, status, params, nominal_time, "
 	"trigger_type, trigger_name, triggered_by, owner, selected_tasks, priority, on_overlap) "
 	"SELECT $1, $2, $3, 'queued', $4, coalesce($5, now()), $6, $7, $8, $9, $10, coalesce($11, v.priority), nullif(v.on_overlap, 'queue') "
-	"FROM weir.pipeline_version v WHERE v.pipeline_id = $1 AND v.version = $3 RETURNING run_id";
+	"FROM weir.pipeline_version v WHERE v.pipeline_id = $1 AND v.version = $3 RETURNING run_id, priority";
 
 /* ---- trigger ---- */
 
@@ -154,7 +154,7 @@ weir_trigger(PG_FUNCTION_ARGS)
 	weir_spi(queue_sql, 11, types, values, nulls);
 	run_id = weir_spi_int64(0, 1, NULL);
 
-	engine_note_run(pipeline_id, run_id);
+	engine_note_queued(pipeline_id, run_id, (int) weir_spi_int64(0, 2, NULL));
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	weir_leave(&scope);
 	PG_RETURN_INT64(run_id);

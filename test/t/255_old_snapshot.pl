@@ -1,8 +1,8 @@
 # While somebody holds an old snapshot nothing that died is removed.  The
 # conductor does not look at it again and again: it knows below which id no run
-# of a pipeline lives.  Runs that come to life below that are found all the
-# same: committed late, queued together, repaired, or told of in notes that
-# were lost.
+# of a pipeline lives, and with which priorities its runs are queued.  Runs that
+# come to life elsewhere are found all the same: committed late, queued
+# together, repaired, of another priority, or told of in notes that were lost.
 
 use strict;
 use warnings FATAL => 'all';
@@ -26,7 +26,8 @@ my $gated = '{"name": "a", "kind": "sql", "spec": {"sql": "SELECT pg_advisory_xa
 
 pipeline($_, $noop, '') foreach ('late', 'many', 'again');
 pipeline('window', $noop, ', "max_concurrent_runs": 3');
-pipeline($_, $gated, '') foreach ('one', 'lost');
+pipeline($_, $gated, '') foreach ('one', 'lost', 'ranks');
+pipeline('skips', $gated, ', "on_overlap": "skip"');
 
 # Nothing of the pipeline lives, and the conductor has seen that.
 sub passed_by { my ($name) = @_; return is(wait_for_run($node, weir_trigger($node, $name)), 'succeeded', "$name: later runs pass") }
@@ -79,6 +80,43 @@ sub passed_by { my ($name) = @_; return is(wait_for_run($node, weir_trigger($nod
 	is(wait_for_run($node, $_), 'succeeded', 'both end') foreach ($part, $next);
 }
 
+# --- priorities that the conductor has not seen, together and one by one, few and many
+{
+	passed_by('ranks');
+	close_gate();
+	my $first = weir_trigger($node, 'ranks');
+	wait_for_status($node, $first, 'a', 'running');
+	my $session = session();
+	my %queued = map { $_ => $session->query_safe("SELECT weir.trigger('ranks', priority => $_)") } (3, -2, 7);
+	$queued{$_} = value("SELECT weir.trigger('ranks', priority => $_)") foreach (1, -5);
+	committed($session);
+	passed_by('late');
+	# more than are remembered
+	$queued{$_} = value("SELECT weir.trigger('ranks', priority => $_)") foreach (20, -20, 19, 18, -19, 17, -18, 30);
+	passed_by('late');
+	open_gate();
+	is(wait_for_run($node, $_), 'succeeded', 'a queued run ends') foreach values %queued;
+	is( value(q{SELECT string_agg(priority::text, ' ' ORDER BY started_at) FROM weir.run WHERE pipeline_name = 'ranks' AND priority <> 0}),
+		join(' ', sort { $b <=> $a } keys %queued), 'runs of fourteen priorities start in their order');
+	passed_by('ranks');
+}
+
+# --- somebody holds the pipeline at the moment a run has to be skipped
+{
+	close_gate();
+	my $first = weir_trigger($node, 'skips');
+	wait_for_status($node, $first, 'a', 'running');
+	my $session = session();
+	$session->query_safe(q{SELECT FROM weir.pipeline_state s JOIN weir.pipeline p USING (pipeline_id) WHERE p.name = 'skips' FOR UPDATE OF s});
+	my $next = weir_trigger($node, 'skips');
+	passed_by('late') foreach (1 .. 2);
+	is(value("SELECT status FROM weir.run WHERE run_id = $next"), 'queued', 'nothing is done with it while the pipeline is held');
+	committed($session);
+	is(wait_for_run($node, $next), 'skipped', 'it is skipped then');
+	open_gate();
+	is(wait_for_run($node, $first), 'succeeded', 'the first one ends');
+}
+
 # --- more notes than there is room for, while no other run of the pipeline may start
 {
 	my $session = session();
@@ -108,7 +146,7 @@ SKIP:
 		value('SELECT pg_stat_statements_reset()');
 		is(wait_for_run($node, weir_trigger($node, 'aged')), 'succeeded', 'a run') foreach (1 .. 20);
 		return map { value("SELECT ceil(sum(shared_blks_hit)::numeric / sum(calls)) FROM pg_stat_statements WHERE query LIKE '$_'") }
-		  ('SELECT % FROM weir.pipeline_state s %FOR UPDATE%', '% AS n (pipeline_id, floor)%');
+		  ('SELECT % FROM weir.pipeline_state s %FOR UPDATE%', '% AS n (pipeline_id, floor, priorities)%');
 	};
 	pipeline('aged', $work, '');
 	my $holder = session();
@@ -121,8 +159,24 @@ SKIP:
 	value(qq{SELECT weir.alter_pipeline('aged', '{"tasks": [$work]}')});
 	my ($state, $queue) = $pages->();
 	cmp_ok($state, '<', $state_before + 5, "for the state: $state_before pages, then $state");
-	# what is passed in the index of the queue are entries, not rows
-	cmp_ok($queue, '<', 8 * $queue_before, "for what may start: $queue_before pages, then $queue");
+	cmp_ok($queue, '<', $queue_before + 10, "for what may start: $queue_before pages, then $queue");
+	value(qq{SELECT weir.alter_pipeline('aged', '{"tasks": [$work], "max_concurrent_runs": $_}')}) foreach (2 .. 30, 1);
+	(undef, $queue) = $pages->();
+	cmp_ok($queue, '<', $queue_before + 10, "nor for thirty versions more: $queue");
+
+	# Somebody holds the pipeline: what is put off is looked for again, and nothing more than that.
+	{
+		my $locks = q{FROM pg_stat_statements WHERE query LIKE 'SELECT % FROM weir.pipeline_state s %FOR UPDATE SKIP LOCKED'};
+		my $session = session();
+		$session->query_safe(q{SELECT FROM weir.pipeline_state s JOIN weir.pipeline p USING (pipeline_id) WHERE p.name = 'aged' FOR UPDATE OF s});
+		value('SELECT pg_stat_statements_reset()');
+		my $run = weir_trigger($node, 'aged');
+		ok(wait_until($node, 'it is tried', "SELECT sum(calls) >= 4 $locks"), 'a run is put off, and again');
+		cmp_ok(value("SELECT ceil(max(shared_blks_hit::numeric / calls)) $locks"), '<', $state_before + 5, 'trying to lock does not go through older versions');
+		is(value(q{SELECT count(*) FROM pg_stat_statements WHERE query LIKE 'WITH RECURSIVE p (pipeline_id)%'}), 0, 'not all queues are looked through for it');
+		committed($session);
+		is(wait_for_run($node, $run), 'succeeded', 'it goes on');
+	}
 
 	# Executions of an outside orchestrator write the state twice each.
 	my $pairs = sub {
