@@ -19,7 +19,14 @@ sub value { return $node->safe_psql('postgres', $_[0]) }
 sub pipeline { my ($name, $tasks, $more) = @_; return value("SELECT weir.create_pipeline('$name', '{\"tasks\": [$tasks]$more}')") }
 sub close_gate { return value("BEGIN; SELECT pg_advisory_xact_lock(1); PREPARE TRANSACTION 'gate'") }
 sub open_gate { return value("ROLLBACK PREPARED 'gate'") }
-sub session { my $session = $node->background_psql('postgres'); $session->query_safe('BEGIN'); return $session }
+sub session
+{
+	my $session = $node->background_psql('postgres');
+	$session->set_query_timer_restart;	# its patience is for a statement, not for all of them
+	$session->query_safe('BEGIN');
+	return $session;
+}
+
 sub committed { my ($session) = @_; $session->query_safe('COMMIT'); return $session->quit }
 my $noop = '{"name": "a", "kind": "noop"}';
 my $gated = '{"name": "a", "kind": "sql", "spec": {"sql": "SELECT pg_advisory_xact_lock_shared(1)"}}';
