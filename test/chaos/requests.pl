@@ -19,15 +19,20 @@ use warnings FATAL => 'all';
 
 use HTTP::Tiny;
 use JSON::PP;
+use List::Util qw(shuffle);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use FindBin;
+use lib $FindBin::RealBin;
+
+use LongTasks;
 use WeirTest;
 
 my $wanted = $ENV{REQUESTS} || 100_000;
 my $is_slow = ($ENV{UNDER} // '') eq 'valgrind';
-my $items = $ENV{ITEMS} || ($is_slow ? 40 : 150);
+my $items = $ENV{ITEMS} || ($is_slow ? 10 : 150);
 my $seed = $ENV{SEED} || int(rand(1_000_000)) + 1;
 my $json = JSON::PP->new->canonical->ascii->allow_nonref;
 my $true = JSON::PP::true;
@@ -43,6 +48,10 @@ my $address = $cloud->address;
 my @children;
 my ($garbled, $garbled_redis) = start_garbler();
 my $redis = start_redis();
+# tasks of hundreds of requests each: nearly all of them where a statement takes long
+my $long = LongTasks->start(dir => PostgreSQL::Test::Utils::tempdir(), seed => $seed, length => int($wanted / 200) > 1000 ? 1000 : int($wanted / 200) + 4,
+	items => $is_slow ? 6 : 20);
+push @children, $long->pid;
 $node->append_conf('postgresql.conf', "weir.http_timeout = '5s'\nweir.identity_endpoint = '$garbled/token'\nweir.retention_runs = 0\nautovacuum_naptime = 10s\n");
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION weir');
@@ -110,8 +119,8 @@ sub END
 	kill('TERM', @children) if @children;
 }
 
-# Requests to the cloud, to the garbler, and commands of Redis to it.  The cloud
-# remembers every run and file, and forgets them now and then: so do services.
+# Requests to the cloud, to the garbler, to the mill, and commands of Redis to the
+# garbler, as they say.  The cloud remembers every run and file, and forgets them now and then: so do services.
 my $forgotten = 0;
 my ($cloudy_before, $damaged_before, $commands_before) = (0, 0, 0);
 
@@ -122,7 +131,7 @@ sub answered
 	my $cloudy = 0;
 
 	# one that is too busy to tell is asked the next time
-	return ($cloudy_before, $damaged_before, $commands_before) unless $counts && $damaged->{success};
+	return ($cloudy_before, $damaged_before, ($long->answered)[0], $commands_before) unless $counts && $damaged->{success};
 	$cloudy += $_->{requests} foreach values %$counts;
 	if ($cloudy > 50_000)
 	{
@@ -132,7 +141,7 @@ sub answered
 		$cloudy = 0;
 	}
 	($cloudy_before, $damaged_before, $commands_before) = ($forgotten + $cloudy, split(/ /, $damaged->{content}));
-	return ($cloudy_before, $damaged_before, $commands_before);
+	return ($cloudy_before, $damaged_before, ($long->answered)[0], $commands_before);
 }
 
 # --- connections: [ name, kind, base URL, sign-in, options ]
@@ -168,6 +177,7 @@ my @connections = (
 	[ 't_identity', 'adf', "$address/adf", { type => 'managed_identity' }, $factory ],
 	[ 't_oauth', 'http', "$address/http", { type => 'oauth_client_secret', token_url => "$garbled/token", client_id => 'c', client_secret => 'token' } ],
 	[ 't_databricks', 'databricks', "$garbled/token", { type => 'databricks_oauth', client_id => 'c', client_secret => 'token' } ],
+	$long->connections,
 );
 foreach my $connection (@connections)
 {
@@ -194,6 +204,23 @@ sub pipeline
 	return;
 }
 
+# One whose tasks ask until the mill says that it is the end
+my %is_long;
+
+sub long_pipeline
+{
+	my ($name, $kind, $connection, $spec, %more) = @_;
+	my $n = delete $more{items};
+	my $task = { kind => $kind, connection => $connection, spec => $spec, timeout => '15 minutes',
+		retry => { max_attempts => 3, initial_delay => '100 milliseconds', jitter => 0 }, %more };
+
+	value("SELECT weir.create_pipeline('$name', "
+		  . literal($json->encode({ tasks => [ { name => 't', kind => 'for_each', spec => { items => [ 1 .. $n ], concurrency => 200, task => $task } } ] })) . ')');
+	$is_long{$name} = 1;
+	return;
+}
+
+my $few = $items < 20 ? $items : 20;
 my %job = (id => '$.id', poll => { path => '/jobs/{id}', every => 0.1, status => '$.state', succeeded => ['done'], failed => ['failed'] });
 my $pages = { path => '/pages/next', query => { count => 500, size => 10 }, pages => { items => '$.items', next => { json => '$.next' }, max_pages => 60, truncate => $true } };
 foreach my $side ('', 'g_')
@@ -221,11 +248,12 @@ foreach my $connection ('g_redis', $redis ? 'redis' : ())
 	pipeline("p_$connection", 'redis_publish', $connection, { sql => "SELECT n AS id, repeat(U&'\\00e4', n) AS text, NULL AS nothing FROM generate_series(1, 20) n",
 			key => 'id', prefix => 'p{{item.n}}', ttl => '1 hour', keep_old => '1 second', verify => any('full', 'sample', 'count') }, items => $is_slow ? 4 : 20);
 }
-pipeline('t_oauth', 'http', 't_oauth', { path => '/json/x' }, items => 20);
-pipeline('t_databricks', 'databricks_job', 't_databricks', { job_id => 102 }, items => 20);
-pipeline('t_entra', 'adf_pipeline', 't_entra', { pipeline => 'wait', parameters => { seconds => 0 } }, items => 20);
-pipeline('t_vault', 'http', 't_vault', { path => '/json/x' }, items => 20);
-pipeline('t_identity', 'adf_pipeline', 't_identity', { pipeline => 'wait', parameters => { seconds => 0 } }, items => 20);
+pipeline('t_oauth', 'http', 't_oauth', { path => '/json/x' }, items => $few);
+pipeline('t_databricks', 'databricks_job', 't_databricks', { job_id => 102 }, items => $few);
+pipeline('t_entra', 'adf_pipeline', 't_entra', { pipeline => 'wait', parameters => { seconds => 0 } }, items => $few);
+pipeline('t_vault', 'http', 't_vault', { path => '/json/x' }, items => $few);
+pipeline('t_identity', 'adf_pipeline', 't_identity', { pipeline => 'wait', parameters => { seconds => 0 } }, items => $few);
+long_pipeline(@$_) foreach $long->pipelines;
 
 # --- rounds
 
@@ -321,28 +349,46 @@ sub memory
 
 wait_until($node, 'the conductor is there', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'weir conductor'});
 my $process = conductor();
-my $names = join(', ', map { literal($_) } sort keys %pipeline);
-my ($looks, $cloudy, $damaged, $commands, $memory, $shown) = (0, 0, 0, 0, undef, 0);
+my @all = (sort(keys %pipeline), sort(keys %is_long));
+my $names = join(', ', map { literal($_) } @all);
+my ($looks, $cloudy, $damaged, $milled, $commands, $memory, $shown) = (0, 0, 0, 0, 0, undef, 0);
 my $progress = time;
+my $began = time;
+my @turn;
 
-# Those whose run has ended begin again.
+# Those whose run has ended begin again.  Where statements take long, of those whose tasks end soon only a few
+# are under way, and after the first round they make one request of ten.
 sub begin_again
 {
-	value("SELECT count(weir.trigger(name)) FROM weir.pipeline p WHERE name IN ($names)
-		AND NOT EXISTS (SELECT FROM weir.run r WHERE r.pipeline_name = p.name AND r.$in_progress)");
+	my @running = split /\n/, value("SELECT DISTINCT pipeline_name FROM weir.run WHERE $in_progress");
+	my %is_running = map { $_ => 1 } @running;
+	my @begin = grep { !$is_running{$_} } keys %is_long;
+
+	if (!$is_slow)
+	{
+		push @begin, grep { !$is_running{$_} } keys %pipeline;
+	}
+	else
+	{
+		my $room = 3 - grep { $pipeline{$_} } @running;
+		@turn = shuffle(sort keys %pipeline) if !@turn && 9 * ($cloudy + $damaged) < $milled;
+		push @begin, splice(@turn, 0, $room) if $room > 0;
+	}
+	value('SELECT count(weir.trigger(name)) FROM unnest(ARRAY[' . join(', ', map { literal($_) } sort @begin) . ']) name') if @begin;
 	return;
 }
 
 sub is_stuck
 {
-	my $count = $cloudy + $damaged + $commands;
+	my $count = $cloudy + $damaged + $milled + $commands;
 
-	($cloudy, $damaged, $commands) = answered();
-	$progress = time if $cloudy + $damaged + $commands > $count;
+	($cloudy, $damaged, $milled, $commands) = answered();
+	$progress = time if $cloudy + $damaged + $milled + $commands > $count;
 	return time > $progress + $patience || conductor() ne $process;
 }
 
-while ($cloudy + $damaged < $wanted)
+@turn = shuffle(sort keys %pipeline);
+while ($cloudy + $damaged + $milled < $wanted || @turn)
 {
 	weather() if $looks % 20 == 0;
 	definitions($is_slow ? 20 : 100) if $looks % 60 == 0;
@@ -355,29 +401,33 @@ while ($cloudy + $damaged < $wanted)
 	$looks++;
 	last if is_stuck();
 	# warm after a quarter
-	$memory //= memory() if $cloudy + $damaged >= $wanted / 4;
-	if ($cloudy + $damaged >= $shown + $wanted / 20)
+	$memory //= memory() if $cloudy + $damaged + $milled >= $wanted / 4;
+	if ($cloudy + $damaged + $milled >= $shown + $wanted / 20)
 	{
-		$shown = $cloudy + $damaged;
-		is(conductor(), $process, "$cloudy requests to the cloud, $damaged to the garbler and $commands to its Redis: the conductor is the same process");
+		$shown = $cloudy + $damaged + $milled;
+		is(conductor(), $process, "$cloudy requests to the cloud, $damaged to the garbler, $milled to the mill and $commands to Redis: the conductor is the same process");
 	}
 }
+my $seconds = time - $began;
 $cloud->clear_faults;
+$long->end or die 'the mill does not end';
 do
 {
 	select(undef, undef, undef, $is_slow ? 4 : 0.5);
 } until (value("SELECT EXISTS (SELECT FROM weir.run WHERE $in_progress)") eq 'f' || is_stuck());
-($cloudy, $damaged, $commands) = answered();
+($cloudy, $damaged, $milled, $commands) = answered();
 is(value("SELECT count(*) FROM weir.run WHERE $in_progress"), 0, 'all runs end')
   or diag(value("SELECT string_agg(concat_ws(' ', pipeline_name, w.task, waiting_for, detail), E'\\n') FROM (SELECT * FROM weir.run r WHERE $in_progress LIMIT 5) r, weir.why(run_id) w")
 	  || 'nothing is waited for');
 is(conductor(), $process, 'the conductor is the same process');
 
 # --- what there is to see afterwards
-cmp_ok($cloudy + $damaged, '>=', $wanted, "requests were answered: $cloudy by the cloud, $damaged by the garbler, $commands by its Redis");
-is(value("SELECT count(DISTINCT pipeline_name) FROM weir.run WHERE pipeline_name IN ($names)"), scalar(keys %pipeline), 'every pipeline has run');
+cmp_ok($cloudy + $damaged + $milled, '>=', $wanted, "requests were answered: $cloudy by the cloud, $damaged by the garbler, $milled by the mill; and $commands commands by its Redis");
+note("in $seconds seconds until nothing new was begun; by the mill (all, badly): ", $json->encode(($long->answered)[1]));
+is(value("SELECT count(DISTINCT pipeline_name) FROM weir.run WHERE pipeline_name IN ($names)"), scalar(@all), 'every pipeline has run');
+is(join(' ', grep { !($long->answered)[1]{$_}[0] } qw(pages jobs lro databricks statements adf fabric storage keyvault queue token)), '', 'the mill was asked for everything');
 is(value(q{SELECT count(*) FROM weir.attempt WHERE status NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')}), 0, 'no attempt is left over');
-cmp_ok(value(q{SELECT count(*) FROM weir.attempt WHERE status = 'succeeded'}), '>', $wanted / 100, 'many attempts succeeded');
+cmp_ok(value(q{SELECT count(*) FROM weir.attempt WHERE status = 'succeeded'}), '>', ($cloudy + $damaged) / 100, 'many attempts succeeded');
 cmp_ok(value(q{SELECT count(DISTINCT error_code) FROM weir.attempt WHERE status = 'failed'}), '>', 15, 'others failed for many reasons');
 my $end = memory();
 cmp_ok($end, '<', 2 * ($memory // $end) + 8 * 1024 * 1024, "its memory has not grown: $end bytes after " . ($memory // 0));

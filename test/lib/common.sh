@@ -269,7 +269,7 @@ weir_valgrind_server()
 	as_user tee "$SERVER_BIN/postgres" >/dev/null <<-END
 		#!/bin/sh
 		[ "\$1" = -D ] || exec "$program" "\$@"
-		exec valgrind --tool=memcheck --quiet --trace-children=yes --track-origins=yes --num-callers=40 --error-limit=no \\
+		exec valgrind --tool=memcheck --quiet --trace-children=yes --track-origins=\${MEMCHECK_ORIGINS:-no} --num-callers=40 --error-limit=no \\
 			--leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite --gen-suppressions=all \\
 			--suppressions="$SCRATCH/src/test/chaos/valgrind.supp" --log-file="$SCRATCH/valgrind/%p.log" "$program" "\$@"
 	END
