@@ -1,18 +1,20 @@
 # requests.pl - "make soak PART=requests" and "PART=valgrind": a conductor that
 # is watched (by AddressSanitizer, UBSan and LeakSanitizer, or by valgrind) sends
 # a great many requests, of all kinds at once, to the local cloud under changing
-# weather and to services whose answers are damaged in every way (garbler.py,
-# garbler_redis.py).  Every pipeline begins again when its run has ended, now and
+# weather, to services whose answers are damaged in every way (garbler.py,
+# garbler_redis.py), and to services each of whose tasks asks very often (mill.py).  Every pipeline begins again when its run has ended, now and
 # then one is cancelled.  What is looked for: that it is the same process at the
 # end, that nothing but tasks has failed, that every run came to an end, and that
 # its memory has not grown.
 #
 #   REQUESTS=N   begin nothing new once the Nth request was answered (100000)
-#   ITEMS=N      tasks of each kind in a run (150)
+#   ITEMS=N      tasks of each kind in a run (150; under valgrind 10)
 #   SEED=N       the seed of weather and damage, printed
 #
 # UNDER=valgrind in the environment: everything takes thirty times as long, so
-# that it is looked at seldom and waited for long.
+# that it is looked at seldom and waited for long.  Most of that time would be
+# that of SQL, which each attempt needs before and after its requests: so nine of
+# ten requests are the mill's, whose tasks make hundreds each.
 
 use strict;
 use warnings FATAL => 'all';
@@ -50,9 +52,10 @@ my ($garbled, $garbled_redis) = start_garbler();
 my $redis = start_redis();
 # tasks of hundreds of requests each: nearly all of them where a statement takes long
 my $long = LongTasks->start(dir => PostgreSQL::Test::Utils::tempdir(), seed => $seed, length => int($wanted / 200) > 1000 ? 1000 : int($wanted / 200) + 4,
-	items => $is_slow ? 6 : 20);
+	items => $is_slow ? 6 : 3);
 push @children, $long->pid;
-$node->append_conf('postgresql.conf', "weir.http_timeout = '5s'\nweir.identity_endpoint = '$garbled/token'\nweir.retention_runs = 0\nautovacuum_naptime = 10s\n");
+$node->append_conf('postgresql.conf', "weir.http_timeout = '5s'\nweir.identity_endpoint = '$garbled/token'\nweir.retention_runs = 0\n"
+	  . ($is_slow ? "weir.cancel_grace = '10s'\nautovacuum_naptime = 5min\n" : "autovacuum_naptime = 10s\n"));
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION weir');
 {
@@ -196,10 +199,11 @@ sub pipeline
 	my $n = delete $more{items} // $items;
 	my $task = { kind => $kind, connection => $connection, spec => $spec, timeout => '6 seconds',
 		retry => { max_attempts => 2, initial_delay => '100 milliseconds', jitter => 0 }, %more };
-	$task->{timeout} = '2 minutes' if $is_slow;
+	$task->{timeout} = '30 seconds' if $is_slow;
+	# a query is another process that has to begin
+	my $list = $is_slow && $name =~ /^g/ ? [ map { { n => $_ } } (1 .. $n) ] : { sql => "SELECT n FROM generate_series(1, $n) n" };
 	value("SELECT weir.create_pipeline('$name', "
-		  . literal($json->encode({ tasks => [ { name => 't', kind => 'for_each',
-					spec => { items => { sql => "SELECT n FROM generate_series(1, $n) n" }, concurrency => 200, task => $task } } ] })) . ')');
+		  . literal($json->encode({ tasks => [ { name => 't', kind => 'for_each', spec => { items => $list, concurrency => 200, task => $task } } ] })) . ')');
 	$pipeline{$name} = 1;
 	return;
 }
@@ -370,7 +374,7 @@ sub begin_again
 	}
 	else
 	{
-		my $room = 3 - grep { $pipeline{$_} } @running;
+		my $room = ($milled + $cloudy + $damaged < $wanted ? 6 : 20) - grep { $pipeline{$_} } @running;
 		@turn = shuffle(sort keys %pipeline) if !@turn && 9 * ($cloudy + $damaged) < $milled;
 		push @begin, splice(@turn, 0, $room) if $room > 0;
 	}
@@ -397,7 +401,7 @@ while ($cloudy + $damaged + $milled < $wanted || @turn)
 	begin_again();
 	# some commits later: it may have started, be waiting, or have ended
 	value("SELECT weir.cancel(run_id, 'enough') FROM weir.run WHERE $in_progress ORDER BY random() LIMIT 1") if $looks % 5 == 4;
-	select(undef, undef, undef, $is_slow ? 4 : 0.5);
+	select(undef, undef, undef, $is_slow ? 2 : 0.5);
 	$looks++;
 	last if is_stuck();
 	# warm after a quarter
@@ -413,7 +417,7 @@ $cloud->clear_faults;
 $long->end or die 'the mill does not end';
 do
 {
-	select(undef, undef, undef, $is_slow ? 4 : 0.5);
+	select(undef, undef, undef, $is_slow ? 2 : 0.5);
 } until (value("SELECT EXISTS (SELECT FROM weir.run WHERE $in_progress)") eq 'f' || is_stuck());
 ($cloudy, $damaged, $milled, $commands) = answered();
 is(value("SELECT count(*) FROM weir.run WHERE $in_progress"), 0, 'all runs end')
