@@ -13,8 +13,8 @@
 #
 # UNDER=valgrind in the environment: everything takes thirty times as long, so
 # that it is looked at seldom and waited for long.  Most of that time would be
-# that of SQL, which each attempt needs before and after its requests: so nine of
-# ten requests are the mill's, whose tasks make hundreds each.
+# that of SQL, which each attempt needs before and after its requests: so all but
+# one of thirty requests are the mill's, whose tasks make hundreds each.
 
 use strict;
 use warnings FATAL => 'all';
@@ -51,7 +51,7 @@ my @children;
 my ($garbled, $garbled_redis) = start_garbler();
 my $redis = start_redis();
 # tasks of hundreds of requests each: nearly all of them where a statement takes long
-my $long = LongTasks->start(dir => PostgreSQL::Test::Utils::tempdir(), seed => $seed, length => int($wanted / 200) > 1000 ? 1000 : int($wanted / 200) + 4,
+my $long = LongTasks->start(dir => PostgreSQL::Test::Utils::tempdir(), seed => $seed, length => int($wanted / 50) > 1000 ? 1000 : int($wanted / 50) + 4,
 	items => $is_slow ? 6 : 3);
 push @children, $long->pid;
 $node->append_conf('postgresql.conf', "weir.http_timeout = '5s'\nweir.identity_endpoint = '$garbled/token'\nweir.retention_runs = 0\n"
@@ -243,6 +243,9 @@ foreach my $side ('', 'g_')
 	pipeline("${side}fabric", 'fabric_item', "${side}fabric", { item => id(10), job_type => 'Pipeline', parameters => { seconds => 0 } });
 	pipeline("${side}storage", 'storage', "${side}lake", { operation => 'list', container => 'lake' });
 	pipeline("${side}put", 'storage', "${side}lake", { operation => 'put', container => 'lake', name => 'a/{{item.n}}', text => 'x' });
+	# of the files of the line before, some dozens of requests for each
+	pipeline("${side}copy", 'storage', "${side}lake", { operation => 'copy', container => 'lake', from => 'a/', to => 'c/{{item.n}}/' }, items => 4);
+	pipeline("${side}move", 'storage', "${side}lake", { operation => 'move', container => 'lake', from => 'c/{{item.n}}/', to => 'd/{{item.n}}/' }, items => 4);
 	pipeline("${side}vault", 'keyvault', "${side}vault", { operation => 'list' });
 	pipeline("${side}event", 'webhook', "${side}queue", { queue => 'events', event => {}, every => 0.3 }, items => 5, timeout => '3 seconds');
 }
@@ -361,7 +364,7 @@ my $began = time;
 my @turn;
 
 # Those whose run has ended begin again.  Where statements take long, of those whose tasks end soon only a few
-# are under way, and after the first round they make one request of ten.
+# are under way, and after the first round they make one request of thirty.
 sub begin_again
 {
 	my @running = split /\n/, value("SELECT DISTINCT pipeline_name FROM weir.run WHERE $in_progress");
@@ -375,7 +378,7 @@ sub begin_again
 	else
 	{
 		my $room = ($milled + $cloudy + $damaged < $wanted ? 6 : 20) - grep { $pipeline{$_} } @running;
-		@turn = shuffle(sort keys %pipeline) if !@turn && 9 * ($cloudy + $damaged) < $milled;
+		@turn = shuffle(sort keys %pipeline) if !@turn && 29 * ($cloudy + $damaged) < $milled;
 		push @begin, splice(@turn, 0, $room) if $room > 0;
 	}
 	value('SELECT count(weir.trigger(name)) FROM unnest(ARRAY[' . join(', ', map { literal($_) } sort @begin) . ']) name') if @begin;
@@ -395,7 +398,7 @@ sub is_stuck
 while ($cloudy + $damaged + $milled < $wanted || @turn)
 {
 	weather() if $looks % 20 == 0;
-	definitions($is_slow ? 20 : 100) if $looks % 60 == 0;
+	definitions($is_slow ? 20 : 100) if $looks % ($is_slow ? 150 : 60) == 0;
 	# What was learnt of the services is forgotten now and then: open circuits, pauses of a day.
 	value('SELECT count(weir.alter_connection(name, description => \'again\')) FROM weir.connection') if $looks % 40 == 39;
 	begin_again();
