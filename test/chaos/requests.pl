@@ -243,9 +243,9 @@ foreach my $side ('', 'g_')
 	pipeline("${side}fabric", 'fabric_item', "${side}fabric", { item => id(10), job_type => 'Pipeline', parameters => { seconds => 0 } });
 	pipeline("${side}storage", 'storage', "${side}lake", { operation => 'list', container => 'lake' });
 	pipeline("${side}put", 'storage', "${side}lake", { operation => 'put', container => 'lake', name => 'a/{{item.n}}', text => 'x' });
-	# of the files of the line before, some dozens of requests for each
-	pipeline("${side}copy", 'storage', "${side}lake", { operation => 'copy', container => 'lake', from => 'a/', to => 'c/{{item.n}}/' }, items => 4);
-	pipeline("${side}move", 'storage', "${side}lake", { operation => 'move', container => 'lake', from => 'c/{{item.n}}/', to => 'd/{{item.n}}/' }, items => 4);
+	# of the files of the line before
+	pipeline("${side}copy", 'storage', "${side}lake", { operation => 'copy', container => 'lake', from => 'a/{{item.n}}', to => 'c/{{item.n}}', overwrite => $true });
+	pipeline("${side}move", 'storage', "${side}lake", { operation => 'move', container => 'lake', files => [ map { "a/$_" } (1 .. 12) ], from => 'a/', to => 'd/{{item.n}}/' }, items => 4);
 	pipeline("${side}vault", 'keyvault', "${side}vault", { operation => 'list' });
 	pipeline("${side}event", 'webhook', "${side}queue", { queue => 'events', event => {}, every => 0.3 }, items => 5, timeout => '3 seconds');
 }
