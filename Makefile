@@ -91,7 +91,7 @@ bench-peers:
 
 soak:
 	@$(run) PART='$(PART)' KILLS='$(KILLS)' CUTS='$(CUTS)' CYCLES='$(CYCLES)' MINUTES='$(MINUTES)' SEED='$(SEED)' \
-		REQUESTS='$(REQUESTS)' ITEMS='$(ITEMS)' ONLY='$(ONLY)' GO_ON='$(GO_ON)' test/chaos/run
+		REQUESTS='$(REQUESTS)' ITEMS='$(ITEMS)' JOBS='$(JOBS)' ONLY='$(ONLY)' GO_ON='$(GO_ON)' test/chaos/run
 
 # (SECONDS is bash's own)
 fuzz:

@@ -76,6 +76,7 @@ struct HttpTransfer
 	char		retry_after[64];
 	char	   *header_text;	/* of the final answer, lines "Name: value\n"; NULL none */
 	size_t		header_len;
+	size_t		header_size;
 	bool		headers_complete;	/* of the latest answer */
 
 	char	   *content_type;

@@ -31,6 +31,7 @@
 #define DEFAULT_CONNECT_MS		10000
 #define DEFAULT_TOTAL_MS		60000
 #define FIRST_BODY_SIZE			4096
+#define FIRST_HEADER_SIZE		512
 #define STALL_BYTES				100L	/* a second; an answer slower than that stalls */
 
 int64
@@ -120,20 +121,29 @@ body_callback(char *data, size_t size, size_t count, void *userp)
 static bool
 keep_header(HttpTransfer *transfer, const char *line, size_t len)
 {
-	char	   *grown;
+	size_t		wanted;
+	char	   *text;
 
 	while (len > 0 && strchr("\r\n", line[len - 1]))
 		len--;
 	if (len == 0)
 		return true;
-	grown = wiping_realloc(transfer->header_text, transfer->header_len + len + 2);
-	if (grown == NULL)
-		return false;
-	transfer->header_text = grown;
+	wanted = transfer->header_len + len + 2;
+	if (wanted > transfer->header_size)
+	{
+		/* twice as much: each time all of it is copied and wiped, and lines may be many */
+		wanted = Max(Max(transfer->header_size * 2, FIRST_HEADER_SIZE), wanted);
+		text = wiping_realloc(transfer->header_text, wanted);
+		if (text == NULL)
+			return false;
+		transfer->header_text = text;
+		transfer->header_size = wanted;
+	}
+	text = transfer->header_text;
 	for (size_t i = 0; i < len; i++)
-		grown[transfer->header_len++] = line[i] == '\0' ? '?' : line[i];
-	grown[transfer->header_len++] = '\n';
-	grown[transfer->header_len] = '\0';
+		text[transfer->header_len++] = line[i] == '\0' ? '?' : line[i];
+	text[transfer->header_len++] = '\n';
+	text[transfer->header_len] = '\0';
 	return true;
 }
 

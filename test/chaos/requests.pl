@@ -1,33 +1,40 @@
 # requests.pl - "make soak PART=requests" and "PART=valgrind": a conductor that
 # is watched (by AddressSanitizer, UBSan and LeakSanitizer, or by valgrind) sends
 # a great many requests, of all kinds at once, to the local cloud under changing
-# weather and to services whose answers are damaged in every way (garbler.py,
-# garbler_redis.py).  Every pipeline begins again when its run has ended, now and
+# weather, to services whose answers are damaged in every way (garbler.py,
+# garbler_redis.py), and to services each of whose tasks asks very often (mill.py).  Every pipeline begins again when its run has ended, now and
 # then one is cancelled.  What is looked for: that it is the same process at the
 # end, that nothing but tasks has failed, that every run came to an end, and that
 # its memory has not grown.
 #
 #   REQUESTS=N   begin nothing new once the Nth request was answered (100000)
-#   ITEMS=N      tasks of each kind in a run (150)
+#   ITEMS=N      tasks of each kind in a run (150; under valgrind 10)
 #   SEED=N       the seed of weather and damage, printed
 #
 # UNDER=valgrind in the environment: everything takes thirty times as long, so
-# that it is looked at seldom and waited for long.
+# that it is looked at seldom and waited for long.  Most of that time would be
+# that of SQL, which each attempt needs before and after its requests: so all but
+# one of thirty requests are the mill's, whose tasks make hundreds each.
 
 use strict;
 use warnings FATAL => 'all';
 
 use HTTP::Tiny;
 use JSON::PP;
+use List::Util qw(shuffle);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use FindBin;
+use lib $FindBin::RealBin;
+
+use LongTasks;
 use WeirTest;
 
 my $wanted = $ENV{REQUESTS} || 100_000;
 my $is_slow = ($ENV{UNDER} // '') eq 'valgrind';
-my $items = $ENV{ITEMS} || ($is_slow ? 40 : 150);
+my $items = $ENV{ITEMS} || ($is_slow ? 10 : 150);
 my $seed = $ENV{SEED} || int(rand(1_000_000)) + 1;
 my $json = JSON::PP->new->canonical->ascii->allow_nonref;
 my $true = JSON::PP::true;
@@ -43,7 +50,12 @@ my $address = $cloud->address;
 my @children;
 my ($garbled, $garbled_redis) = start_garbler();
 my $redis = start_redis();
-$node->append_conf('postgresql.conf', "weir.http_timeout = '5s'\nweir.identity_endpoint = '$garbled/token'\nweir.retention_runs = 0\nautovacuum_naptime = 10s\n");
+# tasks of hundreds of requests each: nearly all of them where a statement takes long
+my $long = LongTasks->start(dir => PostgreSQL::Test::Utils::tempdir(), seed => $seed, length => int($wanted / 50) > 1000 ? 1000 : int($wanted / 50) + 4,
+	items => $is_slow ? 6 : 3);
+push @children, $long->pid;
+$node->append_conf('postgresql.conf', "weir.http_timeout = '5s'\nweir.identity_endpoint = '$garbled/token'\nweir.retention_runs = 0\n"
+	  . ($is_slow ? "weir.cancel_grace = '10s'\nautovacuum_naptime = 5min\n" : "autovacuum_naptime = 10s\n"));
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION weir');
 {
@@ -110,8 +122,8 @@ sub END
 	kill('TERM', @children) if @children;
 }
 
-# Requests to the cloud, to the garbler, and commands of Redis to it.  The cloud
-# remembers every run and file, and forgets them now and then: so do services.
+# Requests to the cloud, to the garbler, to the mill, and commands of Redis to the
+# garbler, as they say.  The cloud remembers every run and file, and forgets them now and then: so do services.
 my $forgotten = 0;
 my ($cloudy_before, $damaged_before, $commands_before) = (0, 0, 0);
 
@@ -122,7 +134,7 @@ sub answered
 	my $cloudy = 0;
 
 	# one that is too busy to tell is asked the next time
-	return ($cloudy_before, $damaged_before, $commands_before) unless $counts && $damaged->{success};
+	return ($cloudy_before, $damaged_before, ($long->answered)[0], $commands_before) unless $counts && $damaged->{success};
 	$cloudy += $_->{requests} foreach values %$counts;
 	if ($cloudy > 50_000)
 	{
@@ -132,7 +144,7 @@ sub answered
 		$cloudy = 0;
 	}
 	($cloudy_before, $damaged_before, $commands_before) = ($forgotten + $cloudy, split(/ /, $damaged->{content}));
-	return ($cloudy_before, $damaged_before, $commands_before);
+	return ($cloudy_before, $damaged_before, ($long->answered)[0], $commands_before);
 }
 
 # --- connections: [ name, kind, base URL, sign-in, options ]
@@ -168,6 +180,7 @@ my @connections = (
 	[ 't_identity', 'adf', "$address/adf", { type => 'managed_identity' }, $factory ],
 	[ 't_oauth', 'http', "$address/http", { type => 'oauth_client_secret', token_url => "$garbled/token", client_id => 'c', client_secret => 'token' } ],
 	[ 't_databricks', 'databricks', "$garbled/token", { type => 'databricks_oauth', client_id => 'c', client_secret => 'token' } ],
+	$long->connections,
 );
 foreach my $connection (@connections)
 {
@@ -186,14 +199,32 @@ sub pipeline
 	my $n = delete $more{items} // $items;
 	my $task = { kind => $kind, connection => $connection, spec => $spec, timeout => '6 seconds',
 		retry => { max_attempts => 2, initial_delay => '100 milliseconds', jitter => 0 }, %more };
-	$task->{timeout} = '2 minutes' if $is_slow;
+	$task->{timeout} = '30 seconds' if $is_slow;
+	# a query is another process that has to begin
+	my $list = $is_slow && $name =~ /^g/ ? [ map { { n => $_ } } (1 .. $n) ] : { sql => "SELECT n FROM generate_series(1, $n) n" };
 	value("SELECT weir.create_pipeline('$name', "
-		  . literal($json->encode({ tasks => [ { name => 't', kind => 'for_each',
-					spec => { items => { sql => "SELECT n FROM generate_series(1, $n) n" }, concurrency => 200, task => $task } } ] })) . ')');
+		  . literal($json->encode({ tasks => [ { name => 't', kind => 'for_each', spec => { items => $list, concurrency => 200, task => $task } } ] })) . ')');
 	$pipeline{$name} = 1;
 	return;
 }
 
+# One whose tasks ask until the mill says that it is the end
+my %is_long;
+
+sub long_pipeline
+{
+	my ($name, $kind, $connection, $spec, %more) = @_;
+	my $n = delete $more{items};
+	my $task = { kind => $kind, connection => $connection, spec => $spec, timeout => '15 minutes',
+		retry => { max_attempts => 3, initial_delay => '100 milliseconds', jitter => 0 }, %more };
+
+	value("SELECT weir.create_pipeline('$name', "
+		  . literal($json->encode({ tasks => [ { name => 't', kind => 'for_each', spec => { items => [ 1 .. $n ], concurrency => 200, task => $task } } ] })) . ')');
+	$is_long{$name} = 1;
+	return;
+}
+
+my $few = $items < 20 ? $items : 20;
 my %job = (id => '$.id', poll => { path => '/jobs/{id}', every => 0.1, status => '$.state', succeeded => ['done'], failed => ['failed'] });
 my $pages = { path => '/pages/next', query => { count => 500, size => 10 }, pages => { items => '$.items', next => { json => '$.next' }, max_pages => 60, truncate => $true } };
 foreach my $side ('', 'g_')
@@ -212,6 +243,9 @@ foreach my $side ('', 'g_')
 	pipeline("${side}fabric", 'fabric_item', "${side}fabric", { item => id(10), job_type => 'Pipeline', parameters => { seconds => 0 } });
 	pipeline("${side}storage", 'storage', "${side}lake", { operation => 'list', container => 'lake' });
 	pipeline("${side}put", 'storage', "${side}lake", { operation => 'put', container => 'lake', name => 'a/{{item.n}}', text => 'x' });
+	# of the files of the line before
+	pipeline("${side}copy", 'storage', "${side}lake", { operation => 'copy', container => 'lake', from => 'a/{{item.n}}', to => 'c/{{item.n}}', overwrite => $true });
+	pipeline("${side}move", 'storage', "${side}lake", { operation => 'move', container => 'lake', files => [ map { "a/$_" } (1 .. 12) ], from => 'a/', to => 'd/{{item.n}}/' }, items => 4);
 	pipeline("${side}vault", 'keyvault', "${side}vault", { operation => 'list' });
 	pipeline("${side}event", 'webhook', "${side}queue", { queue => 'events', event => {}, every => 0.3 }, items => 5, timeout => '3 seconds');
 }
@@ -221,11 +255,12 @@ foreach my $connection ('g_redis', $redis ? 'redis' : ())
 	pipeline("p_$connection", 'redis_publish', $connection, { sql => "SELECT n AS id, repeat(U&'\\00e4', n) AS text, NULL AS nothing FROM generate_series(1, 20) n",
 			key => 'id', prefix => 'p{{item.n}}', ttl => '1 hour', keep_old => '1 second', verify => any('full', 'sample', 'count') }, items => $is_slow ? 4 : 20);
 }
-pipeline('t_oauth', 'http', 't_oauth', { path => '/json/x' }, items => 20);
-pipeline('t_databricks', 'databricks_job', 't_databricks', { job_id => 102 }, items => 20);
-pipeline('t_entra', 'adf_pipeline', 't_entra', { pipeline => 'wait', parameters => { seconds => 0 } }, items => 20);
-pipeline('t_vault', 'http', 't_vault', { path => '/json/x' }, items => 20);
-pipeline('t_identity', 'adf_pipeline', 't_identity', { pipeline => 'wait', parameters => { seconds => 0 } }, items => 20);
+pipeline('t_oauth', 'http', 't_oauth', { path => '/json/x' }, items => $few);
+pipeline('t_databricks', 'databricks_job', 't_databricks', { job_id => 102 }, items => $few);
+pipeline('t_entra', 'adf_pipeline', 't_entra', { pipeline => 'wait', parameters => { seconds => 0 } }, items => $few);
+pipeline('t_vault', 'http', 't_vault', { path => '/json/x' }, items => $few);
+pipeline('t_identity', 'adf_pipeline', 't_identity', { pipeline => 'wait', parameters => { seconds => 0 } }, items => $few);
+long_pipeline(@$_) foreach $long->pipelines;
 
 # --- rounds
 
@@ -321,63 +356,85 @@ sub memory
 
 wait_until($node, 'the conductor is there', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'weir conductor'});
 my $process = conductor();
-my $names = join(', ', map { literal($_) } sort keys %pipeline);
-my ($looks, $cloudy, $damaged, $commands, $memory, $shown) = (0, 0, 0, 0, undef, 0);
+my @all = (sort(keys %pipeline), sort(keys %is_long));
+my $names = join(', ', map { literal($_) } @all);
+my ($looks, $cloudy, $damaged, $milled, $commands, $memory, $shown) = (0, 0, 0, 0, 0, undef, 0);
 my $progress = time;
+my $began = time;
+my @turn;
 
-# Those whose run has ended begin again.
+# Those whose run has ended begin again.  Where statements take long, of those whose tasks end soon only a few
+# are under way, and after the first round they make one request of thirty.
 sub begin_again
 {
-	value("SELECT count(weir.trigger(name)) FROM weir.pipeline p WHERE name IN ($names)
-		AND NOT EXISTS (SELECT FROM weir.run r WHERE r.pipeline_name = p.name AND r.$in_progress)");
+	my @running = split /\n/, value("SELECT DISTINCT pipeline_name FROM weir.run WHERE $in_progress");
+	my %is_running = map { $_ => 1 } @running;
+	my @begin = grep { !$is_running{$_} } keys %is_long;
+
+	if (!$is_slow)
+	{
+		push @begin, grep { !$is_running{$_} } keys %pipeline;
+	}
+	else
+	{
+		my $room = ($milled + $cloudy + $damaged < $wanted ? 6 : 20) - grep { $pipeline{$_} } @running;
+		@turn = shuffle(sort keys %pipeline) if !@turn && 29 * ($cloudy + $damaged) < $milled;
+		push @begin, splice(@turn, 0, $room) if $room > 0;
+	}
+	value('SELECT count(weir.trigger(name)) FROM unnest(ARRAY[' . join(', ', map { literal($_) } sort @begin) . ']) name') if @begin;
 	return;
 }
 
 sub is_stuck
 {
-	my $count = $cloudy + $damaged + $commands;
+	my $count = $cloudy + $damaged + $milled + $commands;
 
-	($cloudy, $damaged, $commands) = answered();
-	$progress = time if $cloudy + $damaged + $commands > $count;
+	($cloudy, $damaged, $milled, $commands) = answered();
+	$progress = time if $cloudy + $damaged + $milled + $commands > $count;
 	return time > $progress + $patience || conductor() ne $process;
 }
 
-while ($cloudy + $damaged < $wanted)
+@turn = shuffle(sort keys %pipeline);
+while ($cloudy + $damaged + $milled < $wanted || @turn)
 {
 	weather() if $looks % 20 == 0;
-	definitions($is_slow ? 20 : 100) if $looks % 60 == 0;
+	definitions($is_slow ? 20 : 100) if $looks % ($is_slow ? 150 : 60) == 0;
 	# What was learnt of the services is forgotten now and then: open circuits, pauses of a day.
 	value('SELECT count(weir.alter_connection(name, description => \'again\')) FROM weir.connection') if $looks % 40 == 39;
 	begin_again();
 	# some commits later: it may have started, be waiting, or have ended
 	value("SELECT weir.cancel(run_id, 'enough') FROM weir.run WHERE $in_progress ORDER BY random() LIMIT 1") if $looks % 5 == 4;
-	select(undef, undef, undef, $is_slow ? 4 : 0.5);
+	select(undef, undef, undef, $is_slow ? 2 : 0.5);
 	$looks++;
 	last if is_stuck();
 	# warm after a quarter
-	$memory //= memory() if $cloudy + $damaged >= $wanted / 4;
-	if ($cloudy + $damaged >= $shown + $wanted / 20)
+	$memory //= memory() if $cloudy + $damaged + $milled >= $wanted / 4;
+	if ($cloudy + $damaged + $milled >= $shown + $wanted / 20)
 	{
-		$shown = $cloudy + $damaged;
-		is(conductor(), $process, "$cloudy requests to the cloud, $damaged to the garbler and $commands to its Redis: the conductor is the same process");
+		$shown = $cloudy + $damaged + $milled;
+		is(conductor(), $process, "$cloudy requests to the cloud, $damaged to the garbler, $milled to the mill and $commands to Redis: the conductor is the same process");
 	}
 }
+my $seconds = time - $began;
 $cloud->clear_faults;
+$long->end or die 'the mill does not end';
 do
 {
-	select(undef, undef, undef, $is_slow ? 4 : 0.5);
+	select(undef, undef, undef, $is_slow ? 2 : 0.5);
 } until (value("SELECT EXISTS (SELECT FROM weir.run WHERE $in_progress)") eq 'f' || is_stuck());
-($cloudy, $damaged, $commands) = answered();
+($cloudy, $damaged, $milled, $commands) = answered();
 is(value("SELECT count(*) FROM weir.run WHERE $in_progress"), 0, 'all runs end')
   or diag(value("SELECT string_agg(concat_ws(' ', pipeline_name, w.task, waiting_for, detail), E'\\n') FROM (SELECT * FROM weir.run r WHERE $in_progress LIMIT 5) r, weir.why(run_id) w")
 	  || 'nothing is waited for');
 is(conductor(), $process, 'the conductor is the same process');
 
 # --- what there is to see afterwards
-cmp_ok($cloudy + $damaged, '>=', $wanted, "requests were answered: $cloudy by the cloud, $damaged by the garbler, $commands by its Redis");
-is(value("SELECT count(DISTINCT pipeline_name) FROM weir.run WHERE pipeline_name IN ($names)"), scalar(keys %pipeline), 'every pipeline has run');
+cmp_ok($cloudy + $damaged + $milled, '>=', $wanted, "requests were answered: $cloudy by the cloud, $damaged by the garbler, $milled by the mill; and $commands commands by its Redis");
+note("in $seconds seconds until nothing new was begun; by the mill (all, badly): ", $json->encode(($long->answered)[1]));
+is(value("SELECT count(DISTINCT pipeline_name) FROM weir.run WHERE pipeline_name IN ($names)"), scalar(@all), 'every pipeline has run');
+is(join(' ', grep { !($long->answered)[1]{$_}[0] } qw(pages jobs lro databricks statements adf fabric storage keyvault queue token)), '', 'the mill was asked for everything');
 is(value(q{SELECT count(*) FROM weir.attempt WHERE status NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')}), 0, 'no attempt is left over');
-cmp_ok(value(q{SELECT count(*) FROM weir.attempt WHERE status = 'succeeded'}), '>', $wanted / 100, 'many attempts succeeded');
+cmp_ok(value(q{SELECT count(*) FROM weir.attempt WHERE status = 'succeeded'}), '>', ($cloudy + $damaged) / 100, 'many attempts succeeded');
 cmp_ok(value(q{SELECT count(DISTINCT error_code) FROM weir.attempt WHERE status = 'failed'}), '>', 15, 'others failed for many reasons');
 my $end = memory();
 cmp_ok($end, '<', 2 * ($memory // $end) + 8 * 1024 * 1024, "its memory has not grown: $end bytes after " . ($memory // 0));

@@ -260,7 +260,8 @@ weir_asan_server()
 }
 
 # Under valgrind: of the server's programs only the server itself, and not
-# while initdb runs it.  Each process has a log of its own.
+# while initdb runs it.  Each process has a log of its own.  MEMCHECK_ORIGINS=yes
+# says where unwritten memory came from, and takes twice as long.
 weir_valgrind_server()
 {
 	local program="$SERVER_BIN/postgres.real"
@@ -269,7 +270,8 @@ weir_valgrind_server()
 	as_user tee "$SERVER_BIN/postgres" >/dev/null <<-END
 		#!/bin/sh
 		[ "\$1" = -D ] || exec "$program" "\$@"
-		exec valgrind --tool=memcheck --quiet --trace-children=yes --track-origins=yes --num-callers=40 --error-limit=no \\
+		exec valgrind --tool=memcheck --quiet --trace-children=yes --undef-value-errors=yes --track-origins=${MEMCHECK_ORIGINS:-no} --num-callers=40 \\
+			--error-limit=no --keep-stacktraces=alloc \\
 			--leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite --gen-suppressions=all \\
 			--suppressions="$SCRATCH/src/test/chaos/valgrind.supp" --log-file="$SCRATCH/valgrind/%p.log" "$program" "\$@"
 	END
