@@ -209,11 +209,20 @@ extern void queues_note(Conductor *c, int64 pipeline_id);
 extern void queues_heed(Conductor *c, const WeirNote *note);	/* of a pipeline */
 extern void queues_forget(Conductor *c);
 /*
- * How many; arrays of them, of run ids below which none of theirs lives, and of
- * the priorities with which theirs are queued, as texts of arrays of integers.
- * Inside a transaction.
+ * Arrays of what is known of them: their ids, and of each the first run that
+ * may go on; as texts of arrays all that may go on, empty when they are many;
+ * the priorities with which runs are queued, and below which run id none is.
  */
-extern int	queues_noted(Conductor *c, Datum *pipelines, Datum *floors, Datum *priorities);
+typedef struct NotedQueues
+{
+	Datum		pipelines;
+	Datum		first_going_on;
+	Datum		going_on;
+	Datum		priorities;
+	Datum		floors;
+} NotedQueues;
+
+extern int	queues_noted(Conductor *c, NotedQueues *noted); /* how many; inside a transaction */
 extern void queues_forget_known(Conductor *c);	/* notes were lost, or pipelines dropped */
 
 /* lanes.c: ids of the task runs that start now, inside a transaction */

@@ -253,7 +253,7 @@ intake_start_run(int64 run_id, bool besides)
 			 "FROM weir.pipeline_version v WHERE r.run_id = $1 AND v.pipeline_id = r.pipeline_id AND v.version = r.version "
 			 "RETURNING r.pipeline_id",
 			 6, types, values, nulls);
-	engine_note_queue(weir_spi_int64(0, 1, NULL));
+	engine_note_going_on(weir_spi_int64(0, 1, NULL), run_id);
 	weir_spi("UPDATE weir.pipeline_state s SET skip_once = s.skip_once AND NOT $6, "
 			 "last_run_id = CASE WHEN $2 = 'running' AND NOT r.is_apart THEN $1 ELSE s.last_run_id END, "
 			 "next_load_status = CASE WHEN $2 = 'skipped' AND NOT $6 AND s.next_load_status = 'C' THEN 'P' ELSE s.next_load_status END "
@@ -276,10 +276,13 @@ intake_start_run(int64 run_id, bool besides)
 	"(SELECT r.pipeline_id FROM weir.run r WHERE r.live = 'q' ORDER BY r.pipeline_id LIMIT 1) UNION ALL " \
 	"SELECT (SELECT r.pipeline_id FROM weir.run r WHERE r.live = 'q' AND r.pipeline_id > p.pipeline_id " \
 	"ORDER BY r.pipeline_id LIMIT 1) FROM p WHERE p.pipeline_id IS NOT NULL), " \
-	"w AS MATERIALIZED (SELECT p.pipeline_id, 0::bigint AS floor, " QUEUED_PRIORITIES("p.pipeline_id") " AS priorities FROM p) "
+	"w AS MATERIALIZED (SELECT p.pipeline_id, NULL::bigint[] AS going_on, 0::bigint AS first, l.priorities, l.floors FROM p " \
+	"CROSS JOIN LATERAL (SELECT array_agg(d.priority), array_agg(d.run_id) FROM (" QUEUED_LANES("p.pipeline_id") ") d) AS l (priorities, floors)) "
 
 #define NOTED_QUEUES \
-	"WITH w AS MATERIALIZED (SELECT n.pipeline_id, n.floor, n.priorities::integer[] AS priorities FROM unnest($2, $4, $5) AS n (pipeline_id, floor, priorities)) "
+	"WITH w AS MATERIALIZED (SELECT n.pipeline_id, nullif(n.going_on, '')::bigint[] AS going_on, n.first, " \
+	"n.priorities::bigint[] AS priorities, n.floors::bigint[] AS floors " \
+	"FROM unnest($2, $4, $5, $6, $7) AS n (pipeline_id, first, going_on, priorities, floors)) "
 
 /*
  * Of each queue only as many as may start: a long one costs nothing.  The run
@@ -287,22 +290,28 @@ intake_start_run(int64 run_id, bool besides)
  * of the oldest of each priority, and of these there are few.  Runs of a
  * backfill have a limit of their own and are never overdue: they come behind
  * all others, whose priorities are -1000 and above, and what one backfill has
- * to leave is for those after it.  Below a floor no run of the pipeline lives,
- * and none is queued with another priority, see queues.c.
+ * to leave is for those after it.  Which runs go on, which priorities there
+ * are and where each begins is known, see queues.c.
  */
-#define OF_PIPELINE(live) "r.pipeline_id = w.pipeline_id AND r.live = '" live "' AND r.run_id >= w.floor"
+#define GOING_ON(condition) \
+	"(SELECT count(*) FROM (SELECT r.backfill_id FROM unnest(w.going_on) AS i (run_id) JOIN weir.run r ON r.run_id = i.run_id AND r.live = 'a' " \
+	"UNION ALL SELECT r.backfill_id FROM weir.run r WHERE w.going_on IS NULL AND r.pipeline_id = w.pipeline_id AND r.live = 'a' " \
+	"AND r.run_id >= w.first) r " condition ")"
+
+#define LANES "unnest(w.priorities, w.floors) AS k (priority, floor)"
+#define OF_LANE "r.pipeline_id = w.pipeline_id AND r.live = 'q' AND r.run_id >= k.floor"
 
 /* The first few of each priority */
 #define OF_EACH_PRIORITY(columns, condition, how_many) \
-	"unnest(w.priorities) AS k (priority) CROSS JOIN LATERAL (SELECT " columns " FROM weir.run r " \
-	"WHERE " OF_PIPELINE("q") " AND r.priority = k.priority " condition " ORDER BY r.run_id LIMIT " how_many ") r " \
+	LANES " CROSS JOIN LATERAL (SELECT " columns " FROM weir.run r " \
+	"WHERE " OF_LANE " AND r.priority = k.priority::integer " condition " ORDER BY r.run_id LIMIT " how_many ") r " \
 	"WHERE k.priority >= -1000"
 
 #define STARTABLE \
 	"SELECT q.run_id, w.pipeline_id FROM w JOIN weir.pipeline p ON p.pipeline_id = w.pipeline_id AND NOT p.is_paused " \
 	"CROSS JOIN LATERAL (SELECT n.active, greatest(0, (SELECT v.max_concurrent_runs FROM weir.pipeline_version v " \
 	"WHERE v.pipeline_id = w.pipeline_id ORDER BY v.max_concurrent_runs DESC LIMIT 1) - n.active) AS room FROM (SELECT " \
-	"(SELECT count(*) FROM weir.run r WHERE " OF_PIPELINE("a") ") + " \
+	GOING_ON("") " + " \
 	"(SELECT count(*) FROM (SELECT s.execution_id FROM weir.pipeline_state s WHERE " STATE_FROM_BACK("w.pipeline_id") ") e " \
 	"WHERE e.execution_id IS NOT NULL AND EXISTS (SELECT FROM weir.run x WHERE x.run_id = e.execution_id)) AS active OFFSET 0) n OFFSET 0) a " \
 	"CROSS JOIN LATERAL (SELECT min(r.run_id) AS run_id FROM " OF_EACH_PRIORITY("r.run_id, r.queued_at", "", "1") \
@@ -313,17 +322,16 @@ intake_start_run(int64 run_id, bool besides)
 	OF_EACH_PRIORITY("r.run_id, r.version, r.priority", "AND r.run_id IS DISTINCT FROM o.run_id", "a.room") \
 	" ORDER BY r.priority DESC, r.run_id LIMIT a.room) " \
 	"UNION ALL SELECT r.run_id, r.version, r.priority FROM weir.run r WHERE r.run_id = o.run_id " \
-	"UNION ALL SELECT x.* FROM (WITH RECURSIVE b (backfill_id) AS (" \
-	"(SELECT r.backfill_id FROM weir.run r WHERE " OF_PIPELINE("q") " AND r.backfill_id IS NOT NULL " \
+	"UNION ALL SELECT x.* FROM " LANES " CROSS JOIN LATERAL (WITH RECURSIVE b (backfill_id) AS (" \
+	"(SELECT r.backfill_id FROM weir.run r WHERE " OF_LANE " AND r.backfill_id IS NOT NULL " \
 	"ORDER BY r.backfill_id LIMIT 1) UNION ALL " \
-	"SELECT (SELECT r.backfill_id FROM weir.run r WHERE " OF_PIPELINE("q") " AND r.backfill_id > b.backfill_id " \
+	"SELECT (SELECT r.backfill_id FROM weir.run r WHERE " OF_LANE " AND r.backfill_id > b.backfill_id " \
 	"ORDER BY r.backfill_id LIMIT 1) FROM b WHERE b.backfill_id IS NOT NULL) " \
 	"SELECT b.backfill_id FROM b WHERE b.backfill_id IS NOT NULL) b CROSS JOIN LATERAL (" \
 	"SELECT r.run_id, r.version, r.priority FROM weir.run r " \
-	"WHERE " OF_PIPELINE("q") " AND r.backfill_id = b.backfill_id ORDER BY r.run_id LIMIT least(a.room, " \
+	"WHERE " OF_LANE " AND r.backfill_id = b.backfill_id ORDER BY r.run_id LIMIT least(a.room, " \
 	"greatest(0, (SELECT f.concurrency FROM weir.backfill f WHERE f.backfill_id = b.backfill_id) - " \
-	"(SELECT count(*) FROM weir.run r WHERE " OF_PIPELINE("a") " AND r.backfill_id = b.backfill_id)))) x " \
-	"WHERE -1000 > ANY (w.priorities)) s) q " \
+	GOING_ON("WHERE r.backfill_id = b.backfill_id") "))) x WHERE k.priority < -1000) s) q " \
 	"WHERE q.place <= (SELECT v.max_concurrent_runs FROM weir.pipeline_version v " \
 	"WHERE v.pipeline_id = w.pipeline_id AND v.version = q.version) - a.active " \
 	"ORDER BY q.is_overdue DESC, q.priority DESC, q.run_id LIMIT $1"
@@ -368,14 +376,20 @@ start_runs(Conductor *c, const int64 *runs, uint64 n)
 void
 intake_runs(Conductor *c, bool all)
 {
-	static const Oid types[5] = {INT8OID, INT8ARRAYOID, FLOAT8OID, INT8ARRAYOID, TEXTARRAYOID};
-	Datum		values[5] = {Int64GetDatum(INTAKE_BATCH), (Datum) 0, Float8GetDatum(weir_overdue_after), (Datum) 0, (Datum) 0};
+	static const Oid types[7] = {INT8OID, INT8ARRAYOID, FLOAT8OID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID};
+	Datum		values[7] = {Int64GetDatum(INTAKE_BATCH), (Datum) 0, Float8GetDatum(weir_overdue_after)};
+	NotedQueues noted;
 	uint64		n;
 	int64	   *runs;
 
-	if (queues_noted(c, &values[1], &values[3], &values[4]) == 0 && !all)
+	if (queues_noted(c, &noted) == 0 && !all)
 		return;
-	n = all ? weir_spi(ALL_QUEUES STARTABLE, 5, types, values, NULL) : weir_spi(NOTED_QUEUES STARTABLE, 5, types, values, NULL);
+	values[1] = noted.pipelines;
+	values[3] = noted.first_going_on;
+	values[4] = noted.going_on;
+	values[5] = noted.priorities;
+	values[6] = noted.floors;
+	n = all ? weir_spi(ALL_QUEUES STARTABLE, 7, types, values, NULL) : weir_spi(NOTED_QUEUES STARTABLE, 7, types, values, NULL);
 	runs = result_ids(n);
 	/* More may follow: the rest of a long queue, pipelines whose run ended at once, or which somebody held. */
 	if (n < INTAKE_BATCH)

@@ -44,7 +44,7 @@ note(int64 id, int64 run_id, int priority)
 
 		if (run_id == 0)
 			return;
-		if (same->run_id == 0 || same->priority == priority)
+		if (same->run_id == 0 || (same->priority == priority && (priority != WEIR_NO_PRIORITY || same->run_id == run_id)))
 		{
 			same->run_id = same->run_id == 0 ? run_id : Min(same->run_id, run_id);
 			same->priority = priority;

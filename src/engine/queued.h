@@ -8,15 +8,15 @@
 #define WEIR_QUEUED_H
 
 /*
- * SQL: the array of the priorities with which runs of the pipeline are queued,
- * from one to the next in the index, however long the queue is.
+ * SQL: the priorities with which runs of the pipeline are queued, and the first
+ * of each; from one to the next in the index, however long the queue is.
  */
-#define QUEUED_PRIORITIES(pipeline_id) \
-	"ARRAY(WITH RECURSIVE d (priority) AS (" \
-	"(SELECT r.priority FROM weir.run r WHERE r.pipeline_id = " pipeline_id " AND r.live = 'q' " \
+#define QUEUED_LANES(pipeline_id) \
+	"WITH RECURSIVE d (priority, run_id) AS (" \
+	"(SELECT r.priority, r.run_id FROM weir.run r WHERE r.pipeline_id = " pipeline_id " AND r.live = 'q' " \
 	"ORDER BY r.priority DESC, r.run_id LIMIT 1) UNION ALL " \
-	"SELECT (SELECT r.priority FROM weir.run r WHERE r.pipeline_id = " pipeline_id " AND r.live = 'q' AND r.priority < d.priority " \
-	"ORDER BY r.priority DESC, r.run_id LIMIT 1) FROM d WHERE d.priority IS NOT NULL) " \
-	"SELECT d.priority FROM d WHERE d.priority IS NOT NULL)"
+	"SELECT n.* FROM d CROSS JOIN LATERAL (SELECT r.priority, r.run_id FROM weir.run r " \
+	"WHERE r.pipeline_id = " pipeline_id " AND r.live = 'q' AND r.priority < d.priority ORDER BY r.priority DESC, r.run_id LIMIT 1) n) " \
+	"SELECT d.priority::bigint AS priority, d.run_id FROM d"
 
 #endif							/* WEIR_QUEUED_H */

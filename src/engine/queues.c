@@ -1,22 +1,23 @@
 /*-------------------------------------------------------------------------
  * queues.c
- *	  The pipelines whose queue may move, and where in it runs wait, in the
- *	  conductor's memory.
+ *	  The pipelines whose queue may move, and what the conductor knows of
+ *	  their runs.
  *
- * Of a pipeline the conductor knows its floor, a run id below which none of
- * its runs is queued or goes on, and the priorities with which its runs are
- * queued.  Whoever looks for what may start looks at each of these from the
- * floor on, so that the dead index entries of the runs before, which stay as
- * long as anybody holds an old snapshot, are not passed again and again.
+ * Of a pipeline it knows which of its runs may go on, and the lanes of its
+ * queue: the priorities with which runs are queued, each with its floor, a run
+ * id below which none is.  Whoever looks for what may start looks at these runs
+ * and from these floors on, so that the dead index entries of the runs before,
+ * which stay as long as anybody holds an old snapshot, are not passed again and
+ * again.
  *
- * A floor is raised by a look at the table, and lowered by the notes of
- * transactions that queue a run or let one go on again (notes.c): run ids are
- * taken before the commit, so a lower one may come after.  Priorities are
- * added by such notes, and taken away when nothing of the pipeline lives.  A
- * note that is taken before the look began is of a run that the look sees; one
- * that comes later is heeded then.  When notes were lost, or pipelines
- * dropped, all is forgotten.  Executions of outside orchestrators are not in
- * the queue.
+ * What is known is what a look at the table found, and what the notes of
+ * transactions that queue a run or let one go on said since (notes.c): run ids
+ * are taken before the commit, so one below a floor may come after.  A note
+ * that is taken before the look began is of a run that the look sees; one that
+ * comes later is heeded then.  A run that has ended leaves at the next look, a
+ * lane when nothing is queued in it.  When notes were lost, or pipelines
+ * dropped, all is forgotten.  Executions of outside orchestrators are not
+ * among these runs.
  *
  * Runs in the conductor's transaction; each statement sees what is committed
  * when it begins.
@@ -27,21 +28,30 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 
 #include "conductor_int.h"
 #include "queued.h"
 
-#define NOTHING_LIVES	PG_INT64_MAX
-#define MAX_PRIORITIES	8		/* of one pipeline; more are looked for each time */
+#define MAX_GOING_ON	32		/* of one pipeline; more are looked for each time, and so are more lanes */
+#define MAX_LANES		8
+
+typedef struct Lane
+{
+	int64		priority;
+	int64		floor;
+} Lane;
 
 /* A pipeline without one is unknown. */
 typedef struct Known
 {
 	int64		pipeline_id;	/* hash key */
-	int64		floor;
-	int			n_priorities;	/* above MAX_PRIORITIES: unknown */
-	int			priorities[MAX_PRIORITIES];
+	int64		first_going_on; /* no run with a lower id goes on */
+	int			n_going_on;		/* above MAX_GOING_ON: unknown */
+	int64		going_on[MAX_GOING_ON];
+	int			n_lanes;		/* above MAX_LANES: unknown */
+	Lane		lanes[MAX_LANES];
 } Known;
 
 struct Queues
@@ -70,16 +80,33 @@ queues_start(Conductor *c)
 }
 
 static void
-add_priority(Known *known, int priority)
+add_going_on(Known *known, int64 run_id)
 {
-	if (priority == WEIR_NO_PRIORITY || known->n_priorities > MAX_PRIORITIES)
+	known->first_going_on = Min(known->first_going_on, run_id);
+	if (known->n_going_on > MAX_GOING_ON)
 		return;
-	for (int i = 0; i < known->n_priorities; i++)
-		if (known->priorities[i] == priority)
+	for (int i = 0; i < known->n_going_on; i++)
+		if (known->going_on[i] == run_id)
 			return;
-	if (known->n_priorities < MAX_PRIORITIES)
-		known->priorities[known->n_priorities] = priority;
-	known->n_priorities++;
+	if (known->n_going_on < MAX_GOING_ON)
+		known->going_on[known->n_going_on] = run_id;
+	known->n_going_on++;
+}
+
+static void
+add_queued(Known *known, int64 priority, int64 run_id)
+{
+	if (known->n_lanes > MAX_LANES)
+		return;
+	for (int i = 0; i < known->n_lanes; i++)
+		if (known->lanes[i].priority == priority)
+		{
+			known->lanes[i].floor = Min(known->lanes[i].floor, run_id);
+			return;
+		}
+	if (known->n_lanes < MAX_LANES)
+		known->lanes[known->n_lanes] = (Lane) {.priority = priority, .floor = run_id};
+	known->n_lanes++;
 }
 
 void
@@ -94,11 +121,12 @@ queues_heed(Conductor *c, const WeirNote *note)
 	Known	   *known = hash_search(c->queues->known, &note->id, HASH_FIND, NULL);
 
 	queues_note(c, note->id);
-	if (known != NULL && note->run_id != 0)
-	{
-		known->floor = Min(known->floor, note->run_id);
-		add_priority(known, note->priority);
-	}
+	if (known == NULL || note->run_id == 0)
+		return;
+	if (note->priority == WEIR_NO_PRIORITY)
+		add_going_on(known, note->run_id);
+	else
+		add_queued(known, note->priority, note->run_id);
 }
 
 static void
@@ -125,101 +153,135 @@ queues_forget_known(Conductor *c)
 }
 
 /*
- * From the old floor upwards the first that lives is found at once, or behind
- * runs that have ended since the last look and are not passed again.  An
- * unknown floor is looked for in the indexes of what lives, and so are
- * priorities, the text of an array, which is empty when they are unknown.
+ * What is known is looked at anew, what is not is looked for in the indexes of
+ * what lives; the texts of arrays that are not known are empty.
  */
 #define LEARN \
-	"SELECT w.pipeline_id, CASE WHEN w.floor = 0 THEN least(" \
-	"(SELECT min(q.run_id) FROM (SELECT r.run_id FROM weir.run r WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' OFFSET 0) q), " \
-	"(SELECT r.run_id FROM weir.run r WHERE r.pipeline_id = w.pipeline_id AND r.live = 'a' ORDER BY r.run_id LIMIT 1)) " \
-	"ELSE (SELECT r.run_id FROM weir.run r WHERE r.pipeline_id = w.pipeline_id AND r.run_id >= w.floor AND r.live IS NOT NULL " \
-	"ORDER BY r.run_id LIMIT 1) END, " \
-	"CASE WHEN w.priorities = '' THEN " QUEUED_PRIORITIES("w.pipeline_id") "::text END " \
-	"FROM unnest($1, $2, $3) AS w (pipeline_id, floor, priorities)"
+	"SELECT w.pipeline_id, CASE WHEN w.going_on = '' THEN ARRAY(SELECT r.run_id FROM weir.run r WHERE r.pipeline_id = w.pipeline_id " \
+	"AND r.live = 'a' AND r.run_id >= w.first ORDER BY r.run_id LIMIT " CppAsString2(MAX_GOING_ON) " + 1) " \
+	"ELSE ARRAY(SELECT r.run_id FROM unnest(w.going_on::bigint[]) AS i (run_id) JOIN weir.run r ON r.run_id = i.run_id " \
+	"WHERE r.live = 'a' ORDER BY r.run_id) END, l.priorities, l.floors " \
+	"FROM unnest($1, $2, $3, $4, $5) WITH ORDINALITY AS w (pipeline_id, first, going_on, priorities, floors, place) " \
+	"CROSS JOIN LATERAL (SELECT coalesce(array_agg(k.priority), '{}'), coalesce(array_agg(k.run_id), '{}') FROM (" \
+	"SELECT k.priority, (SELECT r.run_id FROM weir.run r WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' " \
+	"AND r.priority = k.priority::integer AND r.run_id >= k.floor ORDER BY r.run_id LIMIT 1) AS run_id " \
+	"FROM unnest(nullif(w.priorities, '')::bigint[], nullif(w.floors, '')::bigint[]) AS k (priority, floor) " \
+	"UNION ALL SELECT d.* FROM (" QUEUED_LANES("w.pipeline_id") ") d WHERE w.priorities = '') k " \
+	"WHERE k.run_id IS NOT NULL) AS l (priorities, floors) ORDER BY w.place"
 
-static char *
-priorities_text(const Known *known)
+/* What is told to, and by, LEARN of one pipeline; ids and texts of arrays */
+typedef struct Told
+{
+	Datum	   *pipelines;
+	Datum	   *first;
+	Datum	   *going_on;
+	Datum	   *priorities;
+	Datum	   *floors;
+} Told;
+
+static Datum
+array_text(const int64 *numbers, int n)
 {
 	StringInfoData text;
 
-	if (known == NULL || known->n_priorities > MAX_PRIORITIES)
-		return "";
 	initStringInfo(&text);
-	appendStringInfoChar(&text, '{');
-	for (int i = 0; i < known->n_priorities; i++)
-		appendStringInfo(&text, "%s%d", i > 0 ? "," : "", known->priorities[i]);
-	appendStringInfoChar(&text, '}');
-	return text.data;
+	for (int i = 0; i < n; i++)
+		appendStringInfo(&text, "%c" INT64_FORMAT, i == 0 ? '{' : ',', numbers[i]);
+	appendStringInfoString(&text, n == 0 ? "{}" : "}");
+	return CStringGetTextDatum(text.data);
 }
 
-/* From the text of an array of integers. */
 static void
-learn_priorities(Known *known, const char *text)
+tell(const Told *told, int place, int64 pipeline_id, const Known *known)
 {
-	known->n_priorities = 0;
-	for (const char *at = text + 1; *at != '}'; at++)
-	{
-		char	   *end;
+	Datum		unknown = CStringGetTextDatum("");
+	int64		numbers[Max(MAX_GOING_ON, MAX_LANES)];
 
-		add_priority(known, (int) strtol(at, &end, 10));
-		if (*end != ',')
-			break;
-		at = end;
+	told->pipelines[place] = Int64GetDatum(pipeline_id);
+	told->first[place] = Int64GetDatum(known == NULL ? 0 : known->first_going_on);
+	told->going_on[place] = told->priorities[place] = told->floors[place] = unknown;
+	if (known != NULL && known->n_going_on <= MAX_GOING_ON)
+		told->going_on[place] = array_text(known->going_on, known->n_going_on);
+	if (known != NULL && known->n_lanes <= MAX_LANES)
+	{
+		for (int i = 0; i < known->n_lanes; i++)
+			numbers[i] = known->lanes[i].priority;
+		told->priorities[place] = array_text(numbers, known->n_lanes);
+		for (int i = 0; i < known->n_lanes; i++)
+			numbers[i] = known->lanes[i].floor;
+		told->floors[place] = array_text(numbers, known->n_lanes);
 	}
 }
 
-static void
-learn(Conductor *c, Datum pipelines, Datum *floors, Datum *priorities, int n)
+/* An array of bigint in what SPI just returned. */
+static int64 *
+numbers_of(uint64 row, int column, int *n)
 {
-	static const Oid types[3] = {INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID};
-	Datum		values[3] = {pipelines, weir_array(INT8OID, floors, n), weir_array(TEXTOID, priorities, n)};
-	uint64		found = weir_spi(LEARN, 3, types, values, NULL);
+	bool		is_null;
+	Datum		array = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &is_null);
+	Datum	   *values;
+	int64	   *numbers;
 
-	/* in the order of the array */
-	for (uint64 i = 0; i < found; i++)
+	deconstruct_array(DatumGetArrayTypeP(array), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &values, NULL, n);
+	numbers = palloc(sizeof(int64) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+		numbers[i] = DatumGetInt64(values[i]);
+	return numbers;
+}
+
+static void
+learn(Conductor *c, const Told *told, int n)
+{
+	static const Oid types[5] = {INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID};
+	Datum		values[5] = {
+		weir_array(INT8OID, told->pipelines, n), weir_array(INT8OID, told->first, n), weir_array(TEXTOID, told->going_on, n),
+		weir_array(TEXTOID, told->priorities, n), weir_array(TEXTOID, told->floors, n)
+	};
+	uint64		found = weir_spi(LEARN, 5, types, values, NULL);
+
+	for (uint64 row = 0; row < found; row++)
 	{
-		int64		pipeline_id = weir_spi_int64(i, 1, NULL);
-		bool		none;
-		int64		run_id = weir_spi_int64(i, 2, &none);
-		char	   *waiting = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 3);
+		int64		pipeline_id = weir_spi_int64(row, 1, NULL);
 		Known	   *known = hash_search(c->queues->known, &pipeline_id, HASH_ENTER, NULL);
+		int			n_runs,
+					n_lanes;
+		int64	   *runs = numbers_of(row, 2, &n_runs);
+		int64	   *priorities = numbers_of(row, 3, &n_lanes);
+		int64	   *floors = numbers_of(row, 4, &n_lanes);
 
-		known->floor = none ? NOTHING_LIVES : run_id;
-		if (none)
-			known->n_priorities = 0;
-		else if (waiting != NULL)
-			learn_priorities(known, waiting);
-		floors[i] = Int64GetDatum(known->floor);
-		priorities[i] = CStringGetTextDatum(waiting != NULL ? waiting : priorities_text(known));
+		known->n_going_on = known->n_lanes = 0;
+		known->first_going_on = PG_INT64_MAX;
+		for (int i = 0; i < n_runs; i++)
+			add_going_on(known, runs[i]);
+		for (int i = 0; i < n_lanes; i++)
+			add_queued(known, priorities[i], floors[i]);
+		tell(told, (int) row, pipeline_id, known);
+		if (n_lanes > MAX_LANES)
+		{
+			told->priorities[row] = array_text(priorities, n_lanes);
+			told->floors[row] = array_text(floors, n_lanes);
+		}
 	}
 }
 
 int
-queues_noted(Conductor *c, Datum *pipelines, Datum *floors, Datum *priorities)
+queues_noted(Conductor *c, NotedQueues *noted)
 {
 	int			n = 0;
-	long		max = Max(hash_get_num_entries(c->queues->moving), 1);
-	Datum	   *ids = palloc(sizeof(Datum) * max);
-	Datum	   *from = palloc(sizeof(Datum) * max);
-	Datum	   *with = palloc(sizeof(Datum) * max);
+	Size		size = sizeof(Datum) * Max(hash_get_num_entries(c->queues->moving), 1);
+	Told		told = {palloc(size), palloc(size), palloc(size), palloc(size), palloc(size)};
 	HASH_SEQ_STATUS seq;
 	int64	   *id;
 
 	hash_seq_init(&seq, c->queues->moving);
 	while ((id = hash_seq_search(&seq)) != NULL)
-	{
-		Known	   *known = hash_search(c->queues->known, id, HASH_FIND, NULL);
-
-		ids[n] = Int64GetDatum(*id);
-		from[n] = Int64GetDatum(known == NULL ? 0 : known->floor);
-		with[n++] = CStringGetTextDatum(priorities_text(known));
-	}
-	*pipelines = weir_array(INT8OID, ids, n);
+		tell(&told, n++, *id, hash_search(c->queues->known, id, HASH_FIND, NULL));
 	if (n > 0)
-		learn(c, *pipelines, from, with, n);
-	*floors = weir_array(INT8OID, from, n);
-	*priorities = weir_array(TEXTOID, with, n);
+		learn(c, &told, n);
+	noted->pipelines = weir_array(INT8OID, told.pipelines, n);
+	noted->first_going_on = weir_array(INT8OID, told.first, n);
+	noted->going_on = weir_array(TEXTOID, told.going_on, n);
+	noted->priorities = weir_array(TEXTOID, told.priorities, n);
+	noted->floors = weir_array(TEXTOID, told.floors, n);
 	return n;
 }

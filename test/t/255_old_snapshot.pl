@@ -108,6 +108,25 @@ sub passed_by { my ($name) = @_; return is(wait_for_run($node, weir_trigger($nod
 	passed_by('ranks');
 }
 
+# --- more runs at once than are remembered
+{
+	pipeline('crowd', '{"name": "a", "kind": "wait", "spec": {"signal": "go"}}', ', "max_concurrent_runs": 70');
+	my $going_on = sub { value(q{SELECT count(*) FROM weir.run WHERE pipeline_name = 'crowd' AND live = 'a'}) };
+	value(q{SELECT weir.trigger('crowd')}) foreach (1 .. 60);
+	value(q{SELECT count(weir.trigger('crowd')) FROM generate_series(1, 40)});
+	ok(wait_until($node, 'they start', q{SELECT count(*) = 70 FROM weir.run WHERE pipeline_name = 'crowd' AND live = 'a'}), 'as many runs as may');
+	passed_by('late');
+	is($going_on->(), 70, 'and not one more');
+	my ($one) = value(q{SELECT min(run_id) FROM weir.run WHERE pipeline_name = 'crowd'});
+	value("SELECT weir.signal('go', run_id => $one)");
+	is(wait_for_run($node, $one), 'succeeded', 'one ends');
+	ok(wait_until($node, 'the next starts', q{SELECT count(*) = 71 FROM weir.run WHERE pipeline_name = 'crowd' AND started_at IS NOT NULL}), 'one starts');
+	passed_by('late');
+	is($going_on->(), 70, 'one for the one that ended');
+	value(q{SELECT count(weir.cancel(run_id)) FROM weir.run WHERE pipeline_name = 'crowd' AND live IS NOT NULL});
+	ok(wait_until($node, 'they end', q{SELECT count(*) = 0 FROM weir.run WHERE pipeline_name = 'crowd' AND live IS NOT NULL}), 'all are cancelled');
+}
+
 # --- somebody holds the pipeline at the moment a run has to be skipped
 {
 	close_gate();
@@ -153,21 +172,26 @@ SKIP:
 		value('SELECT pg_stat_statements_reset()');
 		is(wait_for_run($node, weir_trigger($node, 'aged')), 'succeeded', 'a run') foreach (1 .. 20);
 		return map { value("SELECT ceil(sum(shared_blks_hit)::numeric / sum(calls)) FROM pg_stat_statements WHERE query LIKE '$_'") }
-		  ('SELECT % FROM weir.pipeline_state s %FOR UPDATE%', '% AS n (pipeline_id, floor, priorities)%');
+		  ('SELECT % FROM weir.pipeline_state s %FOR UPDATE%', '% FROM unnest(%) AS n (pipeline_id, first, going_on, priorities, floors)%', '% WITH ORDINALITY AS w (pipeline_id, first, %');
 	};
-	pipeline('aged', $work, '');
+	pipeline('aged', $gated, ', "max_concurrent_runs": 2');
+	close_gate();
+	my $long = weir_trigger($node, 'aged');
+	wait_for_status($node, $long, 'a', 'running');
+	value(qq{SELECT weir.alter_pipeline('aged', '{"tasks": [$work], "max_concurrent_runs": 2}')});
 	my $holder = session();
 	$holder->query_safe('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ');
 	$holder->query_safe('SELECT count(*) FROM weir.run');
-	my ($state_before, $queue_before) = $pages->();
+	my ($state_before, $queue_before, $known_before) = $pages->();
 	value(qq{SELECT weir.alter_pipeline('aged', '{"tasks": [$noop], "max_concurrent_runs": 20}')});
 	value(q{SELECT count(weir.trigger('aged')) FROM generate_series(1, 2000)});
-	ok(wait_until($node, 'it has aged', q{SELECT count(*) = 0 FROM weir.run WHERE pipeline_name = 'aged' AND live IS NOT NULL}), 'two thousand runs later');
-	value(qq{SELECT weir.alter_pipeline('aged', '{"tasks": [$work]}')});
-	my ($state, $queue) = $pages->();
+	ok(wait_until($node, 'it has aged', q{SELECT count(*) = 0 FROM weir.run WHERE pipeline_name = 'aged' AND live = 'q'}), 'two thousand runs later');
+	value(qq{SELECT weir.alter_pipeline('aged', '{"tasks": [$work], "max_concurrent_runs": 2}')});
+	my ($state, $queue, $known) = $pages->();
 	cmp_ok($state, '<', $state_before + 5, "for the state: $state_before pages, then $state");
 	cmp_ok($queue, '<', $queue_before + 10, "for what may start: $queue_before pages, then $queue");
-	value(qq{SELECT weir.alter_pipeline('aged', '{"tasks": [$work], "max_concurrent_runs": $_}')}) foreach (2 .. 30, 1);
+	cmp_ok($known, '<', $known_before + 10, "for what is known of it: $known_before pages, then $known");
+	value(qq{SELECT weir.alter_pipeline('aged', '{"tasks": [$work], "max_concurrent_runs": $_}')}) foreach (3 .. 30, 2);
 	(undef, $queue) = $pages->();
 	cmp_ok($queue, '<', $queue_before + 10, "nor for thirty versions more: $queue");
 
@@ -184,6 +208,9 @@ SKIP:
 		committed($session);
 		is(wait_for_run($node, $run), 'succeeded', 'it goes on');
 	}
+
+	open_gate();
+	is(wait_for_run($node, $long), 'succeeded', 'all this beside a run that went on');
 
 	# Executions of an outside orchestrator write the state twice each.
 	my $pairs = sub {
