@@ -169,8 +169,8 @@ flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_trie
 
 	if (step != flight->step || reset_tries)
 		flight->step_tries = 0;
-	/* The look-up found nothing: what we know of this attempt is all there is. */
-	if (flight->step == KIND_STEP_LOOKUP && step == KIND_STEP_START)
+	/* The look-up found nothing, or nothing was sent before PREPARE was over: what we know of this attempt is all there is. */
+	if ((flight->step == KIND_STEP_LOOKUP || flight->step == KIND_STEP_PREPARE) && step == KIND_STEP_START)
 		flight->after_crash = false;
 	flight->step = step;
 	flight->polling = POLLS_FREELY;
@@ -185,7 +185,7 @@ flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_trie
 static bool
 may_have_started(const Flight *flight)
 {
-	return flight->after_crash ||
+	return (flight->after_crash && flight->step != KIND_STEP_PREPARE) ||
 		cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(flight->kind_state, "maybe_started"));
 }
 
@@ -749,6 +749,9 @@ exchange(Conductor *c, Flight *flight)
 		flight->verdict->may_go_on = may_go_on(flight);
 		return;
 	}
+	/* What begins no work cannot have begun any before a crash.  (Of a kind that is_repeatable: it wants to know all the same.) */
+	if (flight->step == KIND_STEP_START && !request.starts_work && !flight->kind->is_repeatable)
+		flight->after_crash = false;
 	flight->via_other = request.via_other;
 	/* What goes elsewhere does not wait for this service, nor can it tell of it. */
 	if (!flight->via_other && !breaker_allows(c, flight))

@@ -1,6 +1,7 @@
-# The work of a task has ended in the engine, its id still names it, and what is
-# left to ask for are the details: when nobody can sign in for these any more, the
-# task ends as its work did, and one that failed is tried again.
+# When nobody can sign in any more, what counts is what the task may have going on
+# in the engine.  Its work has ended, and only the details are to be asked for: it
+# ends as its work did, and one that failed is tried again.  Nothing was begun yet,
+# and the conductor has crashed: it is tried again.
 
 use strict;
 use warnings FATAL => 'all';
@@ -78,5 +79,33 @@ foreach my $name (sort keys %kinds)
 	}
 }
 
+my %first = (
+	fabric => { kind => 'fabric_item', connection => [ 'fabric', '/fabric/v1', { workspace_id => '00000000-0000-4000-8000-000000000001' } ], first => 'fabric.list',
+		start => 'fabric.run', spec => { item => sprintf($item, 2), job_type => 'RunNotebook' } },
+	vault => { kind => 'keyvault', connection => [ 'keyvault', '/vault', {} ], first => 'keyvault.list', spec => { operation => 'list' } });
+foreach my $name (sort keys %first)
+{
+	my $kind = $first{$name};
+	my ($of, $path, $options) = @{ $kind->{connection} };
+
+	$cloud->reset;
+	value("SELECT weir.create_connection('${name}_first', '$of', '$address$path', " . literal($json->encode($auth)) . ', ' . literal($json->encode($options)) . ')');
+	value("SELECT weir.create_pipeline('${name}_first', " . literal($json->encode({ tasks => [ { name => 'it', kind => $kind->{kind}, connection => "${name}_first", spec => $kind->{spec}, %retry } ] })) . ')');
+	my $fault = $cloud->add_fault(operation => $kind->{first}, fault => 'hold', do_work => JSON::PP::false)->{faults}[-1]{id};
+	my $run = weir_trigger($node, "${name}_first");
+	is(held($fault), 1, "$name: it looks, and has begun nothing");
+	my $log = -s $node->logfile;
+	kill('KILL', backend_pid($node, '%conductor%')) == 1 or die "kill: $!";
+	$cloud->config(clients => { 'weir-client' => 'another' });
+	$cloud->clear_faults;
+	wait_for_restart($node, $log);
+	wait_until($node, 'the first attempt has ended', "SELECT status = 'failed' FROM weir.attempt WHERE run_id = $run AND attempt_no = 1");
+	is(value("SELECT error_code FROM weir.attempt WHERE run_id = $run AND attempt_no = 1"), 'sign_in_failed', "$name: after a crash nobody can sign in");
+	$cloud->config(clients => { 'weir-client' => 'weir-secret' });
+	is(wait_for_run($node, $run), 'succeeded', "$name: another attempt can");
+	is($cloud->started($kind->{start}), 1, "$name: and begins it once") if $kind->{start};
+}
+
+unlike(PostgreSQL::Test::Utils::slurp_file($node->logfile), qr/PANIC|illegal|signal 11|signal 6|already had an outcome/, 'nothing died of itself');
 $node->stop;
 done_testing();
