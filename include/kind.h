@@ -19,7 +19,8 @@
  * coming from LOOKUP or PREPARE), nothing runs and the attempt is cancelled.
  * A repeatable START whose answer was lost must be repeated to learn the id.
  * After CANCEL follow the verdicts: they lead to POLL and to the real end.
- * A kind with abandon() has no CANCEL: its attempt ends at once.
+ * A kind with abandon() has no CANCEL: its attempt ends at once.  One that
+ * is_repeatable may have both, by turns: see can_cancel.
  *-------------------------------------------------------------------------
  */
 #ifndef WEIR_KIND_H
@@ -68,6 +69,7 @@ typedef struct KindCall
 	int64		intended_at_ms; /* epoch, for look-ups by time */
 	int64		now_ms;			/* epoch */
 	int			step_tries;		/* exchanges already made in this step, 0 first */
+	bool		is_asking;		/* the request of this step is with the service */
 	bool		after_crash;	/* LOOKUP because of a crash, not of a lost answer */
 } KindCall;
 
@@ -119,8 +121,9 @@ typedef struct KindVerdict
 	bool		reset_tries;	/* step_tries starts over although next_step is the same */
 	const char *trouble;		/* with KIND_CONTINUE: why the answer was of no use, or NULL */
 	const char *external_run_id;	/* newly learnt, or NULL */
+	bool		external_run_over;	/* what it named is no more, and the attempt goes on without; with state_changed */
 	const char *external_url;	/* newly learnt, or NULL */
-	cJSON	   *output;			/* with KIND_SUCCEEDED (or FAILED), or NULL */
+	cJSON	   *output;			/* whatever the outcome, or NULL */
 	const cJSON *items;			/* of a for_each that succeeded in listing them: an array; else NULL */
 	int64		rows_read;		/* -1 unknown */
 	int64		rows_written;	/* -1 unknown */
@@ -195,6 +198,7 @@ typedef struct TaskKind
 	bool		is_http;		/* exchanges with an engine */
 	bool		is_inline;		/* the conductor decides it itself, see decide (a for_each: unless a statement
 								 * lists its items); neither: sql and noop */
+	bool		is_repeatable;	/* whatever an attempt did or left under way, the next one finds it: it may always be tried again */
 	bool		has_runs;		/* its work has ids that can be followed, although it has abandon() */
 	bool		is_waiting;		/* the conductor keeps the attempt open until something happens in the database */
 	bool		uses_worker;	/* a SQL worker runs the attempt: sql, redis_publish (and a for_each whose items a statement lists) */
@@ -222,7 +226,11 @@ typedef struct TaskKind
 	 * has an id that CANCEL is sent for; see above.
 	 */
 	void		(*abandon) (const KindCall *call, bool is_sent, KindVerdict *verdict);
-	/* Of kinds with abandon(): is this attempt one that CANCEL is sent for instead?  NULL: none is. */
+	/*
+	 * Of kinds with abandon(): is this attempt one that CANCEL is sent for
+	 * instead?  NULL: none is.  Of those that are is_repeatable: is it at this
+	 * moment, with or without an external_run_id?
+	 */
 	bool		(*can_cancel) (const KindCall *call);
 	/* Name of a second connection that a spec names, or NULL.  Most kinds have none. */
 	const char *(*other_connection) (const cJSON *spec);

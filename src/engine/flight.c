@@ -24,6 +24,7 @@
 
 #define ANSWERS_BYTES	((Size) 1024 * 1024)	/* that may pile up in the memory of an attempt */
 #define SIGNIN_TRIES	10		/* system errors of sign-in before the attempt fails */
+#define MANY_TRIES		1000000	/* no kind asks for anything so often */
 #define PROXY_TRIES		3		/* exchanges that a proxy refuses for its credentials, before the attempt fails */
 #define PROXY_PAUSE_MS	1000	/* after the first of them; then twice that */
 
@@ -168,8 +169,8 @@ flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_trie
 
 	if (step != flight->step || reset_tries)
 		flight->step_tries = 0;
-	/* The look-up found nothing: what we know of this attempt is all there is. */
-	if (flight->step == KIND_STEP_LOOKUP && step == KIND_STEP_START)
+	/* The look-up found nothing, or nothing was sent before PREPARE was over: what we know of this attempt is all there is. */
+	if ((flight->step == KIND_STEP_LOOKUP || flight->step == KIND_STEP_PREPARE) && step == KIND_STEP_START)
 		flight->after_crash = false;
 	flight->step = step;
 	flight->polling = POLLS_FREELY;
@@ -184,14 +185,16 @@ flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_trie
 static bool
 may_have_started(const Flight *flight)
 {
-	return flight->after_crash ||
+	return (flight->after_crash && flight->step != KIND_STEP_PREPARE) ||
 		cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(flight->kind_state, "maybe_started"));
 }
 
-/* May the work of this attempt be going on in the engine? */
+/* May the work of this attempt be going on in the engine, so that no other attempt may follow? */
 static bool
 may_go_on(const Flight *flight)
 {
+	if (flight->kind->is_repeatable)
+		return false;
 	return flight->external_run_id != NULL || may_have_started(flight) || flight->step == KIND_STEP_LOOKUP;
 }
 
@@ -206,11 +209,30 @@ flight_can_cancel(const Flight *flight)
 	return flight->kind->can_cancel(&call);
 }
 
+/* What step_tries is once the verdict to go on was followed. */
+static int
+tries_after(const Flight *flight)
+{
+	return flight->verdict->next_step != flight->step || flight->verdict->reset_tries ? 0 : flight->step_tries + 1;
+}
+
+/* flight_can_cancel() once the verdict to go on was followed, of a kind that is_repeatable. */
+static bool
+will_cancel(Flight *flight)
+{
+	KindCall	call;
+
+	flight_fill_call(flight, &call);
+	call.step_tries = tries_after(flight);
+	call.step = flight->verdict->next_step;
+	return flight->kind->can_cancel(&call);
+}
+
 /* The kind cannot cancel anything: whatever is under way is left to itself. */
 static void
 abandon(Conductor *c, Flight *flight)
 {
-	bool		is_sent = flight->transfer != NULL || flight->after_crash;
+	bool		is_sent = flight->transfer != NULL || (flight->after_crash && !flight->kind->is_repeatable);
 	MemoryContext old;
 	KindCall	call;
 
@@ -265,7 +287,7 @@ flight_end(Conductor *c, Flight *flight, int why)
 	}
 	if (flight->transfer != NULL)
 		return;
-	if (flight->external_run_id != NULL)
+	if (flight->external_run_id != NULL || (flight->kind->is_repeatable && flight->step != KIND_STEP_DETAIL))
 	{
 		flight->cancel_sent = true;
 		flight_go_to_step(flight, KIND_STEP_CANCEL, 0, true);
@@ -307,6 +329,7 @@ flight_fill_call(const Flight *flight, KindCall *call)
 	call->intended_at_ms = flight->intended_at_ms;
 	call->now_ms = now_ms();
 	call->step_tries = flight->step_tries;
+	call->is_asking = flight->transfer != NULL;
 	call->after_crash = flight->after_crash;
 }
 
@@ -317,6 +340,21 @@ flight_forget_token(Conductor *c, Flight *flight)
 	signin_forget(c->signin, flight->signin_ticket[1]);
 }
 
+/* A verdict to go on, of a kind that does one thing after another: the next one is not begun. */
+static void
+give_up_between(Conductor *c, Flight *flight)
+{
+	bool		is_over = flight->verdict->external_run_over;
+	bool		has_changed = flight->verdict->state_changed;
+
+	flight->step_tries = tries_after(flight);
+	flight->step = flight->verdict->next_step;
+	flight_drop_verdict(flight);
+	abandon(c, flight);
+	flight->verdict->external_run_over = is_over;
+	flight->verdict->state_changed = has_changed;
+}
+
 /* A verdict to go on: does the log have to know before we do? */
 static void
 follow_verdict(Conductor *c, Flight *flight)
@@ -324,6 +362,8 @@ follow_verdict(Conductor *c, Flight *flight)
 	KindVerdict *verdict = flight->verdict;
 	bool		known = flight->external_run_id != NULL || verdict->external_run_id != NULL;
 
+	if (flight->ending != SQL_CANCEL_NONE && flight->kind->is_repeatable)
+		known = will_cancel(flight);
 	if (verdict->forget_token && flight->connection)
 		flight_forget_token(c, flight);
 	if (flight->ending != SQL_CANCEL_NONE && !flight->cancel_sent)
@@ -333,6 +373,11 @@ follow_verdict(Conductor *c, Flight *flight)
 			verdict->next_step = KIND_STEP_CANCEL;
 			verdict->delay_ms = 0;
 			flight->cancel_sent = true;
+		}
+		else if (flight->kind->is_repeatable && verdict->next_step != KIND_STEP_DETAIL)
+		{
+			give_up_between(c, flight);
+			return;
 		}
 		/* A START to be repeated is repeated: its answer says what to cancel. */
 		else if (!known && (verdict->next_step == KIND_STEP_START || verdict->next_step == KIND_STEP_PREPARE) &&
@@ -520,6 +565,40 @@ flights_transfers(Conductor *c)
 	}
 }
 
+/*
+ * The work has ended, and only its details cannot be asked for: as if that
+ * had been tried often enough, the kind says what is known without them.
+ * False: it does not know how the work ended.
+ */
+static bool
+conclude_unasked(Conductor *c, Flight *flight, const char *why)
+{
+	MemoryContext answers = answers_memory(flight);
+	MemoryContext old = MemoryContextSwitchTo(fresh_verdict(flight));
+	KindResponse response = {.body = "", .headers = "", .retry_after_ms = -1, .transport_error = why};
+	KindCall	call;
+
+	flight_fill_call(flight, &call);
+	call.step_tries = MANY_TRIES;
+	MemoryContextSwitchTo(answers);
+	flight->kind->response(&call, &response, flight->verdict);
+	MemoryContextSwitchTo(old);
+	flight->http_status = 0;
+	if (flight->verdict->outcome == KIND_CONTINUE)
+		follow_verdict(c, flight);
+	else if (flight->verdict->may_go_on)
+	{
+		flight_drop_verdict(flight);
+		return false;
+	}
+	else
+	{
+		flight->due_ms = NEVER;
+		c->has_verdicts = true;
+	}
+	return true;
+}
+
 /* What sign-in said, for the flight: true to go on; false: it is asked again, or there is a verdict with this code. */
 static bool
 signed_in_at(Conductor *c, Flight *flight, const char *code, SignInResult result, const SignInFailure *failure)
@@ -540,6 +619,8 @@ signed_in_at(Conductor *c, Flight *flight, const char *code, SignInResult result
 	{
 		bool		is_user_error = failure->is_user_error || failure->is_misplaced;
 
+		if (flight->step == KIND_STEP_DETAIL && conclude_unasked(c, flight, failure->text))
+			return false;
 		flight_verdict(c, flight, KIND_FAILED, code, failure->text, is_user_error, !is_user_error);
 		flight->verdict->may_go_on = may_go_on(flight);
 	}
@@ -668,6 +749,9 @@ exchange(Conductor *c, Flight *flight)
 		flight->verdict->may_go_on = may_go_on(flight);
 		return;
 	}
+	/* What begins no work cannot have begun any before a crash.  (Of a kind that is_repeatable: it wants to know all the same.) */
+	if (flight->step == KIND_STEP_START && !request.starts_work && !flight->kind->is_repeatable)
+		flight->after_crash = false;
 	flight->via_other = request.via_other;
 	/* What goes elsewhere does not wait for this service, nor can it tell of it. */
 	if (!flight->via_other && !breaker_allows(c, flight))
@@ -689,12 +773,30 @@ exchange(Conductor *c, Flight *flight)
 	PG_END_TRY();
 }
 
+/* The same of a kind that is_repeatable: it says how far it came, and what may go on. */
+static void
+give_up_unconfirmed(Conductor *c, Flight *flight)
+{
+	MemoryContext old;
+
+	abandon(c, flight);
+	old = MemoryContextSwitchTo(flight->verdict_cxt);
+	kind_fail(flight->verdict, false, true, "cancel_not_confirmed",
+			  psprintf("the cancel was not confirmed within weir.cancel_grace; %s", flight->verdict->error_message));
+	MemoryContextSwitchTo(old);
+}
+
 /* Cancelled long ago and the engine still does not say so. */
 static void
 give_up_cancel(Conductor *c, Flight *flight)
 {
 	bool		goes_on = may_go_on(flight) || (flight->transfer != NULL && flight->starts_work);
 
+	if (flight->kind->is_repeatable && flight->verdict == NULL)
+	{
+		give_up_unconfirmed(c, flight);
+		return;
+	}
 	if (flight->transfer)
 		httpmux_abort(c->mux, flight->transfer);
 	flight->transfer = NULL;

@@ -34,6 +34,8 @@ write_progress(Flight *flight)
 
 	/* The next request builds on it, as on the intent. */
 	ForceSyncCommit();
+	if (verdict->external_run_over)
+		flight->external_run_id = NULL;
 	if (verdict->external_run_id)
 		flight->external_run_id = MemoryContextStrdup(flight->cxt, verdict->external_run_id);
 	values[0] = Int64GetDatum(flight->task_run_id);
@@ -50,7 +52,7 @@ write_progress(Flight *flight)
 			 "started_at = CASE WHEN $3 IS NOT NULL AND started_at IS NULL THEN clock_timestamp() ELSE started_at END "
 			 "WHERE task_run_id = $1 AND attempt_no = $2",
 			 6, types, values, nulls);
-	if (flight->external_run_id || verdict->external_url)
+	if (flight->external_run_id || verdict->external_run_over || verdict->external_url)
 		weir_spi("UPDATE weir.task_run SET external_run_id = $3, external_url = coalesce($4, external_url) "
 				 "WHERE task_run_id = $1 AND attempt_no = $2",
 				 4, types, values, nulls);
@@ -91,7 +93,7 @@ fill_outcome(const Flight *flight, TaskOutcome *outcome)
 		outcome->is_retryable = verdict->outcome == KIND_CANCELLED || verdict->is_retryable;
 		outcome->error_code = "timed_out";
 		outcome->error_message = sql_cancel_timeout_text(flight->ending);
-		if (!outcome->is_retryable && verdict->error_message != NULL)
+		if ((!outcome->is_retryable || flight->kind->is_repeatable) && verdict->error_message != NULL)
 			outcome->error_message = psprintf("%s; %s", outcome->error_message, verdict->error_message);
 		outcome->is_user_error = false;
 	}

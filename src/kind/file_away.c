@@ -83,6 +83,7 @@ const TaskKind kind_file_away = {
 	.name = "file_away",
 	.connection_kind = "storage",
 	.is_http = true,
+	.is_repeatable = true,
 	.validate = file_away_validate,
 	.first_step = storage_step,
 	.resume_step = storage_resume_step,

@@ -304,22 +304,11 @@ storage_response(KindCall *call, const KindResponse *response, KindVerdict *verd
 	}
 }
 
-/* Nothing to cancel at the service; whatever was sent may be repeated, or be found done. */
-void
-storage_abandon(const KindCall *call, bool is_sent, KindVerdict *verdict)
-{
-	int64		moved = storage_moved(call);
-
-	(void) is_sent;
-	kind_fail(verdict, false, true, "cancelled",
-			  moved > 0 ? mem_printf("given up after " INT64_FORMAT " files", moved) : "given up");
-	verdict->outcome = KIND_CANCELLED;
-}
-
 const TaskKind kind_storage = {
 	.name = "storage",
 	.connection_kind = "storage",
 	.is_http = true,
+	.is_repeatable = true,
 	.validate = storage_validate,
 	.first_step = storage_step,
 	.resume_step = storage_resume_step,

@@ -43,6 +43,13 @@ storage_moved(const KindCall *call)
 	return kind_int64(storage_work(call), "moved", 0);
 }
 
+bool
+storage_has_crashed(const KindCall *call)
+{
+	return cJSON_IsTrue(kind_member(storage_work(call), "crashed")) ||
+		(call->after_crash && kind_member(call->scratch, "work") == NULL);
+}
+
 static const char *
 phase_of(const KindCall *call)
 {

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  * storage_int.h
  *	  What the files about storage accounts share: storage.c (the kind),
- *	  storage_list.c (listing and waiting), storage_file.c, storage_move.c and
- *	  storage_pending.c (copying, moving, deleting), storage_wire.c (URLs, headers, answers), file_away.c
+ *	  storage_list.c (listing and waiting), storage_file.c, storage_move.c,
+ *	  storage_pending.c and storage_end.c (copying, moving, deleting), storage_wire.c (URLs, headers, answers), file_away.c
  *
  * Everything a storage task does may be repeated: each change is guarded by
  * an ETag or by If-None-Match, and what is found done counts as done.  So an
@@ -85,6 +85,8 @@ extern char *storage_target_url(const KindCall *call, const char *base_url);
 extern bool storage_move_check(const cJSON *spec, KindProblem *problem);
 extern bool storage_move_request(const KindCall *call, KindRequest *request, KindProblem *problem);
 extern int64 storage_moved(const KindCall *call);	/* files so far */
+/* May more have been done with the file at hand (delete: with any) than is known, before a crash? */
+extern bool storage_has_crashed(const KindCall *call);
 
 /* storage_move.c */
 extern void storage_move_response(KindCall *call, const KindResponse *response, KindVerdict *verdict);
@@ -109,8 +111,11 @@ extern void storage_pending_response(const KindCall *call, const KindResponse *r
 extern KindStep storage_resume_step(const KindCall *call);
 extern bool storage_can_cancel(const KindCall *call);
 
+/* storage_end.c */
+extern void storage_finish(const KindCall *call, KindVerdict *verdict);
+extern void storage_abandon(const KindCall *call, bool is_sent, KindVerdict *verdict);
+
 /* storage.c */
 extern KindStep storage_step(const KindCall *call);
-extern void storage_abandon(const KindCall *call, bool is_sent, KindVerdict *verdict);
 
 #endif							/* WEIR_STORAGE_INT_H */

@@ -29,7 +29,6 @@
 #include "storage_int.h"
 
 #define MAX_LOOKS	5			/* at one source that keeps changing */
-#define MAX_NAMED	20			/* files named in a message or an output */
 
 /* The state to be changed; only where an answer is read */
 static cJSON *
@@ -42,6 +41,8 @@ working_state(const KindCall *call)
 		const cJSON *committed = kind_state_get(call, "work");
 
 		state = committed ? cJSON_Duplicate(committed, true) : cJSON_CreateObject();
+		if (call->after_crash && !cJSON_HasObjectItem(state, "crashed"))
+			cJSON_AddTrueToObject(state, "crashed");
 		cJSON_AddItemToObject(call->scratch, "work", state);
 	}
 	return state;
@@ -81,60 +82,11 @@ note_file(const KindCall *call, const char *list)
 	cJSON_AddItemToArray(names, cJSON_CreateString(storage_current_file(call).name));
 }
 
-static char *
-some_names(const cJSON *names)
-{
-	StrBuf		buf;
-	const cJSON *name;
-	int			n = 0;
-
-	strbuf_init(&buf);
-	cJSON_ArrayForEach(name, names)
-	{
-		if (n == MAX_NAMED)
-		{
-			strbuf_addstr(&buf, " and others");
-			break;
-		}
-		strbuf_printf(&buf, "%s%s", n++ > 0 ? ", " : "", name->valuestring);
-	}
-	return buf.data;
-}
-
-/* All files are done with.  What changed under way is left for the next time. */
-static void
-finish(const KindCall *call, KindVerdict *verdict)
-{
-	const cJSON *missing = kind_member(storage_work(call), "missing");
-	const cJSON *changed = kind_member(storage_work(call), "changed");
-	cJSON	   *output = cJSON_CreateObject();
-
-	cJSON_AddItemToObject(output, "count", json_from_int64(kind_int64(storage_work(call), "moved", 0)));
-	if (!storage_is_delete(call->spec))
-		cJSON_AddItemToObject(output, "bytes", json_from_int64(kind_int64(storage_work(call), "bytes", 0)));
-	if (kind_string(call->spec, "to") != NULL)
-		cJSON_AddStringToObject(output, "to", kind_string(call->spec, "to"));
-	if (kind_string(call->spec, "next_load_status") != NULL)
-		cJSON_AddStringToObject(output, "next_load_status", kind_string(call->spec, "next_load_status"));
-	if (missing != NULL)
-		cJSON_AddItemToObject(output, "missing", cJSON_Duplicate(missing, true));
-	if (changed != NULL)
-		cJSON_AddItemToObject(output, "changed", cJSON_Duplicate(changed, true));
-	verdict->output = output;
-	verdict->outcome = KIND_SUCCEEDED;
-	if (missing != NULL)
-		kind_fail(verdict, true, false, "file_missing",
-				  mem_printf("neither at the source nor at the target: %s", some_names(missing)));
-	else if (changed != NULL && storage_operation(call->spec) != STORAGE_UNKNOWN)
-		kind_fail(verdict, true, false, "file_changed",
-				  mem_printf("changed since they were listed or copied, and left where they are: %s", some_names(changed)));
-}
-
 /* What is known of the target, and of a copy to it */
 static void
 forget_target(const KindCall *call)
 {
-	static const char *const of_target[] = {"replace", "absent", "seen", "before", "copy_id", "remains", "failure", "stop"};
+	static const char *const of_target[] = {"replace", "absent", "seen", "before", "copy_id", "remains", "failure", "stop", "left_behind"};
 
 	for (size_t k = 0; k < lengthof(of_target); k++)
 		storage_note(call, of_target[k], NULL);
@@ -154,9 +106,12 @@ storage_next_file(const KindCall *call, bool is_done, KindVerdict *verdict)
 	for (size_t k = 0; k < lengthof(of_file); k++)
 		storage_note(call, of_file[k], NULL);
 	forget_target(call);
+	/* before a crash no other file was begun: that would have been committed; but not what is only deleted */
+	if (!storage_is_delete(call->spec))
+		storage_note(call, "crashed", NULL);
 	storage_note(call, "i", json_from_int64(i));
 	if (i >= storage_file_count(call->spec))
-		finish(call, verdict);
+		storage_finish(call, verdict);
 	else
 		storage_go_on(verdict, 0);
 }
@@ -490,7 +445,7 @@ storage_move_response(KindCall *call, const KindResponse *response, KindVerdict 
 	if (storage_file_count(call->spec) == 0)
 	{
 		if (response->http_status == 200)
-			finish(call, verdict);
+			storage_finish(call, verdict);
 		else
 			storage_fail(call, response, "the container cannot be looked at", verdict);
 	}

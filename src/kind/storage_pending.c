@@ -4,7 +4,9 @@
  *
  * Runs in the conductor.  A copy that is accepted as "pending" is an empty
  * blob until it is whole.  Its id becomes the external id of the attempt and
- * is committed, and the steps are those of any work that an engine does:
+ * is committed; when the copy is over, whatever came of it, the attempt has
+ * none any more, and goes on with the next file.  While there is one, the
+ * steps are those of any work that an engine does:
  *
  *	LOOKUP	after a lost answer, a crash or a conflict: is there a copy of ours?
  *	POLL	how is it going?
@@ -66,6 +68,27 @@ follow(const KindCall *call, const char *id, KindVerdict *verdict)
 	verdict->external_run_id = mem_strdup(id);
 }
 
+/* The copy that the attempt's external id names is no more.  That is committed with what is to be done next. */
+static void
+over(const KindCall *call, KindVerdict *verdict)
+{
+	storage_note(call, "crashed", NULL);
+	storage_commit(call, verdict);
+	verdict->external_run_over = true;
+}
+
+/* Does this answer, of the target, say so? */
+static bool
+is_over(const KindCall *call, const KindResponse *response)
+{
+	const char *id = kind_header(response, "x-ms-copy-id");
+
+	if (call->external_run_id == NULL)
+		return false;
+	return response->http_status == 404 ||
+		(response->http_status == 200 && !(id != NULL && strcmp(id, call->external_run_id) == 0 && has_status(response, "pending")));
+}
+
 void
 storage_copy_accepted(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
@@ -100,6 +123,7 @@ not_arrived(const KindCall *call, KindVerdict *verdict)
 	int64		sends = kind_int64(storage_work(call), "sends", 0) + 1;
 
 	storage_note(call, "sends", json_from_int64(sends));
+	storage_note(call, "crashed", NULL);
 	if (sends >= STORAGE_TRIES)
 		kind_fail(verdict, false, true, "no_answer",
 				  mem_printf("gave up after " INT64_FORMAT " tries to copy to \"%s\": none arrived", sends, storage_current_file(call).target));
@@ -170,6 +194,27 @@ stop(const KindCall *call, const char *what, KindVerdict *verdict)
 				  mem_printf("the copy to \"%s\" could not be stopped", storage_current_file(call).target));
 }
 
+/* Nothing of ours is under way any more: give up, and say what is at the target, which was just looked at. */
+static void
+stopped(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	bool		is_whole = response->http_status == 200 && !has_failed(response) && !has_status(response, "pending") &&
+		storage_is_our_copy(call, response);
+
+	/* the source goes only when it is committed that a copy that was followed is whole */
+	if (!is_whole || storage_in_phase(call, "pending"))
+		storage_note(call, "crashed", NULL);
+	if (is_whole && !storage_is_move(call->spec))
+	{
+		storage_next_file(call, true, verdict);
+		if (verdict->outcome != KIND_CONTINUE)
+			return;				/* it was the last one */
+	}
+	else
+		storage_note(call, "phase", cJSON_CreateString(is_whole ? "delete" : "look"));
+	storage_abandon(call, false, verdict);
+}
+
 static void
 cancel_response(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
@@ -196,8 +241,18 @@ cancel_response(const KindCall *call, const KindResponse *response, KindVerdict 
 		storage_note(call, "remains", cJSON_CreateString(etag));
 		stop(call, "remove", verdict);
 	}
-	else
+	else if (doing != NULL)
+	{
+		/* gone, or somebody else's by now; else it stays */
+		if (status != 200 && status != 202 && status != 404 && status != 412)
+			storage_note(call, "left_behind", cJSON_CreateTrue());
+		storage_note(call, "phase", cJSON_CreateString("look"));
 		storage_abandon(call, false, verdict);
+	}
+	else if (status == 200 || status == 404)
+		stopped(call, response, verdict);
+	else
+		storage_fail(call, response, mem_printf("whether \"%s\" is still being copied is not known", storage_current_file(call).target), verdict);
 }
 
 /* --- the steps -------------------------------------------------------------------- */
@@ -240,6 +295,8 @@ storage_pending_request(const KindCall *call, KindRequest *request, cJSON *heade
 void
 storage_pending_response(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
+	bool		is_look;
+
 	if (storage_common_response(call, response, verdict) &&
 		(verdict->outcome == KIND_CONTINUE || call->step != KIND_STEP_DETAIL))
 		return;
@@ -248,9 +305,14 @@ storage_pending_response(const KindCall *call, const KindResponse *response, Kin
 		case KIND_STEP_LOOKUP:
 		case KIND_STEP_POLL:
 			storage_target_response(call, response, verdict);
+			if (is_over(call, response))
+				over(call, verdict);
 			break;
 		case KIND_STEP_CANCEL:
+			is_look = kind_string(storage_work(call), "stop") == NULL;
 			cancel_response(call, response, verdict);
+			if (is_look && is_over(call, response))
+				over(call, verdict);
 			break;
 		default:
 			/* whether it was removed or not, the next attempt knows what to make of it */
@@ -267,9 +329,11 @@ storage_resume_step(const KindCall *call)
 	return storage_in_phase(call, "copy") ? KIND_STEP_LOOKUP : storage_in_phase(call, "pending") ? KIND_STEP_POLL : KIND_STEP_START;
 }
 
-/* Is there, or may there be, a copy of ours under way? */
+/* Is there, or may there be, a copy of ours under way?  It may if it was asked for, and the answer is not there or was no use. */
 bool
 storage_can_cancel(const KindCall *call)
 {
-	return storage_in_phase(call, "copy") || storage_in_phase(call, "pending");
+	bool		is_asked = call->is_asking || call->step_tries > 0 || call->step != KIND_STEP_START;
+
+	return (storage_in_phase(call, "copy") && is_asked) || storage_in_phase(call, "pending");
 }

@@ -158,6 +158,9 @@ attempt_response(Attempt *attempt, const KindResponse *response)
 	if (verdict->outcome != KIND_CONTINUE)
 		return;
 	CHECK(verdict->state_changed || strcmp(before, json_text(attempt->call.kind_state)) == 0);
+	CHECK(verdict->state_changed || !verdict->external_run_over);
+	if (verdict->external_run_over)
+		attempt->call.external_run_id = NULL;
 	if (verdict->external_run_id != NULL)
 		attempt->call.external_run_id = mem_strdup(verdict->external_run_id);
 	if (verdict->external_url != NULL)

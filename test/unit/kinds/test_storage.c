@@ -281,6 +281,11 @@ test_pending(void)
 {
 	/* followed under its id, which a crash does not lose */
 	begin_move();
+	CHECK(!a.kind->can_cancel(&a.call));	/* it was not asked for yet */
+	a.call.is_asking = true;
+	CHECK(a.kind->can_cancel(&a.call));
+	a.call.is_asking = false;
+	answer(&a, 503, "");
 	CHECK(a.kind->can_cancel(&a.call));
 	answer_with(&a, 202, COPY("c1", "pending"), "", -1);
 	CHECK_INT(a.call.step, KIND_STEP_POLL);
@@ -292,7 +297,11 @@ test_pending(void)
 	for (int i = 0; i < 15; i++)
 		answer(&a, 503, "");	/* giving up would not be for good, and is not near */
 	CHECK_INT(a.call.step, KIND_STEP_POLL);
+	CHECK_STR(a.call.external_run_id, "c1");
 	answer_with(&a, 200, MINE("c1", "success"), "", -1);
+	CHECK_STR(a.call.external_run_id, NULL);	/* it names nothing any more, after a crash either */
+	attempt_crash(&a);
+	CHECK_INT(a.call.step, KIND_STEP_START);
 	answer(&a, 202, "");
 	CHECK_STR(a.request.method, "DELETE");
 	CHECK_STR(a.request.url, BASE "/lake/in/a");

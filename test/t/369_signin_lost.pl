@@ -1,0 +1,111 @@
+# When nobody can sign in any more, what counts is what the task may have going on
+# in the engine.  Its work has ended, and only the details are to be asked for: it
+# ends as its work did, and one that failed is tried again.  Nothing was begun yet,
+# and the conductor has crashed: it is tried again.
+
+use strict;
+use warnings FATAL => 'all';
+
+use JSON::PP;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use WeirTest;
+
+my $json = JSON::PP->new->canonical->ascii;
+my $node = weir_node('details', conf => "weir.max_sql_workers = 1\n");
+my $cloud = weir_cloud(undef, speed => 20);
+my $address = $cloud->address;
+
+sub value { return $node->safe_psql('postgres', $_[0]) }
+sub literal { return "'" . ($_[0] =~ s/'/''/gr) . "'" }
+value("SELECT weir.create_secret('app', 'weir-secret')");
+my $auth = { type => 'entra_client_secret', tenant_id => 'local', client_id => 'weir-client', client_secret => 'app', authority => $address };
+
+my %retry = (retry => { max_attempts => 20, initial_delay => '100 milliseconds', max_delay => '1 second', jitter => 0, on => { failure => 'any' } });
+my $item = '00000000-0000-4000-9000-%012d';
+my %kinds = (
+	adf => { kind => 'adf_pipeline', connection => [ 'adf', '/adf', { subscription_id => 's1', resource_group => 'rg', factory => 'df' } ], detail => 'adf.queryActivityRuns',
+		start => 'adf.createRun', well => { pipeline => 'wait', parameters => { seconds => 1 } }, badly => { pipeline => 'fail' } },
+	databricks => { kind => 'databricks_notebook', connection => [ 'databricks', '/dbx', {} ], detail => 'databricks.get-output', start => 'databricks.submit',
+		well => { notebook_path => '/Shared/echo' }, badly => { notebook_path => '/Shared/fail' } },
+	fabric => { kind => 'fabric_item', connection => [ 'fabric', '/fabric/v1', { workspace_id => '00000000-0000-4000-8000-000000000001' } ], detail => 'fabric.activities',
+		start => 'fabric.run', well => { item => sprintf($item, 1), job_type => 'Pipeline' } });
+
+sub held
+{
+	my ($number) = @_;
+	my $limit = time + $PostgreSQL::Test::Utils::timeout_default;
+	while (time < $limit)
+	{
+		return 1 if grep { $_->{id} == $number && $_->{struck} } @{ $cloud->call('GET', 'faults')->{faults} };
+		select(undef, undef, undef, 0.02);
+	}
+	return 0;
+}
+
+foreach my $name (sort keys %kinds)
+{
+	my $kind = $kinds{$name};
+	my ($of, $path, $options) = @{ $kind->{connection} };
+
+	foreach my $end (grep { $kind->{$_} } 'well', 'badly')
+	{
+		$cloud->reset;
+		value("SELECT weir.create_connection('${name}_$end', '$of', '$address$path', " . literal($json->encode($auth)) . ', ' . literal($json->encode($options)) . ')');
+		value("SELECT weir.create_pipeline('${name}_$end', " . literal($json->encode({ tasks => [ { name => 'it', kind => $kind->{kind}, connection => "${name}_$end", spec => $kind->{$end}, %retry } ] })) . ')');
+		my $fault = $cloud->add_fault(operation => $kind->{detail}, fault => 'hold')->{faults}[-1]{id};
+		my $run = weir_trigger($node, "${name}_$end");
+		is(held($fault), 1, "$name, ended $end: its details are asked for");
+		$cloud->config(clients => { 'weir-client' => 'another' }, revoke_tokens => JSON::PP::true);
+		$cloud->call('DELETE', "faults/$fault");
+		wait_until($node, 'the first attempt has ended', "SELECT count(*) = 1 FROM weir.attempt WHERE run_id = $run AND attempt_no = 1 AND status NOT IN ('intended', 'started')");
+		my $first = value("SELECT concat_ws(' ', status, error_code) FROM weir.attempt WHERE run_id = $run AND attempt_no = 1");
+		if ($end eq 'well')
+		{
+			is($first, 'succeeded', "$name: work that was done counts as done");
+			is(wait_for_run($node, $run), 'succeeded', "$name: and so does the run");
+			is($cloud->started($kind->{start}), 1, "$name: it is not done again");
+		}
+		else
+		{
+			unlike($first, qr/sign_in_failed/, "$name: work that failed failed as it did");
+			wait_until($node, 'there is another attempt', "SELECT count(*) > 0 FROM weir.attempt WHERE run_id = $run AND attempt_no = 2");
+			is($cloud->started($kind->{start}), 1, "$name: which could not begin yet");
+			value("SELECT weir.cancel($run)");
+			wait_for_run($node, $run);
+		}
+		$cloud->config(clients => { 'weir-client' => 'weir-secret' });
+	}
+}
+
+my %first = (
+	fabric => { kind => 'fabric_item', connection => [ 'fabric', '/fabric/v1', { workspace_id => '00000000-0000-4000-8000-000000000001' } ], first => 'fabric.list',
+		start => 'fabric.run', spec => { item => sprintf($item, 2), job_type => 'RunNotebook' } },
+	vault => { kind => 'keyvault', connection => [ 'keyvault', '/vault', {} ], first => 'keyvault.list', spec => { operation => 'list' } });
+foreach my $name (sort keys %first)
+{
+	my $kind = $first{$name};
+	my ($of, $path, $options) = @{ $kind->{connection} };
+
+	$cloud->reset;
+	value("SELECT weir.create_connection('${name}_first', '$of', '$address$path', " . literal($json->encode($auth)) . ', ' . literal($json->encode($options)) . ')');
+	value("SELECT weir.create_pipeline('${name}_first', " . literal($json->encode({ tasks => [ { name => 'it', kind => $kind->{kind}, connection => "${name}_first", spec => $kind->{spec}, %retry } ] })) . ')');
+	my $fault = $cloud->add_fault(operation => $kind->{first}, fault => 'hold', do_work => JSON::PP::false)->{faults}[-1]{id};
+	my $run = weir_trigger($node, "${name}_first");
+	is(held($fault), 1, "$name: it looks, and has begun nothing");
+	my $log = -s $node->logfile;
+	kill('KILL', backend_pid($node, '%conductor%')) == 1 or die "kill: $!";
+	$cloud->config(clients => { 'weir-client' => 'another' });
+	$cloud->clear_faults;
+	wait_for_restart($node, $log);
+	wait_until($node, 'the first attempt has ended', "SELECT status = 'failed' FROM weir.attempt WHERE run_id = $run AND attempt_no = 1");
+	is(value("SELECT error_code FROM weir.attempt WHERE run_id = $run AND attempt_no = 1"), 'sign_in_failed', "$name: after a crash nobody can sign in");
+	$cloud->config(clients => { 'weir-client' => 'weir-secret' });
+	is(wait_for_run($node, $run), 'succeeded', "$name: another attempt can");
+	is($cloud->started($kind->{start}), 1, "$name: and begins it once") if $kind->{start};
+}
+
+unlike(PostgreSQL::Test::Utils::slurp_file($node->logfile), qr/PANIC|illegal|signal 11|signal 6|already had an outcome/, 'nothing died of itself');
+$node->stop;
+done_testing();
