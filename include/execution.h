@@ -3,8 +3,9 @@
  *	  Executions that an outside orchestrator drives and logs here.
  *
  * An execution is a row of weir.run with is_external.  Everything below that
- * locks follows one order: pipeline_state rows (ids ascending), then run
- * rows (ids ascending; a batch is older than its children).
+ * locks follows one order: the tree (its outermost batch), then
+ * pipeline_state rows (ids ascending), then run rows (ids ascending; a batch is
+ * older than its children).
  *
  * Include postgres.h, fmgr.h, status.h and restart.h before this.
  *-------------------------------------------------------------------------
@@ -54,6 +55,8 @@ typedef struct Execution
  * "outside_only" is set.  SPI connected.
  */
 extern void execution_lock(int64 execution_id, bool outside_only, Execution *execution);
+/* The same where the tree is locked already, or not ours to lock: who closes what crashed holds more than that. */
+extern void execution_lock_rows(int64 execution_id, bool outside_only, Execution *execution);
 
 /*
  * Lock what the end of an outside execution locks before its run: before the
@@ -61,6 +64,15 @@ extern void execution_lock(int64 execution_id, bool outside_only, Execution *exe
  * runs it itself.  SPI connected.
  */
 extern void execution_lock_pipeline(int64 execution_id);
+
+/*
+ * Share the outermost batch that an execution is in, or, for a batch, have it
+ * alone, until the transaction ends.  Before every other lock of an execution.
+ * Nothing for one without relatives, and for a run of weir.  To start one:
+ * parent_id and pipeline_id are 0 if there is none.
+ */
+extern void execution_lock_tree(int64 execution_id);
+extern void execution_lock_tree_to_start(int64 parent_id, int64 pipeline_id, bool is_batch);
 
 /* Lock the restart states of a batch's pipeline and of its children's. */
 extern void execution_lock_family(int64 pipeline_id);

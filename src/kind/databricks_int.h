@@ -71,10 +71,14 @@ extern void databricks_detail_response(KindCall *call, const KindResponse *respo
 /* databricks_list.c: of all runs of the Jobs API, whatever started them */
 extern const KindListing databricks_listing;
 
+#define DATABRICKS_MAX_TASKS 2000 /* of a job that are kept */
+
 /* databricks_output.c: what get-output says of a one-time run, into the verdict */
 extern void databricks_add_result(const cJSON *result, cJSON *output, KindVerdict *verdict);
 /* ... and of the tasks of a job that the spec names: the run to be asked next, or NULL when all were */
 extern const char *databricks_next_output(KindCall *call, KindVerdict *verdict);
+/* ... and which of them the job run does not have: in the output and among the activities */
+extern void databricks_note_unknown(const KindCall *call, cJSON *output, cJSON *activities);
 /* What that run answered, NULL if nothing of use; false: it was not asked for this */
 extern bool databricks_keep_output(KindCall *call, const cJSON *result, KindVerdict *verdict);
 

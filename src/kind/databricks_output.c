@@ -9,7 +9,8 @@
  * Of a job the tasks that "outputs" names are asked for one after the other,
  * in DETAIL.  kind_state: outputs {KEY: what it returned}, output_key.  A task
  * that has no output, or will not say it, has null there: it is no reason for
- * a run that succeeded to fail.
+ * a run that succeeded to fail.  Nor is a task that the job does not have, but
+ * that is a mistake, so the log and the output say it.
  *-------------------------------------------------------------------------
  */
 #include "mem.h"
@@ -17,6 +18,7 @@
 #include "databricks_int.h"
 
 #define MAX_LOGS	(64 * 1024) /* the end of them */
+#define MAX_NAMED	20			/* tasks a message names */
 
 /* The value a notebook exits with: JSON if it is JSON, else the text */
 static void
@@ -84,6 +86,70 @@ run_of_task(const KindCall *call, const char *key)
 			return kind_string(task, "run_id");
 	}
 	return NULL;
+}
+
+static bool
+has_task(const KindCall *call, const char *key)
+{
+	const cJSON *task;
+
+	cJSON_ArrayForEach(task, kind_state_get(call, "tasks"))
+	{
+		if (strcmp(kind_string(task, "key"), key) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* What is wrong with a name, with the names there are */
+static char *
+unknown_task(const KindCall *call, const char *key)
+{
+	const cJSON *tasks = kind_state_get(call, "tasks");
+	int			n = tasks ? cJSON_GetArraySize(tasks) : 0;
+	int			i = 0;
+	const cJSON *task;
+	StrBuf		text;
+
+	strbuf_init(&text);
+	strbuf_printf(&text, "\"outputs\" names task \"%s\", which the job run does not have; its tasks are: ", key);
+	cJSON_ArrayForEach(task, tasks)
+	{
+		if (i == MAX_NAMED)
+			break;
+		strbuf_addstr(&text, i++ > 0 ? ", " : "");
+		strbuf_addstr(&text, kind_string(task, "key"));
+	}
+	if (n > MAX_NAMED)
+		strbuf_printf(&text, " and %d more", n - MAX_NAMED);
+	return kind_clean_text(text.data, text.len, KIND_MAX_MESSAGE);
+}
+
+void
+databricks_note_unknown(const KindCall *call, cJSON *output, cJSON *activities)
+{
+	cJSON	   *unknown = NULL;
+	const cJSON *item;
+
+	/* of too many not all are known */
+	if (cJSON_GetArraySize(kind_state_get(call, "tasks")) >= DATABRICKS_MAX_TASKS)
+		return;
+	cJSON_ArrayForEach(item, kind_state_get(call, "outputs"))
+	{
+		cJSON	   *entry;
+
+		if (has_task(call, item->string))
+			continue;
+		entry = cJSON_CreateObject();
+		cJSON_AddStringToObject(entry, "activity", item->string);
+		cJSON_AddStringToObject(entry, "status", "skipped");
+		cJSON_AddStringToObject(entry, "error_code", "unknown_task");
+		cJSON_AddStringToObject(entry, "error_message", unknown_task(call, item->string));
+		cJSON_AddItemToArray(activities, entry);
+		if (unknown == NULL)
+			unknown = cJSON_AddArrayToObject(output, "unknown_outputs");
+		cJSON_AddItemToArray(unknown, cJSON_CreateString(item->string));
+	}
 }
 
 static cJSON *

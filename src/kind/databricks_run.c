@@ -17,7 +17,6 @@
 #include "databricks_int.h"
 
 #define MAX_PAGES		30
-#define MAX_TASKS		2000
 #define MAX_TASK_TEXT	1000
 
 static bool
@@ -202,7 +201,7 @@ keep_task(cJSON *tasks, const cJSON *task)
 			cJSON_Delete(entry);
 		return;
 	}
-	if (cJSON_GetArraySize(tasks) < MAX_TASKS)
+	if (cJSON_GetArraySize(tasks) < DATABRICKS_MAX_TASKS)
 		cJSON_AddItemToArray(tasks, entry);
 	else
 		cJSON_Delete(entry);
@@ -375,7 +374,10 @@ finish(KindCall *call, const cJSON *result, KindVerdict *verdict)
 	if (is_one_time(call))
 		databricks_add_result(result, verdict->output, verdict);
 	else
+	{
 		verdict->activities = build_activities(call, failed, kind_string(result, "error"));
+		databricks_note_unknown(call, verdict->output, verdict->activities);
+	}
 	if (strcmp(end, "succeeded") == 0)
 		verdict->outcome = KIND_SUCCEEDED;
 	else if (strcmp(end, "cancelled") == 0)

@@ -318,6 +318,7 @@ weir_log_row_count(PG_FUNCTION_ARGS)
 	weir_enter(&scope);
 	weir_require_operator(scope.caller, "log executions");
 	refuse_own_name(PG_GETARG_INT64(0), component, object, "row counts");
+	execution_lock_pipeline(PG_GETARG_INT64(0));
 	if (weir_spi(count_sql, 7, types, values, nulls) == 0)
 	{
 		Execution	execution;

@@ -154,6 +154,7 @@ take_all(Datum *ids, bool is_batch)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
+		execution_lock_tree(DatumGetInt64(ids[2]));
 		if (is_batch)
 			execution_lock_family(DatumGetInt64(ids[0]));
 		(void) weir_spi(lock_state_sql, 1, types, ids, NULL);

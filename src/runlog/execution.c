@@ -348,19 +348,42 @@ lock_rare(int64 execution_id, Execution *execution)
 				 errmsg("the pipeline of execution " INT64_FORMAT " was dropped", execution_id)));
 }
 
-void
-execution_lock(int64 execution_id, bool outside_only, Execution *execution)
+static void
+lock_related(int64 execution_id, Execution *execution)
 {
-	if (!lock_alone(execution_id, false, false, execution) &&
-		!lock_child(execution_id, false, execution))
+	if (!lock_child(execution_id, false, execution))
 		lock_rare(execution_id, execution);
+}
 
+static void
+check_outside(int64 execution_id, bool outside_only, const Execution *execution)
+{
 	if (outside_only && !execution->is_external)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("execution " INT64_FORMAT " is run by weir itself", execution_id),
 				 errdetail("Only executions that log_execution_start began are ended from outside."),
 				 errhint("To stop a run of weir, cancel it.")));
+}
+
+/* One without relatives is locked, or found not to be alone, before anything of a tree is. */
+void
+execution_lock(int64 execution_id, bool outside_only, Execution *execution)
+{
+	if (!lock_alone(execution_id, false, false, execution))
+	{
+		execution_lock_tree(execution_id);
+		lock_related(execution_id, execution);
+	}
+	check_outside(execution_id, outside_only, execution);
+}
+
+void
+execution_lock_rows(int64 execution_id, bool outside_only, Execution *execution)
+{
+	if (!lock_alone(execution_id, false, false, execution))
+		lock_related(execution_id, execution);
+	check_outside(execution_id, outside_only, execution);
 }
 
 /*
@@ -385,6 +408,7 @@ execution_lock_pipeline(int64 execution_id)
 	execution_row_close(&row);
 	if (!is_external)
 		return;
+	execution_lock_tree(execution_id);
 	if (is_batch)
 		execution_lock_family(pipeline_id);
 	else if (execution_row_find(EXECUTION_STATE_BY_ID, pipeline_id, &row) && execution_row_lock(&row, NULL))

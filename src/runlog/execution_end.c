@@ -308,7 +308,7 @@ execution_close_stale(int64 execution_id, bool has_limit, Datum limit, Execution
 	NextLoadStatus next_load;
 
 	/* one whole crash: how the children stand is known before the batch is judged */
-	execution_lock(execution_id, true, execution);
+	execution_lock_rows(execution_id, true, execution);
 	if (execution->is_batch)
 		execution_batch_close_stale(execution, has_limit, limit);
 	next_load = execution_failure_next_load(execution, &crash);

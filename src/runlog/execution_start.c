@@ -197,6 +197,7 @@ lock_state(Start *start)
 	read_pipeline(&pipeline, start);
 	execution_row_close(&pipeline);
 
+	execution_lock_tree_to_start(start->parent_id, start->pipeline_id, start->is_batch);
 	if (start->is_batch)
 		execution_lock_family(start->pipeline_id);
 	if (!execution_row_find(EXECUTION_STATE_BY_ID, start->pipeline_id, &state) ||
@@ -231,6 +232,7 @@ register_pipeline(const Start *start)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("pipeline \"%s\" does not exist", start->pipeline_name),
 				 errhint("Define it, or turn on weir.register_unknown_pipelines.")));
+	execution_lock_tree_to_start(start->parent_id, 0, start->is_batch);
 	values[0] = CStringGetTextDatum(start->pipeline_name);
 	values[1] = execution_text(start->project, &nulls[1]);
 	values[2] = ObjectIdGetDatum(start->caller);

@@ -16,6 +16,8 @@ use IO::Socket::INET;
 use MIME::Base64;
 use PostgreSQL::Test::Utils;
 
+use WeirHelper;
+
 our $account = 'devstoreaccount1';
 
 my $dir = $ENV{WEIR_PACKAGES} // '';
@@ -45,18 +47,13 @@ sub new
 	open(my $random, '<:raw', '/dev/urandom') or die "/dev/urandom: $!";
 	read($random, my $bytes, 64) == 64 or die "/dev/urandom: $!";
 	my $key = encode_base64($bytes, '');
-	my $pid = fork() // die "fork: $!";
-	if ($pid == 0)
-	{
+	my $pid = fork_helper("$where/azurite.log", sub {
 		$ENV{AZURITE_ACCOUNTS} = "$account:$key";
-		open(STDIN, '<', '/dev/null');
-		open(STDOUT, '>>', "$where/azurite.log");
-		open(STDERR, '>&', \*STDOUT);
 		chdir($where);
 		exec 'node', "$dir/node_modules/azurite/dist/src/blob/main.js",
 		  '--blobHost', '127.0.0.1', '--blobPort', $port,
-		  '--inMemoryPersistence', '--disableTelemetry', '--silent' or exit 127;
-	}
+		  '--inMemoryPersistence', '--disableTelemetry', '--silent';
+	});
 	my $self = bless {
 		pid => $pid, owner => $$, key => $key, bytes => $bytes,
 		address => "http://127.0.0.1:$port",

@@ -23,6 +23,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
+use WeirHelper;
 use WeirTest;
 
 my $json = JSON::PP->new->canonical->ascii;
@@ -103,14 +104,7 @@ sub new
 {
 	my ($class, $node, $cloud) = @_;
 	my $file = PostgreSQL::Test::Utils::tempdir() . '/cutter.address';
-	my $pid = fork() // die "fork: $!";
-	if ($pid == 0)
-	{
-		open(STDIN, '<', '/dev/null');
-		open(STDOUT, '>>', "$file.log");
-		open(STDERR, '>&', \*STDOUT);
-		exec('python3', "$WeirTest::root/test/cloud/cutter.py", '--target', $cloud->port, '--address-file', $file) or exit 127;
-	}
+	my $pid = fork_helper("$file.log", sub { exec('python3', "$WeirTest::root/test/cloud/cutter.py", '--target', $cloud->port, '--address-file', $file) });
 	my $self = bless { node => $node, cloud => $cloud, pid => $pid, owner => $$, number => 0, cuts => 0,
 		http => HTTP::Tiny->new(timeout => $PostgreSQL::Test::Utils::timeout_default) }, $class;
 	my $limit = time + $PostgreSQL::Test::Utils::timeout_default;

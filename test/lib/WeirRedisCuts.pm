@@ -21,6 +21,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
+use WeirHelper;
 use WeirTest;
 
 my $rows = 12;
@@ -49,7 +50,7 @@ sub new
 	my $self = bless { node => $node, dir => $dir, program => $program, owner => $$, port => PostgreSQL::Test::Cluster::get_free_port(), turn => 0, cuts => 0, kills => 0 }, $class;
 
 	$self->_start;
-	$self->{pids}{cutter} = $self->_fork("$dir/cutter.log", 'python3', "$WeirTest::root/test/cloud/streamcutter.py", '--target', $self->{port}, '--address-file', "$dir/ports");
+	$self->{pids}{cutter} = fork_helper("$dir/cutter.log", sub { exec('python3', "$WeirTest::root/test/cloud/streamcutter.py", '--target', $self->{port}, '--address-file', "$dir/ports") });
 	$self->_until('the cutter is there', sub { -s "$dir/ports" });
 	my ($port, $control) = split / /, PostgreSQL::Test::Utils::slurp_file("$dir/ports");
 	$self->{control} = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $control) or die "connect: $!";
@@ -67,23 +68,12 @@ sub new
 	return $self;
 }
 
-sub _fork
-{
-	my ($self, $log, @command) = @_;
-	my $pid = fork // die "fork: $!";
-	return $pid if $pid;
-	open(STDIN, '<', '/dev/null');
-	open(STDOUT, '>>', $log);
-	open(STDERR, '>&', \*STDOUT);
-	exec(@command) or POSIX::_exit(1);
-}
-
 # Everything it has acknowledged is on disk, so a killed one comes back with it.
 sub _start
 {
 	my ($self) = @_;
-	$self->{pids}{server} = $self->_fork("$self->{dir}/redis.log", $self->{program}, '--bind', '127.0.0.1', '--port', $self->{port}, '--save', '', '--appendonly', 'yes',
-		'--appendfsync', 'always', '--dir', $self->{dir});
+	$self->{pids}{server} = fork_helper("$self->{dir}/redis.log", sub { exec($self->{program}, '--bind', '127.0.0.1', '--port', $self->{port}, '--save', '', '--appendonly', 'yes',
+		'--appendfsync', 'always', '--dir', $self->{dir}) });
 	$self->_until('Redis answers', sub { $self->redis('PING') =~ /PONG/ });
 	return;
 }

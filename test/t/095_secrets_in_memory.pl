@@ -19,6 +19,7 @@ use Test::More;
 use WeirCanaries;
 use WeirFarEnd;
 use WeirSignIn;
+use WeirHelper;
 use WeirTest;
 
 my $json = JSON::PP->new->canonical->ascii;
@@ -79,15 +80,9 @@ $cloud->config(
 	arc_directory => $agent, identity_header => $header);
 if (defined $redis_program)
 {
-	$redis = fork() // die "fork: $!";
-	if ($redis == 0)
-	{
-		open(STDIN, '<', '/dev/null');
-		open(STDOUT, '>', "$agent/redis.log");
-		open(STDERR, '>&', \*STDOUT);
-		exec($redis_program, '--bind', '127.0.0.1', '--port', $redis_port, '--save', '', '--appendonly', 'no', '--dir', $agent, '--requirepass', $secret{redis})
-		  or POSIX::_exit(1);
-	}
+	$redis = fork_helper("$agent/redis.log", sub {
+		exec($redis_program, '--bind', '127.0.0.1', '--port', $redis_port, '--save', '', '--appendonly', 'no', '--dir', $agent, '--requirepass', $secret{redis});
+	});
 	my $limit = time + $PostgreSQL::Test::Utils::timeout_default;
 	until (-s "$agent/redis.log" && file_text("$agent/redis.log") =~ /ready to accept connections/i)
 	{

@@ -28,6 +28,7 @@ BEGIN
 
 use PostgreSQL::Test::Utils;
 
+use WeirHelper;
 use WeirSignIn;
 use WeirTest;
 
@@ -37,12 +38,7 @@ my $address = $cloud->address;
 my $ready = PostgreSQL::Test::Utils::tempdir() . '/ready';
 my $factory = { subscription_id => 's1', resource_group => 'rg', factory => 'adf-dev', settle_seconds => 0 };
 
-my $relay = fork() // die "fork: $!";
-if ($relay == 0)
-{
-	no warnings 'once';
-	exec 'python3', "$WeirTest::root/test/cloud/relay.py", $metadata, 80, $cloud->port, $ready or exit 127;
-}
+my $relay = fork_helper("$ready.log", sub { no warnings 'once'; exec 'python3', "$WeirTest::root/test/cloud/relay.py", $metadata, 80, $cloud->port, $ready });
 END { kill 'KILL', $relay if $relay }
 until (-e $ready)
 {

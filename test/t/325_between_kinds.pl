@@ -61,6 +61,10 @@ is(wait_for_run($node, $run), 'succeeded', 'one engine after the other')
 is(of_task($run, 'land', "output->>'returnValue'"), '{"day": "2026-01-02", "rows": 7}', 'what a Data Factory pipeline returns');
 is($cloud->ledger(operation => 'databricks.run-now')->[-1]{job_id}, '104', 'a parameter of the run chose the job');
 is(of_task($run, 'job', "output #>> '{outputs,count,exit_value,rows}' || ' ' || (output #> '{outputs,gone}')::text"), '5 null', 'a job was told, and each of its tasks says what it exits with');
+is(of_task($run, 'job', "output->'unknown_outputs'"), '["gone"]', 'one that it does not have is named');
+is(value("SELECT activity || ' ' || status || ' ' || error_code || ': ' || error_message FROM weir.activity WHERE run_id = $run AND activity = 'job/gone'"),
+	'job/gone skipped unknown_task: "outputs" names task "gone", which the job run does not have; its tasks are: look, count', 'and the log says which ones there are');
+is($cloud->started('databricks.run-now'), 1, 'nothing was started again for it');
 is(of_task($run, 'notebook', "output->'exit_value'->>'day'"), '2026-01-02', 'a notebook was told, and says it again');
 is(of_task($run, 'statement', "output->'rows'"), '[{"day": "2026-01-02", "twice": 14}]', 'a number stayed a number');
 is(of_task($run, 'score', "output->'predictions'"), '[15]', 'and was reckoned with');

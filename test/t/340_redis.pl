@@ -16,6 +16,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes;
 
+use WeirHelper;
 use WeirTest;
 
 my $program = (grep { -x } map { "$_/redis-server" } split(/:/, $ENV{PATH}))[0];
@@ -38,17 +39,11 @@ sub start_redis
 	my $server = $servers{$name} //= { port => PostgreSQL::Test::Cluster::get_free_port(), more => \@more };
 	my $log = "$dir/$name.log";
 
-	my $pid = fork // die "fork: $!";
-	if ($pid == 0)
-	{
-		open(STDIN, '<', '/dev/null');
-		open(STDOUT, '>>', $log);
-		open(STDERR, '>&', \*STDOUT);
+	my $pid = fork_helper($log, sub {
 		my @port = grep({ $_ eq '--tls-port' } @{ $server->{more} }) ? ('--port', 0, '--tls-port', $server->{port}) : ('--port', $server->{port});
 		my @rest = grep { $_ ne '--tls-port' } @{ $server->{more} };
-		exec($program, '--bind', '127.0.0.1', @port, '--save', '', '--appendonly', 'no', '--dir', $dir, @rest)
-		  or POSIX::_exit(1);
-	}
+		exec($program, '--bind', '127.0.0.1', @port, '--save', '', '--appendonly', 'no', '--dir', $dir, @rest);
+	});
 	$server->{pid} = $pid;
 	until_true("$name answers", sub { redis_try($name, 'PING') =~ /PONG|NOAUTH/ });
 	return $server;

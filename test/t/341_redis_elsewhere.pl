@@ -16,6 +16,7 @@ use Test::More;
 use Time::HiRes;
 
 use WeirSignIn;
+use WeirHelper;
 use WeirTest;
 
 my $program = (grep { -x } map { "$_/redis-server" } split(/:/, $ENV{PATH}))[0];
@@ -56,16 +57,7 @@ sub redis
 sub child
 {
 	my ($run) = @_;
-	my $pid = fork // die "fork: $!";
-	if ($pid == 0)
-	{
-		open(STDIN, '<', '/dev/null');
-		open(STDOUT, '>>', "$dir/servers.log");
-		open(STDERR, '>&', \*STDOUT);
-		$run->();
-		POSIX::_exit(1);
-	}
-	push @pids, $pid;
+	push @pids, fork_helper("$dir/servers.log", $run);
 	return;
 }
 

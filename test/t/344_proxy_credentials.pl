@@ -16,6 +16,7 @@ use Test::More;
 use WeirFarEnd;
 use WeirPackages;
 use WeirSignIn;
+use WeirHelper;
 use WeirTest;
 
 my $json = JSON::PP->new->canonical->ascii;
@@ -197,14 +198,7 @@ SKIP:
 	# its configuration has no way to write a blank or a colon
 	my $word = 'w' . join('', map { chr(97 + rand 26) } 1 .. 20);
 	write_file("$dir/tinyproxy.conf", "Port $port\nListen 127.0.0.1\nTimeout 600\nMaxClients 20\nAllow 127.0.0.1\nDisableViaHeader Yes\nLogLevel Info\nLogFile \"$dir/tinyproxy.log\"\nPidFile \"$dir/tinyproxy.pid\"\nConnectPort " . $far->port('tls') . "\nBasicAuth weir $word\n");
-	$tinyproxy = fork() // die "fork: $!";
-	if ($tinyproxy == 0)
-	{
-		open(STDIN, '<', '/dev/null');
-		open(STDOUT, '>', "$dir/out");
-		open(STDERR, '>&', \*STDOUT);
-		exec(debian_program('tinyproxy'), '-d', '-c', "$dir/tinyproxy.conf") or POSIX::_exit(127);
-	}
+	$tinyproxy = fork_helper("$dir/out", sub { exec(debian_program('tinyproxy'), '-d', '-c', "$dir/tinyproxy.conf") });
 	my $limit = time + $PostgreSQL::Test::Utils::timeout_default;
 	until (-s "$dir/tinyproxy.log" && file_text("$dir/tinyproxy.log") =~ /Accepting connections|listening on/i)
 	{
