@@ -48,6 +48,22 @@ sub passed_by { my ($name) = @_; return is(wait_for_run($node, weir_trigger($nod
 	is(wait_for_run($node, $early), 'succeeded', 'a run with a lower id than some that ended');
 }
 
+# --- committed late, while one with a higher id waits
+{
+	close_gate();
+	my $first = weir_trigger($node, 'one');
+	wait_for_status($node, $first, 'a', 'running');
+	my $session = session();
+	my $early = $session->query_safe("SELECT weir.trigger('one')");
+	my $next = weir_trigger($node, 'one');
+	passed_by('late');
+	committed($session);
+	passed_by('late');
+	open_gate();
+	is(wait_for_run($node, $_), 'succeeded', 'each ends') foreach ($first, $early, $next);
+	is(value(qq{SELECT started_at < (SELECT started_at FROM weir.run WHERE run_id = $next) FROM weir.run WHERE run_id = $early}), 't', 'the lower id first');
+}
+
 # --- several of one transaction, and the first of them began before others
 {
 	my $session = session();
