@@ -169,7 +169,7 @@ queues_forget_known(Conductor *c)
 	"UNION ALL SELECT d.* FROM (" QUEUED_LANES("w.pipeline_id") ") d WHERE w.priorities = '') k " \
 	"WHERE k.run_id IS NOT NULL) AS l (priorities, floors) ORDER BY w.place"
 
-/* What is told to, and by, LEARN of one pipeline; ids and texts of arrays */
+/* What LEARN is told, and tells, of each pipeline: arrays of ids and of texts of arrays */
 typedef struct Told
 {
 	Datum	   *pipelines;
