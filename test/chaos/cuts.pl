@@ -7,6 +7,7 @@
 # of test/t/364_cuts_copies.pl and of test/t/363_cuts_redis.pl.
 #
 #   CUTS=N     stop after the round in which the Nth exchange was cut (3000)
+#   FIRST=3    begin with that round, for one in which the conductor is killed
 #   SEED=N     the seed of the choices, printed
 #   ONLY=NAMES of %WeirCuts::kinds or %WeirSteps::kinds, copies or redis, with commas between; all unless said otherwise
 
@@ -33,7 +34,7 @@ srand($seed);
 note("SEED=$seed CUTS=$wanted");
 my $azurite = WeirAzurite->new;
 note('no storage server: ' . WeirAzurite::missing()) unless $azurite;
-my $node = weir_node('cuts', conf => "weir.max_sql_workers = 1\n");
+my $node = weir_node('cuts', conf => "weir.max_sql_workers = 1\n$WeirCuts::conf");
 my $cloud = weir_cloud(undef, speed => 20);
 my $cuts = WeirCuts->new($node, $cloud);
 my $steps = WeirSteps->new($node, $cloud, azurite => $azurite);
@@ -56,7 +57,9 @@ note(@places . " places where a start or a look can be cut, $bytes of any exchan
 
 sub sum { return $cuts->{cuts} + $steps->{cuts} + ($redis ? $redis->{cuts} : 0) + ($copies ? $copies->{cuts} : 0) }
 
-for (my $round = 1; sum() < $wanted && Test::More->builder->is_passing; $round++)
+sub held { my $n = 0; $n += $_->{held} // 0 foreach grep { $_ } $cuts, $steps, $copies; return $n }
+
+for (my $round = $ENV{FIRST} || 1; sum() < $wanted && Test::More->builder->is_passing; $round++)
 {
 	my $kill = $round % 3 == 0;
 	my @turns = $kill ? ('freeze', 'late') : $round % 3 == 1 ? ('reset', 'close') : ('close', 'reset');
@@ -72,7 +75,7 @@ for (my $round = 1; sum() < $wanted && Test::More->builder->is_passing; $round++
 		$copies->restore;
 		$done += $copies->{cuts} - $before;
 	}
-	note(sprintf('%d exchanges cut in round %d%s, %d in sum, %d s', $done, $round, $kill ? ', conductor killed' : '', sum(), time - $begun));
+	note(sprintf('%d exchanges cut in round %d%s, %d in sum, %d s', $done, $round, $kill ? ', conductor killed while ' . held() . ' were held so far' : '', sum(), time - $begun));
 	$cloud->reset;
 }
 unlike(PostgreSQL::Test::Utils::slurp_file($node->logfile), qr/PANIC|illegal|signal 11|signal 6|already had an outcome/, 'nothing died of itself');

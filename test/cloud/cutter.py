@@ -23,8 +23,10 @@ after how many bytes, and how:
     freeze      nothing more passes until the client has gone; what was on its way is lost
     late        the same, but the rest of the request then arrives, as a network may do
 
-    GET /_cutter/state {"done": [{"caller", "rule", "where", "position", "length", "manner"}], "frozen": N,
+    GET /_cutter/state {"done": [{"caller", "rule", "where", "position", "length", "manner", "held", "seconds"}], "frozen": N,
                         "lengths": {"RULE": [of the longest request, of the longest answer]}}
+
+Of what freezes "held" says whether it still is, and "seconds" for how long it was.
 """
 
 import argparse
@@ -35,6 +37,7 @@ import re
 import resource
 import socket
 import struct
+import time
 
 HEAD_END = b"\r\n\r\n"
 CALLER = re.compile(r"/as-([0-9A-Za-z_.-]+)(/.*)$")
@@ -121,7 +124,7 @@ class Cutter:
             self.done.append(entry)
             if where == "request":
                 entry["length"] = len(request)
-                await self.cut(request, position, reader, writer, upstream, upstream[1], manner)
+                await self.cut(entry, request, position, reader, writer, upstream, upstream[1], manner)
                 return False
         upstream[1].write(request)
         await upstream[1].drain()
@@ -132,21 +135,23 @@ class Cutter:
             rule.lengths = [max(rule.lengths[0], len(request)), max(rule.lengths[1], len(answer))]
         if due is not None:
             entry["length"] = len(answer)
-            await self.cut(answer, min(position, len(answer) - 1), reader, writer, upstream, writer, manner)
+            await self.cut(entry, answer, min(position, len(answer) - 1), reader, writer, upstream, writer, manner)
             return False
         writer.write(answer)
         await writer.drain()
         return True
 
-    async def cut(self, data, position, reader, writer, upstream, to, manner):
+    async def cut(self, entry, data, position, reader, writer, upstream, to, manner):
         """Pass the first bytes on, and no more."""
         to.write(data[:position])
         await to.drain()
         if manner in ("freeze", "late"):
             self.frozen += 1
+            entry["held"], begun = True, time.monotonic()
             while await gone(reader):
                 pass
             self.frozen -= 1
+            entry["held"], entry["seconds"] = False, round(time.monotonic() - begun, 1)
             if manner == "late" and to is not writer:
                 to.write(data[position:])
                 await message(upstream[0])

@@ -117,16 +117,6 @@ sub _begin
 	return (\%callers, $cut, \%run);
 }
 
-sub _kill
-{
-	my ($self) = @_;
-	kill9_backend($self->{node}, 'weir conductor');
-	wait_until($self->{node}, 'another conductor', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'weir conductor'");
-	return;
-}
-
-sub _held { my ($self) = @_; return $self->call('GET', 'state')->{frozen} }
-
 # The runs of these callers in which a copy is under way, or which are over.
 sub _busy
 {

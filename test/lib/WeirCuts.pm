@@ -11,6 +11,11 @@
 # A cut is { start => [where, position, manner], look => [...] }: of the request
 # that starts work, and of the first one that asks what became of it.  Every
 # task has a connection of its own, whose name is the caller the cloud sees.
+#
+# What is held ends when somebody is killed, and not before, however long it
+# takes until all is (this machine is slow, starts at one workspace take turns):
+# the node needs $WeirCuts::conf, and whoever waits for a callback that may
+# never come has all the time until the kill.
 
 package WeirCuts;
 
@@ -31,6 +36,9 @@ my $true = JSON::PP::true;
 my $entra = { type => 'entra_client_secret', tenant_id => 'local', client_id => 'weir-client', client_secret => 'cuts_secret' };
 my $pat = { type => 'pat', token => 'cuts_token' };
 my %job_poll = (path => '/jobs/{id}', every => 0.3, status => '$.state', succeeded => ['done'], failed => ['failed']);
+
+# What would end by itself what is held.
+our $conf = "weir.http_timeout = '1h'\nweir.http_stall_timeout = 0\nweir.cancel_grace = '1h'\n";
 
 # What dispatches.  connection: its kind, what follows /as-NAME in its address,
 # auth, options; spec, and options, for the Nth task; start, look: method and
@@ -281,31 +289,35 @@ sub cuts
 sub round
 {
 	my ($self, $wanted, %options) = @_;
-	my $node = $self->{node};
 	my (%plan, %run, %cut);
-	my $frozen = 0;
+	my $held = 0;
 
 	foreach my $name (sort keys %$wanted)
 	{
 		my @cuts = @{ $wanted->{$name} };
-		my ($pipeline, @callers) = $self->define($name, scalar @cuts);
+		my $forever = $options{kill} && $kinds{$name}{sure} eq 'waits';
+		my ($pipeline, @callers) = $self->define($name, scalar @cuts, $forever ? (timeout => '1 hour') : ());
 
 		foreach my $caller (@callers)
 		{
 			my $cut = $cut{$caller} = shift @cuts;
 			$plan{$caller} = { map { ("$name $_" => $cut->{$_}) } keys %$cut };
-			$frozen++ if $cut->{start} && $cut->{start}[2] =~ /^(freeze|late)$/;
+			$held++ if $cut->{start} && $cut->{start}[2] =~ /^(freeze|late)$/;
 		}
 		$run{$name} = [ $pipeline, @callers ];
 	}
 	$self->_plan(\%plan);
 	my $since = $self->_newest;
-	$run{$_}[0] = weir_trigger($node, $run{$_}[0]) foreach sort keys %run;
+	my $begun = time;
+	$run{$_}[0] = weir_trigger($self->{node}, $run{$_}[0]) foreach sort keys %run;
 	if ($options{kill})
 	{
-		$self->_wait('all exchanges are held', sub { return $self->call('GET', 'state')->{frozen} >= $frozen });
-		kill9_backend($node, 'weir conductor');
-		wait_until($node, 'another conductor', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'weir conductor'");
+		$self->_wait("all $held exchanges are held", sub { return $self->_held >= $held });
+		my $waiting = join(', ', map { $run{$_}[0] } grep { $kinds{$_}{sure} eq 'waits' } keys %run);
+		$self->value("UPDATE weir.attempt SET deadline = clock_timestamp() + interval '$kinds{hook}{more}{timeout}' WHERE run_id IN ($waiting)") if $waiting;
+		$self->{held} += $held;
+		note(sprintf('%d exchanges are held after %.1f s', $held, time - $begun));
+		$self->_kill;
 	}
 	my $done = $self->_judge($since, \%run, \%cut, $options{name} // 'round');
 	$self->{cuts} += $done;
@@ -314,13 +326,38 @@ sub round
 
 sub _newest { my ($self) = @_; my $entries = $self->{cloud}->ledger(limit => 1); return @$entries ? $entries->[-1]{seq} : 0 }
 
+sub _held { my ($self) = @_; return $self->call('GET', 'state')->{frozen} }
+
+sub _kill
+{
+	my ($self) = @_;
+	kill9_backend($self->{node}, 'weir conductor');
+	wait_until($self->{node}, 'another conductor', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'weir conductor'");
+	return;
+}
+
+# What was cut so far: how many of each rule, how many of them are held, and after how many seconds others were given up.
+sub _so_far
+{
+	my ($self) = @_;
+	my %rules;
+	foreach my $cut (@{ $self->call('GET', 'state')->{done} })
+	{
+		my $rule = $rules{ $cut->{rule} } //= { cut => 0 };
+		$rule->{cut}++;
+		$rule->{held}++ if $cut->{held};
+		push @{ $rule->{given_up} }, $cut->{seconds} if defined $cut->{seconds};
+	}
+	return $json->encode(\%rules);
+}
+
 sub _wait
 {
 	my ($self, $what, $is_so) = @_;
 	my $limit = time + $PostgreSQL::Test::Utils::timeout_default;
 	until ($is_so->())
 	{
-		die "waited in vain until $what: " . $json->encode($self->call('GET', 'state')) if time > $limit;
+		die "waited in vain until $what: " . $self->_so_far if time > $limit;
 		select(undef, undef, undef, 0.05);
 	}
 	return;

@@ -338,10 +338,10 @@ sub round
 		my $done = "SELECT count(*) FROM weir.run r WHERE r.run_id IN ($runs) AND (r.status NOT IN ('queued', 'running')"
 		  . " OR EXISTS (SELECT FROM weir.task_run t JOIN weir.attempt a USING (task_run_id, attempt_no) WHERE t.run_id = r.run_id AND t.status = 'running' AND a.kind_state ? 'uncertain'))";
 		my $held;
-		$self->_wait('all exchanges are held or over', sub { $held = $self->call('GET', 'state')->{frozen}; return $held + $self->value($done) >= @all });
-		kill9_backend($node, 'weir conductor');
-		wait_until($node, 'another conductor', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'weir conductor'");
+		$self->_wait('all exchanges are held or over', sub { $held = $self->_held; return $held + $self->value($done) >= @all });
 		$self->{held} += $held;
+		note("$held exchanges are held of " . @all);
+		$self->_kill;
 	}
 	$self->_judge($since, \%callers, \%run, \%cut, $options{name} // 'round');
 	my $done = @{ $self->call('GET', 'state')->{done} };

@@ -13,7 +13,7 @@ use Test::More;
 use WeirCuts;
 use WeirTest;
 
-my $node = weir_node('cuts', conf => "weir.max_sql_workers = 1\n");
+my $node = weir_node('cuts', conf => "weir.max_sql_workers = 1\n$WeirCuts::conf");
 my $cuts = WeirCuts->new($node, weir_cloud(undef, speed => 20));
 my @kinds = sort keys %WeirCuts::kinds;
 

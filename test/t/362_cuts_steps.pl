@@ -22,7 +22,7 @@ my $seed = $ENV{SEED} || int(rand(1_000_000)) + 1;
 srand($seed);
 note("SEED=$seed");
 
-my $node = weir_node('steps', conf => "weir.max_sql_workers = 1\n");
+my $node = weir_node('steps', conf => "weir.max_sql_workers = 1\n$WeirCuts::conf");
 my $steps = WeirSteps->new($node, weir_cloud(undef, speed => 20), azurite => $azurite);
 my @names = $ENV{ONLY} ? split(/,/, $ENV{ONLY}) : $steps->names;
 

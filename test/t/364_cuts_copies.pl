@@ -15,7 +15,7 @@ my $seed = $ENV{SEED} || int(rand(1_000_000)) + 1;
 srand($seed);
 note("SEED=$seed");
 
-my $node = weir_node('copies', conf => "weir.max_sql_workers = 1\n");
+my $node = weir_node('copies', conf => "weir.max_sql_workers = 1\n$WeirCuts::conf");
 my $copies = WeirCopies->new($node, weir_cloud(undef, speed => 20));
 my @names = ('pcopy', 'pmove', 'parchive');
 my @gentle = (manners => [ 'reset', 'close' ]);
