@@ -1,6 +1,7 @@
 # Many runs in flight are asked for by lists of them; a run that a list does
 # not have is asked for by itself, whatever the reason.  All by what the
-# services were asked, not by the clock.
+# services were asked, not by the clock.  What has to be waited for at the pace
+# of polling goes on side by side.
 
 use strict;
 use warnings FATAL => 'all';
@@ -15,257 +16,264 @@ use WeirTest;
 my $json = JSON::PP->new->canonical->ascii;
 my $node = weir_node('polling');
 my $cloud = weir_cloud(undef);
-my $address = $cloud->address;
 
 sub value { return $node->safe_psql('postgres', $_[0]) }
 sub literal { return "'" . ($_[0] =~ s/'/''/gr) . "'" }
 
-value(qq{
-	SELECT weir.create_secret('token', 'dapi-local');
-	SELECT weir.create_secret('entra_secret', 'weir-secret');
-	SELECT weir.create_connection('dbx', 'databricks', '$address/dbx', '{"type": "pat", "token": "token"}', '{"settle_seconds": 2, "request_limits": null}');
-	SELECT weir.create_connection('adf', 'adf', '$address/adf', '{"type": "entra_client_secret", "tenant_id": "local",
-		"client_id": "weir-client", "client_secret": "entra_secret", "authority": "$address"}',
-		'{"subscription_id": "s1", "resource_group": "rg", "factory": "adf-dev", "settle_seconds": 1, "request_limits": null}')});
+value(q{SELECT weir.create_secret('token', 'dapi-local'); SELECT weir.create_secret('entra_secret', 'weir-secret')});
 
 my %ways = (
-	databricks => { kind => 'databricks_job', connection => 'dbx', list => 'databricks.list', get => 'databricks.get', start => 'databricks.run-now',
-		spec => sub { return { job_id => 102, job_parameters => { seconds => $_[0] } } } },
-	one_time => { kind => 'databricks_notebook', connection => 'dbx', list => 'databricks.list', get => 'databricks.get', start => 'databricks.submit',
-		spec => sub { $cloud->call('POST', 'notebooks', { path => "/wait$_[0]", action => 'wait', seconds => $_[0] + 0 }); return { notebook_path => "/wait$_[0]" } } },
-	adf => { kind => 'adf_pipeline', connection => 'adf', list => 'adf.queryRuns', get => 'adf.getRun', start => 'adf.createRun',
-		spec => sub { return { pipeline => 'wait', parameters => { seconds => "$_[0]" } } } });
+	databricks => { kind => 'databricks_job', service => 'dbx', list => 'databricks.list', get => 'databricks.get', start => 'databricks.run-now', cancel => 'databricks.cancel', page => 24,
+		spec => sub { my ($it, $seconds) = @_; return { job_id => $it->{number}, job_parameters => { seconds => $seconds } } } },
+	one_time => { kind => 'databricks_notebook', service => 'dbx', list => 'databricks.list', get => 'databricks.get', start => 'databricks.submit', cancel => 'databricks.cancel',
+		spec => sub { my ($it, $seconds) = @_; $it->{cloud}->call('POST', 'notebooks', { path => "/wait$seconds", action => 'wait', seconds => $seconds + 0 });
+			return { notebook_path => "/wait$seconds" } } },
+	adf => { kind => 'adf_pipeline', service => 'adf', list => 'adf.queryRuns', get => 'adf.getRun', start => 'adf.createRun', cancel => 'adf.cancel', page => 100,
+		spec => sub { my ($it, $seconds) = @_; return { pipeline => 'wait', parameters => { seconds => "$seconds" } } } });
+my $long = 36000;		# seconds, at the cloud's speed: until it is cancelled
+my $number = 200;
 
-# A pipeline of so many tasks whose runs take so many seconds (at the cloud's speed)
+# A connection, whose name is the caller that the cloud sees: several go on at
+# once and share the waiting.  Jobs of its own, as lists tell of all others.
+sub anew
+{
+	my ($name, $how, %options) = @_;
+	my $way = $ways{$how};
+	# lists of one-time runs have all there are
+	my $own = $how eq 'one_time' ? weir_cloud(undef) : $cloud;
+	my $base = $own->address . "/as-$name";
+	my $it = { %$way, name => $name, how => $how, cloud => $own, number => ++$number };
+	my ($auth, %more) = $how eq 'adf'
+	  ? ({ type => 'entra_client_secret', tenant_id => 'local', client_id => 'weir-client', client_secret => 'entra_secret', authority => $base },
+		subscription_id => 's1', resource_group => 'rg', factory => 'adf-dev', settle_seconds => 1)
+	  : ({ type => 'pat', token => 'token' }, settle_seconds => 2);
+
+	$own->call('POST', 'jobs', { job_id => $number, name => $name, parameters => { seconds => '1' }, tasks => [ { task_key => 'wait', action => 'wait' } ] }) if $how eq 'databricks';
+	value("SELECT weir.create_connection('$name', '" . ($how eq 'adf' ? 'adf' : 'databricks') . "', '$base/$way->{service}', " . literal($json->encode($auth)) . ', '
+		  . literal($json->encode({ request_limits => undef, %more, %options })) . ')');
+	return $it;
+}
+
+# A pipeline of so many tasks whose runs take so many seconds (at the cloud's speed); a run of it
 sub many
 {
-	my ($name, $how, $n, $seconds) = @_;
-	my $way = $ways{$how};
-	my $spec = $way->{spec}->($seconds);
+	my ($it, $name, $n, $seconds) = @_;
+	my $spec = $it->{spec}->($it, $seconds);
 	value("SELECT weir.create_pipeline('$name', " . literal($json->encode({ tasks => [
-		map { { name => "t$_", kind => $way->{kind}, connection => $way->{connection}, spec => $spec } } (1 .. $n) ] })) . ')');
-	return;
+		map { { name => "t$_", kind => $it->{kind}, connection => $it->{name}, spec => $spec } } (1 .. $n) ] })) . ')');
+	return weir_trigger($node, $name);
 }
-sub newest { my $entries = $cloud->ledger(limit => 1); return @$entries ? $entries->[0]{seq} : 0 }
+sub newest { my ($it) = @_; my $entries = $it->{cloud}->ledger(limit => 1); return @$entries ? $entries->[0]{seq} : 0 }
 sub tasks { return value("SELECT string_agg(DISTINCT status, ',') || ' ' || count(*) FROM weir.task_run WHERE run_id = $_[0]") }
+sub ledger { my ($it, %query) = @_; return $it->{cloud}->ledger(caller => $it->{name}, %query) }
+sub requests { my ($it, $operation, %query) = @_; return $it->{cloud}->requests($operation, caller => $it->{name}, %query) }
+sub started { my ($it) = @_; return $it->{cloud}->started($it->{start}, caller => $it->{name}) }
+sub fault { my ($it, %fault) = @_; return $it->{cloud}->add_fault(operation => $it->{list}, caller => $it->{name}, times => undef, %fault) }
 
 # An entry of the ledger as often as this is there, after another.
 sub asked
 {
-	my ($operation, $count, %more) = @_;
-	my $found = $cloud->wait(operation => $operation, count => $count, timeout_ms => 1000 * $PostgreSQL::Test::Utils::timeout_default, %more);
-	cmp_ok(scalar @$found, '>=', $count, "$operation is asked $count times") if @$found < $count;
+	my ($it, $operation, $count, %more) = @_;
+	my $found = $it->{cloud}->wait(operation => $operation, count => $count, caller => $it->{name}, timeout_ms => 1000 * $PostgreSQL::Test::Utils::timeout_default, %more);
+	cmp_ok(scalar @$found, '>=', $count, "$it->{name}: $operation is asked $count times") if @$found < $count;
 	return $found;
 }
-sub since { my ($operation, $seq) = @_; return $cloud->requests($operation, since => $seq) }
 
 # Once lists tell of all, nothing else is asked for: how soon that is, is a matter of how fast this machine is.
 sub settled
 {
-	my ($way, $what) = @_;
-	my %asked;
+	my ($what, @left) = @_;
+	my (%asked, %from);
 	foreach (1 .. 20)
 	{
-		my $from = newest();
-		my $until = asked($way->{list}, 4, since => $from)->[3]{seq};
-		%asked = ();
-		$asked{ $_->{operation} }++ foreach grep { $_->{seq} <= $until } @{ $cloud->ledger(since => $from) };
-		last if join(' ', keys %asked) eq $way->{list};
+		$from{ $_->{name} } = newest($_) foreach @left;
+		foreach my $it (@left)
+		{
+			my $until = asked($it, $it->{list}, 4, since => $from{ $it->{name} })->[3]{seq};
+			my %singly = map { $_->{operation} => 1 } grep { $_->{seq} <= $until } @{ ledger($it, since => $from{ $it->{name} }) };
+			delete $singly{ $it->{list} };
+			$asked{ $it->{name} } = join(' ', sort keys %singly);
+		}
+		@left = grep { $asked{ $_->{name} } ne '' } @left;
+		last unless @left;
 	}
-	is_deeply([ sort keys %asked ], [ $way->{list} ], $what) or diag($json->encode(\%asked));
+	is($asked{$_}, '', "$_: $what") foreach sort keys %asked;
 	return;
 }
 
-foreach my $how (qw(databricks one_time adf))
+# --- what is known of earlier runs, the first of which ends while all else is done
+my $known = anew('known', 'databricks');
+my @known = many($known, 'known', 1, 100);
+my @asked;
+
+# --- runs that end among others
+my @sides = map { anew("side_$_", $_) } qw(databricks one_time adf);
+foreach my $it (@sides)
 {
-	my $way = $ways{$how};
-	$cloud->reset;
-	many("long_$how", $how, 30, 900);
-	many("short_$how", $how, 12, 30);
-	my ($long, $short) = map { weir_trigger($node, "${_}_$how") } qw(long short);
-	asked($way->{list}, 2);
+	$it->{run} = many($it, "long_$it->{how}", 30, $long);
+	$it->{short} = many($it, "short_$it->{how}", 12, 30);
+}
+foreach my $it (@sides)
+{
+	my ($how, $short) = @$it{ 'how', 'short' };
+	asked($it, $it->{list}, 2);
 	is(wait_for_run($node, $short), 'succeeded', "$how: runs that end among others that do not");
 	is(value("SELECT count(*) FROM weir.activity WHERE run_id = $short") + 0, $how eq 'one_time' ? 0 : 12, "$how: with what is known of their tasks");
-	is($cloud->started($way->{start}), 42, "$how: each was started once");
-
-	settled($way, "$how: thirty runs go on, and nothing but lists is asked for");
-	is(tasks($long), 'running 30', "$how: all of them");
-	value("SELECT weir.cancel($long)");
-	is(wait_for_run($node, $long), 'cancelled', "$how: they can be cancelled");
-	is($cloud->requests($how eq 'adf' ? 'adf.cancel' : 'databricks.cancel'), 30, "$how: each by itself");
+	is(started($it), 42, "$how: each was started once");
+}
+settled('thirty runs go on, and nothing but lists is asked for', @sides);
+foreach my $it (@sides)
+{
+	is(tasks($it->{run}), 'running 30', "$it->{how}: all of them");
+}
+value('SELECT ' . join(', ', map { "weir.cancel($_->{run})" } @sides));
+foreach my $it (@sides)
+{
+	is(wait_for_run($node, $it->{run}), 'cancelled', "$it->{how}: they can be cancelled");
+	is(requests($it, $it->{cancel}), 30, "$it->{how}: each by itself");
 }
 
 # --- lists that fail.  Each through a connection of its own, as one that fails is left alone for a while.
-my $connections = 0;
-
-sub anew
-{
-	my ($name, $n, $seconds) = @_;
-	my $connection = 'dbx' . ++$connections;
-	$cloud->clear_faults;
-	$cloud->reset;
-	value("SELECT weir.create_connection('$connection', 'databricks', '$address/dbx', '{\"type\": \"pat\", \"token\": \"token\"}', '{\"settle_seconds\": 2}')");
-	local $ways{databricks}{connection} = $connection;
-	many($name, 'databricks', $n, $seconds);
-	return;
-}
-# They go on, and can be cancelled.
-sub all_go_on
-{
-	my ($run, $what) = @_;
-	is(tasks($run), 'running 30', "$what: all go on");
-	is($cloud->started('databricks.run-now'), 30, "$what: each was started once");
-	value("SELECT weir.cancel($run)");
-	is(wait_for_run($node, $run), 'cancelled', "$what: and can be cancelled");
-	return;
-}
-sub no_harm
-{
-	my ($run, $n, $what) = @_;
-	is(wait_for_run($node, $run), 'succeeded', "$what: all runs succeed");
-	is($cloud->started('databricks.run-now'), $n, "$what: each was started once");
-	is(value("SELECT count(*) FROM weir.attempt WHERE run_id = $run"), $n, "$what: in its first attempt");
-	return;
-}
-
 my %passing = (
 	'500' => { fault => 'status', status => 500 },
 	'429' => { fault => 'status', status => 429, retry_after => 1 },
 	'half a body' => { fault => 'half_body' },
 	'no list' => { fault => 'not_json', body => '{"error": 7}' });
-foreach my $what (sort keys %passing)
-{
-	anew("passing $what", 30, 900);
-	my $run = weir_trigger($node, "passing $what");
-	settled($ways{databricks}, "$what: before");
-	$cloud->add_fault(operation => 'databricks.list', times => 2, %{ $passing{$what} });
-	my $from = newest();
-	my $lists = asked('databricks.list', 6, since => $from);
-	is(scalar(grep { $_->{fault} } @{ $lists }), 2, "$what: twice, then the list goes on");
-	is(since('databricks.get', $from), since('databricks.get', $lists->[5]{seq}), "$what: nobody was asked for singly meanwhile");
-	all_go_on($run, $what);
-}
-
 # a service whose lists do not work at all
 my %lasting = (
 	'always 500' => { fault => 'status', status => 500 },
 	'forbidden' => { fault => 'status', status => 403, body => { error_code => 'PERMISSION_DENIED', message => 'User not authorized.' } });
-foreach my $what (sort keys %lasting)
-{
-	anew($what, 30, 900);
-	$cloud->add_fault(operation => 'databricks.list', times => undef, %{ $lasting{$what} });
-	my $run = weir_trigger($node, $what);
-	my $log = -s $node->logfile;
-	my $lists = asked('databricks.list', $what eq 'forbidden' ? 1 : 4);
-	asked('databricks.get', 60, since => $lists->[-1]{seq});
-	is($cloud->requests('databricks.list'), $what eq 'forbidden' ? 1 : 4, "$what: lists are left alone, runs asked for one by one");
-	ok($node->log_contains('refuses lists of runs: HTTP status 403', $log), "$what: the log says so") if $what eq 'forbidden';
-	all_go_on($run, $what);
-}
-
 # lists that have nothing of what goes on, or not all of it
 my %holes = (
 	'nothing' => [ '{"has_more": false}', 2, 4 ],
 	'no end' => [ '{"has_more": true, "next_page_token": "offset:24"}', 6, 60 ]);
+my $log = -s $node->logfile;
+my %failing = map { $_ => anew('failing_' . s/ /_/gr, 'databricks', poll => { max => 1 }) } keys %passing, keys %lasting, keys %holes, 'hole';
+fault($failing{$_}, %{ $lasting{$_} }) foreach keys %lasting;
+fault($failing{$_}, fault => 'not_json', body => $holes{$_}[0]) foreach keys %holes;
+# the second page is missing: who is on it is asked for singly, and found to go on
+fault($failing{hole}, fault => 'not_json', times => 1, body => '{"has_more": false}');
+$failing{$_}{run} = many($failing{$_}, "failing $_", 30, $long) foreach sort keys %failing;
+
+foreach my $what (sort keys %lasting)
+{
+	my $it = $failing{$what};
+	my $most = $what eq 'forbidden' ? 1 : 4;
+	my $lists = asked($it, $it->{list}, $most);
+	my $singly = asked($it, $it->{get}, 60, since => $lists->[-1]{seq});
+	is(scalar(grep { $_->{seq} < $singly->[59]{seq} } @{ ledger($it, operation => $it->{list}) }), $most, "$what: lists are left alone, runs asked for one by one");
+	ok($node->log_contains('refuses lists of runs: HTTP status 403', $log), "$what: the log says so") if $what eq 'forbidden';
+}
 foreach my $what (sort keys %holes)
 {
-	my ($body, $pages, $most) = @{ $holes{$what} };
-	anew($what, 30, 900);
-	$cloud->add_fault(operation => 'databricks.list', fault => 'not_json', times => undef, body => $body);
-	my $run = weir_trigger($node, $what);
-	my $lists = asked('databricks.list', $pages);
-	asked('databricks.get', 60, since => $lists->[-1]{seq});
-	cmp_ok($cloud->requests('databricks.list'), '<=', $most, "a list with $what: all are asked for one by one, and it is not tried again");
-	all_go_on($run, "a list with $what");
+	my $it = $failing{$what};
+	my (undef, $pages, $most) = @{ $holes{$what} };
+	my $lists = asked($it, $it->{list}, $pages);
+	asked($it, $it->{get}, 60, since => $lists->[-1]{seq});
+	cmp_ok(requests($it, $it->{list}), '<=', $most, "a list with $what: all are asked for one by one, and it is not tried again");
 }
+asked($failing{hole}, $failing{hole}{list}, 6);
+settled('before its lists fail', @failing{ keys %passing });
+foreach my $what (sort keys %passing)
+{
+	my $it = $failing{$what};
+	fault($it, times => 2, %{ $passing{$what} });
+	$it->{from} = newest($it);
+}
+foreach my $what (sort keys %passing)
+{
+	my $it = $failing{$what};
+	my $lists = asked($it, $it->{list}, 6, since => $it->{from});
+	is(scalar(grep { $_->{fault} } @{ $lists }), 2, "$what: twice, then the list goes on");
+	is(requests($it, $it->{get}, since => $it->{from}), requests($it, $it->{get}, since => $lists->[5]{seq}), "$what: nobody was asked for singly meanwhile");
+}
+foreach my $what (sort keys %failing)
+{
+	is(tasks($failing{$what}{run}), 'running 30', "lists, $what: all go on");
+	is(started($failing{$what}), 30, "lists, $what: each was started once");
+}
+value('SELECT ' . join(', ', map { "weir.cancel($_->{run})" } values %failing));
+is(wait_for_run($node, $failing{$_}{run}), 'cancelled', "lists, $_: and can be cancelled") foreach sort keys %failing;
 
-# the second page is missing: who is on it is asked for singly, and found to go on
-anew('hole', 30, 900);
-$cloud->add_fault(operation => 'databricks.list', fault => 'not_json', times => 1, body => '{"has_more": false}');
-my $holed = weir_trigger($node, 'hole');
-asked('databricks.list', 6);
-all_go_on($holed, 'a list with a hole');
+# the run of which something is known by now
+is(wait_for_run($node, $known[0]), 'succeeded', 'a run of ten seconds');
+push @asked, requests($known, $known->{get});
+value("UPDATE weir.task_run SET started_at = ended_at - interval '1 hour' WHERE run_id = $known[0]");
 
 # --- kill -9 while a page is awaited
-anew('crash', 30, 40);
-$cloud->add_fault(operation => 'databricks.list', fault => 'hold', times => undef);
-my $run = weir_trigger($node, 'crash');
-asked('databricks.list', 1);
-my $log = -s $node->logfile;
+my $crash = anew('crash', 'databricks');
+fault($crash, fault => 'hold');
+my $run = many($crash, 'crash', 30, 40);
+asked($crash, $crash->{list}, 1);
+$log = -s $node->logfile;
 kill9_backend($node, 'weir conductor');
 wait_for_restart($node, $log);
-asked('databricks.list', 2);
+push @known, weir_trigger($node, 'known');
+asked($crash, $crash->{list}, 2);
 $cloud->clear_faults;
-no_harm($run, 30, 'a crash');
+is(wait_for_run($node, $run), 'succeeded', 'a crash: all runs succeed');
+is(started($crash), 30, 'a crash: each was started once');
+is(value("SELECT count(*) FROM weir.attempt WHERE run_id = $run"), 30, 'a crash: in its first attempt');
 
 # --- whoever reads the list for the others is cancelled
-anew('cancelled', 1, 600);
-value(q{SELECT weir.create_pipeline('crowd', (definition || '{"max_concurrent_runs": 20}')::jsonb) FROM weir.pipeline_version v JOIN weir.pipeline p USING (pipeline_id) WHERE p.name = 'cancelled'});
-my @runs = map { weir_trigger($node, 'crowd') } (1 .. 20);
-asked('databricks.list', 2);
-$cloud->add_fault(operation => 'databricks.list', fault => 'hold', times => undef);
-asked('databricks.list', 1, since => newest());
+my $crowd = anew('crowd', 'databricks');
+my @runs = many($crowd, 'first', 1, $long);
+value(q{SELECT weir.create_pipeline('crowd', (definition || '{"max_concurrent_runs": 20}')::jsonb) FROM weir.pipeline_version v JOIN weir.pipeline p USING (pipeline_id) WHERE p.name = 'first'});
+push @runs, map { weir_trigger($node, 'crowd') } (1 .. 19);
+asked($crowd, $crowd->{list}, 2);
+fault($crowd, fault => 'hold');
+asked($crowd, $crowd->{list}, 1, since => newest($crowd));
 my $last = pop @runs;
 value('SELECT ' . join(', ', map { "weir.cancel($_)" } @runs));
-asked('databricks.cancel', 18);
+asked($crowd, $crowd->{cancel}, 18);
 $cloud->clear_faults;
 wait_for_run($node, $_) foreach @runs;
 is(value('SELECT string_agg(DISTINCT status, \',\') FROM weir.run WHERE run_id IN (' . join(',', @runs) . ')'), 'cancelled', 'nineteen of twenty are cancelled, the one that read a list among them');
-my $from = newest();
-asked('databricks.get', 2, since => $from);
+asked($crowd, $crowd->{get}, 2, since => newest($crowd));
 is(value("SELECT status FROM weir.run WHERE run_id = $last"), 'running', 'and the last one is still followed');
 value("SELECT weir.cancel($last)");
 wait_for_run($node, $last);
 
-# --- what is known of earlier runs: one that takes an hour is not asked about every few hundred milliseconds
-anew('known', 1, 100);
-my @asked;
-foreach my $round (1, 2)
-{
-	my $once = weir_trigger($node, 'known');
-	my $before = $cloud->requests('databricks.get');
-	is(wait_for_run($node, $once), 'succeeded', 'a run of ten seconds');
-	push @asked, $cloud->requests('databricks.get') - $before;
-	last if $round == 2;
-	value("UPDATE weir.task_run SET started_at = ended_at - interval '1 hour' WHERE run_id = $once");
-	my $size = -s $node->logfile;
-	kill9_backend($node, 'weir conductor');
-	wait_for_restart($node, $size);
-}
+# one that takes an hour is not asked about every few hundred milliseconds
+is(wait_for_run($node, $known[1]), 'succeeded', 'another run of ten seconds');
+push @asked, requests($known, $known->{get}) - $asked[0];
 cmp_ok($asked[1], '<=', 13, "with a history of an hour it is asked about $asked[1] times, without any $asked[0] times");
 
-# --- a thousand in flight: how many requests that takes is a matter of pages, and memory does not grow
+# --- hundreds in flight: how many requests that takes is a matter of pages, and memory does not grow
 sub memory
 {
 	my ($kilobytes) = slurp_file('/proc/' . backend_pid($node, 'weir conductor') . '/status') =~ /RssAnon:\s+(\d+)/;
 	return $kilobytes;
 }
-foreach my $how (qw(databricks adf))
+my %crowds = (databricks => 480, adf => 1000);	# twenty pages, ten pages
+my @crowds = map { anew("crowd_$_", $_) } sort keys %crowds;
+$_->{run} = many($_, $_->{name}, $_->{n} = $crowds{ $_->{how} }, $long) foreach @crowds;
+foreach my $it (@crowds)
 {
-	my $way = $ways{$how};
-	my $pages = $how eq 'adf' ? 10 : 42;
-	$cloud->clear_faults;
-	$cloud->reset;
-	many("thousand_$how", $how, 1000, 36000);
-	my $run = weir_trigger($node, "thousand_$how");
-	wait_until($node, "$how: a thousand are in flight",
-		"SELECT count(*) = 1000 FROM weir.attempt WHERE run_id = $run AND external_run_id IS NOT NULL");
-	# a list that has told of all of them
-	asked($way->{list}, $pages + 1, since => newest());
-	my $before = memory();
-	my $from = newest();
-	my $lists = asked($way->{list}, $pages + 1, since => $from);
-	my @asked = grep { $_->{seq} <= $lists->[$pages]{seq} } @{ $cloud->ledger(since => $from) };
-	my $singly = grep { $_->{operation} eq $way->{get} } @asked;
-	cmp_ok($singly, '<=', 20, "$how: a thousand runs take $pages pages of a list, and $singly questions beside it");
+	wait_until($node, "$it->{how}: all are in flight",
+		"SELECT count(*) = $it->{n} FROM weir.attempt WHERE run_id = $it->{run} AND external_run_id IS NOT NULL");
+	$it->{pages} = $it->{n} / $it->{page};
+	$it->{from} = newest($it);
+}
+# a list that has told of all of them
+asked($_, $_->{list}, $_->{pages} + 1, since => $_->{from}) foreach @crowds;
+my $before = memory();
+$_->{from} = newest($_) foreach @crowds;
+$_->{lists} = asked($_, $_->{list}, $_->{pages} + 1, since => $_->{from}) foreach @crowds;
+my $after = memory();
+foreach my $it (@crowds)
+{
+	my ($how, $pages, $lists) = @$it{ 'how', 'pages', 'lists' };
+	my $singly = grep { $_->{operation} eq $it->{get} && $_->{seq} <= $lists->[$pages]{seq} } @{ ledger($it, since => $it->{from}) };
+	cmp_ok($singly, '<=', 20, "$how: $it->{n} runs take $pages pages of a list, and $singly questions beside it");
 	my $rate = $pages / ($lists->[$pages]{time} - $lists->[0]{time});
 	cmp_ok($rate, '<=', 3, sprintf('%s: %.1f of them per second', $how, $rate));
-	is($cloud->requests('entra.token'), 1, "$how: one token was enough") if $how eq 'adf';
-	cmp_ok(memory() - $before, '<=', 1024, "$how: and no memory") or diag("$before kB, " . memory() . ' kB');
-	is(tasks($run), 'running 1000', "$how: all go on");
-	value("SELECT weir.cancel($run)");
-	is(wait_for_run($node, $run), 'cancelled', "$how: they are cancelled");
+	is(requests($it, 'entra.token'), 1, "$how: one token was enough") if $how eq 'adf';
+	is(tasks($it->{run}), "running $it->{n}", "$how: all go on");
 }
+cmp_ok($after - $before, '<=', 1024, 'and no memory') or diag("$before kB, $after kB");
+value('SELECT ' . join(', ', map { "weir.cancel($_->{run})" } @crowds));
+is(wait_for_run($node, $_->{run}), 'cancelled', "$_->{how}: they are cancelled") foreach @crowds;
 
 $node->stop;
 done_testing();
