@@ -232,6 +232,8 @@ typedef struct TaskKind
 	 * moment, with or without an external_run_id?
 	 */
 	bool		(*can_cancel) (const KindCall *call);
+	/* How far an attempt came that fails: a sentence for its detail, or NULL.  Most kinds have none. */
+	char	   *(*how_far) (const KindCall *call);
 	/* Name of a second connection that a spec names, or NULL.  Most kinds have none. */
 	const char *(*other_connection) (const cJSON *spec);
 	/* An address that a spec names by itself, or NULL; *member says where, such as ".url".  Most kinds have none. */

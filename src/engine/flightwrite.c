@@ -58,6 +58,22 @@ write_progress(Flight *flight)
 				 4, types, values, nulls);
 }
 
+/* After what is said already */
+static const char *
+say_how_far(const Flight *flight, const char *detail)
+{
+	KindCall	call;
+	char	   *text;
+
+	if (flight->kind == NULL || flight->kind->how_far == NULL)
+		return detail;
+	flight_fill_call(flight, &call);
+	text = flight->kind->how_far(&call);
+	if (text == NULL || detail == NULL)
+		return text ? text : detail;
+	return psprintf("%s\n%s", detail, text);
+}
+
 /* An outcome of the engine as an outcome of the attempt. */
 static void
 fill_outcome(const Flight *flight, TaskOutcome *outcome)
@@ -108,6 +124,7 @@ fill_outcome(const Flight *flight, TaskOutcome *outcome)
 		outcome->status = ATTEMPT_FAILED;
 		if (outcome->error_message == NULL)
 			outcome->error_message = "the engine gave no error text";
+		outcome->error_detail = say_how_far(flight, outcome->error_detail);
 	}
 	if (outcome->status == ATTEMPT_FAILED || outcome->status == ATTEMPT_TIMED_OUT)
 		outcome->error_message = trouble_add(flight, outcome->error_message);

@@ -91,4 +91,5 @@ const TaskKind kind_file_away = {
 	.response = storage_move_response,
 	.abandon = storage_abandon,
 	.can_cancel = storage_can_cancel,
+	.how_far = storage_how_far,
 };

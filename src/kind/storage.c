@@ -316,4 +316,5 @@ const TaskKind kind_storage = {
 	.response = storage_response,
 	.abandon = storage_abandon,
 	.can_cancel = storage_can_cancel,
+	.how_far = storage_how_far,
 };

@@ -2,8 +2,8 @@
  * storage_end.c
  *	  How going through files ends: what came of them, or where it was given up
  *
- * Runs in the conductor.  An attempt that is given up says how far it came
- * and what became of the file at hand.  It says no more than is known: what
+ * Runs in the conductor.  An attempt that fails says how far it came, and one
+ * that is given up also what became of the file at hand.  It says no more than is known: what
  * was sent and not answered may have happened, and so may what came after
  * the last commit before a crash.
  *-------------------------------------------------------------------------
@@ -112,27 +112,65 @@ file_at_hand(const KindCall *call, bool is_open)
 	return NULL;
 }
 
-static char *
-given_up_files(const KindCall *call, bool is_open, bool forgot)
+/* " after 1 of 3 files"; nothing before the first is through */
+static void
+add_how_far(const KindCall *call, StrBuf *text)
 {
 	int64		i = kind_int64(storage_work(call), "i", 0);
-	int64		n = storage_file_count(call->spec);
 	int64		moved = storage_moved(call);
-	char	   *rest = i < n ? file_at_hand(call, is_open) : NULL;
+
+	if (i > 0)
+		strbuf_printf(text, " after " INT64_FORMAT " of %d files", i, storage_file_count(call->spec));
+	if (i > 0 && moved != i)
+		strbuf_printf(text, ", " INT64_FORMAT " of them %s", moved, done_word(call));
+}
+
+/* What is only deleted is not committed file by file. */
+static bool
+forgot_files(const KindCall *call)
+{
+	return storage_is_delete(call->spec) && storage_has_crashed(call);
+}
+
+static void
+add_forgotten(const KindCall *call, StrBuf *text)
+{
+	if (forgot_files(call))
+		strbuf_printf(text, "; the server or its conductor was restarted meanwhile, so more may have been %s", done_word(call));
+}
+
+static char *
+given_up_files(const KindCall *call, bool is_open)
+{
+	int64		i = kind_int64(storage_work(call), "i", 0);
+	char	   *rest = i < storage_file_count(call->spec) ? file_at_hand(call, is_open) : NULL;
 	StrBuf		text;
 
 	strbuf_init(&text);
 	strbuf_addstr(&text, "given up");
-	if (i > 0)
-		strbuf_printf(&text, " after " INT64_FORMAT " of " INT64_FORMAT " files", i, n);
-	if (i > 0 && moved != i)
-		strbuf_printf(&text, ", " INT64_FORMAT " of them %s", moved, done_word(call));
+	add_how_far(call, &text);
 	if (rest != NULL)
 		strbuf_printf(&text, "; %s", rest);
-	else if (i == 0 && !forgot)
+	else if (i == 0 && !forgot_files(call))
 		strbuf_printf(&text, " before a file was %s", done_word(call));
-	if (forgot)
-		strbuf_printf(&text, "; the server or its conductor was restarted meanwhile, so more may have been %s", done_word(call));
+	add_forgotten(call, &text);
+	return text.data;
+}
+
+/* Of a failure, whose message names the file at hand.  NULL: the first, or all were gone through. */
+char *
+storage_how_far(const KindCall *call)
+{
+	int64		i = kind_int64(storage_work(call), "i", 0);
+	StrBuf		text;
+
+	if (i == 0 || i >= storage_file_count(call->spec))
+		return NULL;
+	strbuf_init(&text);
+	strbuf_addstr(&text, "It ended");
+	add_how_far(call, &text);
+	add_forgotten(call, &text);
+	strbuf_addstr(&text, ".");
 	return text.data;
 }
 
@@ -154,17 +192,15 @@ void
 storage_abandon(const KindCall *call, bool is_sent, KindVerdict *verdict)
 {
 	StorageOperation operation = storage_operation(call->spec);
-	bool		is_crashed = storage_has_crashed(call);
-	bool		is_open = is_sent || is_crashed || (call->step == KIND_STEP_START && call->step_tries > 0);
-	bool		forgot = is_crashed && operation == STORAGE_DELETE;
+	bool		is_open = is_sent || storage_has_crashed(call) || (call->step == KIND_STEP_START && call->step_tries > 0);
 	char	   *text = "given up";
 
 	if (operation == STORAGE_PUT)
 		text = given_up_put(call, is_open);
 	else if (operation != STORAGE_LIST && operation != STORAGE_WAIT)
 	{
-		text = given_up_files(call, is_open, forgot);
-		if (!forgot)
+		text = given_up_files(call, is_open);
+		if (!forgot_files(call))
 			verdict->output = build_output(call);
 	}
 	kind_fail(verdict, false, true, "cancelled", text);

@@ -114,6 +114,7 @@ extern bool storage_can_cancel(const KindCall *call);
 /* storage_end.c */
 extern void storage_finish(const KindCall *call, KindVerdict *verdict);
 extern void storage_abandon(const KindCall *call, bool is_sent, KindVerdict *verdict);
+extern char *storage_how_far(const KindCall *call);
 
 /* storage.c */
 extern KindStep storage_step(const KindCall *call);

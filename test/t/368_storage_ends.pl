@@ -1,7 +1,7 @@
 # A task that goes through files in a storage account and is interrupted between
 # two of them: when it cannot sign in after a copy that took its time is over it
-# is tried again, and whenever it is cancelled it says how far it came.  No file
-# is lost, copied twice or left half made.
+# is tried again, and whenever it is cancelled, or fails, it says how far it
+# came.  No file is lost, copied twice or left half made.
 
 use strict;
 use warnings FATAL => 'all';
@@ -61,6 +61,8 @@ sub start
 
 sub of_task { my ($run, $what) = @_; return value("SELECT $what FROM weir.task_run WHERE run_id = $run") }
 sub attempts { my ($run) = @_; return value("SELECT string_agg(concat_ws(' ', status, error_code), ', ' ORDER BY attempt_no) FROM weir.attempt WHERE run_id = $run") }
+# what the log says of an attempt's failure beside its message
+sub detail { my ($run) = @_; return value("SELECT coalesce(detail, '') FROM weir.error WHERE run_id = $run AND task_run_id IS NOT NULL ORDER BY attempt_no LIMIT 1") }
 sub external { my ($run) = @_; return value("SELECT concat_ws(' ', a.external_run_id, t.external_run_id) FROM weir.attempt a JOIN weir.task_run t USING (task_run_id, attempt_no) WHERE a.run_id = $run") }
 
 # What there is of a pipeline's files, such as "in/2.csv out/1.csv"; with a ! what is not whole
@@ -144,6 +146,7 @@ foreach my $how ('refused', 'refused after a crash')
 	wait_until($node, 'the attempt has failed', "SELECT count(*) > 0 FROM weir.attempt WHERE run_id = $run AND status = 'failed'");
 	is(value("SELECT error_code FROM weir.attempt WHERE run_id = $run AND attempt_no = 1"), 'sign_in_failed', "$how: the first attempt cannot sign in");
 	is(value("SELECT external_run_id FROM weir.attempt WHERE run_id = $run AND attempt_no = 1"), '', "$how: and names no copy");
+	unlike(detail($run), qr/It ended/, "$how: before the first is through nothing is said");
 	$cloud->config(clients => { 'weir-client' => 'weir-secret' });
 	is(wait_for_run($node, $run), 'succeeded', "$how: another one does the rest") or diag(attempts($run), of_task($run, 'error_message'));
 	is(there($name), 'out/1.csv out/2.csv out/3.csv', "$how: all are where they should be");
@@ -333,6 +336,44 @@ foreach my $moment (@copies)
 	$cloud->clear_faults;
 	value('ALTER SYSTEM RESET weir.cancel_grace');
 	$node->reload;
+}
+
+# it fails at the second file, at the last, at the first or when all were gone through
+my @refusals = (
+	[ 'the second copy', 'move', [ 'hns.copy', after => 1 ], qr/^It ended after 1 of 3 files\.$/m, 'in/2.csv in/3.csv out/1.csv' ],
+	[ 'the last rename', 'rename', [ 'hns.rename', after => 3 ], qr/^It ended after 2 of 3 files\.$/m, 'in/3.csv out/1.csv out/2.csv' ],
+	[ 'the last deletion', 'delete', [ 'hns.delete', after => 2 ], qr/^It ended after 2 of 3 files\.$/m, 'in/3.csv' ],
+	[ 'the last to be put away', 'file_away', [ 'hns.copy', after => 2 ], qr/^It ended after 2 of 3 files\.$/m, 'in/3.csv out/1.csv out/2.csv' ],
+	[ 'the last copy, with one that is missing', 'gone', [ 'hns.copy', after => 1 ], qr/^It ended after 2 of 3 files, 1 of them moved\.$/m, 'in/3.csv out/2.csv' ],
+	[ 'the first copy', 'move', [ 'hns.copy' ], undef, $all ],
+	[ 'a missing file at the end', 'gone', undef, undef, 'out/2.csv out/3.csv' ]);
+foreach my $refusal (@refusals)
+{
+	my ($what, $operation, $refused, $text, $there) = @$refusal;
+	next if %wanted && !$wanted{$what};
+
+	$cloud->reset;
+	$cloud->config(copy_seconds => 0);
+	$cloud->add_fault(operation => $refused->[0], fault => 'status', status => 403, headers => { 'x-ms-error-code' => 'AuthorizationPermissionMismatch' },
+		times => undef, @$refused[ 1 .. $#$refused ]) if $refused;
+	my $token = $operation eq 'gone' ? hold('entra.token', path => '/local/oauth2/v2.0/token') : undef;
+	my ($name, $run) = start($operation =~ /rename|gone/ ? 'move' : $operation, $operation eq 'rename' ? (options => { dfs_url => "$address/hns/dfs" }) : ());
+	if ($token)
+	{
+		lake('DELETE', "/$name/in/1.csv");
+		release($token);
+	}
+	is(wait_for_run($node, $run), 'failed', "fails, $what: the run");
+	if (defined $text)
+	{
+		like(detail($run), $text, "fails, $what: how far it came");
+		unlike(of_task($run, 'error_message'), qr/ended after/, "fails, $what: the message is what it was");
+	}
+	else
+	{
+		unlike(detail($run), qr/It ended/, "fails, $what: nothing is said of how far it came");
+	}
+	is(there($name), $there, "fails, $what: is what there is");
 }
 
 # its time is up between two files: it is tried again, and says how far it came
