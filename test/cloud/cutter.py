@@ -23,6 +23,8 @@ after how many bytes, and how:
     freeze      nothing more passes until the client has gone; what was on its way is lost
     late        the same, but the rest of the request then arrives, as a network may do
 
+    POST /_cutter/hold-no-more          what was not frozen so far passes; other cuts stay
+
     GET /_cutter/state {"done": [{"caller", "rule", "where", "position", "length", "manner", "held", "seconds"}], "frozen": N,
                         "lengths": {"RULE": [of the longest request, of the longest answer]}}
 
@@ -41,6 +43,7 @@ import time
 
 HEAD_END = b"\r\n\r\n"
 CALLER = re.compile(r"/as-([0-9A-Za-z_.-]+)(/.*)$")
+HOLDS = ("freeze", "late")
 BLOBS_OF = re.compile(r"/devstoreaccount1/[a-z0-9-]+/([0-9A-Za-z_.-]+)/")
 
 
@@ -71,6 +74,9 @@ class Cutter:
         self.rules = [Rule(spec) for spec in wanted["rules"]]
         self.cuts = wanted["cuts"]
         self.done = []
+
+    def hold_no_more(self):
+        self.cuts = {caller: {rule: cut for rule, cut in cuts.items() if cut[2] not in HOLDS} for caller, cuts in self.cuts.items()}
 
     def state(self):
         return {"done": self.done, "frozen": self.frozen, "lengths": {rule.name: rule.lengths for rule in self.rules}}
@@ -145,7 +151,7 @@ class Cutter:
         """Pass the first bytes on, and no more."""
         to.write(data[:position])
         await to.drain()
-        if manner in ("freeze", "late"):
+        if manner in HOLDS:
             self.frozen += 1
             entry["held"], begun = True, time.monotonic()
             while await gone(reader):
@@ -167,6 +173,8 @@ class Cutter:
         status, answer = 200, {}
         if (method, path) == ("POST", "/_cutter/plan"):
             self.plan(json.loads(request.split(HEAD_END, 1)[1]))
+        elif (method, path) == ("POST", "/_cutter/hold-no-more"):
+            self.hold_no_more()
         elif (method, path) == ("GET", "/_cutter/state"):
             answer = self.state()
         else:

@@ -328,9 +328,11 @@ sub _newest { my ($self) = @_; my $entries = $self->{cloud}->ledger(limit => 1);
 
 sub _held { my ($self) = @_; return $self->call('GET', 'state')->{frozen} }
 
+# Whoever is not held by now will not be: after the kill nothing would end that.
 sub _kill
 {
 	my ($self) = @_;
+	$self->call('POST', 'hold-no-more');
 	kill9_backend($self->{node}, 'weir conductor');
 	wait_until($self->{node}, 'another conductor', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'weir conductor'");
 	return;
