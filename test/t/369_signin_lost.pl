@@ -25,7 +25,7 @@ my $auth = { type => 'entra_client_secret', tenant_id => 'local', client_id => '
 my %retry = (retry => { max_attempts => 20, initial_delay => '100 milliseconds', max_delay => '1 second', jitter => 0, on => { failure => 'any' } });
 my $item = '00000000-0000-4000-9000-%012d';
 my %kinds = (
-	adf => { kind => 'adf_pipeline', connection => [ 'adf', '/adf', { subscription_id => 's1', resource_group => 'rg', factory => 'df' } ], detail => 'adf.queryActivityRuns',
+	adf => { kind => 'adf_pipeline', connection => [ 'adf', '/adf', { subscription_id => 's1', resource_group => 'rg', factory => 'adf-dev' } ], detail => 'adf.queryActivityRuns',
 		start => 'adf.createRun', well => { pipeline => 'wait', parameters => { seconds => 1 } }, badly => { pipeline => 'fail' } },
 	databricks => { kind => 'databricks_notebook', connection => [ 'databricks', '/dbx', {} ], detail => 'databricks.get-output', start => 'databricks.submit',
 		well => { notebook_path => '/Shared/echo' }, badly => { notebook_path => '/Shared/fail' } },
