@@ -12,7 +12,7 @@
 #define ENGINE_WAKE_DEFINITION	4	/* pipeline created, altered, paused, resumed, ... */
 #define ENGINE_WAKE_TASK		8	/* a SQL worker wrote an outcome */
 #define ENGINE_WAKE_QUEUES		256 /* runs were queued or ended, and nobody said of which pipelines */
-#define ENGINE_WAKE_READY		512 /* notes were lost: what is ready, and what lives, is to be read anew */
+#define ENGINE_WAKE_READY		512 /* notes were lost: what is ready, and what is known of queues, is to be read anew */
 #define ENGINE_WAKE_LOOK		(ENGINE_WAKE_RUN | ENGINE_WAKE_REQUEST | ENGINE_WAKE_TASK)	/* what was put off */
 #define ENGINE_WAKE_ALL			(ENGINE_WAKE_LOOK | ENGINE_WAKE_DEFINITION | ENGINE_WAKE_QUEUES | ENGINE_WAKE_READY)
 #define ENGINE_WAKE_INSTALLED	16	/* CREATE EXTENSION; set beside the others, for the launcher's sake */

@@ -3,7 +3,7 @@
  *	  What a transaction made ready or queued, on its way to the conductor.
  *
  * The conductor keeps in memory which task runs are ready, which queues may
- * move, and where in a pipeline's queue runs wait.  Searching the tables
+ * move, where in them runs wait, and which runs go on.  Searching the tables
  * for it in every cycle would pass over the dead index entries of everything
  * that was ever ready or queued since the oldest snapshot anybody holds.
  *
