@@ -16,6 +16,8 @@
 
 #include "storage/itemptr.h"
 
+struct SnapshotData;
+
 typedef enum ExecutionTable
 {
 	EXECUTION_PIPELINE, EXECUTION_STATE, EXECUTION_RUN
@@ -62,6 +64,13 @@ typedef struct ExecutionRow
 extern bool execution_row_find(ExecutionIndex index, int64 key, ExecutionRow *row);
 extern bool execution_row_find_seen(ExecutionIndex index, int64 key, ExecutionRow *row);
 extern bool execution_row_find_at(const ItemPointerData *place, ExecutionIndex index, int64 key, ExecutionRow *row);
+/*
+ * The version that the snapshot sees of a row that was at "place" before, found
+ * without an index: false unless it is there or where its newer versions lead,
+ * and the column has this value.
+ */
+extern bool execution_row_follow(ItemPointerData place, ExecutionTable table, int column, int64 key,
+								 struct SnapshotData *snapshot, ExecutionRow *row);
 extern bool execution_row_find_name(ExecutionIndex index, const char *name, ExecutionRow *row);
 /*
  * Lock what was found FOR UPDATE, at its newest version; false, and closed, if

@@ -19,6 +19,7 @@
 #define WEIR_MAX_SQL_SLOTS	64
 #define WEIR_MAX_NOTES		256
 #define WEIR_ERROR_LEN		256
+#define WEIR_STATE_PLACES	1024
 
 #define WEIR_NO_PRIORITY	PG_INT32_MIN
 
@@ -95,6 +96,7 @@ typedef struct WeirShmem
 	DatabaseSlot databases[WEIR_MAX_DATABASES];
 	SqlSlot		sql[WEIR_MAX_SQL_SLOTS];
 	TimestampTz sql_starts_fail_since;	/* no SQL worker can be started; 0: they can */
+	pg_atomic_uint64 state_places[WEIR_STATE_PLACES];	/* runlog/pipelinestate.c; a hint each */
 } WeirShmem;
 
 extern WeirShmem *weir_shmem;	/* NULL without preload */

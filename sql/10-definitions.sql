@@ -307,6 +307,10 @@ CREATE TABLE weir.pipeline_state (
 	execution_id	bigint,
 	CHECK (next_load_status <> 'D' OR origin_row_audit_id IS NOT NULL)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+CREATE FUNCTION weir._state_place(pipeline_id bigint) RETURNS tid
+	AS 'MODULE_PATHNAME', 'weir_state_place' LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION weir._state_place(bigint) IS 'Where the row of a pipeline in weir.pipeline_state is';
+REVOKE ALL ON FUNCTION weir._state_place(bigint) FROM PUBLIC;
 COMMENT ON TABLE weir.pipeline_state IS 'Restart state of a pipeline';
 COMMENT ON COLUMN weir.pipeline_state.pipeline_id IS 'The pipeline';
 COMMENT ON COLUMN weir.pipeline_state.next_load_status IS 'P process, R rerun from the start, D resume after landing, C skip';

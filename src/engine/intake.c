@@ -236,7 +236,7 @@ intake_start_run(int64 run_id, bool besides)
 
 	values[0] = Int64GetDatum(run_id);
 	if (weir_spi(START_FACTS("r.backfill_id IS NULL", "weir.run r JOIN weir.pipeline p USING (pipeline_id) "
-							 "CROSS JOIN LATERAL (SELECT * FROM weir.pipeline_state s WHERE " STATE_FROM_BACK("r.pipeline_id") ") s "
+							 "JOIN weir.pipeline_state s ON " IS_STATE("s", "r.pipeline_id") " "
 							 "WHERE r.run_id = $1 AND r.status = 'queued' AND " STILL_FREE),
 				 2, facts_types, facts_values, NULL) != 1)
 		return;
@@ -312,8 +312,8 @@ intake_start_run(int64 run_id, bool besides)
 	"CROSS JOIN LATERAL (SELECT n.active, greatest(0, (SELECT v.max_concurrent_runs FROM weir.pipeline_version v " \
 	"WHERE v.pipeline_id = w.pipeline_id ORDER BY v.max_concurrent_runs DESC LIMIT 1) - n.active) AS room FROM (SELECT " \
 	GOING_ON("") " + " \
-	"(SELECT count(*) FROM (SELECT s.execution_id FROM weir.pipeline_state s WHERE " STATE_FROM_BACK("w.pipeline_id") ") e " \
-	"WHERE e.execution_id IS NOT NULL AND EXISTS (SELECT FROM weir.run x WHERE x.run_id = e.execution_id)) AS active OFFSET 0) n OFFSET 0) a " \
+	"(SELECT count(*) FROM weir.pipeline_state s WHERE " IS_STATE("s", "w.pipeline_id") " AND s.execution_id IS NOT NULL " \
+	"AND EXISTS (SELECT FROM weir.run x WHERE x.run_id = s.execution_id)) AS active OFFSET 0) n OFFSET 0) a " \
 	"CROSS JOIN LATERAL (SELECT min(r.run_id) AS run_id FROM " OF_EACH_PRIORITY("r.run_id, r.queued_at", "", "1") \
 	" AND r.queued_at < clock_timestamp() - make_interval(secs => nullif($3, 0))) o " \
 	"CROSS JOIN LATERAL (SELECT s.*, s.run_id IS NOT DISTINCT FROM o.run_id AS is_overdue, " \

@@ -59,6 +59,8 @@ shmem_startup(void)
 			pg_atomic_init_u32(&weir_shmem->databases[i].wake, 0);
 			ConditionVariableInit(&weir_shmem->databases[i].run_ended);
 		}
+		for (int i = 0; i < WEIR_STATE_PLACES; i++)
+			pg_atomic_init_u64(&weir_shmem->state_places[i], 0);
 	}
 	LWLockRelease(AddinShmemInitLock);
 }

@@ -33,6 +33,7 @@
 #include "restart.h"
 #include "execution.h"
 #include "execution_row.h"
+#include "pipelinestate.h"
 
 bool		execution_register_unknown = true;
 int			execution_stale_after_s = 86400;
@@ -248,7 +249,7 @@ lock_alone(int64 execution_id, bool with_batch, bool parent_lost, Execution *exe
 	execution->pipeline_id = execution_row_id(&run, RUN_COL_PIPELINE);
 	if ((!with_batch && execution_row_bool(&run, RUN_COL_IS_BATCH)) ||
 		(!parent_lost && execution_row_id(&run, RUN_COL_PARENT) != 0) ||
-		!execution_row_find(EXECUTION_STATE_BY_ID, execution->pipeline_id, &state))
+		!pipeline_state_find(execution->pipeline_id, &state))
 	{
 		execution_row_close(&run);
 		return false;
@@ -411,7 +412,7 @@ execution_lock_pipeline(int64 execution_id)
 	execution_lock_tree(execution_id);
 	if (is_batch)
 		execution_lock_family(pipeline_id);
-	else if (execution_row_find(EXECUTION_STATE_BY_ID, pipeline_id, &row) && execution_row_lock(&row, NULL))
+	else if (pipeline_state_find(pipeline_id, &row) && execution_row_lock(&row, NULL))
 		execution_row_close(&row);
 }
 

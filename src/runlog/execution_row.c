@@ -24,6 +24,7 @@
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
@@ -34,6 +35,9 @@
 #include "compat.h"
 #include "status.h"
 #include "execution_row.h"
+
+/* A look through an index that long is no worse. */
+#define MAX_VERSIONS_FOLLOWED 200
 
 /*
  * Every row whose first index column is the key, until "visit" says that it
@@ -201,6 +205,42 @@ execution_row_find_at(const ItemPointerData *place, ExecutionIndex index, int64 
 		execution_row_close(row);
 	}
 	return execution_row_find(index, key, row);
+}
+
+/*
+ * Whether a place still is one of this row is asked at each step, so it does
+ * not matter what has been there meanwhile.
+ */
+bool
+execution_row_follow(ItemPointerData place, ExecutionTable table, int column, int64 key, Snapshot snapshot, ExecutionRow *row)
+{
+	bool		found = false;
+
+	open_row(table, row);
+	PushActiveSnapshot(snapshot);
+	for (int step = 0; step < MAX_VERSIONS_FOLLOWED && !found; step++)
+	{
+		ItemPointerData next;
+
+		if (ItemPointerGetBlockNumberNoCheck(&place) >= RelationGetNumberOfBlocks(row->rel))
+			break;
+		found = table_tuple_fetch_row_version(row->rel, &place, GetActiveSnapshot(), row->slot);
+		if (!found && !table_tuple_fetch_row_version(row->rel, &place, SnapshotAny, row->slot))
+			break;
+		if (execution_row_id(row, column) != key || !TTS_IS_BUFFERTUPLE(row->slot))
+		{
+			found = false;
+			break;
+		}
+		next = ((BufferHeapTupleTableSlot *) row->slot)->base.tuple->t_data->t_ctid;
+		if (ItemPointerEquals(&next, &place))
+			break;
+		place = next;
+	}
+	PopActiveSnapshot();
+	if (!found)
+		execution_row_close(row);
+	return found;
 }
 
 /* ---- columns ---- */

@@ -30,6 +30,7 @@
 #include "restart.h"
 #include "execution.h"
 #include "execution_row.h"
+#include "pipelinestate.h"
 
 PG_FUNCTION_INFO_V1(weir_log_execution_start);
 
@@ -200,7 +201,7 @@ lock_state(Start *start)
 	execution_lock_tree_to_start(start->parent_id, start->pipeline_id, start->is_batch);
 	if (start->is_batch)
 		execution_lock_family(start->pipeline_id);
-	if (!execution_row_find(EXECUTION_STATE_BY_ID, start->pipeline_id, &state) ||
+	if (!pipeline_state_find(start->pipeline_id, &state) ||
 		!execution_row_lock(&state, &start->pipeline_is_known))
 		return false;
 	start->pipeline_is_known &= !start->is_batch;

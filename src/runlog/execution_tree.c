@@ -30,6 +30,7 @@
 #include "restart.h"
 #include "execution.h"
 #include "execution_row.h"
+#include "pipelinestate.h"
 
 #define TREE_LOCK_CLASS 120		/* of advisory locks; PostgreSQL's own are 1 and 2, the conductor's 119 */
 
@@ -90,7 +91,7 @@ execution_lock_tree_to_start(int64 parent_id, int64 pipeline_id, bool is_batch)
 	int64		crashed = 0;
 	ExecutionRow state;
 
-	if (is_batch && pipeline_id != 0 && execution_row_find(EXECUTION_STATE_BY_ID, pipeline_id, &state))
+	if (is_batch && pipeline_id != 0 && pipeline_state_find(pipeline_id, &state))
 	{
 		crashed = outermost(execution_row_id(&state, STATE_COL_EXECUTION));
 		execution_row_close(&state);

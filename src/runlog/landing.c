@@ -121,7 +121,7 @@ landing_run_ended(int64 run_id, bool succeeded, char next, int64 row_audit_id)
 			 "WHEN " HAS_THE_WORD " THEN $3 WHEN s.next_load_status = 'D' THEN coalesce(nullif(p.next_load_status, 'D'), 'P') "
 			 "ELSE s.next_load_status END AS next, l.row_audit_id AS origin, "
 			 "CASE WHEN $2 AND s.last_run_id = $1 THEN $1 ELSE s.last_success_run_id END AS success "
-			 "FROM (SELECT s.*, s.ctid FROM weir.pipeline_state s WHERE " STATE_FROM_BACK(PIPELINE_OF_RUN("$1")) ") s "
+			 "FROM (SELECT s.*, s.ctid FROM weir.pipeline_state s WHERE " IS_STATE_OF_RUN("s", "$1") ") s "
 			 "LEFT JOIN LATERAL (SELECT i.row_audit_id FROM weir.landing i WHERE i.pipeline_id = s.pipeline_id "
 			 "ORDER BY i.row_audit_id LIMIT 1) l ON true LEFT JOIN weir.run p ON p.run_id = s.last_run_id) n "
 	/* Of runs side by side only one has something to say. */

@@ -36,13 +36,9 @@ outcome_lock_run(int64 run_id, bool wait)
 	Datum		values[1] = {Int64GetDatum(run_id)};
 	uint64		found;
 
-	if (wait)
-		found = weir_spi("SELECT 1 FROM weir.pipeline_state s WHERE " STATE_FROM_BACK(PIPELINE_OF_RUN("$1")) " FOR UPDATE",
-						 1, types, values, NULL);
-	else
-		found = weir_spi("SELECT 1 FROM weir.pipeline_state s WHERE " IS_STATE_OF_RUN("s", "$1") " FOR UPDATE SKIP LOCKED",
-						 1, types, values, NULL);
-	if (found == 0)
+	if (wait ? !pipeline_state_lock(run_id) :
+		weir_spi("SELECT 1 FROM weir.pipeline_state s WHERE " IS_STATE_OF_RUN("s", "$1") " FOR UPDATE SKIP LOCKED",
+				 1, types, values, NULL) == 0)
 		return false;
 	/* What clients say of the run holds it FOR KEY SHARE, which does not stop us. */
 	if (wait)

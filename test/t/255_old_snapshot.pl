@@ -190,6 +190,9 @@ SKIP:
 		return map { value("SELECT ceil(sum(shared_blks_hit)::numeric / sum(calls)) FROM pg_stat_statements WHERE query LIKE '$_'") }
 		  ('SELECT % FROM weir.pipeline_state s %FOR UPDATE%', '% FROM unnest(%) AS n (pipeline_id, first, going_on, priorities, floors)%', '% WITH ORDINALITY AS w (pipeline_id, first, %');
 	};
+	my $place = q{SELECT (s.ctid::text::point)[0] FROM weir.pipeline_state s JOIN weir.pipeline p USING (pipeline_id) WHERE p.name = 'aged'};
+	value('ALTER TABLE weir.pipeline_state SET (autovacuum_enabled = off)');
+	value(q{SELECT count(weir.drop_pipeline(name)) FROM weir.pipeline WHERE name ~ '^n[0-9]'});
 	pipeline('aged', $gated, ', "max_concurrent_runs": 2');
 	close_gate();
 	my $long = weir_trigger($node, 'aged');
@@ -210,6 +213,27 @@ SKIP:
 	value(qq{SELECT weir.alter_pipeline('aged', '{"tasks": [$work], "max_concurrent_runs": $_}')}) foreach (3 .. 30, 2);
 	(undef, $queue) = $pages->();
 	cmp_ok($queue, '<', $queue_before + 10, "nor for thirty versions more: $queue");
+
+	# Room that becomes free far before the end of the table is used again, and the newest versions are there then.
+	my $end = value($place);
+	value('VACUUM weir.pipeline_state');
+	value(qq{SELECT weir.alter_pipeline('aged', '{"tasks": [$noop], "max_concurrent_runs": 20}')});
+	value(q{SELECT count(weir.trigger('aged')) FROM generate_series(1, 100)});
+	ok(wait_until($node, 'they end', q{SELECT count(*) = 0 FROM weir.run WHERE pipeline_name = 'aged' AND live = 'q'}), 'a hundred more');
+	value(qq{SELECT weir.alter_pipeline('aged', '{"tasks": [$work], "max_concurrent_runs": 2}')});
+	cmp_ok(value($place), '<', $end, 'the state is before its older versions now');
+	($state, $queue, $known) = $pages->();
+	cmp_ok($state, '<', $state_before + 5, "for the state, wherever it is: $state pages");
+	cmp_ok($queue, '<', $queue_before + 10, "for what may start: $queue pages");
+	my $look = q{SELECT weir._state_place(pipeline_id) FROM weir.pipeline WHERE name = 'aged'};
+	my $pages_of_look = sub {
+		value('SELECT pg_stat_statements_reset()');
+		value($look);
+		return value(q{SELECT sum(shared_blks_hit) FROM pg_stat_statements WHERE query LIKE 'SELECT weir.\_state\_place%'});
+	};
+	my $look_before = $pages_of_look->();
+	$holder->query_safe($look);
+	cmp_ok($pages_of_look->(), '<', $look_before + 20, 'what the old snapshot sees misleads nobody');
 
 	# Somebody holds the pipeline: what is put off is looked for again, and nothing more than that.
 	{
