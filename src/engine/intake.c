@@ -294,7 +294,7 @@ intake_start_run(int64 run_id, bool besides)
  * are and where each begins is known, see queues.c.
  */
 #define GOING_ON(condition) \
-	"(SELECT count(*) FROM (SELECT r.backfill_id FROM unnest(w.going_on) AS i (run_id) JOIN weir.run r ON r.run_id = i.run_id AND r.live = 'a' " \
+	"(SELECT count(*) FROM (SELECT r.backfill_id FROM unnest(w.going_on) AS i (run_id) JOIN weir.run r ON r.run_id = i.run_id AND " GOES_ON("r") " " \
 	"UNION ALL SELECT r.backfill_id FROM weir.run r WHERE w.going_on IS NULL AND r.pipeline_id = w.pipeline_id AND r.live = 'a' " \
 	"AND r.run_id >= w.first) r " condition ")"
 
@@ -331,7 +331,7 @@ intake_start_run(int64 run_id, bool besides)
 	"SELECT r.run_id, r.version, r.priority FROM weir.run r " \
 	"WHERE " OF_LANE " AND r.backfill_id = b.backfill_id ORDER BY r.run_id LIMIT least(a.room, " \
 	"greatest(0, (SELECT f.concurrency FROM weir.backfill f WHERE f.backfill_id = b.backfill_id) - " \
-	GOING_ON("WHERE r.backfill_id = b.backfill_id") "))) x WHERE k.priority < -1000) s) q " \
+	GOING_ON("WHERE coalesce(r.backfill_id, 0) = b.backfill_id") "))) x WHERE k.priority < -1000) s) q " \
 	"WHERE q.place <= (SELECT v.max_concurrent_runs FROM weir.pipeline_version v " \
 	"WHERE v.pipeline_id = w.pipeline_id AND v.version = q.version) - a.active " \
 	"ORDER BY q.is_overdue DESC, q.priority DESC, q.run_id LIMIT $1"

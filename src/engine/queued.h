@@ -8,6 +8,14 @@
 #define WEIR_QUEUED_H
 
 /*
+ * SQL: does r, found by its id, go on?  Written so that the planner cannot
+ * take the index of those that go on for it: just analyzed with none there,
+ * that seems to be the shortest way to any of them, but an old snapshot may
+ * keep thousands of entries in it.
+ */
+#define GOES_ON(r) "coalesce(" r ".live, ' ') = 'a'"
+
+/*
  * SQL: the priorities with which runs of the pipeline are queued, and the first
  * of each; from one to the next in the index, however long the queue is.
  */

@@ -160,7 +160,7 @@ queues_forget_known(Conductor *c)
 	"SELECT w.pipeline_id, CASE WHEN w.going_on = '' THEN ARRAY(SELECT r.run_id FROM weir.run r WHERE r.pipeline_id = w.pipeline_id " \
 	"AND r.live = 'a' AND r.run_id >= w.first ORDER BY r.run_id LIMIT " CppAsString2(MAX_GOING_ON) " + 1) " \
 	"ELSE ARRAY(SELECT r.run_id FROM unnest(w.going_on::bigint[]) AS i (run_id) JOIN weir.run r ON r.run_id = i.run_id " \
-	"WHERE r.live = 'a' ORDER BY r.run_id) END, l.priorities, l.floors " \
+	"WHERE " GOES_ON("r") " ORDER BY r.run_id) END, l.priorities, l.floors " \
 	"FROM unnest($1, $2, $3, $4, $5) WITH ORDINALITY AS w (pipeline_id, first, going_on, priorities, floors, place) " \
 	"CROSS JOIN LATERAL (SELECT coalesce(array_agg(k.priority), '{}'), coalesce(array_agg(k.run_id), '{}') FROM (" \
 	"SELECT k.priority, (SELECT r.run_id FROM weir.run r WHERE r.pipeline_id = w.pipeline_id AND r.live = 'q' " \

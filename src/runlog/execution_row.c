@@ -43,7 +43,7 @@
  * Every row whose first index column is the key, until "visit" says that it
  * has seen enough.  The lock on the index may go at once: that on the table
  * keeps the index where it is.  Of a row that is written again and again the
- * newest version is found first from the back, see pipelinestate.h.
+ * newest version mostly is the last; see also pipelinestate.h.
  */
 static void
 scan(ExecutionIndex index_no, ScanDirection direction, Oid type, Datum key, const ExecutionRow *row,
