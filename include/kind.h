@@ -20,7 +20,7 @@
  * A repeatable START whose answer was lost must be repeated to learn the id.
  * After CANCEL follow the verdicts: they lead to POLL and to the real end.
  * A kind with abandon() has no CANCEL: its attempt ends at once.  One that
- * is_repeatable may have both, by turns: see can_cancel.
+ * is_resumable may have both, by turns: see can_cancel.
  *-------------------------------------------------------------------------
  */
 #ifndef WEIR_KIND_H
@@ -198,7 +198,7 @@ typedef struct TaskKind
 	bool		is_http;		/* exchanges with an engine */
 	bool		is_inline;		/* the conductor decides it itself, see decide (a for_each: unless a statement
 								 * lists its items); neither: sql and noop */
-	bool		is_repeatable;	/* whatever an attempt did or left under way, the next one finds it: it may always be tried again */
+	bool		is_resumable;	/* whatever an attempt did or left under way, the next one picks it up: it may always be tried again */
 	bool		has_runs;		/* its work has ids that can be followed, although it has abandon() */
 	bool		is_waiting;		/* the conductor keeps the attempt open until something happens in the database */
 	bool		uses_worker;	/* a SQL worker runs the attempt: sql, redis_publish (and a for_each whose items a statement lists) */
@@ -228,7 +228,7 @@ typedef struct TaskKind
 	void		(*abandon) (const KindCall *call, bool is_sent, KindVerdict *verdict);
 	/*
 	 * Of kinds with abandon(): is this attempt one that CANCEL is sent for
-	 * instead?  NULL: none is.  Of those that are is_repeatable: is it at this
+	 * instead?  NULL: none is.  Of those that are is_resumable: is it at this
 	 * moment, with or without an external_run_id?
 	 */
 	bool		(*can_cancel) (const KindCall *call);

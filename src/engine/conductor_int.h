@@ -234,9 +234,6 @@ extern Flight *flight_find(Conductor *c, int64 task_run_id);
 /* What a kind sees of the flight; points into it. */
 extern void flight_fill_call(const Flight *flight, KindCall *call);
 extern void flight_remove(Conductor *c, Flight *flight);
-extern void flight_end(Conductor *c, Flight *flight, int why);	/* cancel it: SQL_CANCEL_* */
-extern bool flight_can_cancel(const Flight *flight);
-extern void flights_end_run(Conductor *c, int64 run_id, int why);
 extern void flights_transfers(Conductor *c);	/* finished exchanges -> verdicts */
 extern void flight_decide(Conductor *c, Flight *flight);	/* a verdict of an inline kind */
 extern void flight_verdict(Conductor *c, Flight *flight, KindOutcome outcome, const char *code,
@@ -248,6 +245,7 @@ extern void flight_forget_token(Conductor *c, Flight *flight);	/* what it signed
 extern bool flight_check_spec(Conductor *c, Flight *flight);
 /* output is copied; NULL for none */
 extern void flight_succeed(Conductor *c, Flight *flight, const cJSON *output);
+extern MemoryContext flight_fresh_verdict(Flight *flight);	/* for a verdict of the conductor's own, and its memory */
 extern void flight_drop_verdict(Flight *flight);
 /* delay_ms -1: the polling pace */
 extern void flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_tries);
@@ -303,6 +301,15 @@ extern bool uncertain_request(Conductor *c, int64 request_id, const char *action
 extern void trouble_note(Flight *flight);	/* its verdict is a new one of the kind's */
 extern void trouble_say(Flight *flight, const char *trouble);	/* no answer of its own: signing in */
 extern const char *trouble_add(const Flight *flight, const char *message);
+
+/* flightend.c */
+extern void flight_end(Conductor *c, Flight *flight, int why);	/* cancel it: SQL_CANCEL_* */
+extern void flights_end_run(Conductor *c, int64 run_id, int why);
+extern bool flight_can_cancel(const Flight *flight);
+/* May the work of this attempt be going on in the engine, so that no other attempt may follow? */
+extern bool flight_may_go_on(const Flight *flight);
+extern bool flight_turn_to_cancel(Conductor *c, Flight *flight);	/* its verdict goes on; false: no more */
+extern void flight_give_up_cancel(Conductor *c, Flight *flight);	/* the engine did not confirm it in time */
 
 /* flightwrite.c: verdicts into the log, inside a transaction */
 extern void flights_write(Conductor *c);

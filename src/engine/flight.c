@@ -63,8 +63,8 @@ flight_remove(Conductor *c, Flight *flight)
 	(void) hash_search(c->flights, &flight->task_run_id, HASH_REMOVE, NULL);
 }
 
-static MemoryContext
-fresh_verdict(Flight *flight)
+MemoryContext
+flight_fresh_verdict(Flight *flight)
 {
 	flight->verdict_cxt = AllocSetContextCreate(flight->cxt, "weir verdict", ALLOCSET_SMALL_SIZES);
 	flight->verdict = MemoryContextAllocZero(flight->verdict_cxt, sizeof(KindVerdict));
@@ -85,7 +85,7 @@ void
 flight_verdict(Conductor *c, Flight *flight, KindOutcome outcome, const char *code,
 			   const char *message, bool is_user_error, bool is_retryable)
 {
-	MemoryContext old = MemoryContextSwitchTo(fresh_verdict(flight));
+	MemoryContext old = MemoryContextSwitchTo(flight_fresh_verdict(flight));
 
 	kind_fail(flight->verdict, is_user_error, is_retryable, code, message);
 	flight->verdict->outcome = outcome;
@@ -124,7 +124,7 @@ flight_check_spec(Conductor *c, Flight *flight)
 void
 flight_succeed(Conductor *c, Flight *flight, const cJSON *output)
 {
-	MemoryContext old = MemoryContextSwitchTo(fresh_verdict(flight));
+	MemoryContext old = MemoryContextSwitchTo(flight_fresh_verdict(flight));
 
 	flight->verdict->outcome = KIND_SUCCEEDED;
 	flight->verdict->output = output ? cJSON_Duplicate(output, true) : NULL;
@@ -137,7 +137,7 @@ flight_succeed(Conductor *c, Flight *flight, const cJSON *output)
 void
 flight_decide(Conductor *c, Flight *flight)
 {
-	MemoryContext old = MemoryContextSwitchTo(fresh_verdict(flight));
+	MemoryContext old = MemoryContextSwitchTo(flight_fresh_verdict(flight));
 	KindCall	call;
 
 	flight_fill_call(flight, &call);
@@ -152,7 +152,7 @@ flight_deliver(Conductor *c, Flight *flight, const cJSON *callback)
 	MemoryContext old;
 	KindCall	call;
 
-	fresh_verdict(flight);
+	flight_fresh_verdict(flight);
 	old = MemoryContextSwitchTo(flight->cxt);
 	flight_fill_call(flight, &call);
 	flight->kind->deliver(&call, callback, flight->verdict);
@@ -179,136 +179,6 @@ flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_trie
 	if (flight->ending != SQL_CANCEL_NONE)
 		flight->pause_ms = Min(flight->pause_ms, Max(weir_cancel_grace / 4, flight->retry_after_ms));
 	flight->due_ms = uncertain_waits(flight) ? NEVER : now + flight->pause_ms;
-}
-
-/* Was START sent by this attempt, and nobody read the answer? */
-static bool
-may_have_started(const Flight *flight)
-{
-	return (flight->after_crash && flight->step != KIND_STEP_PREPARE) ||
-		cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(flight->kind_state, "maybe_started"));
-}
-
-/* May the work of this attempt be going on in the engine, so that no other attempt may follow? */
-static bool
-may_go_on(const Flight *flight)
-{
-	if (flight->kind->is_repeatable)
-		return false;
-	return flight->external_run_id != NULL || may_have_started(flight) || flight->step == KIND_STEP_LOOKUP;
-}
-
-bool
-flight_can_cancel(const Flight *flight)
-{
-	KindCall	call;
-
-	if (flight->kind->can_cancel == NULL)
-		return false;
-	flight_fill_call(flight, &call);
-	return flight->kind->can_cancel(&call);
-}
-
-/* What step_tries is once the verdict to go on was followed. */
-static int
-tries_after(const Flight *flight)
-{
-	return flight->verdict->next_step != flight->step || flight->verdict->reset_tries ? 0 : flight->step_tries + 1;
-}
-
-/* flight_can_cancel() once the verdict to go on was followed, of a kind that is_repeatable. */
-static bool
-will_cancel(Flight *flight)
-{
-	KindCall	call;
-
-	flight_fill_call(flight, &call);
-	call.step_tries = tries_after(flight);
-	call.step = flight->verdict->next_step;
-	return flight->kind->can_cancel(&call);
-}
-
-/* The kind cannot cancel anything: whatever is under way is left to itself. */
-static void
-abandon(Conductor *c, Flight *flight)
-{
-	bool		is_sent = flight->transfer != NULL || (flight->after_crash && !flight->kind->is_repeatable);
-	MemoryContext old;
-	KindCall	call;
-
-	if (flight->transfer)
-		httpmux_abort(c->mux, flight->transfer);
-	flight->transfer = NULL;
-	old = MemoryContextSwitchTo(fresh_verdict(flight));
-	flight_fill_call(flight, &call);
-	flight->kind->abandon(&call, is_sent, flight->verdict);
-	flight->http_status = 0;
-	flight->due_ms = NEVER;
-	c->has_verdicts = true;
-	MemoryContextSwitchTo(old);
-}
-
-/*
- * Cancel an attempt.  What was never sent ends here; what the engine knows is
- * cancelled there and followed to its end; what may or may not have arrived
- * is looked up first (the steps go on, see read_response).
- */
-void
-flight_end(Conductor *c, Flight *flight, int why)
-{
-	if (flight->ending != SQL_CANCEL_NONE)
-		return;
-	flight->ending = why;
-	flight->ending_since_ms = now_ms();
-	if (flight->verdict != NULL || flight->kind == NULL)
-		return;
-	if (flight->kind->is_waiting)
-	{
-		waiting_end(c, flight);
-		return;
-	}
-	if (!flight->kind->is_http)
-	{
-		if (flight->slot < 0)
-			flight_verdict(c, flight, KIND_CANCELLED, "cancelled", "cancelled before it started", false, false);
-		else
-			sqlpool_cancel(flight);
-		return;
-	}
-	if (uncertain_waits(flight))
-	{
-		uncertain_end(c, flight);
-		return;
-	}
-	if (flight->kind->abandon != NULL && !flight_can_cancel(flight))
-	{
-		abandon(c, flight);
-		return;
-	}
-	if (flight->transfer != NULL)
-		return;
-	if (flight->external_run_id != NULL || (flight->kind->is_repeatable && flight->step != KIND_STEP_DETAIL))
-	{
-		flight->cancel_sent = true;
-		flight_go_to_step(flight, KIND_STEP_CANCEL, 0, true);
-	}
-	else if ((flight->step == KIND_STEP_START || flight->step == KIND_STEP_PREPARE) &&
-			 !may_have_started(flight))
-		flight_verdict(c, flight, KIND_CANCELLED, "cancelled", "cancelled before it started", false, false);
-	else if (flight->step != KIND_STEP_START && flight->due_ms != NEVER)
-		flight->due_ms = Min(flight->due_ms, flight->ending_since_ms);	/* not when a circuit allows it */
-}
-
-void
-flights_end_run(Conductor *c, int64 run_id, int why)
-{
-	HASH_SEQ_STATUS seq;
-	Flight	   *flight;
-
-	hash_seq_init(&seq, c->flights);
-	while ((flight = hash_seq_search(&seq)) != NULL)
-		if (flight->run_id == run_id)
-			flight_end(c, flight, why);
 }
 
 void
@@ -340,54 +210,16 @@ flight_forget_token(Conductor *c, Flight *flight)
 	signin_forget(c->signin, flight->signin_ticket[1]);
 }
 
-/* A verdict to go on, of a kind that does one thing after another: the next one is not begun. */
-static void
-give_up_between(Conductor *c, Flight *flight)
-{
-	bool		is_over = flight->verdict->external_run_over;
-	bool		has_changed = flight->verdict->state_changed;
-
-	flight->step_tries = tries_after(flight);
-	flight->step = flight->verdict->next_step;
-	flight_drop_verdict(flight);
-	abandon(c, flight);
-	flight->verdict->external_run_over = is_over;
-	flight->verdict->state_changed = has_changed;
-}
-
 /* A verdict to go on: does the log have to know before we do? */
 static void
 follow_verdict(Conductor *c, Flight *flight)
 {
 	KindVerdict *verdict = flight->verdict;
-	bool		known = flight->external_run_id != NULL || verdict->external_run_id != NULL;
 
-	if (flight->ending != SQL_CANCEL_NONE && flight->kind->is_repeatable)
-		known = will_cancel(flight);
 	if (verdict->forget_token && flight->connection)
 		flight_forget_token(c, flight);
-	if (flight->ending != SQL_CANCEL_NONE && !flight->cancel_sent)
-	{
-		if (known && verdict->next_step != KIND_STEP_DETAIL)
-		{
-			verdict->next_step = KIND_STEP_CANCEL;
-			verdict->delay_ms = 0;
-			flight->cancel_sent = true;
-		}
-		else if (flight->kind->is_repeatable && verdict->next_step != KIND_STEP_DETAIL)
-		{
-			give_up_between(c, flight);
-			return;
-		}
-		/* A START to be repeated is repeated: its answer says what to cancel. */
-		else if (!known && (verdict->next_step == KIND_STEP_START || verdict->next_step == KIND_STEP_PREPARE) &&
-				 !(flight->step == KIND_STEP_START && may_have_started(flight)))
-		{
-			flight_drop_verdict(flight);
-			flight_verdict(c, flight, KIND_CANCELLED, "cancelled", "cancelled before it started", false, false);
-			return;
-		}
-	}
+	if (flight->ending != SQL_CANCEL_NONE && !flight->cancel_sent && !flight_turn_to_cancel(c, flight))
+		return;
 	if (verdict->state_changed || verdict->external_run_id || verdict->external_url)
 	{
 		c->has_verdicts = true;
@@ -432,6 +264,54 @@ answers_memory(Flight *flight)
 	}
 	flight->answers_limit = Max(ANSWERS_BYTES, 2 * MemoryContextMemAllocated(flight->answers_cxt, true));
 	return flight->answers_cxt;
+}
+
+/*
+ * The work has ended, and only its details cannot be asked for: as if that
+ * had been tried often enough, the kind says what is known without them.
+ * False: it does not know how the work ended.
+ */
+static bool
+conclude_unasked(Conductor *c, Flight *flight, const char *why)
+{
+	MemoryContext answers = answers_memory(flight);
+	MemoryContext old = MemoryContextSwitchTo(flight_fresh_verdict(flight));
+	KindResponse response = {.body = "", .headers = "", .retry_after_ms = -1, .transport_error = why};
+	KindCall	call;
+
+	flight_fill_call(flight, &call);
+	call.step_tries = MANY_TRIES;
+	MemoryContextSwitchTo(answers);
+	flight->kind->response(&call, &response, flight->verdict);
+	MemoryContextSwitchTo(old);
+	flight->http_status = 0;
+	if (flight->verdict->outcome == KIND_CONTINUE)
+		follow_verdict(c, flight);
+	else if (flight->verdict->may_go_on)
+	{
+		flight_drop_verdict(flight);
+		return false;
+	}
+	else
+	{
+		flight->due_ms = NEVER;
+		c->has_verdicts = true;
+	}
+	return true;
+}
+
+/*
+ * The request of the step at hand cannot be made, now or ever.  Work that has
+ * ended is as good as it is without its details.
+ */
+static void
+cannot_ask(Conductor *c, Flight *flight, const KindProblem *problem, bool is_retryable)
+{
+	if (flight->step == KIND_STEP_DETAIL && conclude_unasked(c, flight, problem->message))
+		return;
+	flight_refuse(c, flight, problem);
+	flight->verdict->is_retryable = is_retryable;
+	flight->verdict->may_go_on = flight_may_go_on(flight);
 }
 
 /* The exchange is over: its answer, in the current context.  False: it was refused before it was sent. */
@@ -489,42 +369,39 @@ refused_by_proxy(Conductor *c, Flight *flight, const char *message)
 		flight->due_ms = now_ms() + PROXY_PAUSE_MS * flight->proxy_refusals;
 		return;
 	}
-	flight_verdict(c, flight, KIND_FAILED, "proxy_sign_in_failed", message, true, false);
-	flight->verdict->may_go_on = may_go_on(flight);
+	flight->proxy_refusals = 0;
+	cannot_ask(c, flight, &(KindProblem) {.code = "proxy_sign_in_failed", .message = message}, false);
 }
 
 static void
 read_response(Conductor *c, Flight *flight)
 {
 	MemoryContext answers = answers_memory(flight);
-	MemoryContext old = MemoryContextSwitchTo(fresh_verdict(flight));
+	MemoryContext old = MemoryContextSwitchTo(flight_fresh_verdict(flight));
 	KindCall	call;
 	KindResponse response = {0};
 	Flight	  **others;
 	bool		wants_credentials = PROXY_WANTS_CREDENTIALS(httpmux_result(flight->transfer)->proxy_status);
+	bool		is_refused;
 
 	flight_fill_call(flight, &call);
 	listening_fill(c, flight, &call, &others);
-	if (!take_answer(c, flight, &response))
-	{
-		kind_fail(flight->verdict, true, false, "address_not_allowed", response.transport_error);
-		flight->verdict->may_go_on = may_go_on(flight);
-	}
-	else if (wants_credentials && !response.request_sent)
+	is_refused = !take_answer(c, flight, &response);
+	if (is_refused || (wants_credentials && !response.request_sent))
 	{
 		MemoryContextSwitchTo(old);
 		response.transport_error = pstrdup(response.transport_error);
 		flight_drop_verdict(flight);
-		refused_by_proxy(c, flight, response.transport_error);
+		if (is_refused)
+			cannot_ask(c, flight, &(KindProblem) {.code = "address_not_allowed", .message = response.transport_error}, false);
+		else
+			refused_by_proxy(c, flight, response.transport_error);
 		return;
 	}
-	else
-	{
-		/* kind_state must outlive the verdict's context. */
-		MemoryContextSwitchTo(answers);
-		flight->kind->response(&call, &response, flight->verdict);
-		listening_deliver(c, flight->verdict, others, call.n_others);
-	}
+	/* kind_state must outlive the verdict's context. */
+	MemoryContextSwitchTo(answers);
+	flight->kind->response(&call, &response, flight->verdict);
+	listening_deliver(c, flight->verdict, others, call.n_others);
 	flight->proxy_refusals = 0;
 	MemoryContextSwitchTo(old);
 
@@ -565,40 +442,6 @@ flights_transfers(Conductor *c)
 	}
 }
 
-/*
- * The work has ended, and only its details cannot be asked for: as if that
- * had been tried often enough, the kind says what is known without them.
- * False: it does not know how the work ended.
- */
-static bool
-conclude_unasked(Conductor *c, Flight *flight, const char *why)
-{
-	MemoryContext answers = answers_memory(flight);
-	MemoryContext old = MemoryContextSwitchTo(fresh_verdict(flight));
-	KindResponse response = {.body = "", .headers = "", .retry_after_ms = -1, .transport_error = why};
-	KindCall	call;
-
-	flight_fill_call(flight, &call);
-	call.step_tries = MANY_TRIES;
-	MemoryContextSwitchTo(answers);
-	flight->kind->response(&call, &response, flight->verdict);
-	MemoryContextSwitchTo(old);
-	flight->http_status = 0;
-	if (flight->verdict->outcome == KIND_CONTINUE)
-		follow_verdict(c, flight);
-	else if (flight->verdict->may_go_on)
-	{
-		flight_drop_verdict(flight);
-		return false;
-	}
-	else
-	{
-		flight->due_ms = NEVER;
-		c->has_verdicts = true;
-	}
-	return true;
-}
-
 /* What sign-in said, for the flight: true to go on; false: it is asked again, or there is a verdict with this code. */
 static bool
 signed_in_at(Conductor *c, Flight *flight, const char *code, SignInResult result, const SignInFailure *failure)
@@ -619,10 +462,7 @@ signed_in_at(Conductor *c, Flight *flight, const char *code, SignInResult result
 	{
 		bool		is_user_error = failure->is_user_error || failure->is_misplaced;
 
-		if (flight->step == KIND_STEP_DETAIL && conclude_unasked(c, flight, failure->text))
-			return false;
-		flight_verdict(c, flight, KIND_FAILED, code, failure->text, is_user_error, !is_user_error);
-		flight->verdict->may_go_on = may_go_on(flight);
+		cannot_ask(c, flight, &(KindProblem) {.code = code, .message = failure->text, .is_system_error = !is_user_error}, !is_user_error);
 	}
 	else
 	{
@@ -677,8 +517,7 @@ obtain_secrets(Conductor *c, Flight *flight, const KindRequest *request, const C
 	problem.message = secret_not_for(flight->owner, request->secret, &problem.hint);
 	if (problem.message != NULL)
 	{
-		flight_refuse(c, flight, &problem);
-		flight->verdict->may_go_on = may_go_on(flight);
+		cannot_ask(c, flight, &problem, false);
 		return false;
 	}
 	/* It is no credential: a refusal says nothing about it. */
@@ -699,15 +538,13 @@ send_request(Conductor *c, Flight *flight, const KindRequest *request, const Con
 	options.stall_timeout_ms = weir_http_stall_timeout;
 	if (through != NULL && !route_set(&options, through->options, request->without_auth ? NULL : through->base_url, request->url, &why))
 	{
-		flight_verdict(c, flight, KIND_FAILED, "ca_certificate_missing", why, true, false);
-		flight->verdict->may_go_on = may_go_on(flight);
+		cannot_ask(c, flight, &(KindProblem) {.code = "ca_certificate_missing", .message = why}, false);
 		return;
 	}
 	options.proxy_authorization = secrets->proxy;
 	if (!outgoing_make(request, through, secrets, out, &why))
 	{
-		flight_verdict(c, flight, KIND_FAILED, "sign_in_failed", why, true, false);
-		flight->verdict->may_go_on = may_go_on(flight);
+		cannot_ask(c, flight, &(KindProblem) {.code = "sign_in_failed", .message = why}, false);
 		return;
 	}
 	listening_share(c, flight);
@@ -737,20 +574,18 @@ exchange(Conductor *c, Flight *flight)
 	flight_fill_call(flight, &call);
 	if (!pollgroup_request(c, flight, &call, &request) && !flight->kind->request(&call, &request, &problem))
 	{
-		flight_refuse(c, flight, &problem);
-		flight->verdict->may_go_on = may_go_on(flight);
-		uncertain_consider(flight);
+		cannot_ask(c, flight, &problem, false);
+		if (flight->verdict != NULL)
+			uncertain_consider(flight);
 		return;
 	}
 	if (!urlpolicy_check_url(request.url, &why, &hint))
 	{
-		problem = (KindProblem) {.code = "address_not_allowed", .message = why, .hint = hint};
-		flight_refuse(c, flight, &problem);
-		flight->verdict->may_go_on = may_go_on(flight);
+		cannot_ask(c, flight, &(KindProblem) {.code = "address_not_allowed", .message = why, .hint = hint}, false);
 		return;
 	}
-	/* What begins no work cannot have begun any before a crash.  (Of a kind that is_repeatable: it wants to know all the same.) */
-	if (flight->step == KIND_STEP_START && !request.starts_work && !flight->kind->is_repeatable)
+	/* What begins no work cannot have begun any before a crash.  (Of a kind that is_resumable: it wants to know all the same.) */
+	if (flight->step == KIND_STEP_START && !request.starts_work && !flight->kind->is_resumable)
 		flight->after_crash = false;
 	flight->via_other = request.via_other;
 	/* What goes elsewhere does not wait for this service, nor can it tell of it. */
@@ -773,43 +608,6 @@ exchange(Conductor *c, Flight *flight)
 	PG_END_TRY();
 }
 
-/* The same of a kind that is_repeatable: it says how far it came, and what may go on. */
-static void
-give_up_unconfirmed(Conductor *c, Flight *flight)
-{
-	MemoryContext old;
-
-	abandon(c, flight);
-	old = MemoryContextSwitchTo(flight->verdict_cxt);
-	kind_fail(flight->verdict, false, true, "cancel_not_confirmed",
-			  psprintf("the cancel was not confirmed within weir.cancel_grace; %s", flight->verdict->error_message));
-	MemoryContextSwitchTo(old);
-}
-
-/* Cancelled long ago and the engine still does not say so. */
-static void
-give_up_cancel(Conductor *c, Flight *flight)
-{
-	bool		goes_on = may_go_on(flight) || (flight->transfer != NULL && flight->starts_work);
-
-	if (flight->kind->is_repeatable && flight->verdict == NULL)
-	{
-		give_up_unconfirmed(c, flight);
-		return;
-	}
-	if (flight->transfer)
-		httpmux_abort(c->mux, flight->transfer);
-	flight->transfer = NULL;
-	if (flight->kind->is_http && flight->verdict == NULL)
-	{
-		flight_verdict(c, flight, KIND_FAILED, "cancel_not_confirmed",
-					   goes_on ? "the engine did not confirm the cancel within weir.cancel_grace; its run may still be going on" :
-					   "the engine did not answer within weir.cancel_grace",
-					   false, !goes_on);
-		flight->verdict->may_go_on = goes_on;
-	}
-}
-
 void
 flights_act(Conductor *c)
 {
@@ -826,7 +624,7 @@ flights_act(Conductor *c)
 			continue;
 		if (flight->ending != SQL_CANCEL_NONE && flight->ending_since_ms + weir_cancel_grace <= now)
 		{
-			give_up_cancel(c, flight);
+			flight_give_up_cancel(c, flight);
 			continue;
 		}
 		if (flight->due_ms > now || flight->transfer != NULL || pollgroup_holds(c, flight, now))

@@ -109,7 +109,7 @@ fill_outcome(const Flight *flight, TaskOutcome *outcome)
 		outcome->is_retryable = verdict->outcome == KIND_CANCELLED || verdict->is_retryable;
 		outcome->error_code = "timed_out";
 		outcome->error_message = sql_cancel_timeout_text(flight->ending);
-		if ((!outcome->is_retryable || flight->kind->is_repeatable) && verdict->error_message != NULL)
+		if ((!outcome->is_retryable || flight->kind->is_resumable) && verdict->error_message != NULL)
 			outcome->error_message = psprintf("%s; %s", outcome->error_message, verdict->error_message);
 		outcome->is_user_error = false;
 	}

@@ -15,7 +15,8 @@ use WeirHelper;
 my $number = 0;
 
 # root (of the sources), dir; and optionally speed, database, port, record (a
-# file; or all clouds write into files of the folder WEIR_RECORD).
+# file; or all clouds write into files of the folder WEIR_RECORD), tls (a path:
+# PATH.crt and PATH.key are what it shows at its tls_address).
 sub new
 {
 	my ($class, %options) = @_;
@@ -32,7 +33,8 @@ sub new
 	$record //= "$ENV{WEIR_RECORD}/" . time . ".$$." . ++$number if $ENV{WEIR_RECORD};
 	push @command, '--record', $record if defined $record;
 	push @command, '--database', $options{database} if defined $options{database};
-	unlink $file;
+	push @command, '--certificate', "$options{tls}.crt", '--key', "$options{tls}.key", '--tls-address-file', "$file.tls" if defined $options{tls};
+	unlink $file, "$file.tls";
 	my $pid = start_helper("$dir/cloud.log", @command, '--end-with-parent');
 	my $self = bless {
 		pid => $pid,
@@ -65,6 +67,9 @@ sub _write
 }
 
 sub address { return $_[0]->{address}; }
+
+# The same over TLS: https://127.0.0.1:PORT
+sub tls_address { return PostgreSQL::Test::Utils::slurp_file("$_[0]->{file}.tls") =~ s/\s+$//r; }
 
 # The number in front of the path: http://127.0.0.1:PORT
 sub port { return ($_[0]->{address} =~ /:(\d+)$/)[0]; }

@@ -178,6 +178,16 @@ class Far(Quiet):
         self.begin(*["X-Filler-%d: %s" % (n, "x" * 1000) for n in range(200)], length=2)
         self.wfile.write(b"{}")
 
+    def do_lines(self, query):
+        """As many lines as asked for, of changing length, and behind them where the next page is"""
+        body = b'{"value": [1]}'
+        self.begin(*["X-Filler-%d: %s" % (n, "x" * (n * 7 % 150)) for n in range(int(query["count"]))],
+                   'Link: </last/page>; rel="next"', length=len(body))
+        self.wfile.write(body)
+
+    def do_page(self, query):
+        self.answer(200, b'{"value": [2]}')
+
     def do_huge_header(self, query):
         self.begin("X-Filler: " + "x" * 500000, length=2)
         self.wfile.write(b"{}")

@@ -66,6 +66,12 @@ like(of_task($run, 'nul'), qr/^(succeeded$|failed outcome_unknown .*nul)/i, 'so 
 is(of_task($run, 'patient'), 'succeeded', 'a connection of more patience');
 like(value("SELECT coalesce(string_agg(output::text, ''), '') FROM weir.task_run WHERE run_id = $run AND task_name = 'odd'"), qr/^[\x20-\x7e]*$/, 'nothing of them is kept as it was');
 
+# --- headers are kept whole, however many lines
+my @counts = (0 .. 6, 9, 17, 33, 65, 130, 260, 520);
+my $lines = run_tasks('lines', map { { name => "lines_$_", kind => 'http', connection => 'far', retry => { max_attempts => 1 },
+	spec => { path => "/lines?count=$_", pages => { items => '$.value', next => { header => 'Link' } } } } } @counts);
+is(value("SELECT output->'items' FROM weir.task_run WHERE run_id = $lines AND task_name = 'lines_$_'"), '[1, 2]', "the last of $_ lines is read") foreach @counts;
+
 # --- connections: HTTP/1.1, one after the other and side by side
 $far->reset;
 $run = run_tasks('row', map { { %{ once("call$_", "/row/$_") }, $_ > 1 ? (depends_on => [ 'call' . ($_ - 1) ]) : () } } (1 .. 30));

@@ -1,7 +1,8 @@
-# When nobody can sign in any more, what counts is what the task may have going on
-# in the engine.  Its work has ended, and only the details are to be asked for: it
-# ends as its work did, and one that failed is tried again.  Nothing was begun yet,
-# and the conductor has crashed: it is tried again.
+# When nobody can sign in any more, at the engine or at the proxy before it, what
+# counts is what the task may have going on in the engine.  Its work has ended,
+# and only the details are to be asked for: it ends as its work did, and one that
+# failed is tried again.  Nothing was begun yet, and the conductor has crashed: it
+# is tried again.
 
 use strict;
 use warnings FATAL => 'all';
@@ -10,16 +11,19 @@ use JSON::PP;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use WeirFarEnd;
 use WeirTest;
 
 my $json = JSON::PP->new->canonical->ascii;
 my $node = weir_node('details', conf => "weir.max_sql_workers = 1\n");
-my $cloud = weir_cloud(undef, speed => 20);
+my $far = WeirFarEnd->new;
+my $cloud = weir_cloud(undef, speed => 20, tls => "$far->{dir}/server");
 my $address = $cloud->address;
 
 sub value { return $node->safe_psql('postgres', $_[0]) }
 sub literal { return "'" . ($_[0] =~ s/'/''/gr) . "'" }
 value("SELECT weir.create_secret('app', 'weir-secret')");
+value("SELECT weir.create_secret('proxy', 'weir:right')");
 my $auth = { type => 'entra_client_secret', tenant_id => 'local', client_id => 'weir-client', client_secret => 'app', authority => $address };
 
 my %retry = (retry => { max_attempts => 20, initial_delay => '100 milliseconds', max_delay => '1 second', jitter => 0, on => { failure => 'any' } });
@@ -44,38 +48,54 @@ sub held
 	return 0;
 }
 
-foreach my $name (sort keys %kinds)
+# How it comes that nobody can: what is done while the details are asked for, and how that is undone
+my %losses = (
+	sign_in => {
+		code => 'sign_in_failed', address => $address, options => {}, hold => {},
+		happen => sub { $cloud->config(clients => { 'weir-client' => 'another' }, revoke_tokens => JSON::PP::true) },
+		pass => sub { $cloud->config(clients => { 'weir-client' => 'weir-secret' }) } },
+	proxy => {
+		code => 'proxy_sign_in_failed', address => $cloud->tls_address, options => { proxy => $far->url('proxy'), proxy_secret => 'proxy', ca_certificate => $far->ca },
+		hold => { do_work => JSON::PP::false },
+		happen => sub { $far->proxy('user=weir:another') },
+		pass => sub { $far->proxy('user=weir:right') } });
+
+foreach my $case (map { my $name = $_; map { [ $name, $_ ] } sort keys %losses } sort keys %kinds)
 {
-	my $kind = $kinds{$name};
+	my ($name, $how) = @$case;
+	my ($kind, $loss) = ($kinds{$name}, $losses{$how});
 	my ($of, $path, $options) = @{ $kind->{connection} };
 
 	foreach my $end (grep { $kind->{$_} } 'well', 'badly')
 	{
+		my $it = "${name}_${end}_$how";
+
 		$cloud->reset;
-		value("SELECT weir.create_connection('${name}_$end', '$of', '$address$path', " . literal($json->encode($auth)) . ', ' . literal($json->encode($options)) . ')');
-		value("SELECT weir.create_pipeline('${name}_$end', " . literal($json->encode({ tasks => [ { name => 'it', kind => $kind->{kind}, connection => "${name}_$end", spec => $kind->{$end}, %retry } ] })) . ')');
-		my $fault = $cloud->add_fault(operation => $kind->{detail}, fault => 'hold')->{faults}[-1]{id};
-		my $run = weir_trigger($node, "${name}_$end");
+		$loss->{pass}->();
+		value("SELECT weir.create_connection('$it', '$of', '$loss->{address}$path', " . literal($json->encode({ %$auth, authority => $loss->{address} })) . ', ' . literal($json->encode({ %$options, %{ $loss->{options} } })) . ')');
+		value("SELECT weir.create_pipeline('$it', " . literal($json->encode({ tasks => [ { name => 'it', kind => $kind->{kind}, connection => $it, spec => $kind->{$end}, %retry } ] })) . ')');
+		my $fault = $cloud->add_fault(operation => $kind->{detail}, fault => 'hold', %{ $loss->{hold} })->{faults}[-1]{id};
+		my $run = weir_trigger($node, $it);
 		is(held($fault), 1, "$name, ended $end: its details are asked for");
-		$cloud->config(clients => { 'weir-client' => 'another' }, revoke_tokens => JSON::PP::true);
+		$loss->{happen}->();
 		$cloud->call('DELETE', "faults/$fault");
 		wait_until($node, 'the first attempt has ended', "SELECT count(*) = 1 FROM weir.attempt WHERE run_id = $run AND attempt_no = 1 AND status NOT IN ('intended', 'started')");
 		my $first = value("SELECT concat_ws(' ', status, error_code) FROM weir.attempt WHERE run_id = $run AND attempt_no = 1");
 		if ($end eq 'well')
 		{
-			is($first, 'succeeded', "$name: work that was done counts as done");
+			is($first, 'succeeded', "$name, $how: work that was done counts as done");
 			is(wait_for_run($node, $run), 'succeeded', "$name: and so does the run");
 			is($cloud->started($kind->{start}), 1, "$name: it is not done again");
 		}
 		else
 		{
-			unlike($first, qr/sign_in_failed/, "$name: work that failed failed as it did");
+			like($first, qr/^failed (?!$loss->{code})/, "$name, $how: work that failed failed as it did");
 			wait_until($node, 'there is another attempt', "SELECT count(*) > 0 FROM weir.attempt WHERE run_id = $run AND attempt_no = 2");
 			is($cloud->started($kind->{start}), 1, "$name: which could not begin yet");
 			value("SELECT weir.cancel($run)");
 			wait_for_run($node, $run);
 		}
-		$cloud->config(clients => { 'weir-client' => 'weir-secret' });
+		$loss->{pass}->();
 	}
 }
 
