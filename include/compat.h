@@ -44,6 +44,19 @@
 #define OWNER_NEEDS_LOGIN_COMPAT true
 #endif
 
+/* 19: pruning may set a page all-visible, and pins the map for it.  A statement; include access/heapam.h and storage/bufmgr.h. */
+#if PG_VERSION_NUM >= 190000
+#define heap_page_prune_opt_compat(rel, buffer) \
+	do { \
+		Buffer		map_ = InvalidBuffer; \
+		heap_page_prune_opt((rel), (buffer), &map_, false); \
+		if (BufferIsValid(map_)) \
+			ReleaseBuffer(map_); \
+	} while (0)
+#else
+#define heap_page_prune_opt_compat(rel, buffer) heap_page_prune_opt((rel), (buffer))
+#endif
+
 /* 18: the module magic carries a name and a version. */
 #if PG_VERSION_NUM >= 180000
 #define MODULE_MAGIC_COMPAT PG_MODULE_MAGIC_EXT(.name = "weir", .version = WEIR_VERSION)

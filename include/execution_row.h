@@ -71,6 +71,7 @@ extern bool execution_row_find_at(const ItemPointerData *place, ExecutionIndex i
  */
 extern bool execution_row_follow(ItemPointerData place, ExecutionTable table, int column, int64 key,
 								 struct SnapshotData *snapshot, ExecutionRow *row);
+extern bool execution_row_is_own(const ExecutionRow *row);	/* written by this transaction */
 extern bool execution_row_find_name(ExecutionIndex index, const char *name, ExecutionRow *row);
 /*
  * Lock what was found FOR UPDATE, at its newest version; false, and closed, if

@@ -8,9 +8,10 @@
  * found room, and each task's outcome has to look.  (An index that knows the
  * order of the versions does not help: the unique one would then have an entry
  * for each of them, and pass over all of these for every new one.)  So
- * everybody leaves word in shared memory of where he found it, and who comes
- * next follows the newer versions from there.  What he finds is what the index
- * would have found, or it is not taken.
+ * who finds it leaves word in shared memory where, and who comes next follows
+ * the newer versions from there.  What he finds is what the index would have
+ * found, or it is not taken.  (Whoever keeps one snapshot for a transaction
+ * leaves no word: his version is an old one.)
  *-------------------------------------------------------------------------
  */
 #ifndef WEIR_PIPELINESTATE_H
@@ -21,7 +22,8 @@
 /*
  * SQL: condition that finds the state of a pipeline, as the statement sees
  * it.  Who locks with it may miss a row that was changed a moment ago, as one
- * that is held; SKIP LOCKED does not go on through older versions.
+ * that is held (that depends on the minor release, which may recheck the
+ * place); SKIP LOCKED does not go on through older versions.
  */
 #define IS_STATE(state, pipeline_id)	state ".ctid = weir._state_place(" pipeline_id ")"
 

@@ -130,7 +130,7 @@ SELECT s.pipeline_id, s.execution_id, false
 FROM weir.pipeline_state s
 WHERE s.execution_id IS NOT NULL
 	-- not after a restore: the log is not dumped
-	AND EXISTS (SELECT FROM weir.run e WHERE e.run_id = s.execution_id);
+	AND EXISTS (SELECT FROM weir.run e WHERE e.run_id = s.execution_id AND e.pipeline_id = s.pipeline_id);
 COMMENT ON VIEW weir._active IS 'What goes on, of weir and of outside orchestrators';
 COMMENT ON COLUMN weir._active.pipeline_id IS 'The pipeline';
 COMMENT ON COLUMN weir._active.run_id IS 'The run, or the execution; of a pipeline at most one of the latter';

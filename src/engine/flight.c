@@ -269,7 +269,7 @@ answers_memory(Flight *flight)
 /*
  * The work has ended, and only its details cannot be asked for: as if that
  * had been tried often enough, the kind says what is known without them.
- * False: it does not know how the work ended.
+ * False: that is nothing.
  */
 static bool
 conclude_unasked(Conductor *c, Flight *flight, const char *why)
@@ -287,7 +287,7 @@ conclude_unasked(Conductor *c, Flight *flight, const char *why)
 	flight->http_status = 0;
 	if (flight->verdict->outcome == KIND_CONTINUE)
 		follow_verdict(c, flight);
-	else if (flight->verdict->may_go_on)
+	else if (flight->verdict->error_code != NULL && strcmp(flight->verdict->error_code, "outcome_unknown") == 0)
 	{
 		flight_drop_verdict(flight);
 		return false;
@@ -297,6 +297,8 @@ conclude_unasked(Conductor *c, Flight *flight, const char *why)
 		flight->due_ms = NEVER;
 		c->has_verdicts = true;
 	}
+	ereport(LOG,
+			(errmsg("details of task run " INT64_FORMAT " (attempt %d) could not be asked for: %s", flight->task_run_id, flight->attempt_no, why)));
 	return true;
 }
 
@@ -369,7 +371,6 @@ refused_by_proxy(Conductor *c, Flight *flight, const char *message)
 		flight->due_ms = now_ms() + PROXY_PAUSE_MS * flight->proxy_refusals;
 		return;
 	}
-	flight->proxy_refusals = 0;
 	cannot_ask(c, flight, &(KindProblem) {.code = "proxy_sign_in_failed", .message = message}, false);
 }
 
@@ -392,6 +393,7 @@ read_response(Conductor *c, Flight *flight)
 		MemoryContextSwitchTo(old);
 		response.transport_error = pstrdup(response.transport_error);
 		flight_drop_verdict(flight);
+		trouble_say(flight, NULL);
 		if (is_refused)
 			cannot_ask(c, flight, &(KindProblem) {.code = "address_not_allowed", .message = response.transport_error}, false);
 		else

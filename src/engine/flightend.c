@@ -87,7 +87,7 @@ abandon(Conductor *c, Flight *flight)
 /*
  * Cancel an attempt.  What was never sent ends here; what the engine knows is
  * cancelled there and followed to its end; what may or may not have arrived
- * is looked up first (the steps go on, see read_response).
+ * is looked up first (the steps go on, see flight_turn_to_cancel).
  */
 void
 flight_end(Conductor *c, Flight *flight, int why)

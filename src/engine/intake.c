@@ -313,7 +313,7 @@ intake_start_run(int64 run_id, bool besides)
 	"WHERE v.pipeline_id = w.pipeline_id ORDER BY v.max_concurrent_runs DESC LIMIT 1) - n.active) AS room FROM (SELECT " \
 	GOING_ON("") " + " \
 	"(SELECT count(*) FROM weir.pipeline_state s WHERE " IS_STATE("s", "w.pipeline_id") " AND s.execution_id IS NOT NULL " \
-	"AND EXISTS (SELECT FROM weir.run x WHERE x.run_id = s.execution_id)) AS active OFFSET 0) n OFFSET 0) a " \
+	"AND EXISTS (SELECT FROM weir.run x WHERE x.run_id = s.execution_id AND x.pipeline_id = s.pipeline_id)) AS active OFFSET 0) n OFFSET 0) a " \
 	"CROSS JOIN LATERAL (SELECT min(r.run_id) AS run_id FROM " OF_EACH_PRIORITY("r.run_id, r.queued_at", "", "1") \
 	" AND r.queued_at < clock_timestamp() - make_interval(secs => nullif($3, 0))) o " \
 	"CROSS JOIN LATERAL (SELECT s.*, s.run_id IS NOT DISTINCT FROM o.run_id AS is_overdue, " \

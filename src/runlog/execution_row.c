@@ -16,7 +16,9 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/stratnum.h"
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -208,6 +210,19 @@ execution_row_find_at(const ItemPointerData *place, ExecutionIndex index, int64 
 }
 
 /*
+ * Whoever comes by an index makes room for new versions next to the old ones;
+ * who does not has to see to it himself, or each update would need a new page.
+ */
+static void
+make_room(Relation rel, BlockNumber block)
+{
+	Buffer		buffer = ReadBuffer(rel, block);
+
+	heap_page_prune_opt_compat(rel, buffer);
+	ReleaseBuffer(buffer);
+}
+
+/*
  * Whether a place still is one of this row is asked at each step, so it does
  * not matter what has been there meanwhile.
  */
@@ -215,6 +230,7 @@ bool
 execution_row_follow(ItemPointerData place, ExecutionTable table, int column, int64 key, Snapshot snapshot, ExecutionRow *row)
 {
 	bool		found = false;
+	BlockNumber block = InvalidBlockNumber;
 
 	open_row(table, row);
 	PushActiveSnapshot(snapshot);
@@ -224,6 +240,12 @@ execution_row_follow(ItemPointerData place, ExecutionTable table, int column, in
 
 		if (ItemPointerGetBlockNumberNoCheck(&place) >= RelationGetNumberOfBlocks(row->rel))
 			break;
+		if (ItemPointerGetBlockNumberNoCheck(&place) != block && TTS_IS_BUFFERTUPLE(row->slot))
+		{
+			block = ItemPointerGetBlockNumberNoCheck(&place);
+			ExecClearTuple(row->slot);
+			make_room(row->rel, block);
+		}
 		found = table_tuple_fetch_row_version(row->rel, &place, GetActiveSnapshot(), row->slot);
 		if (!found && !table_tuple_fetch_row_version(row->rel, &place, SnapshotAny, row->slot))
 			break;
@@ -241,6 +263,14 @@ execution_row_follow(ItemPointerData place, ExecutionTable table, int column, in
 	if (!found)
 		execution_row_close(row);
 	return found;
+}
+
+bool
+execution_row_is_own(const ExecutionRow *row)
+{
+	bool		isnull;
+
+	return TransactionIdIsCurrentTransactionId(DatumGetTransactionId(slot_getsysattr(row->slot, MinTransactionIdAttributeNumber, &isnull)));
 }
 
 /* ---- columns ---- */

@@ -24,42 +24,71 @@
 
 PG_FUNCTION_INFO_V1(weir_state_place);
 
-/* 0, and "hint" has no place, without shared memory. */
-static uint64
+/*
+ * Where a transaction put versions that nobody else sees yet: it may write
+ * hundreds of one row, and what it leaves for others is the one they see.
+ */
+typedef struct OwnPlace
+{
+	uint64		hash;
+	TransactionId xid;
+	ItemPointerData place;
+} OwnPlace;
+
+static OwnPlace own_places[16];
+
+static pg_atomic_uint64 *
+hint_of(uint64 hash)
+{
+	return weir_shmem == NULL ? NULL : &weir_shmem->state_places[hash % WEIR_STATE_PLACES];
+}
+
+/* False: there is none. */
+static bool
 read_hint(uint64 hash, ItemPointer place)
 {
-	uint64		hint = 0;
+	uint64		hint = weir_shmem == NULL ? 0 : pg_atomic_read_u64(hint_of(hash));
 
-	if (weir_shmem != NULL)
-		hint = pg_atomic_read_u64(&weir_shmem->state_places[hash % WEIR_STATE_PLACES]);
-	ItemPointerSetInvalid(place);
-	if (hint != 0 && hint >> 48 == hash >> 48)
-		ItemPointerSet(place, (BlockNumber) (hint >> 16), (OffsetNumber) hint);
-	return hint;
+	if (hint == 0 || hint >> 48 != hash >> 48)
+		return false;
+	ItemPointerSet(place, (BlockNumber) (hint >> 16), (OffsetNumber) hint);
+	return ItemPointerIsValid(place);
 }
 
 static void
-leave_hint(uint64 hash, uint64 known, const ExecutionRow *row)
+leave_hint(uint64 hash, const ExecutionRow *row)
 {
 	ItemPointerData place = execution_row_place(row);
 	uint64		hint = (hash >> 48) << 48 | (uint64) ItemPointerGetBlockNumber(&place) << 16 | ItemPointerGetOffsetNumber(&place);
 
 	/* an old snapshot found an old version */
-	if (weir_shmem != NULL && hint != known && !IsolationUsesXactSnapshot())
-		pg_atomic_write_u64(&weir_shmem->state_places[hash % WEIR_STATE_PLACES], hint);
+	if (IsolationUsesXactSnapshot())
+		return;
+	if (execution_row_is_own(row))
+		own_places[hash % lengthof(own_places)] = (OwnPlace) {.hash = hash, .xid = GetTopTransactionIdIfAny(), .place = place};
+	else if (weir_shmem != NULL && pg_atomic_read_u64(hint_of(hash)) != hint)
+		pg_atomic_write_u64(hint_of(hash), hint);
+}
+
+static bool
+follow(uint64 hash, int64 pipeline_id, Snapshot snapshot, ExecutionRow *row)
+{
+	const OwnPlace *own = &own_places[hash % lengthof(own_places)];
+	ItemPointerData place;
+
+	return (own->hash == hash && own->xid == GetTopTransactionIdIfAny() &&
+			execution_row_follow(own->place, EXECUTION_STATE, STATE_COL_PIPELINE, pipeline_id, snapshot, row)) ||
+		(read_hint(hash, &place) && execution_row_follow(place, EXECUTION_STATE, STATE_COL_PIPELINE, pipeline_id, snapshot, row));
 }
 
 static bool
 find(int64 pipeline_id, Snapshot snapshot, bool (*by_index) (ExecutionIndex, int64, ExecutionRow *), ExecutionRow *row)
 {
 	uint64		hash = hash_bytes_extended((const unsigned char *) &pipeline_id, sizeof(pipeline_id), MyDatabaseId);
-	ItemPointerData place;
-	uint64		hint = read_hint(hash, &place);
 
-	if (!(ItemPointerIsValid(&place) && execution_row_follow(place, EXECUTION_STATE, STATE_COL_PIPELINE, pipeline_id, snapshot, row)) &&
-		!by_index(EXECUTION_STATE_BY_ID, pipeline_id, row))
+	if (!follow(hash, pipeline_id, snapshot, row) && !by_index(EXECUTION_STATE_BY_ID, pipeline_id, row))
 		return false;
-	leave_hint(hash, hint, row);
+	leave_hint(hash, row);
 	return true;
 }
 
