@@ -84,7 +84,7 @@ lint:
 	@$(run) test/lint.sh
 
 bench:
-	@$(run) TESTS='$(TESTS)' RECORD='$(RECORD)' test/bench/run $(if $(FULL),--full)
+	@$(run) TESTS='$(TESTS)' RECORD='$(RECORD)' HELD='$(HELD)' test/bench/run $(if $(FULL),--full) $(if $(SOAK),--soak)
 
 bench-peers:
 	@$(run) TESTS='$(TESTS)' HELD='$(HELD)' test/bench/peers/run $(if $(SOAK),--soak)

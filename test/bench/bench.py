@@ -616,7 +616,7 @@ def main():
             continue
         if when not in modes and not only:
             if when.startswith("--"):
-                line(what, bar, f"not measured, see {when}", "")
+                line(what, bar, f"not measured, see {when.strip('-').upper()}=1", "")
             continue
         try:
             found, holds = function()
