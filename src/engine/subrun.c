@@ -236,7 +236,7 @@ queue_child(Conductor *c, Flight *flight, const Callee *callee)
 	weir_spi("INSERT INTO weir.run (pipeline_id, pipeline_name, version, status, params, nominal_time, window_start, window_end, "
 			 "trigger_type, trigger_name, triggered_by, owner, parent_run_id, parent_task_run_id, priority, on_overlap) "
 			 "SELECT $1, $2, $3, 'queued', $4, r.nominal_time, r.window_start, r.window_end, 'pipeline', r.pipeline_name || '.' || t.task_name, "
-			 "$5, $6, r.run_id, t.task_run_id, v.priority, nullif(v.on_overlap, 'queue') "
+			 "$5, $6, r.run_id, t.task_run_id, greatest(-1000, least(1000, v.priority + t.priority)), nullif(v.on_overlap, 'queue') "
 			 "FROM weir.task_run t JOIN weir.run r ON r.run_id = t.run_id JOIN weir.pipeline_version v ON v.pipeline_id = $1 AND v.version = $3 "
 			 "WHERE t.task_run_id = $7 RETURNING run_id, priority",
 			 7, types, values, NULL);

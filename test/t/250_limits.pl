@@ -187,6 +187,18 @@ is(wait_for_run($node, $_), 'succeeded', 'all pass') foreach ($holds, $ranked, $
 is(value("SELECT string_agg(priority || ' ' || task_name, ', ' ORDER BY started_at) FROM weir.task_run WHERE run_id IN ($ranked, $above)"),
 	'12 high, 7 plain, 5 high, 2 low, 0 plain, -5 low', 'the highest sum first');
 
+# --- and go down to what a run calls, within what a priority may be
+pipeline('ranked_below', [ sql('c', 'SELECT 1', priority => 1) ], priority => 3);
+pipeline('ranked_above', [ map { { name => $_->[0], kind => 'pipeline', priority => $_->[1], spec => { pipeline => 'ranked_below' } } } ([ same => 0 ], [ high => 10 ], [ low => -900 ]) ]);
+foreach my $case ([ 7, '11 same, 21 high, -889 low' ], [ 995, '999 same, 1001 high, 99 low' ], [ -500, '-496 same, -486 high, -999 low' ])
+{
+	my ($priority, $expected) = @$case;
+	my $calls = value("SELECT weir.trigger('ranked_above', priority => $priority)");
+	is(wait_for_run($node, $calls), 'succeeded', 'all that is called passes');
+	is(value("SELECT string_agg(c.priority || ' ' || t.task_name, ', ' ORDER BY t.task_no) FROM weir.task_run t JOIN weir.run r ON r.parent_task_run_id = t.task_run_id "
+		. "JOIN weir.task_run c ON c.run_id = r.run_id WHERE t.run_id = $calls"), $expected, "what a run of priority $priority calls");
+}
+
 # --- what has waited too long goes before priorities, the longest waiting first
 close_gate(9);
 pipeline('holds_long', [ sql('h', gate(9)) ]);
