@@ -61,6 +61,7 @@ CREATE TABLE weir.run (
 	cancel_reason	text,
 	error_message	text,
 	repair_no		integer NOT NULL DEFAULT 0,
+	repairs			jsonb,
 	restart_of		bigint,
 	live			"char" GENERATED ALWAYS AS (CASE WHEN is_external THEN NULL WHEN status = 'queued' THEN 'q'
 						WHEN status IN ('running', 'cancelling') THEN 'a' END) STORED,
@@ -119,6 +120,7 @@ COMMENT ON COLUMN weir.run.cancel_reason IS 'Who cancelled it and why';
 COMMENT ON COLUMN weir.run.error_message IS 'First error of the run, in one line';
 COMMENT ON COLUMN weir.run.live IS 'Of runs of weir: q queued, a running or being cancelled, null for what has ended';
 COMMENT ON COLUMN weir.run.repair_no IS 'How often it was repaired';
+COMMENT ON COLUMN weir.run.repairs IS 'Its last hundred repairs: who asked, when, for which tasks, and the parameters before it, if they were corrected';
 COMMENT ON COLUMN weir.run.restart_of IS 'The run it repeats, if weir.restart made it';
 
 CREATE VIEW weir._active AS

@@ -73,7 +73,8 @@ SELECT r.run_id,
 	r.cancel_reason,
 	r.error_message,
 	r.repair_no,
-	r.restart_of
+	r.restart_of,
+	r.repairs
 FROM (SELECT q.*, NULL::text AS ended_as FROM weir.run q WHERE q.live = 'q' AND q.status = 'queued'
 	UNION ALL
 	SELECT a.*, NULL FROM weir.run a WHERE a.live = 'a' AND a.status IN ('running', 'cancelling')
@@ -126,6 +127,7 @@ COMMENT ON COLUMN weir.runs.run_seconds IS 'Seconds from start to end, so far if
 COMMENT ON COLUMN weir.runs.cancel_reason IS 'Who cancelled it and why';
 COMMENT ON COLUMN weir.runs.error_message IS 'First error of the run, in one line';
 COMMENT ON COLUMN weir.runs.repair_no IS 'How often it was repaired';
+COMMENT ON COLUMN weir.runs.repairs IS 'Its last hundred repairs: who asked, when, for which tasks, and the parameters before it, if they were corrected';
 COMMENT ON COLUMN weir.runs.restart_of IS 'The run it repeats, if weir.restart made it';
 
 CREATE VIEW weir.task_runs WITH (security_barrier) AS

@@ -23,7 +23,12 @@ revive_run(int64 run_id, int64 request_id)
 
 	if (weir_spi("UPDATE weir.run r SET status = 'running', repair_no = repair_no + 1, ended_at = NULL, next_load_status = NULL, "
 				 "error_message = NULL, cancel_reason = NULL, deadline = clock_timestamp() + v.run_timeout, "
-				 "params = coalesce(q.params, r.params) "
+				 "params = coalesce(q.params, r.params), "
+	/* Tools that repair by themselves may do so for ever. */
+				 "repairs = CASE WHEN jsonb_array_length(r.repairs) >= 100 THEN r.repairs - 0 ELSE coalesce(r.repairs, '[]') END || "
+				 "jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('repair_no', r.repair_no + 1, 'requested_by', q.requested_by, "
+				 "'requested_at', q.requested_at, 'tasks', q.tasks, 'downstream', nullif(q.with_downstream, false), 'adopted', q.external_run_id, "
+				 "'reason', q.reason, 'params_before', CASE WHEN q.params IS DISTINCT FROM r.params AND q.params IS NOT NULL THEN r.params END))) "
 				 "FROM weir.pipeline_state s, weir.pipeline_version v, weir.request q "
 				 "WHERE r.run_id = $1 AND q.request_id = $2 AND r.started_at IS NOT NULL "
 				 "AND (r.status IN ('failed', 'timed_out', 'cancelled') OR (r.status = 'succeeded' AND q.tasks IS NOT NULL)) "

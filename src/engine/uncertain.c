@@ -193,7 +193,9 @@ uncertain_conclude(Conductor *c, Flight *flight)
 		}
 	}
 	drop(flight, "uncertain");
-	drop(flight, "resolution");
+	/* Who said so stays in the log of an attempt that goes on. */
+	drop(flight, "resolved");
+	cJSON_AddItemToObject(flight->kind_state, "resolved", cJSON_DetachItemFromObjectCaseSensitive(flight->kind_state, "resolution"));
 	MemoryContextSwitchTo(old);
 }
 

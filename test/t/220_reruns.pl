@@ -75,6 +75,8 @@ value(qq{SELECT weir.repair($run, '{"n": 5}')});
 is(wait_for_run($node, $run), 'succeeded', 'a repaired run succeeds');
 is(value('SELECT string_agg(task || n, \' \' ORDER BY id) FROM public.did WHERE task <> \'report\''), 'land1 clean5 publish5', 'with the corrected parameter');
 is(value("SELECT count(*) FROM weir.attempt WHERE run_id = $run"), '5', 'and its history');
+is(value("SELECT repairs - 'requested_at' FROM (SELECT repairs->0 AS repairs FROM weir.runs WHERE run_id = $run) r"),
+	value(q{SELECT jsonb_build_object('repair_no', 1, 'requested_by', current_user, 'params_before', jsonb_build_object('n', 1))}), 'who repaired it, and what its parameters were');
 
 # --- what succeeded goes again only when it is named
 like(error_of("SELECT weir.repair($run)"), qr/Its status is succeeded.*weir\.rerun_from/s, 'a run that succeeded is not repaired');
@@ -90,6 +92,8 @@ forget();
 value("SELECT weir.repair($run, tasks => '{clean}', downstream => true)");
 wait_until($node, 'the repair is over', "SELECT status = 'succeeded' AND repair_no = 4 FROM weir.run WHERE run_id = $run");
 is(value('SELECT string_agg(task, \' \' ORDER BY task) FROM public.did'), 'clean publish report', 'and with everything below it');
+is(value("SELECT string_agg(concat_ws(' ', r->>'repair_no', r->>'tasks', r->>'downstream', r->>'params_before'), ', ' ORDER BY r->'repair_no') FROM weir.runs, jsonb_array_elements(repairs) r WHERE run_id = $run"),
+	'1 {"n": 1}, 2 ["clean", "publish", "report"], 3 ["report"], 4 ["clean"] true', 'what each repair was asked to do');
 
 # --- partial runs
 forget();

@@ -78,6 +78,8 @@ is(attempts($run) . ' ' . asked('resend'), 'uncertain 1', 'after a crash it stil
 value('SELECT weir.resolve(' . task_run($run) . ", 'send_again', 'the service has no trace of it')");
 is(wait_for_run($node, $run), 'succeeded', 'sent again because somebody says so');
 is(asked('resend') . ' ' . attempts($run), '2 succeeded', '... once, in the same attempt');
+is(value("SELECT concat_ws(' ', r->>'decision', r->>'by' = current_user, r->>'reason') FROM (SELECT kind_state->'resolved' AS r FROM weir.attempts WHERE run_id = $run AND kind_state ? 'resolved') x"),
+	'send_again t the service has no trace of it', '... and who said so, and why, stays in the log');
 is(value("SELECT count(*) FROM after WHERE run_id = $run"), '1', '... and the next task has run');
 
 $run = ask('it_did');
