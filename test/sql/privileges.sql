@@ -35,7 +35,7 @@ WHERE c.relkind IN ('r', 'v', 'm', 'p') AND (c.relkind <> 'r' OR has_table_privi
 ORDER BY c.relkind, c.oid::regclass::text COLLATE "C";
 
 -- Rows: who sees which runs.  Paused: the runs stay where they are.
-SELECT setval('weir.run_id_seq', 7700000) > 0 AS set;
+SELECT setval('weir.run_id_seq', 7700000) > 0 AS set, setval('weir.task_run_id_seq', 7700000) > 0 AS set_too;
 SET ROLE regress_priv_admin;
 SELECT weir.create_pipeline('pr_mine', '{"tasks": [{"name": "a", "kind": "noop"}]}'), weir.create_pipeline('pr_theirs', '{"tasks": [{"name": "a", "kind": "noop"}]}');
 SELECT weir.pause_pipeline('pr_mine'), weir.pause_pipeline('pr_theirs');
@@ -106,10 +106,78 @@ SELECT weir.restart(:mine);
 RESET ROLE;
 SELECT count(*) AS requests FROM weir.request;
 
-DROP VIEW seen;
+-- the right to call a function, given away, is not a right to what it does: somebody else's
+-- pipelines, runs, backfills and connections stay theirs, and what is an operator's or admin's remains so
+GRANT EXECUTE ON ALL ROUTINES IN SCHEMA weir TO regress_priv_owner;
+UPDATE weir.task_run SET status = 'ready' WHERE run_id IN (:mine, :theirs);
+UPDATE weir.run SET status = 'running', started_at = now() WHERE run_id IN (:mine, :theirs);
+UPDATE weir.task_run SET status = 'running', attempt_no = 1, started_at = now() WHERE run_id IN (:mine, :theirs);
+UPDATE weir.task_run SET status = 'failed', ended_at = now() WHERE run_id IN (:mine, :theirs);
+UPDATE weir.run SET status = 'failed', ended_at = now() WHERE run_id IN (:mine, :theirs);
+SELECT max(task_run_id) FILTER (WHERE run_id = :mine) AS task_of_mine, max(task_run_id) FILTER (WHERE run_id = :theirs) AS task_of_theirs FROM weir.task_run \gset
+SET ROLE regress_priv_admin;
+SELECT weir.create_connection('pr_connection', 'http', 'http://127.0.0.1:1', '{"type": "none"}');
+SELECT weir.backfill('pr_theirs', '2026-01-01', '2026-01-03', '1 day') AS backfill_of_theirs, weir.backfill('pr_mine', '2026-01-01', '2026-01-02', '1 day') AS backfill_of_mine \gset
+RESET ROLE;
+SELECT max(run_id) AS queued FROM weir.run WHERE pipeline_name = 'pr_theirs' \gset
+INSERT INTO weir.circuit (connection_name, opened_at, retry_at, failures, last_error) VALUES ('pr_connection', now(), 'infinity', 5, 'away');
+CREATE VIEW everything AS SELECT md5(string_agg(t::text, ' ' ORDER BY t::text)) AS rows FROM (
+	SELECT r::text FROM weir.run r UNION ALL SELECT r::text FROM weir.task_run r UNION ALL SELECT r::text FROM weir.request r
+	UNION ALL SELECT r::text FROM weir.backfill r UNION ALL SELECT r::text FROM weir.circuit r UNION ALL SELECT r::text FROM weir.pipeline r) t;
+SELECT rows AS before FROM everything \gset
+SET ROLE regress_priv_team;
+SELECT weir.trigger('pr_theirs');
+SELECT weir.restart(:theirs);
+SELECT weir.repair(:theirs);
+SELECT weir.rerun_from(:theirs, 'a');
+SELECT weir.cancel(:queued);
+SELECT weir.backfill('pr_theirs', '2026-01-01', '2026-01-02', '1 day');
+SELECT weir.adopt(:task_of_theirs, '42');
+SELECT weir.resolve(:task_of_theirs, 'succeeded');
+SELECT weir.cancel_backfill(:backfill_of_theirs);
+SELECT weir.resume_connection('pr_connection');
+SELECT weir.pause_pipeline('pr_theirs');
+SELECT weir.resume_pipeline('pr_theirs');
+-- of an operator, whoever owns the pipeline
+SELECT * FROM weir.set_pipeline_enabled('pr_mine', false);
+SELECT * FROM weir.skip_once('pr_mine');
+SELECT * FROM weir.log_execution_start('pr_outside');
+SELECT weir.log_execution_end(:mine);
+SELECT weir.log_execution_error(:mine, 'x');
+SELECT weir.log_activity(:mine, 'x', 'land');
+SELECT weir.log_row_count(:mine, 'x', 'x', 'Insert', 1);
+SELECT weir.reset_execution(:mine);
+SELECT weir.rollback_execution(:mine);
+SELECT weir.set_config_variable('x', 'x', 'x', 'x');
+SELECT weir.test_connection('pr_connection');
+-- of an admin, too
+SELECT weir.create_pipeline('pr_x', '{"tasks": [{"name": "a", "kind": "noop"}]}');
+SELECT weir.alter_pipeline('pr_mine', '{"tasks": [{"name": "b", "kind": "noop"}]}');
+SELECT weir.alter_pipeline_owner('pr_mine', 'regress_priv_team');
+SELECT weir.drop_pipeline('pr_mine');
+SELECT weir.create_connection('pr_x', 'http', 'http://127.0.0.1:1', '{"type": "none"}');
+SELECT weir.alter_connection('pr_connection', 'http://127.0.0.1:2');
+SELECT weir.drop_connection('pr_connection');
+SELECT weir.create_secret('pr_secret', 'value');
+SELECT weir.create_pool('pr_pool', 1);
+SELECT weir.set_stage_mapping('x', 'x', 'x', 'x');
+SELECT weir.prune();
+CALL weir.conduct();
+RESET ROLE;
+SELECT rows = :'before' AS nothing_changed FROM everything;
+-- an owner's member does with what is the owner's
+BEGIN;
+SET LOCAL ROLE regress_priv_team;
+SELECT weir.trigger('pr_mine') > :mine AS triggered, weir.restart(:mine) > :mine AS restarted, weir.cancel_backfill(:backfill_of_mine) AS cancelled,
+	weir.backfill('pr_mine', '2026-02-01', '2026-02-02', '1 day') > :backfill_of_mine AS backfilled;
+SELECT weir.resume_pipeline('pr_mine'), weir.pause_pipeline('pr_mine');
+ROLLBACK;
+
+DROP VIEW seen, everything;
+DELETE FROM weir.backfill;
 DELETE FROM weir.error;
 DELETE FROM weir.task_run;
 DELETE FROM weir.run;
-SELECT weir.drop_pipeline('pr_mine'), weir.drop_pipeline('pr_theirs');
+SELECT weir.drop_pipeline('pr_mine'), weir.drop_pipeline('pr_theirs'), weir.drop_connection('pr_connection');
 DROP OWNED BY regress_priv_admin, regress_priv_operator, regress_priv_reader, regress_priv_owner, regress_priv_team, regress_priv_nobody;
 DROP ROLE regress_priv_admin, regress_priv_operator, regress_priv_reader, regress_priv_owner, regress_priv_team, regress_priv_nobody;
