@@ -160,6 +160,44 @@ is(output($run)->{previousVersion}, $first, 'the output names the old one');
 is(redis('HKEYS', 'basic:versions'), $second, 'one version is listed');
 is(redis('EXISTS', "basic:index:$first"), '0', 'the index of the old one is gone');
 
+# --- when keys go: not all at once, none before its time, none after the jitter
+# The milliseconds that are left to each key of a version; one script, so that hardly any pass between two of them.
+sub expiries
+{
+	my ($name) = @_;
+	my $script = "local t = {} for _, k in ipairs(redis.call('KEYS', ARGV[1])) do t[#t + 1] = redis.call('PTTL', k) end return t";
+	return split(/\n/, redis('EVAL', $script, 0, "$name:" . redis('GET', "$name:current") . ':*'));
+}
+foreach my $case ([ spread => { ttl => '1 hour', ttl_jitter => 0.5 }, 3600, 5400 ], [ default_spread => { ttl => '1 hour' }, 3600, 3960 ], [ together => { ttl => '1 hour', ttl_jitter => 0 }, 3600, 3600 ])
+{
+	my ($name, $spec, $least, $most) = @$case;
+	publish($name, 'SELECT n AS id, n * n AS square FROM generate_series(1, 1000) n', $spec);
+	my $before = Time::HiRes::time();
+	($run, $status) = run($name);
+	is($status, 'succeeded', "$name: published") or diag(message($run));
+	my @expiries = sort { $a <=> $b } expiries($name);
+	my $passed = Time::HiRes::time() - $before;
+	my ($first_to_go, $last_to_go) = map { $_ / 1000 } @expiries[ 0, -1 ];
+	is(scalar(@expiries), 1000, "$name: all keys");
+	cmp_ok($first_to_go, '>', $least - $passed - 1, "$name: none goes before its time");
+	cmp_ok($last_to_go, '<=', $most + 1, "$name: none is there after the jitter");
+	if ($most == $least)
+	{
+		cmp_ok($last_to_go - $first_to_go, '<', 1, "$name: without jitter they go together");
+		next;
+	}
+	# Of a thousand evenly spread moments, each tenth of the time has about a hundred; none has under 40 or over 200.
+	my $width = $most - $least;
+	my @tenths = (0) x 10;
+	foreach my $expiry (@expiries)
+	{
+		my $tenth = int(10 * ($expiry / 1000 - $first_to_go) / ($last_to_go - $first_to_go));
+		$tenths[ $tenth > 9 ? 9 : $tenth ]++;
+	}
+	cmp_ok($last_to_go - $first_to_go, '>', 0.9 * $width, "$name: the keys go over all of the jitter");
+	is(scalar(grep { $_ < 40 || $_ > 200 } @tenths), 0, "$name: evenly") or diag("@tenths");
+}
+
 publish('swift', 'SELECT id, score FROM source', { keep_old => 0, verify => 'count' });
 run('swift');
 $first = redis('GET', 'swift:current');
