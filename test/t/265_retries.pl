@@ -25,6 +25,10 @@ value(qq{
 	SELECT weir.create_connection('patient', 'http', '$address/http', NULL,
 		'{"retry": {"max_attempts": 3, "initial_delay": 0.1, "on": {"http": [404]}}}');
 	SELECT weir.create_connection('dbx', 'databricks', '$address/dbx', '{"type": "pat", "token": "token"}');
+	SELECT weir.create_secret('entra_secret', 'weir-secret');
+	SELECT weir.create_connection('adf', 'adf', '$address/adf', '{"type": "entra_client_secret", "tenant_id": "local",
+		"client_id": "weir-client", "client_secret": "entra_secret", "authority": "$address"}',
+		'{"subscription_id": "s1", "resource_group": "rg", "factory": "adf-dev", "settle_seconds": 1}');
 	CREATE SEQUENCE tries; CREATE TABLE landed (run_id bigint, what text)});
 
 sub sql { my ($sql, %more) = @_; return { name => 'try', kind => 'sql', spec => { sql => $sql }, %more } }
@@ -106,6 +110,35 @@ foreach my $case (
 	is(attempts($run), $expected, "HTTP $name: attempts");
 }
 
+# --- which: the code of the activity that failed a pipeline of Data Factory, and of the end of a Databricks job
+sub adf { my ($code, @tries) = @_; return { name => 'try', kind => 'adf_pipeline', connection => 'adf', spec => { pipeline => 'fail', parameters => { errorCode => $code } }, @tries } }
+sub job { my (@tries) = @_; return { name => 'try', kind => 'databricks_job', connection => 'dbx', spec => { job_id => 102, job_parameters => { seconds => '0' } }, @tries } }
+sub codes { return value("SELECT string_agg(concat_ws(' ', status, error_code, failure_type), ', ' ORDER BY attempt_no) FROM weir.attempt WHERE run_id = $_[0]") }
+
+foreach my $case (
+	[ 'default', adf('2108', tries(3)), 'failed 2108 user' ],
+	[ 'listed', adf('2108', tries(3, on => { code => [ '2200', '2108' ] })), 'failed 2108 user, failed 2108 user, failed 2108 user' ],
+	[ 'not listed', adf('2108', tries(3, on => { code => [ '2100', '210', '21080' ] })), 'failed 2108 user' ],
+	[ 'another failure', adf('2200', tries(3, on => { code => ['2108'] })), 'failed 2200 user' ])
+{
+	my ($name, $task, $expected) = @$case;
+	my $before = $cloud->started('adf.createRun');
+	my $run = start("adf $name", [$task]);
+	is(wait_for_run($node, $run), 'failed', "ADF, $name: the run fails");
+	is(codes($run), $expected, "ADF, $name: attempts");
+	is($cloud->started('adf.createRun') - $before, scalar(split(/, /, $expected)), "ADF, $name: each started once");
+}
+# It goes well the second time.
+$cloud->add_fault(fault => 'task_fails', job_id => 102, task_key => 'wait', message => 'broken', times => 1);
+$run{job} = start('job listed', [ job(tries(3, on => { code => ['RUN_EXECUTION_ERROR'] })) ]);
+is(wait_for_run($node, $run{job}), 'succeeded', 'Databricks, listed: the run succeeds');
+is(codes($run{job}), 'failed RUN_EXECUTION_ERROR user, succeeded', 'Databricks, listed: attempts');
+$cloud->add_fault(fault => 'task_fails', job_id => 102, task_key => 'wait', message => 'broken', times => 1);
+$run{job} = start('job not listed', [ job(tries(3, on => { code => [ 'INTERNAL_ERROR', 'run_execution_error' ] })) ]);
+is(wait_for_run($node, $run{job}), 'failed', 'Databricks, not listed: the run fails');
+is(codes($run{job}), 'failed RUN_EXECUTION_ERROR user', 'Databricks, not listed: attempts');
+$cloud->clear_faults;
+
 # A POST whose answer is lost may have been done: no policy repeats it.
 $cloud->add_fault(path => '/http/json/lost', fault => 'reset_after', times => undef);
 $run{lost} = start('lost', [ { name => 'try', kind => 'http', connection => 'api', spec => { method => 'POST', path => '/json/lost', body => 'x' }, tries(3, on => { failure => 'any' }) } ]);
@@ -115,10 +148,11 @@ is(scalar(@{ $cloud->ledger(path => '/http/json/lost') }), 1, 'sent once, whatev
 value("ALTER SYSTEM SET weir.cancel_grace = '1s'; SELECT pg_reload_conf()");
 wait_until($node, 'a short grace', "SELECT setting = '1000' FROM pg_settings WHERE name = 'weir.cancel_grace'");
 $cloud->add_fault(operation => 'databricks.cancel', fault => 'status', status => 500, times => undef);
+my $started_before = $cloud->started('databricks.run-now');
 $run{stuck} = start('stuck', [ { name => 'try', kind => 'databricks_job', connection => 'dbx', spec => { job_id => 102, job_parameters => { seconds => '36000' } },
 	timeout => '1 second', tries(3, on => { failure => 'any' }) } ]);
 is(wait_for_run($node, $run{stuck}), 'failed', 'a job that cannot be cancelled');
-is($cloud->started('databricks.run-now'), 1, 'is started once');
+is($cloud->started('databricks.run-now') - $started_before, 1, 'is started once');
 $cloud->clear_faults;
 
 # --- the task timeout while an attempt runs
