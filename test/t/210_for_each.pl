@@ -15,6 +15,7 @@ my $cloud = weir_cloud($node);
 weir_story($node, $cloud);
 
 sub value { return $node->safe_psql('postgres', $_[0]); }
+sub error_of { my ($status, $stdout, $stderr) = $node->psql('postgres', $_[0]); return $status == 0 ? '' : $stderr; }
 
 value(q{
 	CREATE TABLE public.done (run_id bigint, item_no integer, value text, task text);
@@ -160,6 +161,27 @@ define('too_many', [ for_each('t', { sql => 'WITH mark AS (INSERT INTO public.do
 $run = runs('too_many', 'failed', 'more items than there may be');
 like(task_value($run, 't', 'error_message'), qr/more than 100000 items/, 'is an error');
 is(items($run) . value("SELECT count(*) FROM public.done WHERE run_id = $run"), '0', 'nothing was expanded, and what the statement did is undone');
+# A million and one, from wherever a list may come.
+$run = weir_trigger($node, 'too_many', params => '{"n": 1000001}');
+is(wait_for_run($node, $run), 'failed', 'a million rows');
+like(task_value($run, 't', 'error_message'), qr/more than 100000 items, the most a for_each takes/, 'are as many too many');
+define('given', [ for_each('t', '{{params.list}}', { kind => 'noop' }) ], parameters => { list => { type => 'json', default => [] } });
+sub numbers { return "(SELECT jsonb_agg($_[1]) FROM generate_series(1, $_[0]) n)" }
+sub with_list { return "SELECT weir.trigger('given', jsonb_build_object('list', $_[0]))" }
+sub written
+{
+	return "SELECT weir.create_pipeline('written', jsonb_build_object('tasks', jsonb_build_array(jsonb_build_object("
+	  . "'name', 't', 'kind', 'for_each', 'spec', jsonb_build_object('items', $_[0], 'task', '{\"kind\": \"noop\"}'::jsonb)))))";
+}
+my $before = value('SELECT (SELECT count(*) FROM weir.run) || \' \' || (SELECT count(*) FROM weir.pipeline)');
+like(error_of(with_list(numbers(1000001, 'n'))), qr/parameters cannot be read: text of \d+ bytes is longer than the limit of 1048576 bytes/, 'as a parameter they are too long');
+like(error_of(written(numbers(1000001, 'n'))), qr/argument "definition" is longer than 1048576 bytes/, 'and in a definition');
+like(error_of(written(numbers(300000, 0))), qr/task "t": more than 100000 items/, 'what is not too long there, is too many');
+is(value('SELECT (SELECT count(*) FROM weir.run) || \' \' || (SELECT count(*) FROM weir.pipeline)'), $before, 'nothing is left of it');
+$run = value(with_list(numbers(150000, 0)));
+is(wait_for_run($node, $run), 'failed', 'as a parameter');
+like(task_value($run, 't', 'error_message'), qr/the list has 150000 items, and a for_each takes at most 100000/, 'too');
+is(items($run), '', 'and nothing is expanded');
 define('no_rows', [ for_each('t', { sql => 'DELETE FROM public.done WHERE false' }, { kind => 'noop' }) ]);
 $run = runs('no_rows', 'failed', 'a statement that lists nothing');
 like(task_value($run, 't', 'error_message'), qr/lists no items/, 'is an error');
