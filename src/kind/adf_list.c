@@ -26,6 +26,13 @@ is_adopted(const KindCall *call)
 	return kind_state_get(call, "started_ms") == NULL || (mode != NULL && strcmp(mode, "adopt") == 0);
 }
 
+/* The first look at a run that somebody named brings its link */
+static bool
+can_tell(const KindCall *call)
+{
+	return kind_state_bool(call, "has_url");
+}
+
 static void
 add_filter(cJSON *filters, const char *operand, const char *operator, cJSON *values)
 {
@@ -120,6 +127,7 @@ list_response(const KindResponse *response, KindPage *page)
 
 const KindListing adf_listing = {
 	.page_size = PAGE_SIZE,
+	.can_tell = can_tell,
 	.scope = list_scope,
 	.request = list_request,
 	.response = list_response,

@@ -25,7 +25,7 @@
  *
  * kind_state: mode, group_id, reference_start_ms (recovery); start_due_ms,
  * starts; lookup_token, lookup_pages, settle_from_ms, settled; started_ms;
- * final {status, message, run_start_ms, seen_ms}; activities and what else
+ * has_url; final {status, message, run_start_ms, seen_ms}; activities and what else
  * adf_activities.c keeps.
  *-------------------------------------------------------------------------
  */
@@ -173,9 +173,9 @@ portal(const char *base_url)
 	return "https://adf.azure.com";
 }
 
-/* Where a person can look at the run */
-static char *
-monitoring_url(const KindCall *call, const char *run_id)
+/* Where a person can look at the run; told once */
+static void
+link_run(KindCall *call, const char *run_id, KindVerdict *verdict)
 {
 	StrBuf		url;
 	StrBuf		factory;
@@ -189,7 +189,8 @@ monitoring_url(const KindCall *call, const char *run_id)
 	strbuf_addstr(&url, "?factory=");
 	kind_url_encode(&url, factory.data);
 	strbuf_free(&factory);
-	return url.data;
+	kind_state_set(call, verdict, "has_url", cJSON_CreateTrue());
+	verdict->external_url = url.data;
 }
 
 void
@@ -374,7 +375,7 @@ follow(KindCall *call, const char *run_id, KindVerdict *verdict)
 		kind_state_drop(call, verdict, done[i]);
 	kind_state_set_int64(call, verdict, "started_ms", call->now_ms);
 	verdict->external_run_id = mem_strdup(run_id);
-	verdict->external_url = monitoring_url(call, run_id);
+	link_run(call, run_id, verdict);
 	kind_continue(verdict, KIND_STEP_POLL, -1);
 }
 
@@ -653,6 +654,9 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 		return;
 	}
 	verdict->reset_tries = true;
+	/* a run that somebody named was not followed here */
+	if (!kind_state_bool(call, "has_url"))
+		link_run(call, call->external_run_id, verdict);
 	if (!adf_is_terminal(status))
 	{
 		kind_continue(verdict, KIND_STEP_POLL, -1);

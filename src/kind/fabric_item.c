@@ -21,7 +21,7 @@
  * long-running operation (/operations/{id}); nothing can look for that
  * one or cancel it, so it is kept apart: without PREPARE and LOOKUP.
  *
- * kind_state: what fabric_list.c keeps; started_ms; final {status, code,
+ * kind_state: what fabric_list.c keeps; started_ms; has_url; final {status, code,
  * message, run_start_ms, seen_ms, item}; and what adf_activities.c keeps.
  *-------------------------------------------------------------------------
  */
@@ -244,6 +244,14 @@ named_id(const KindCall *call, const KindResponse *response)
 	return id;
 }
 
+/* Where a person can look at it, if anywhere; told once */
+static void
+link_job(KindCall *call, const char *id, KindVerdict *verdict)
+{
+	kind_state_set(call, verdict, "has_url", cJSON_CreateTrue());
+	verdict->external_url = fabric_page(call, id);
+}
+
 /* From here on there is an instance or an operation */
 static void
 follow(KindCall *call, const char *id, int64 retry_after_ms, KindVerdict *verdict)
@@ -254,7 +262,7 @@ follow(KindCall *call, const char *id, int64 retry_after_ms, KindVerdict *verdic
 		kind_state_drop(call, verdict, done[i]);
 	kind_state_set_int64(call, verdict, "started_ms", call->now_ms);
 	verdict->external_run_id = mem_strdup(id);
-	verdict->external_url = fabric_page(call, id);
+	link_job(call, id, verdict);
 	kind_continue(verdict, KIND_STEP_POLL, retry_after_ms > 0 ? retry_after_ms : -1);
 }
 
@@ -474,6 +482,9 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 	else
 	{
 		verdict->reset_tries = true;
+		/* a job that somebody named was not followed here */
+		if (!kind_state_bool(call, "has_url"))
+			link_job(call, call->external_run_id, verdict);
 		if (status != NULL && (is_call ? strcasecmp(status, "Succeeded") == 0 || strcasecmp(status, "Failed") == 0 :
 							   fabric_is_terminal(status)))
 			ended(call, body, status, verdict);

@@ -393,6 +393,48 @@ test_recover(void)
 	CHECK_STR(a.call.external_run_id, RUN_ID);
 }
 
+/* A run that somebody started: its id is all there is */
+static void
+begin_adopted(void)
+{
+	attempt_init(&a, "adf_pipeline", "{'pipeline': 'copy flights'}", OPTIONS, "https://arm.example");
+	a.call.external_run_id = RUN_ID;
+	a.call.step = a.kind->resume_step(&a.call);
+	CHECK_INT(a.call.step, KIND_STEP_POLL);
+}
+
+static void
+test_adopted(void)
+{
+	begin_adopted();
+	answer(&a, 503, "{}");
+	CHECK_STR(a.external_url, NULL);
+	answer(&a, 200, run("InProgress", ""));
+	CHECK_STR(a.request.method, "GET");
+	CHECK_HAS(a.external_url, "https://adf.azure.com/en/monitoring/pipelineruns/" RUN_ID "?factory=%2Fsubscriptions%2Fs%2520");
+	CHECK(a.verdict.state_changed && a.verdict.reset_tries);
+	CHECK_INT(a.call.step, KIND_STEP_POLL);
+	/* told once, also over a crash */
+	answer(&a, 200, run("InProgress", ""));
+	CHECK(!a.verdict.state_changed && a.verdict.external_url == NULL);
+	attempt_crash(&a);
+	answer(&a, 200, run("InProgress", ""));
+	CHECK(!a.verdict.state_changed && a.verdict.external_url == NULL);
+	answer(&a, 200, run("Succeeded", ""));
+	answer(&a, 200, mem_printf("%s}", activities_example));
+	CHECK_INT(a.verdict.outcome, KIND_SUCCEEDED);
+
+	/* it has ended by the first look */
+	begin_adopted();
+	answer(&a, 200, run("Cancelled", ""));
+	CHECK_HAS(a.external_url, RUN_ID);
+	CHECK_INT(a.call.step, KIND_STEP_DETAIL);
+
+	/* what was started here has its link already */
+	begin_running();
+	CHECK(a.external_url != NULL && a.verdict.external_url == NULL);
+}
+
 void
 test_adf(void)
 {
@@ -402,4 +444,5 @@ test_adf(void)
 	test_lookup();
 	test_crash();
 	test_recover();
+	test_adopted();
 }

@@ -418,6 +418,27 @@ test_update(void)
 	CHECK_INT(a.verdict.rows_written, -1);
 }
 
+/* An update that somebody started: its id is all there is */
+static void
+test_adopted_update(void)
+{
+	attempt_init(&a, "databricks_pipeline", "{'pipeline_id': 'p-1'}", "{}", BASE);
+	a.call.external_run_id = "u1";
+	a.call.step = a.kind->resume_step(&a.call);
+	CHECK_INT(a.call.step, KIND_STEP_POLL);
+	answer(&a, 200, "{'update': " OURS "}");
+	CHECK_STR(a.external_url, BASE "/#joblist/pipelines/p-1/updates/u1");
+	CHECK(a.verdict.state_changed);
+	answer(&a, 200, "{'update': " OURS "}");
+	CHECK(!a.verdict.state_changed && a.verdict.external_url == NULL);
+	attempt_init(&a, "databricks_pipeline", "{'pipeline_id': 'p-1'}", "{}", BASE);
+	a.call.external_run_id = "u1";
+	a.call.step = KIND_STEP_POLL;
+	answer(&a, 200, "{'update': {'state': 'COMPLETED'}}");
+	CHECK_HAS(a.external_url, "/updates/u1");
+	CHECK_INT(a.call.step, KIND_STEP_DETAIL);
+}
+
 static void
 test_active_update(void)
 {
@@ -638,6 +659,7 @@ test_databricks_kinds(void)
 	test_statement_fails();
 	test_lost_statement();
 	test_update();
+	test_adopted_update();
 	test_active_update();
 	test_earlier_update();
 	test_lost_update();

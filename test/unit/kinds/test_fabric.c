@@ -190,6 +190,59 @@ test_definitions(void)
 	CHECK_JSON(sent(&a), "{'executionData': {'OwnerUserObjectId': 'x', 'parameters': {'day': 1}}}");
 }
 
+/* A job that somebody started: its id is all there is */
+static void
+begin_adopted(const char *spec)
+{
+	attempt_init(&a, "fabric_item", spec, "{'workspace_id': '" WS "', 'settle_seconds': 10}", "https://api.fabric.microsoft.com/v1");
+	a.call.external_run_id = THREE;
+	a.call.step = a.kind->resume_step(&a.call);
+	CHECK_INT(a.call.step, KIND_STEP_POLL);
+}
+
+static void
+test_adopted(void)
+{
+	begin_adopted("{'item': '" ITEM "', 'job_type': 'Pipeline'}");
+	answer(&a, 404, "{'errorCode': 'EntityNotFound'}");
+	CHECK_STR(a.external_url, NULL);
+	answer_after(&a, 200, INSTANCE(THREE, "InProgress", "2026-11-21T02:00:00"), 5000);
+	CHECK_STR(a.request.url, JOBS "/instances/" THREE);
+	CHECK_STR(a.external_url, "https://app.fabric.microsoft.com/workloads/data-pipeline/monitoring/workspaces/" WS "/pipelines/" ITEM "/" THREE);
+	CHECK(a.verdict.state_changed && a.verdict.reset_tries);
+	CHECK_INT(a.verdict.delay_ms, 5000);
+	/* told once, also over a crash */
+	answer(&a, 200, INSTANCE(THREE, "InProgress", "2026-11-21T02:00:00"));
+	CHECK(!a.verdict.state_changed && a.verdict.external_url == NULL);
+	attempt_crash(&a);
+	answer(&a, 200, INSTANCE(THREE, "InProgress", "2026-11-21T02:00:00"));
+	CHECK(!a.verdict.state_changed && a.verdict.external_url == NULL);
+	answer(&a, 200, INSTANCE(THREE, "Completed", "2026-11-21T02:00:00"));
+	CHECK_INT(a.call.step, KIND_STEP_DETAIL);
+
+	/* it has ended by the first look, well or not */
+	begin_adopted("{'item': '" ITEM "', 'job_type': 'RunNotebook'}");
+	answer(&a, 200, INSTANCE(THREE, "Completed", "2026-11-21T02:00:00"));
+	CHECK_INT(a.verdict.outcome, KIND_SUCCEEDED);
+	CHECK(a.verdict.state_changed);
+	CHECK_STR(a.verdict.external_url, "https://app.fabric.microsoft.com/groups/" WS "/synapsenotebooks/" ITEM);
+	begin_adopted("{'item': '" ITEM "', 'job_type': 'RunNotebook'}");
+	answer(&a, 200, INSTANCE(THREE, "Deduped", "2026-11-21T02:00:00"));
+	CHECK_INT(a.verdict.outcome, KIND_FAILED);
+	CHECK_HAS(a.verdict.external_url, "/synapsenotebooks/");
+
+	/* what was started here has its link already; an operation has no page */
+	begin_notebook();
+	answer_with(&a, 202, "Location: /" THREE "\n", "", -1);
+	answer(&a, 200, INSTANCE(THREE, "InProgress", "2026-11-21T02:00:00"));
+	CHECK(a.external_url != NULL && a.verdict.external_url == NULL && !a.verdict.state_changed);
+	begin_adopted("{'call': {'path': 'workspaces/x/refresh'}}");
+	answer(&a, 200, "{'status': 'Running'}");
+	CHECK(a.external_url == NULL && a.call.step == KIND_STEP_POLL);
+	answer(&a, 200, "{'status': 'Running'}");
+	CHECK(!a.verdict.state_changed);
+}
+
 void
 test_fabric(void)
 {
@@ -198,4 +251,5 @@ test_fabric(void)
 	test_failures();
 	test_operations();
 	test_definitions();
+	test_adopted();
 }

@@ -84,7 +84,11 @@ test_who(void)
 	CHECK(listing("databricks_job")->can_tell(&call));
 	call = job("{'job_id': 7}", "{'has_url': true}");
 	CHECK(listing("databricks_job")->can_tell(&call));
-	CHECK(listing("adf_pipeline")->can_tell == NULL);
+	/* so is that at a run somebody named */
+	call = factory("{'pipeline': 'one'}", "{}");
+	CHECK(!listing("adf_pipeline")->can_tell(&call));
+	call = factory("{'pipeline': 'one'}", "{'started_ms': 1, 'has_url': true}");
+	CHECK(listing("adf_pipeline")->can_tell(&call));
 }
 
 static void

@@ -1,0 +1,146 @@
+# Runs that somebody started in the engine by hand and that task runs adopt, of
+# the kinds whose page is made from the id: Data Factory, Fabric, declarative
+# pipelines.  Each is followed with its link, cancelled there or seen to its
+# end, and weir starts nothing.
+
+use strict;
+use warnings FATAL => 'all';
+
+use HTTP::Tiny;
+use JSON::PP;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use WeirTest;
+
+my $json = JSON::PP->new->canonical->ascii;
+my $node = weir_node('adopted');
+my $cloud = weir_cloud(undef);
+my $address = $cloud->address;
+my $client = HTTP::Tiny->new;
+
+sub value { return $node->safe_psql('postgres', $_[0]) }
+sub literal { return "'" . ($_[0] =~ s/'/''/gr) . "'" }
+sub of_task { my ($run, $what) = @_; return value("SELECT $what FROM weir.task_run WHERE run_id = $run AND task_name = 'job'") }
+
+my $sign_in = qq{'{"type": "entra_client_secret", "tenant_id": "local", "client_id": "weir-client", "client_secret": "entra_secret", "authority": "$address"}'};
+my $workspace = '00000000-0000-4000-8000-000000000001';
+my $item = '00000000-0000-4000-9000-000000000292';
+
+value(qq{
+	SELECT weir.create_secret('token', 'dapi-local');
+	SELECT weir.create_secret('entra_secret', 'weir-secret');
+	SELECT weir.create_connection('adf', 'adf', '$address/adf', $sign_in, '{"subscription_id": "s1", "resource_group": "rg", "factory": "adf-dev", "settle_seconds": 1}');
+	SELECT weir.create_connection('fabric', 'fabric', '$address/fabric/v1', $sign_in, '{"workspace_id": "$workspace", "settle_seconds": 1}');
+	SELECT weir.create_connection('dbx', 'databricks', '$address/dbx', '{"type": "pat", "token": "token"}', '{"settle_seconds": 2}')});
+
+# What a person does who has a token.
+sub token
+{
+	my ($resource) = @_;
+	my $answer = $client->post_form("$address/local/oauth2/v2.0/token",
+		{ grant_type => 'client_credentials', client_id => 'weir-client', client_secret => 'weir-secret', scope => "$resource/.default" });
+	return $json->decode($answer->{content})->{access_token};
+}
+
+sub by_hand
+{
+	my ($path, $token, $body) = @_;
+	my $answer = $client->post("$address/$path",
+		{ headers => { 'Authorization' => "Bearer $token", 'Content-Type' => 'application/json' }, content => $json->encode($body) });
+	die "$path: $answer->{status} $answer->{content}" if !$answer->{success};
+	return $answer;
+}
+
+sub declare { my ($fails) = @_; return $cloud->call('POST', 'declarative', { pipeline_id => 'mine', flows => [ { name => 'main.lake.mine', rows => 7 } ], fails => $fails }) }
+
+my $factory = 'subscriptions/s1/resourceGroups/rg/providers/Microsoft.DataFactory/factories/adf-dev';
+
+sub fabric_case
+{
+	my ($type, $page) = @_;
+	return {
+		kind => 'fabric_item', connection => 'fabric', operation => 'fabric.run',
+		spec => { item => $item, job_type => $type, parameters => { fail => 'not this one' } },
+		begin => sub {
+			my $answer = by_hand("fabric/v1/workspaces/$workspace/items/$item/jobs/$type/instances", token('https://api.fabric.microsoft.com'), {});
+			return ($answer->{headers}{location} =~ m{/([^/]+)$})[0];
+		},
+		endless => { task_key => $type },
+		stopped => sub { my ($id) = @_; return (grep { $_->{id} eq $id } @{ $cloud->runs->{fabric} })[0]{status} eq 'Cancelled' },
+		page => $page,
+	};
+}
+
+my %case = (
+	adf_pipeline => {
+		kind => 'adf_pipeline', connection => 'adf', operation => 'adf.createRun',
+		spec => { pipeline => 'copy_flights', parameters => { limit => 5 } },
+		fail => sub { $cloud->add_fault(fault => 'copy_fails', pipeline => 'copy_flights') },
+		begin => sub {
+			my $answer = by_hand("adf/$factory/pipelines/copy_flights/createRun?api-version=2018-06-01", token('https://management.azure.com'), { row_audit_id => 292, limit => 5 });
+			return $json->decode($answer->{content})->{runId};
+		},
+		endless => { pipeline => 'copy_flights' },
+		stopped => sub { my ($id) = @_; return (grep { $_->{run_id} eq $id } @{ $cloud->runs->{adf} })[0]{status} eq 'Cancelled' },
+		page => sub { return "https://adf.azure.com/en/monitoring/pipelineruns/$_[0]?factory=" . ("/$factory" =~ s{/}{%2F}gr) },
+	},
+	Pipeline => fabric_case('Pipeline', sub { return "https://app.fabric.microsoft.com/workloads/data-pipeline/monitoring/workspaces/$workspace/pipelines/$item/$_[0]" }),
+	RunNotebook => fabric_case('RunNotebook', sub { return "https://app.fabric.microsoft.com/groups/$workspace/synapsenotebooks/$item" }),
+	databricks_pipeline => {
+		kind => 'databricks_pipeline', connection => 'dbx', operation => 'databricks.pipeline-start',
+		spec => { pipeline_id => 'mine' },
+		fail => sub { declare(1) },
+		mend => sub { declare(0) },
+		begin => sub {
+			return $json->decode(by_hand('dbx/api/2.0/pipelines/mine/updates', 'dapi-local', {})->{content})->{update_id};
+		},
+		endless => { pipeline_id => 'mine' },
+		stopped => sub { my ($id) = @_; return (grep { $_->{update_id} eq $id } @{ $cloud->call('GET', 'declarative')->{mine} })[0]{state} eq 'CANCELED' },
+		page => sub { return "$address/dbx/#joblist/pipelines/mine/updates/$_[0]" },
+	});
+
+foreach my $name (sort keys %case)
+{
+	my $case = $case{$name};
+	value("SELECT weir.create_pipeline('$name', " . literal($json->encode({ tasks => [ { name => 'job', map { $_ => $case->{$_} } ('kind', 'connection', 'spec') } ] })) . ')');
+	$case->{fail}->() if defined $case->{fail};
+	my $run = weir_trigger($node, $name);
+	is(wait_for_run($node, $run), 'failed', "$name: what weir started fails");
+	my $own = of_task($run, 'external_run_id');
+	is(of_task($run, 'external_url'), $case->{page}->($own), "$name: and has its link");
+
+	# one that goes on
+	$case->{mend}->() if defined $case->{mend};
+	$cloud->add_fault(fault => 'never_ends', %{ $case->{endless} }, times => undef);
+	my $id = $case->{begin}->();
+	isnt($id, $own, "$name: another one, started by hand");
+	my $begun = $cloud->started($case->{operation});
+	value('SELECT weir.adopt(' . of_task($run, 'task_run_id') . ", '$id', 'started by hand')");
+	wait_until($node, "$name: it has its link while it goes on", "SELECT external_url = " . literal($case->{page}->($id))
+		. " AND external_run_id = '$id' AND status = 'running' FROM weir.task_run WHERE run_id = $run AND task_name = 'job' AND attempt_no = 2");
+	value("SELECT weir.cancel($run)");
+	is(wait_for_run($node, $run), 'cancelled', "$name: it can be cancelled");
+	ok($case->{stopped}->($id), "$name: and is cancelled there");
+	is(of_task($run, 'external_url'), $case->{page}->($id), "$name: the link stays");
+	is($cloud->started($case->{operation}), $begun, "$name: weir has started nothing");
+	$cloud->clear_faults;
+
+	# one that ends
+	$id = $case->{begin}->();
+	$begun = $cloud->started($case->{operation});
+	value('SELECT weir.adopt(' . of_task($run, 'task_run_id') . ", '$id')");
+	wait_until($node, "$name: the run has gone on", "SELECT repair_no = 2 FROM weir.run WHERE run_id = $run");
+	is(wait_for_run($node, $run), 'succeeded', "$name: one that ends well");
+	is(of_task($run, 'external_run_id'), $id, "$name: the log names it");
+	is(of_task($run, 'external_url'), $case->{page}->($id), "$name: with its link");
+	is($cloud->started($case->{operation}), $begun, "$name: weir has started nothing for this one either");
+	is(value("SELECT string_agg(status || ' ' || (external_run_id = '$id'), ', ' ORDER BY attempt_no) FROM weir.attempt WHERE run_id = $run"),
+		'failed false, cancelled false, succeeded true', "$name: an attempt for each");
+	$cloud->clear_faults;
+}
+is(value("SELECT rows_written FROM weir.task_run WHERE kind = 'adf_pipeline'"), '5', 'what it copied is counted');
+
+is(value("SELECT count(*) FROM weir.attempt WHERE status IN ('intended', 'started')"), 0, 'no attempt is left over');
+$node->stop;
+done_testing();
