@@ -178,9 +178,9 @@ like(error_of(with_list(numbers(1000001, 'n'))), qr/parameters cannot be read: t
 like(error_of(written(numbers(1000001, 'n'))), qr/argument "definition" is longer than 1048576 bytes/, 'and in a definition');
 like(error_of(written(numbers(300000, 0))), qr/task "t": more than 100000 items/, 'what is not too long there, is too many');
 is(value('SELECT (SELECT count(*) FROM weir.run) || \' \' || (SELECT count(*) FROM weir.pipeline)'), $before, 'nothing is left of it');
-$run = value(with_list(numbers(150000, 0)));
-is(wait_for_run($node, $run), 'failed', 'as a parameter');
-like(task_value($run, 't', 'error_message'), qr/the list has 150000 items, and a for_each takes at most 100000/, 'too');
+$run = value(with_list(numbers(300000, 0)));
+is(wait_for_run($node, $run), 'failed', 'a parameter that fits fails the run');
+like(task_value($run, 't', 'error_message'), qr/text with its references filled in is longer than the limit of 1048576 bytes/, 'where it is filled in');
 is(items($run), '', 'and nothing is expanded');
 define('no_rows', [ for_each('t', { sql => 'DELETE FROM public.done WHERE false' }, { kind => 'noop' }) ]);
 $run = runs('no_rows', 'failed', 'a statement that lists nothing');
