@@ -316,15 +316,15 @@ foreach my $moment (@copies)
 	if ($how =~ /^(?:hns.abort|kill)$/)
 	{
 		is(held_by($fault), 1, "$what: it is being aborted");
+		# before another conductor can abort it
+		$cloud->config(copy_seconds => 0);
+		wait_until_copied($name, 2);
 		if ($how eq 'kill')
 		{
 			my $log = -s $node->logfile;
 			kill('KILL', backend_pid($node, '%conductor%')) == 1 or die "kill: $!";
-			$cloud->config(copy_seconds => 0);
 			wait_for_restart($node, $log);
 		}
-		$cloud->config(copy_seconds => 0);
-		wait_until_copied($name, 2);
 		release($fault);
 	}
 	is(wait_for_run($node, $run), 'cancelled', "$what: the run");
