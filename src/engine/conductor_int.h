@@ -246,6 +246,7 @@ extern bool flight_check_spec(Conductor *c, Flight *flight);
 /* output is copied; NULL for none */
 extern void flight_succeed(Conductor *c, Flight *flight, const cJSON *output);
 extern MemoryContext flight_fresh_verdict(Flight *flight);	/* for a verdict of the conductor's own, and its memory */
+extern void flight_verdict_made(Conductor *c, Flight *flight);	/* that is not of an answer: it ends the attempt, or must be written */
 extern void flight_drop_verdict(Flight *flight);
 /* delay_ms -1: the polling pace */
 extern void flight_go_to_step(Flight *flight, KindStep step, int64 delay_ms, bool reset_tries);

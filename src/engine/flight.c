@@ -80,6 +80,14 @@ flight_drop_verdict(Flight *flight)
 	flight->verdict_cxt = NULL;
 }
 
+void
+flight_verdict_made(Conductor *c, Flight *flight)
+{
+	flight->http_status = 0;
+	flight->due_ms = NEVER;
+	c->has_verdicts = true;
+}
+
 /* A verdict of the conductor's own. */
 void
 flight_verdict(Conductor *c, Flight *flight, KindOutcome outcome, const char *code,
@@ -89,9 +97,7 @@ flight_verdict(Conductor *c, Flight *flight, KindOutcome outcome, const char *co
 
 	kind_fail(flight->verdict, is_user_error, is_retryable, code, message);
 	flight->verdict->outcome = outcome;
-	flight->http_status = 0;
-	flight->due_ms = NEVER;
-	c->has_verdicts = true;
+	flight_verdict_made(c, flight);
 	MemoryContextSwitchTo(old);
 }
 
@@ -128,9 +134,7 @@ flight_succeed(Conductor *c, Flight *flight, const cJSON *output)
 
 	flight->verdict->outcome = KIND_SUCCEEDED;
 	flight->verdict->output = output ? cJSON_Duplicate(output, true) : NULL;
-	flight->http_status = 0;
-	flight->due_ms = NEVER;
-	c->has_verdicts = true;
+	flight_verdict_made(c, flight);
 	MemoryContextSwitchTo(old);
 }
 
@@ -156,9 +160,7 @@ flight_deliver(Conductor *c, Flight *flight, const cJSON *callback)
 	old = MemoryContextSwitchTo(flight->cxt);
 	flight_fill_call(flight, &call);
 	flight->kind->deliver(&call, callback, flight->verdict);
-	flight->http_status = 0;
-	flight->due_ms = NEVER;
-	c->has_verdicts = true;
+	flight_verdict_made(c, flight);
 	MemoryContextSwitchTo(old);
 }
 
@@ -284,19 +286,18 @@ conclude_unasked(Conductor *c, Flight *flight, const char *why)
 	MemoryContextSwitchTo(answers);
 	flight->kind->response(&call, &response, flight->verdict);
 	MemoryContextSwitchTo(old);
-	flight->http_status = 0;
 	if (flight->verdict->outcome == KIND_CONTINUE)
+	{
+		flight->http_status = 0;
 		follow_verdict(c, flight);
+	}
 	else if (flight->verdict->error_code != NULL && strcmp(flight->verdict->error_code, "outcome_unknown") == 0)
 	{
 		flight_drop_verdict(flight);
 		return false;
 	}
 	else
-	{
-		flight->due_ms = NEVER;
-		c->has_verdicts = true;
-	}
+		flight_verdict_made(c, flight);
 	ereport(LOG,
 			(errmsg("details of task run " INT64_FORMAT " (attempt %d) could not be asked for: %s", flight->task_run_id, flight->attempt_no, why)));
 	return true;
@@ -393,9 +394,11 @@ read_response(Conductor *c, Flight *flight)
 		MemoryContextSwitchTo(old);
 		response.transport_error = pstrdup(response.transport_error);
 		flight_drop_verdict(flight);
-		trouble_say(flight, NULL);
 		if (is_refused)
+		{
+			trouble_say(flight, NULL);
 			cannot_ask(c, flight, &(KindProblem) {.code = "address_not_allowed", .message = response.transport_error}, false);
+		}
 		else
 			refused_by_proxy(c, flight, response.transport_error);
 		return;

@@ -78,9 +78,7 @@ abandon(Conductor *c, Flight *flight)
 	old = MemoryContextSwitchTo(flight_fresh_verdict(flight));
 	flight_fill_call(flight, &call);
 	flight->kind->abandon(&call, is_sent, flight->verdict);
-	flight->http_status = 0;
-	flight->due_ms = NEVER;
-	c->has_verdicts = true;
+	flight_verdict_made(c, flight);
 	MemoryContextSwitchTo(old);
 }
 

@@ -130,6 +130,18 @@ sub wait { my ($self, %query) = @_; return $self->call('GET', 'wait' . _query(%q
 sub runs { return $_[0]->call('GET', 'runs'); }
 sub lake { return $_[0]->call('GET', 'lake'); }
 sub add_fault { my ($self, %fault) = @_; return $self->call('POST', 'faults', \%fault); }
+# Until the fault of this id has struck; false if it never does.
+sub wait_struck
+{
+	my ($self, $id) = @_;
+	my $limit = time + $PostgreSQL::Test::Utils::timeout_default;
+	while (time < $limit)
+	{
+		return 1 if grep { $_->{id} == $id && $_->{struck} } @{ $self->call('GET', 'faults')->{faults} };
+		select(undef, undef, undef, 0.02);
+	}
+	return 0;
+}
 sub clear_faults { return $_[0]->call('DELETE', 'faults'); }
 sub config { my ($self, %config) = @_; return $self->call('POST', 'config', \%config); }
 sub reset { return $_[0]->call('POST', 'reset'); }

@@ -82,20 +82,6 @@ sub hold
 	return $cloud->add_fault(operation => $operation, fault => 'hold', %more)->{faults}[-1]{id};
 }
 sub release { my ($number) = @_; $cloud->call('DELETE', "faults/$number"); return }
-# until the exchange that this fault is for is held
-sub held_by
-{
-	my ($number) = @_;
-	my $limit = time + $PostgreSQL::Test::Utils::timeout_default;
-	while (time < $limit)
-	{
-		my ($fault) = grep { $_->{id} == $number } @{ $cloud->call('GET', 'faults')->{faults} };
-		return 1 if $fault && $fault->{struck};
-		select(undef, undef, undef, 0.02);
-	}
-	return 0;
-}
-
 sub wait_for_copy
 {
 	my ($run) = @_;
@@ -129,7 +115,7 @@ foreach my $how ('refused', 'refused after a crash')
 	$cloud->config(copy_seconds => 1);
 	my $held = hold('hns.delete');
 	my ($name, $run) = start('move', task => \%policy);
-	is(held_by($held), 1, "$how: the first copy is over");
+	is($cloud->wait_struck($held), 1, "$how: the first copy is over");
 	is(external($run), '', "$how: a copy that is over has no id any more");
 	if ($how ne 'refused')
 	{
@@ -226,13 +212,13 @@ foreach my $moment (@moments)
 	my %options = $operation eq 'rename' ? (options => { dfs_url => "$address/hns/dfs" }) : $operation eq 'put' ? (spec => { name => 'text', text => 'one' }) : ();
 	$number = hold($point, %more, $point eq 'entra.token' ? (path => '/local/oauth2/v2.0/token') : $point eq 'hns.put' ? (path => '/hns/blob/ends/text') : ());
 	($name, $run) = start($operation eq 'rename' ? 'move' : $operation, %options);
-	is(held_by($number), 1, "$what: held");
+	is($cloud->wait_struck($number), 1, "$what: held");
 	if ($then)
 	{
 		$cloud->config(revoke_tokens => JSON::PP::true);
 		my $token = hold('entra.token', path => '/local/oauth2/v2.0/token');
 		release($number);
-		is(held_by($token), 1, "$what: a token is asked for");
+		is($cloud->wait_struck($token), 1, "$what: a token is asked for");
 		$number = $token;
 	}
 	value("SELECT weir.cancel($run)");
@@ -276,7 +262,7 @@ foreach my $moment (@copies)
 	my $second = $busy ? $cloud->add_fault(operation => 'hns.copy', after => 1, status => 503, headers => { 'x-ms-error-code' => 'ServerBusy' }, retry_after => 3600)->{faults}[-1]{id}
 		: hold('hns.copy', after => 1);
 	my ($name, $run) = start('move');
-	is(held_by($second), 1, "$what: the second copy");
+	is($cloud->wait_struck($second), 1, "$what: the second copy");
 	$cloud->config(copy_seconds => $older);
 	my $fault;
 	release($second) unless $busy;
@@ -294,7 +280,7 @@ foreach my $moment (@copies)
 		value('ALTER SYSTEM SET weir.cancel_grace = 500');
 		$node->reload;
 		$fault = hold('hns.head', times => undef);
-		is(held_by($fault), 1, "$what: nobody answers");
+		is($cloud->wait_struck($fault), 1, "$what: nobody answers");
 	}
 	elsif ($how eq 'token')
 	{
@@ -302,7 +288,7 @@ foreach my $moment (@copies)
 		$node->reload;
 		$fault = hold('entra.token', times => undef, path => '/local/oauth2/v2.0/token');
 		$cloud->config(revoke_tokens => JSON::PP::true);
-		is(held_by($fault), 1, "$what: nobody can");
+		is($cloud->wait_struck($fault), 1, "$what: nobody can");
 	}
 	elsif ($how eq 'kill')
 	{
@@ -315,7 +301,7 @@ foreach my $moment (@copies)
 	value("SELECT weir.cancel($run)");
 	if ($how =~ /^(?:hns.abort|kill)$/)
 	{
-		is(held_by($fault), 1, "$what: it is being aborted");
+		is($cloud->wait_struck($fault), 1, "$what: it is being aborted");
 		# before another conductor can abort it
 		$cloud->config(copy_seconds => 0);
 		wait_until_copied($name, 2);
@@ -382,7 +368,7 @@ foreach my $refusal (@refusals)
 	$cloud->config(copy_seconds => 0);
 	my $fault = hold('hns.head', after => 3);
 	my ($name, $run) = start('move', task => { timeout => '3 seconds', retry => { max_attempts => 2, initial_delay => '100 milliseconds' } });
-	is(held_by($fault), 1, 'its time is up: one file is moved');
+	is($cloud->wait_struck($fault), 1, 'its time is up: one file is moved');
 	wait_until($node, 'its time is up', "SELECT status = 'timed_out' FROM weir.attempt WHERE run_id = $run AND attempt_no = 1");
 	release($fault);
 	is(wait_for_run($node, $run), 'succeeded', 'its time is up: another attempt moves the others');

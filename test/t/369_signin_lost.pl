@@ -36,18 +36,6 @@ my %kinds = (
 	fabric => { kind => 'fabric_item', connection => [ 'fabric', '/fabric/v1', { workspace_id => '00000000-0000-4000-8000-000000000001' } ], detail => 'fabric.activities',
 		start => 'fabric.run', well => { item => sprintf($item, 1), job_type => 'Pipeline' } });
 
-sub held
-{
-	my ($number) = @_;
-	my $limit = time + $PostgreSQL::Test::Utils::timeout_default;
-	while (time < $limit)
-	{
-		return 1 if grep { $_->{id} == $number && $_->{struck} } @{ $cloud->call('GET', 'faults')->{faults} };
-		select(undef, undef, undef, 0.02);
-	}
-	return 0;
-}
-
 # How it comes that nobody can: what is done while the details are asked for, and how that is undone
 my %losses = (
 	sign_in => {
@@ -76,7 +64,7 @@ foreach my $case (map { my $name = $_; map { [ $name, $_ ] } sort keys %losses }
 		value("SELECT weir.create_pipeline('$it', " . literal($json->encode({ tasks => [ { name => 'it', kind => $kind->{kind}, connection => $it, spec => $kind->{$end}, %retry } ] })) . ')');
 		my $fault = $cloud->add_fault(operation => $kind->{detail}, fault => 'hold', %{ $loss->{hold} })->{faults}[-1]{id};
 		my $run = weir_trigger($node, $it);
-		is(held($fault), 1, "$name, ended $end: its details are asked for");
+		is($cloud->wait_struck($fault), 1, "$name, ended $end: its details are asked for");
 		$loss->{happen}->();
 		$cloud->call('DELETE', "faults/$fault");
 		wait_until($node, 'the first attempt has ended', "SELECT count(*) = 1 FROM weir.attempt WHERE run_id = $run AND attempt_no = 1 AND status NOT IN ('intended', 'started')");
@@ -113,7 +101,7 @@ foreach my $name (sort keys %first)
 	value("SELECT weir.create_pipeline('${name}_first', " . literal($json->encode({ tasks => [ { name => 'it', kind => $kind->{kind}, connection => "${name}_first", spec => $kind->{spec}, %retry } ] })) . ')');
 	my $fault = $cloud->add_fault(operation => $kind->{first}, fault => 'hold', do_work => JSON::PP::false)->{faults}[-1]{id};
 	my $run = weir_trigger($node, "${name}_first");
-	is(held($fault), 1, "$name: it looks, and has begun nothing");
+	is($cloud->wait_struck($fault), 1, "$name: it looks, and has begun nothing");
 	my $log = -s $node->logfile;
 	kill('KILL', backend_pid($node, '%conductor%')) == 1 or die "kill: $!";
 	$cloud->config(clients => { 'weir-client' => 'another' });
