@@ -95,7 +95,7 @@ as_root()
 
 install_packages()
 {
-	local major log dropin=/etc/postgresql-common/createcluster.d/weir-no-main-cluster.conf
+	local major log dropin=
 	local apt="env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0"
 
 	command -v apt-get >/dev/null || die "missing: $MISSING. Install it with your system's package manager."
@@ -109,22 +109,21 @@ install_packages()
 		[ "${major:-0}" -ge $WEIR_MIN_MAJOR ] ||
 			die "this distribution offers PostgreSQL ${major:-none}; weir needs $WEIR_MIN_MAJOR or newer (see apt.postgresql.org)"
 		MISSING="${MISSING/PostgreSQL/} postgresql-$major postgresql-server-dev-$major"
-		# The distribution would create and start a cluster of its own.
-		if [ ! -e "$dropin" ]; then
+		dropin=/etc/postgresql-common/createcluster.d/weir-no-main-cluster.conf
+	fi
+	# In a shell of its own: the caller has things to do at its exit, too.
+	(
+		if [ -n "$dropin" ] && [ ! -e "$dropin" ]; then
+			# The distribution would create and start a cluster of its own.
+			trap 'as_root rm -f "$dropin"; as_root rmdir --ignore-fail-on-non-empty "${dropin%/*}"' EXIT
 			as_root mkdir -p "${dropin%/*}"
 			echo 'create_main_cluster = false' | as_root tee "$dropin" >/dev/null
-			trap 'as_root rm -f '"$dropin"'; as_root rmdir --ignore-fail-on-non-empty '"${dropin%/*}" EXIT
 		fi
-	fi
-	# shellcheck disable=SC2086
-	as_root $apt install -y --no-install-recommends $MISSING >"$log" 2>&1 ||
-		{ tail -n 40 "$log" >&2; die "apt-get could not install: $MISSING"; }
+		# shellcheck disable=SC2086
+		as_root $apt install -y --no-install-recommends $MISSING >"$log" 2>&1 ||
+			{ tail -n 40 "$log" >&2; die "apt-get could not install: $MISSING"; }
+	) || exit
 	rm -f "$log"
-	if [ -n "$(trap -p EXIT)" ]; then
-		as_root rm -f "$dropin"
-		as_root rmdir --ignore-fail-on-non-empty "${dropin%/*}"
-		trap - EXIT
-	fi
 	hash -r
 }
 
