@@ -1,6 +1,6 @@
 """weir beside its peers, on one server, in one run; called by test/bench/peers/run.
 
-Prints a table and writes it as Markdown to the file RECORD.  SECONDS, ROUNDS and HELD make it shorter or longer.
+Prints a table and writes it as Markdown to the file TABLE.  SECONDS, ROUNDS and HELD make it shorter or longer.
 """
 
 import os
@@ -38,25 +38,6 @@ def per_second(rate):
 
 def times_as_fast(ratio):
     return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2g}"
-
-
-def fdatasync_ms(seconds=1.0):
-    """What every durable commit of every system waits for, on the disk of the server."""
-    name = os.path.join(os.environ["PGDATA"], "fdatasync")
-    file = os.open(name, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        os.write(file, bytes(1 << 20))
-        os.fsync(file)
-        taken = []
-        while sum(taken) < seconds:
-            os.pwrite(file, os.urandom(8192), 0)
-            begin = time.monotonic()
-            os.fdatasync(file)
-            taken.append(time.monotonic() - begin)
-    finally:
-        os.close(file)
-        os.unlink(name)
-    return statistics.median(taken) * 1000
 
 
 def section(title):
@@ -244,7 +225,7 @@ def main():
                 "AND datname = current_database()", seconds=30)
     begin = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     load = " ".join(f"{number:.2f}" for number in os.getloadavg())
-    sync = fdatasync_ms()
+    sync = bench.fdatasync_ms()
     systems, versions = [], {}
     for system in all_systems(PACKAGES):
         if versions.get(system.name, "").startswith("not measured"):
@@ -270,11 +251,11 @@ def main():
     for system in systems:
         system.close()
     conditions = (f"{begin}; {bench.conditions()}; {WORKERS} workers each; "
-                  f"fdatasync of 8 kB {sync:.2f} ms before, {fdatasync_ms():.2f} ms after; load average before {load}, "
+                  f"fdatasync of 8 kB {sync:.2f} ms before, {bench.fdatasync_ms():.2f} ms after; load average before {load}, "
                   f"after {' '.join(f'{number:.2f}' for number in os.getloadavg())}")
     print(f"\n{conditions}")
-    if os.environ.get("RECORD"):
-        with open(os.environ["RECORD"], "w", encoding="utf-8") as file:
+    if os.environ.get("TABLE"):
+        with open(os.environ["TABLE"], "w", encoding="utf-8") as file:
             markdown(file, versions, conditions)
     return 0
 
