@@ -64,6 +64,7 @@ typedef struct Definition
 	bool		from_stages;	/* made from the job format: paths are $.stages[i] */
 	const char *description;	/* or NULL */
 	int			max_concurrent_runs;
+	int			max_concurrent_tasks;	/* of a run; 0: any number */
 	int64		timeout_ms;		/* of a run; 0: none */
 	const char *on_failure;		/* continue or fail_fast */
 	const char *on_overlap;		/* queue, skip or cancel_older */

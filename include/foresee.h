@@ -21,6 +21,7 @@ typedef struct TaskNeeds
 	int			pool_slots;
 	const char *connection;		/* or NULL */
 	bool		needs_worker;	/* a SQL worker */
+	int			run_limit;		/* so many like it in its run at a time; 0: any number */
 } TaskNeeds;
 
 extern Foresight *foresight_begin(void);
@@ -33,8 +34,8 @@ extern Foresight *foresight_begin(void);
 extern double foresight_seconds(Foresight *foresight, int64 pipeline_id, const char *task);
 extern double foresight_item_seconds(Foresight *foresight, int64 pipeline_id, const char *task);
 
-/* Fills in the rooms of the task.  What takes no time takes no room. */
-extern void foresight_room(Foresight *foresight, const TaskNeeds *needs, PaceTask *task);
+/* Fills in the rooms of a task of that run, 0 for one that is only planned.  What takes no time takes no room. */
+extern void foresight_room(Foresight *foresight, int64 run_id, const TaskNeeds *needs, PaceTask *task);
 
 /* These limits in words, and what of them is taken now; NULL if there are none. */
 extern char *foresight_limits(Foresight *foresight, const TaskNeeds *needs);

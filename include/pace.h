@@ -11,7 +11,7 @@
 
 #define PACE_UNKNOWN	(-1.0)
 
-/* Slots of a pool, attempts through a connection, SQL workers */
+/* Slots of a pool, attempts through a connection, SQL workers, tasks of a run */
 typedef struct PaceRoom
 {
 	int			total;
@@ -25,7 +25,7 @@ typedef enum PaceState
 	PACE_ENDED
 } PaceState;
 
-#define PACE_ROOMS	3
+#define PACE_ROOMS	4
 
 typedef struct PaceTask
 {

@@ -47,7 +47,7 @@ typedef struct RunFacts
 	bool		version_exists;
 	bool		has_started;
 	bool		repair_pending;
-	bool		is_apart;		/* a partial run, or one of a backfill */
+	bool		is_a_load;		/* that may go on by itself, whatever else runs of its pipeline did since; see repairable.h */
 	int64		pipeline_id;
 	int			version;
 	Datum		params;			/* jsonb */

@@ -140,6 +140,7 @@ CREATE TABLE weir.pipeline_version (
 	version			integer NOT NULL,
 	definition		jsonb NOT NULL,
 	max_concurrent_runs integer NOT NULL DEFAULT 1 CHECK (max_concurrent_runs > 0),
+	max_concurrent_tasks integer CHECK (max_concurrent_tasks > 0),
 	run_timeout		interval,
 	on_failure		text NOT NULL DEFAULT 'continue' CHECK (on_failure IN ('continue', 'fail_fast')),
 	on_overlap		text NOT NULL DEFAULT 'queue' CHECK (on_overlap IN ('queue', 'skip', 'cancel_older')),
@@ -157,6 +158,7 @@ COMMENT ON COLUMN weir.pipeline_version.pipeline_id IS 'The pipeline';
 COMMENT ON COLUMN weir.pipeline_version.version IS '1, 2, 3, ... in order of definition';
 COMMENT ON COLUMN weir.pipeline_version.definition IS 'The definition as it was given';
 COMMENT ON COLUMN weir.pipeline_version.max_concurrent_runs IS 'Further runs wait, are skipped or take the place of older ones, see on_overlap';
+COMMENT ON COLUMN weir.pipeline_version.max_concurrent_tasks IS 'So many tasks and items of a run are running at a time; null for any number';
 COMMENT ON COLUMN weir.pipeline_version.run_timeout IS 'A run longer than this ends as timed_out';
 COMMENT ON COLUMN weir.pipeline_version.on_failure IS 'continue: branches that do not depend on a failed task go on; fail_fast: nothing new starts after a failure';
 COMMENT ON COLUMN weir.pipeline_version.on_overlap IS 'What a run does when max_concurrent_runs are going on: queue waits, skip ends as skipped, cancel_older cancels those before it';
@@ -210,6 +212,7 @@ CREATE TABLE weir.task (
 	is_enabled		boolean NOT NULL DEFAULT true,
 	pool			text,
 	pool_slots		integer NOT NULL DEFAULT 1 CHECK (pool_slots > 0),
+	run_limit		integer CHECK (run_limit > 0),
 	priority		integer NOT NULL DEFAULT 0 CHECK (priority BETWEEN -1000 AND 1000),
 	wave			integer NOT NULL,
 	upstream_count	integer NOT NULL,
@@ -244,6 +247,7 @@ COMMENT ON COLUMN weir.task.run_if IS 'Decides, when all upstream tasks have end
 COMMENT ON COLUMN weir.task.is_enabled IS 'A disabled task is skipped, and what depends on it goes on as if it had succeeded';
 COMMENT ON COLUMN weir.task.pool IS 'Pool of which it takes slots while it runs';
 COMMENT ON COLUMN weir.task.pool_slots IS 'How many slots of the pool';
+COMMENT ON COLUMN weir.task.run_limit IS 'max_concurrent_tasks of the version, of tasks that count; null of those that do not: noop, if, switch, wait and the for_each itself';
 COMMENT ON COLUMN weir.task.priority IS 'Added to the priority of the run: where something is scarce, the higher sum starts first';
 COMMENT ON COLUMN weir.task.wave IS '1 for tasks without upstream, else one more than the highest upstream wave';
 COMMENT ON COLUMN weir.task.upstream_count IS 'Number of tasks it depends on';

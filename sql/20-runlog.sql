@@ -169,12 +169,13 @@ CREATE TABLE weir.task_run (
 	priority		integer NOT NULL DEFAULT 0,
 	pool			text,
 	pool_slots		integer NOT NULL DEFAULT 1,
+	run_limit		integer,
 	connection_name	text,
 	uses_worker		boolean,
 	lane			text COLLATE "C" GENERATED ALWAYS AS (
 		CASE WHEN kind = 'noop' THEN 'noop'
 		ELSE CASE WHEN coalesce(uses_worker, kind IN ('sql', 'redis_publish')) THEN 'sql' ELSE 'call' END
-		|| coalesce(':' || pool || ':' || pool_slots::text, '') || coalesce('@' || connection_name, '') END) STORED,
+		|| coalesce('#' || run_limit::text, '') || coalesce(':' || pool || ':' || pool_slots::text, '') || coalesce('@' || connection_name, '') END) STORED,
 	ready_at		timestamptz,
 	started_at		timestamptz,
 	ended_at		timestamptz,
@@ -223,9 +224,10 @@ COMMENT ON COLUMN weir.task_run.error_message IS 'Error of the latest attempt, i
 COMMENT ON COLUMN weir.task_run.priority IS 'Of the run and of the task, added up';
 COMMENT ON COLUMN weir.task_run.pool IS 'Pool of which it takes slots while its status is running';
 COMMENT ON COLUMN weir.task_run.pool_slots IS 'How many';
+COMMENT ON COLUMN weir.task_run.run_limit IS 'So many task runs of its run, of those that have this limit, may be running at a time; null: it does not count';
 COMMENT ON COLUMN weir.task_run.connection_name IS 'Connection whose limits it has to heed';
 COMMENT ON COLUMN weir.task_run.uses_worker IS 'Whether a SQL worker runs it; null: the kind says so';
-COMMENT ON COLUMN weir.task_run.lane IS 'Task runs that need exactly the same to start: noop, sql or call, then :pool:slots, then @connection';
+COMMENT ON COLUMN weir.task_run.lane IS 'Task runs that need exactly the same to start: noop, sql or call, then #run_limit, :pool:slots and @connection';
 COMMENT ON COLUMN weir.task_run.ready_at IS 'When all upstream tasks had ended';
 COMMENT ON COLUMN weir.task_run.started_at IS 'When the first attempt was intended';
 COMMENT ON COLUMN weir.task_run.ended_at IS 'When it reached its final state';
@@ -233,7 +235,7 @@ COMMENT ON COLUMN weir.task_run.live_item IS 'Of items: w waiting, a ready or ru
 COMMENT ON COLUMN weir.task_run.retry_deadline IS 'The deadline, while it is ready';
 
 CREATE VIEW weir._active_task_run AS
-SELECT t.task_run_id, t.run_id, t.task_no, t.item_no, t.task_name, t.status, t.attempt_no, t.priority, t.pool, t.pool_slots,
+SELECT t.task_run_id, t.run_id, t.task_no, t.item_no, t.task_name, t.status, t.attempt_no, t.priority, t.pool, t.pool_slots, t.run_limit,
 	t.connection_name, t.lane, t.not_before, t.deadline, t.ready_at, t.started_at
 FROM (SELECT n.* FROM weir.run r
 		CROSS JOIN LATERAL (SELECT i.* FROM weir.task_run i
@@ -252,6 +254,7 @@ COMMENT ON COLUMN weir._active_task_run.attempt_no IS 'Number of the latest atte
 COMMENT ON COLUMN weir._active_task_run.priority IS 'Of the run and of the task, added up';
 COMMENT ON COLUMN weir._active_task_run.pool IS 'Pool of which it takes slots while its status is running';
 COMMENT ON COLUMN weir._active_task_run.pool_slots IS 'How many';
+COMMENT ON COLUMN weir._active_task_run.run_limit IS 'So many of its run may be running at a time; null: it does not count';
 COMMENT ON COLUMN weir._active_task_run.connection_name IS 'Connection whose limits it has to heed';
 COMMENT ON COLUMN weir._active_task_run.lane IS 'What it needs to start';
 COMMENT ON COLUMN weir._active_task_run.not_before IS 'A retry waits until then';

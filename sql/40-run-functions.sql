@@ -19,12 +19,12 @@ CREATE FUNCTION weir.repair(run_id bigint, params jsonb DEFAULT NULL, tasks text
 	downstream boolean DEFAULT false) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'weir_repair' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION weir.repair(bigint, jsonb, text[], boolean) IS
-	'Ask for the latest run of a pipeline, which failed, timed out or was cancelled, to repeat the tasks that did not succeed; returns the run id. params corrects parameters, tasks says which ones instead, downstream adds everything that depends on them';
+	'Ask for a run that failed, timed out or was cancelled to repeat the tasks that did not succeed; returns the run id. It is the latest of its pipeline, or one of those that go on side by side; it goes on as soon as there is a place for it. params corrects parameters, tasks says which ones instead, downstream adds everything that depends on them';
 
 CREATE FUNCTION weir.rerun_from(run_id bigint, task text) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'weir_rerun_from' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION weir.rerun_from(bigint, text) IS
-	'Ask for the latest run of a pipeline to repeat a task and everything downstream, whether or not they succeeded; returns the run id. The row audit id stays';
+	'Ask for a run that has ended to repeat a task and everything downstream, whether or not they succeeded; returns the run id. The row audit id stays';
 
 CREATE FUNCTION weir.restart(run_id bigint) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'weir_restart' LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -120,7 +120,7 @@ WITH given AS MATERIALIZED (
 	FROM weir._sql_worker_wait() w
 ), startable AS MATERIALIZED (
 	-- ready tasks whose time has come, and what they need
-	SELECT r.run_id, t.task_run_id, t.task_no, t.task_name, t.item_no, t.pool, t.pool_slots, t.connection_name, t.ready_at,
+	SELECT r.run_id, t.task_run_id, t.task_no, t.task_name, t.item_no, t.pool, t.pool_slots, t.run_limit, t.connection_name, t.ready_at, r.pipeline_name,
 		t.lane LIKE 'sql%' AS needs_worker
 	FROM given r JOIN weir.task_run t ON t.run_id = r.run_id
 	WHERE r.is_live AND t.status = 'ready' AND t.not_before > clock_timestamp() IS NOT TRUE
@@ -132,7 +132,8 @@ WITH given AS MATERIALIZED (
 	SELECT t.task_run_id,
 		row_number() OVER (PARTITION BY t.pool ORDER BY o.since, t.priority DESC, t.ready_at, t.task_run_id) - 1 AS in_pool,
 		row_number() OVER (PARTITION BY t.connection_name ORDER BY o.since, t.priority DESC, t.ready_at, t.task_run_id) - 1 AS in_connection,
-		row_number() OVER (PARTITION BY t.lane LIKE 'sql%' ORDER BY o.since, t.priority DESC, t.ready_at, t.task_run_id) - 1 AS for_worker
+		row_number() OVER (PARTITION BY t.lane LIKE 'sql%' ORDER BY o.since, t.priority DESC, t.ready_at, t.task_run_id) - 1 AS for_worker,
+		row_number() OVER (PARTITION BY t.run_id, t.run_limit IS NULL ORDER BY o.since, t.priority DESC, t.ready_at, t.task_run_id) - 1 AS in_run
 	FROM weir._active_task_run t
 		CROSS JOIN LATERAL (SELECT CASE WHEN t.ready_at + nullif(current_setting('weir.overdue_after'), '0')::interval < clock_timestamp()
 			THEN t.ready_at END AS since) o
@@ -175,6 +176,15 @@ WITH given AS MATERIALIZED (
 			WHERE k.options ?| '{max_concurrency,max_starts_per_minute}'
 				AND k.name IN (SELECT s.connection_name FROM startable s)) u ON u.name = t.connection_name
 	WHERE u.going_on >= u.max_concurrency OR u.started >= u.per_minute
+	UNION ALL
+	SELECT t.run_id, t.task_run_id, t.task_no, t.task_name, 'run',
+		format('%s tasks of the run are running and max_concurrent_tasks is %s; task runs waiting before it: %s', u.running, t.run_limit, coalesce(a.in_run, 0)),
+		t.ready_at, format('Wait; weir.alter_pipeline(%L, ...) changes it for later runs.', t.pipeline_name)
+	FROM startable t LEFT JOIN place a USING (task_run_id)
+		JOIN (SELECT h.run_id, count(*) AS running FROM weir.task_run h
+			WHERE h.run_id IN (SELECT s.run_id FROM startable s WHERE s.run_limit IS NOT NULL) AND h.status = 'running' AND h.run_limit IS NOT NULL
+			GROUP BY h.run_id) u ON u.run_id = t.run_id
+	WHERE u.running >= t.run_limit
 	UNION ALL
 	SELECT t.run_id, t.task_run_id, t.task_no, t.task_name, 'SQL worker',
 		format('%s%s; task runs waiting before it: %s', c.worker_detail, ' of ' ||
@@ -256,9 +266,19 @@ WITH given AS MATERIALIZED (
 	WHERE c.state <> 'running' AND NOT r.is_external
 		AND (r.is_live OR EXISTS (SELECT FROM weir.request q WHERE q.run_id = r.run_id))
 	UNION ALL
-	SELECT 5, r.run_id, 0, NULL, 'conductor',
-		format('%s was asked for by %s%s', q.action, q.requested_by, ': ' || q.reason), q.requested_at, NULL
+	SELECT 5, r.run_id, 0, NULL, CASE WHEN w.before IS NULL THEN 'conductor' ELSE 'run' END,
+		format('%s was asked for by %s%s', q.action, q.requested_by, ': ' || q.reason) || coalesce('; ' || w.before, ''), q.requested_at,
+		CASE WHEN w.before IS NOT NULL THEN format('It goes before what is queued; SELECT weir.cancel(%s); gives it up.', r.run_id) END
 	FROM given r JOIN weir.request q ON q.run_id = r.run_id
+		LEFT JOIN LATERAL (SELECT CASE
+			WHEN cardinality(n.active) >= r.max_concurrent_runs THEN format('%s of pipeline "%s" %s not ended and max_concurrent_runs is %s',
+				weir._run_list(n.active), r.pipeline_name, CASE WHEN cardinality(n.active) = 1 THEN 'has' ELSE 'have' END, r.max_concurrent_runs)
+			WHEN n.landing IS NOT NULL THEN format('run %s goes on with the same landing', n.landing)
+			WHEN n.windows >= b.concurrency THEN format('%s windows of backfill %s go on and its concurrency is %s', n.windows, b.backfill_id, b.concurrency) END
+			FROM (SELECT array_agg(a.run_id ORDER BY a.run_id) AS active, min(a.run_id) FILTER (WHERE g.row_audit_id = r.row_audit_id) AS landing,
+					count(*) FILTER (WHERE g.backfill_id = r.backfill_id) AS windows
+				FROM (SELECT x.run_id FROM weir._active x WHERE x.pipeline_id = r.pipeline_id OFFSET 0) a JOIN weir.run g USING (run_id)) n
+				LEFT JOIN weir.backfill b ON b.backfill_id = r.backfill_id) w (before) ON q.action = 'repair'
 	UNION ALL
 	SELECT 5, r.run_id, 0, NULL, 'task', 'it is being cancelled' || coalesce(' (' || r.cancel_reason || ')', '')
 		|| ': what runs has still to end', NULL, NULL
@@ -407,7 +427,7 @@ WITH given AS MATERIALIZED (
 				 WHEN r.next_start = 'P' THEN 'the next start processes (P)'
 				 ELSE 'its pipeline was dropped' END),
 		r.ended_at,
-		CASE WHEN NOT r.is_external AND r.latest_run_id = r.run_id AND r.started_at IS NOT NULL
+		CASE WHEN NOT r.is_external AND (r.latest_run_id = r.run_id OR r.is_apart OR r.max_concurrent_runs > 1) AND r.started_at IS NOT NULL
 				AND r.status IN ('failed', 'timed_out', 'cancelled')
 			THEN format('SELECT weir.repair(%s); repeats what did not succeed, weir.trigger starts a new run.', r.run_id) END
 	FROM given r WHERE NOT r.is_live

@@ -20,10 +20,12 @@
 #include "pool.h"
 
 #define MAX_CONCURRENT_RUNS 10000
+#define MAX_CONCURRENT_TASKS 100000
 #define MAX_RETENTION_RUNS	1000000000
 
 static const char *const top_keys[] = {
-	"parameters", "max_concurrent_runs", "timeout", "retry", "on_failure", "on_overlap", "priority", "retention", "tasks", "description"
+	"parameters", "max_concurrent_runs", "max_concurrent_tasks", "timeout", "retry", "on_failure", "on_overlap", "priority", "retention", "tasks",
+	"description"
 };
 static const char *const parameter_keys[] = {"type", "default", "required", "description"};
 static const char *const task_keys[] = {
@@ -313,6 +315,7 @@ definition_parse(const cJSON *root, bool from_stages)
 	definition_check_keys(root, "$", top_keys, lengthof(top_keys));
 	def->description = def_string(root, "$", "description", false);
 	def->max_concurrent_runs = def_integer(root, "$", "max_concurrent_runs", 1, MAX_CONCURRENT_RUNS, 1);
+	def->max_concurrent_tasks = def_integer(root, "$", "max_concurrent_tasks", 1, MAX_CONCURRENT_TASKS, 0);
 	def->timeout_ms = def_duration(root, "$", "timeout", 1, 0);
 	def->on_failure = def_word(root, "$", "on_failure", failure_modes, lengthof(failure_modes), "continue");
 	def->on_overlap = def_word(root, "$", "on_overlap", overlap_modes, lengthof(overlap_modes), "queue");

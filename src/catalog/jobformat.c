@@ -36,7 +36,7 @@
 #define MAX_STAGE_ID 24
 
 static const char *const job_keys[] = {
-	"job_id", "stages", "name", "description", "parameters", "max_concurrent_runs", "timeout", "retry"
+	"job_id", "stages", "name", "description", "parameters", "max_concurrent_runs", "max_concurrent_tasks", "timeout", "retry"
 };
 
 /* A stage being filled into its template */

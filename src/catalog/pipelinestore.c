@@ -48,8 +48,19 @@ store_parameters(int64 pipeline_id, int version, const Definition *def)
 			 3, types, values, NULL);
 }
 
+/*
+ * Does a task of that kind count when the tasks of a run are limited?  What
+ * the conductor decides in no time does not, nor what only waits; of a
+ * for_each its items do.
+ */
+static bool
+counts_in_run(const TaskKind *kind)
+{
+	return kind != &kind_noop && kind != &kind_wait && !kind->is_inline;
+}
+
 static cJSON *
-task_row(const DefTask *task, int no)
+task_row(const Definition *def, const DefTask *task, int no)
 {
 	cJSON	   *row = cJSON_CreateObject();
 
@@ -87,6 +98,8 @@ task_row(const DefTask *task, int no)
 	if (task->pool)
 		cJSON_AddStringToObject(row, "pool", task->pool);
 	cJSON_AddItemToObject(row, "pool_slots", json_from_int64(task->pool_slots));
+	if (def->max_concurrent_tasks > 0 && counts_in_run(task->kind))
+		cJSON_AddItemToObject(row, "run_limit", json_from_int64(def->max_concurrent_tasks));
 	cJSON_AddItemToObject(row, "priority", json_from_int64(task->priority));
 	cJSON_AddItemToObject(row, "wave", json_from_int64(task->wave));
 	cJSON_AddItemToObject(row, "upstream", json_from_int64(task->upstream_count));
@@ -102,7 +115,7 @@ store_tasks(int64 pipeline_id, int version, const Definition *def)
 	int			no = def->ntasks;
 
 	for (int i = 0; i < def->ntasks; i++)
-		cJSON_AddItemToArray(rows, task_row(&def->tasks[i], i + 1));
+		cJSON_AddItemToArray(rows, task_row(def, &def->tasks[i], i + 1));
 
 	/* Tasks of items come behind all others, whose numbers are their places. */
 	for (int i = 0; i < def->ntasks; i++)
@@ -113,7 +126,7 @@ store_tasks(int64 pipeline_id, int version, const Definition *def)
 		if (task == NULL)
 			continue;
 		task->wave = def->tasks[i].wave;
-		row = task_row(task, ++no);
+		row = task_row(def, task, ++no);
 		cJSON_AddItemToObject(row, "parent", json_from_int64(i + 1));
 		cJSON_AddItemToObject(row, "concurrency", json_from_int64(task->concurrency));
 		cJSON_AddItemToArray(rows, row);
@@ -123,15 +136,15 @@ store_tasks(int64 pipeline_id, int version, const Definition *def)
 	values[2] = catalog_jsonb(json_text(rows));
 	weir_spi("INSERT INTO weir.task (pipeline_id, version, task_no, name, kind, connection_name, phase, spec, "
 			 "max_attempts, retry_initial_ms, retry_max_ms, retry_multiplier, retry_jitter, retry_backoff, retry_on, attempt_timeout, task_timeout, on_uncertain, "
-			 "run_if, is_enabled, pool, pool_slots, priority, wave, upstream_count, parent_no, concurrency) "
+			 "run_if, is_enabled, pool, pool_slots, run_limit, priority, wave, upstream_count, parent_no, concurrency) "
 			 "SELECT $1, $2, r.no, r.name, r.kind, r.connection, r.phase, r.spec, r.max_attempts, r.initial_ms, "
 			 "r.max_ms, r.multiplier, r.jitter, r.backoff, r.retry_on, r.timeout_ms * interval '1 millisecond', "
 			 "r.task_timeout_ms * interval '1 millisecond', r.on_uncertain, r.run_if, r.is_enabled, "
-			 "r.pool, r.pool_slots, r.priority, r.wave, r.upstream, r.parent, r.concurrency "
+			 "r.pool, r.pool_slots, r.run_limit, r.priority, r.wave, r.upstream, r.parent, r.concurrency "
 			 "FROM jsonb_to_recordset($3) AS r (no integer, name text, kind text, connection text, phase text, "
 			 "spec jsonb, max_attempts integer, initial_ms bigint, max_ms bigint, multiplier double precision, "
 			 "jitter double precision, backoff text, retry_on jsonb, timeout_ms bigint, task_timeout_ms bigint, on_uncertain text, run_if text, is_enabled boolean, "
-			 "pool text, pool_slots integer, priority integer, wave integer, upstream integer, "
+			 "pool text, pool_slots integer, run_limit integer, priority integer, wave integer, upstream integer, "
 			 "parent integer, concurrency integer)",
 			 3, types, values, NULL);
 }
@@ -168,9 +181,9 @@ store_dependencies(int64 pipeline_id, int version, const Definition *def)
 void
 pipeline_store_version(int64 pipeline_id, int version, const Definition *def, Datum document, Oid caller)
 {
-	static const Oid types[] = {INT8OID, INT4OID, JSONBOID, INT4OID, INT8OID, REGROLEOID, TEXTOID, TEXTOID, INT4OID, INT8OID, INT4OID};
-	Datum		values[11];
-	char		nulls[] = "           ";
+	static const Oid types[] = {INT8OID, INT4OID, JSONBOID, INT4OID, INT8OID, REGROLEOID, TEXTOID, TEXTOID, INT4OID, INT8OID, INT4OID, INT4OID};
+	Datum		values[12];
+	char		nulls[] = "            ";
 
 	values[0] = Int64GetDatum(pipeline_id);
 	values[1] = Int32GetDatum(version);
@@ -186,11 +199,13 @@ pipeline_store_version(int64 pipeline_id, int version, const Definition *def, Da
 	nulls[9] = def->retention_age_ms < 0 ? 'n' : ' ';
 	values[10] = Int32GetDatum(def->retention_runs);
 	nulls[10] = def->retention_runs < 0 ? 'n' : ' ';
+	values[11] = Int32GetDatum(def->max_concurrent_tasks);
+	nulls[11] = def->max_concurrent_tasks > 0 ? ' ' : 'n';
 	weir_spi("INSERT INTO weir.pipeline_version (pipeline_id, version, definition, max_concurrent_runs, "
-			 "run_timeout, created_by, on_failure, on_overlap, priority, retention_age, retention_runs) "
+			 "run_timeout, created_by, on_failure, on_overlap, priority, retention_age, retention_runs, max_concurrent_tasks) "
 			 "VALUES ($1, $2, $3, $4, $5 * interval '1 millisecond', $6, $7, $8, $9, "
-			 "$10 * interval '1 millisecond', $11)",
-			 11, types, values, nulls);
+			 "$10 * interval '1 millisecond', $11, $12)",
+			 12, types, values, nulls);
 	if (def->retention_age_ms >= 0 || def->retention_runs >= 0)
 		engine_wake_at_commit(ENGINE_WAKE_LIMITS);
 	store_parameters(pipeline_id, version, def);

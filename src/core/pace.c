@@ -143,30 +143,28 @@ take(Play *play, const PaceTask *task, int sign)
 }
 
 /*
- * Is there room for the first of the lane?  What is too little for it is
- * kept for it, unless there never will be enough.
+ * Is there room for the first of the lane?  If too little of one room is all
+ * that is in its way, that is kept for it, unless there never will be enough.
  */
 static bool
 lane_fits(Play *play, const Lane *lane)
 {
-	bool		fits = true;
+	int			lacking = 0;
+	int			n_lacking = 0;
 
 	for (int k = 0; k < PACE_ROOMS; k++)
 		if (lane->room[k] >= 0 && lane->slots[k] > play->rooms[lane->room[k]].total)
 			return false;
 	for (int k = 0; k < PACE_ROOMS; k++)
 	{
-		if (lane->room[k] < 0)
+		if (lane->room[k] < 0 || (!play->kept[lane->room[k]] && lane->slots[k] <= play->rooms[lane->room[k]].free))
 			continue;
-		if (play->kept[lane->room[k]])
-			fits = false;
-		else if (lane->slots[k] > play->rooms[lane->room[k]].free)
-		{
-			play->kept[lane->room[k]] = true;
-			fits = false;
-		}
+		lacking = lane->room[k];
+		n_lacking++;
 	}
-	return fits;
+	if (n_lacking == 1)
+		play->kept[lacking] = true;
+	return n_lacking == 0;
 }
 
 /* The lane whose first task goes before those of all others; NULL when all are empty or stopped. */

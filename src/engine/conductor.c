@@ -286,6 +286,9 @@ conductor_cycle(Conductor *c)
 			breakers_resume(c);
 			intake_requests(c);
 		}
+		/* Before what is queued: who repairs has waited already. */
+		if ((wake & ENGINE_WAKE_REQUEST) || (c->repairs_wait && (wake & ~(ENGINE_WAKE_TASK | ENGINE_WAKE_READY))))
+			rerun_take_in(c);
 		if (wake & ENGINE_WAKE_TASK)
 			sqlpool_check(c);
 		if (c->run_deadline_ms <= now)

@@ -58,6 +58,7 @@ typedef struct Flight
 	int64		ending_since_ms;
 	char	   *pool;			/* whose slots it takes, or NULL */
 	int			pool_slots;
+	bool		counts_in_run;	/* towards max_concurrent_tasks of its pipeline */
 	bool		runs_sql;		/* a SQL worker takes it */
 	bool		terminated;		/* SQL: its worker was told to go */
 	int			slot;			/* SQL: index of the worker slot, -1 not handed over yet */
@@ -122,6 +123,7 @@ typedef struct Conductor
 	HTAB	   *flights;
 	List	   *connections;	/* read in this cycle; in scratch */
 	uint32		wake;			/* ENGINE_WAKE_* not looked at yet */
+	bool		repairs_wait;	/* for other runs to end, or somebody held them */
 	bool		has_verdicts;
 	bool		did_work;		/* in this cycle's transaction */
 	int64		defer_until_ms; /* somebody held a lock: look again then; NEVER */
@@ -170,7 +172,8 @@ extern int64 conductor_next_due(Conductor *c);
 extern bool conductor_is_idle(Conductor *c);
 
 /* intake.c: inside a transaction */
-extern void intake_requests(Conductor *c);
+extern void intake_requests(Conductor *c);	/* of clients, but for repairs */
+extern bool intake_has_pipeline(int64 run_id);	/* if not it is final, and requests for it mean nothing any more */
 extern void intake_runs(Conductor *c, bool all);	/* of the queues that were noted, or all */
 /* Decide and start one that is queued; its pipeline's state is locked.  besides: whatever else of the pipeline goes on */
 extern void intake_start_run(int64 run_id, bool besides);
@@ -187,7 +190,10 @@ extern void upkeep_slice(Conductor *c); /* outside; has a transaction of its own
 extern void overlap_take_in(Conductor *c, bool all, Datum pipelines);	/* all, or those of the array */
 
 /* rerun.c: a repair asked for; the run is locked */
-extern void rerun_take_in(int64 run_id, int64 request_id);
+/* Repairs that were asked for, as far as there are places for their runs; says in c whether any are left. */
+extern void rerun_take_in(Conductor *c);
+/* Those of the run that are older than this request: they are not wanted any more. */
+extern void rerun_withdraw(int64 run_id, int64 request_id);
 
 /* dispatch.c: inside a transaction */
 extern bool dispatch_ready(Conductor *c);	/* true: it wrote nothing but intents */

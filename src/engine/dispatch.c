@@ -317,7 +317,7 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 				 "SELECT a.task_run_id, a.attempt_no::bigint, a.run_id, t.kind, r.owner::oid::bigint, a.token, "
 				 "ceil(extract(epoch FROM a.deadline) * 1000)::bigint, ceil(extract(epoch FROM a.task_deadline) * 1000)::bigint, "
 				 "t.pool, t.pool_slots::bigint, (SELECT d.on_uncertain FROM weir.task d "
-				 "WHERE d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no) "
+				 "WHERE d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no), t.run_limit::bigint "
 				 "FROM a JOIN weir.task_run t ON t.task_run_id = a.task_run_id JOIN weir.run r ON r.run_id = a.run_id ORDER BY a.task_run_id",
 				 2, types, values, NULL);
 	table = SPI_tuptable;
@@ -338,6 +338,7 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 		flight->task_deadline_ms = int64_column(table, i, 8, NEVER);
 		set_pool(flight, table, i, 9);
 		flight->on_uncertain = uncertain_policy(SPI_getvalue(table->vals[i], table->tupdesc, 11));
+		flight->counts_in_run = int64_column(table, i, 12, 0) > 0;
 		flight->intended_at_ms = flight->started_ms = now_ms();
 		flight->runs_sql = runs_sql(flight);
 		if (flight->kind == NULL)
@@ -444,7 +445,7 @@ dispatch_recover(Conductor *c)
 							 "ceil(extract(epoch FROM a.deadline) * 1000)::bigint, (extract(epoch FROM a.intended_at) * 1000)::bigint, "
 							 "a.request, a.kind_state, a.external_run_id, t.reference, d.connection_name, r.status, a.step, "
 							 "coalesce(r.cancel_reason = '" RUN_TIMEOUT_REASON "', false), ceil(extract(epoch FROM a.task_deadline) * 1000)::bigint, "
-							 "t.pool, t.pool_slots::bigint, d.on_uncertain "
+							 "t.pool, t.pool_slots::bigint, d.on_uncertain, t.run_limit::bigint "
 							 "FROM weir._active_task_run l JOIN weir.attempt a ON a.task_run_id = l.task_run_id AND a.attempt_no = l.attempt_no "
 							 "JOIN weir.task_run t ON t.task_run_id = l.task_run_id JOIN weir.run r ON r.run_id = a.run_id "
 							 "JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no "
@@ -467,6 +468,7 @@ dispatch_recover(Conductor *c)
 		flight->task_deadline_ms = int64_column(table, i, 17, NEVER);
 		set_pool(flight, table, i, 18);
 		flight->on_uncertain = uncertain_policy(SPI_getvalue(table->vals[i], table->tupdesc, 20));
+		flight->counts_in_run = int64_column(table, i, 21, 0) > 0;
 		flight->intended_at_ms = flight->started_ms = int64_column(table, i, 8, 0);
 		flight->slot = WEIR_MAX_SQL_SLOTS;	/* sqlpool_check() finds out */
 		flight->runs_sql = runs_sql(flight);

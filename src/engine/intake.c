@@ -66,9 +66,8 @@ intake_cancel_run(Conductor *c, int64 run_id, const char *reason, int why)
 	c->did_work = true;
 }
 
-/* A run whose pipeline was dropped is final; requests for it mean nothing any more. */
-static bool
-pipeline_exists(int64 run_id)
+bool
+intake_has_pipeline(int64 run_id)
 {
 	Oid			types[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(run_id)};
@@ -82,7 +81,7 @@ intake_requests(Conductor *c)
 {
 	uint64		n = weir_spi("SELECT request_id, run_id, action, "
 							 "'cancelled by ' || requested_by || coalesce(': ' || reason, '') "
-							 "FROM weir.request ORDER BY run_id, request_id LIMIT 500",
+							 "FROM weir.request WHERE action <> 'repair' ORDER BY run_id, request_id LIMIT 500",
 							 0, NULL, NULL, NULL);
 	SPITupleTable *table = SPI_tuptable;
 
@@ -98,17 +97,15 @@ intake_requests(Conductor *c)
 			 ;					/* concerns attempts that wait, not the run */
 		else if (uncertain_request(c, DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull)), action))
 			 ;
-		else if (!outcome_lock_run(run_id, false) && pipeline_exists(run_id))
+		else if (!outcome_lock_run(run_id, false) && intake_has_pipeline(run_id))
 		{
 			defer(c);
 			continue;
 		}
-		else if (strcmp(action, "cancel") == 0)
-			intake_cancel_run(c, run_id, SPI_getvalue(table->vals[i], table->tupdesc, 4), SQL_CANCEL_ASKED);
 		else
 		{
-			rerun_take_in(run_id, DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull)));
-			c->run_deadline_ms = 0; /* the run has a new one */
+			rerun_withdraw(run_id, DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull)));
+			intake_cancel_run(c, run_id, SPI_getvalue(table->vals[i], table->tupdesc, 4), SQL_CANCEL_ASKED);
 		}
 		values[0] = SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull);
 		weir_spi("DELETE FROM weir.request WHERE request_id = $1", 1, types, values, NULL);
@@ -198,14 +195,14 @@ insert_task_runs(int64 run_id, StartCode code, int64 last_run_id)
 
 	weir_spi(STARTING_TASKS("SELECT pipeline_id, version, selected_tasks FROM weir.run WHERE run_id = $1")
 			 ", done AS (INSERT INTO weir.task_run (run_id, task_no, task_name, kind, phase, status, skip_reason, pending_upstream, skipped_upstream, "
-			 "output, rows_read, rows_written, external_run_id, external_url, reference, priority, pool, pool_slots, connection_name, uses_worker, ready_at, ended_at) "
+			 "output, rows_read, rows_written, external_run_id, external_url, reference, priority, pool, pool_slots, run_limit, connection_name, uses_worker, ready_at, ended_at) "
 			 "SELECT $1, x.task_no, x.name, x.kind, x.phase, CASE WHEN x.status = 'ready' AND x.upstream_count > 0 THEN 'waiting' ELSE x.status END, "
 			 "CASE WHEN x.status = 'skipped' THEN x.skip_reason END, x.pending, x.skipped, "
 			 "CASE WHEN x.keeps_old THEN x.old_output END, CASE WHEN x.keeps_old THEN x.old_read END, CASE WHEN x.keeps_old THEN x.old_written END, "
 			 "CASE WHEN x.keeps_old THEN x.old_external END, CASE WHEN x.keeps_old THEN x.old_url END, "
 			 "CASE WHEN x.resume->>'external_run_id' IS NOT NULL THEN x.resume END, "
 	/* Of a for_each the items take slots, and a statement that lists them is run by a worker. */
-			 "x.priority + (SELECT o.priority FROM weir.run o WHERE o.run_id = $1), CASE WHEN x.kind <> 'for_each' THEN x.pool END, x.pool_slots, x.connection_name, "
+			 "x.priority + (SELECT o.priority FROM weir.run o WHERE o.run_id = $1), CASE WHEN x.kind <> 'for_each' THEN x.pool END, x.pool_slots, x.run_limit, x.connection_name, "
 			 "CASE WHEN x.kind = 'for_each' AND jsonb_typeof(x.spec->'items') = 'object' THEN true END, "
 			 "CASE WHEN x.status = 'ready' THEN clock_timestamp() END, CASE WHEN x.status IN ('reused', 'skipped') THEN clock_timestamp() END "
 			 "FROM x RETURNING task_run_id, status) "

@@ -4,7 +4,9 @@
  *
  * Task runs that need exactly the same to start (a SQL worker or none, so
  * many slots of a pool, a connection) form a lane (ready.c), so a lane
- * without room costs one look, however many wait in it.  What is free is
+ * without room costs one look, however many wait in it.  Runs of which only
+ * so many tasks may go on at a time (max_concurrent_tasks) have lanes of
+ * their own, in which a run that is full is passed over.  What is free is
  * counted in every cycle from what is live: the flights, which are the
  * attempts going on, and for rates the attempts intended within the last
  * minute.  There is no counter that a crash could leave wrong.
@@ -44,10 +46,19 @@ typedef struct Room
 	int64		free;
 } Room;
 
+/* How many task runs of a run go on, of those that count. */
+typedef struct RunUse
+{
+	int64		run_id;			/* hash key */
+	int			going_on;
+} RunUse;
+
 /* A lane and what it needs, in this cycle. */
 typedef struct Lane
 {
 	ReadyLane  *ready;
+	int			run_limit;		/* so many of a run at a time; 0: any number */
+	HTAB	   *uses;			/* of runs with a limit, RunUse; NULL while nobody asked */
 	Room	   *worker;			/* NULL: needs none */
 	Room	   *pool;
 	int			pool_slots;
@@ -162,21 +173,60 @@ connection_room(Conductor *c, const char *name)
 	return room == PG_INT64_MAX ? NULL : make_room(name, Max(room, 0), 0);
 }
 
-/* The key says what a lane needs: sql:POOL:SLOTS@CONNECTION */
+static RunUse *
+use_of_run(HTAB *uses, int64 run_id)
+{
+	bool		found;
+	RunUse	   *use = hash_search(uses, &run_id, HASH_ENTER, &found);
+
+	if (!found)
+		use->going_on = 0;
+	return use;
+}
+
+/* Of all runs with a limit. */
+static HTAB *
+count_uses(Conductor *c)
+{
+	HASHCTL		ctl = {.keysize = sizeof(int64), .entrysize = sizeof(RunUse), .hcxt = CurrentMemoryContext};
+	HTAB	   *uses = hash_create("weir tasks of runs", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	HASH_SEQ_STATUS seq;
+	Flight	   *flight;
+
+	hash_seq_init(&seq, c->flights);
+	while ((flight = hash_seq_search(&seq)) != NULL)
+		if (flight->counts_in_run)
+			use_of_run(uses, flight->run_id)->going_on++;
+	return uses;
+}
+
+static bool
+run_has_room(int64 run_id, void *arg)
+{
+	const Lane *lane = arg;
+	const RunUse *use = hash_search(lane->uses, &run_id, HASH_FIND, NULL);
+
+	return use == NULL || use->going_on < lane->run_limit;
+}
+
+/* The key says what a lane needs: sql#LIMIT:POOL:SLOTS@CONNECTION */
 static void
 read_key(Conductor *c, Lane *lane, Room *worker, List **pools, List **connections)
 {
 	char	   *rest = pstrdup(lane->ready->key);
 	char	   *connection = strchr(rest, '@');
-	char	   *pool;
+	char	   *pool,
+			   *limit;
 
 	if (connection != NULL)
 		*connection++ = '\0';
 	pool = strchr(rest, ':');
 	if (pool != NULL)
 	{
-		char	   *slots = strchr(++pool, ':');
+		char	   *slots;
 
+		*pool++ = '\0';
+		slots = strchr(pool, ':');
 		*slots++ = '\0';
 		lane->pool_slots = atoi(slots);
 		lane->pool = find_room(*pools, pool);
@@ -192,6 +242,9 @@ read_key(Conductor *c, Lane *lane, Room *worker, List **pools, List **connection
 		if (lane->connection == NULL && (lane->connection = connection_room(c, connection)) != NULL)
 			*connections = lappend(*connections, lane->connection);
 	}
+	limit = strchr(rest, '#');
+	if (limit != NULL)
+		lane->run_limit = atoi(limit + 1);
 	if (strncmp(lane->ready->key, "sql", 3) == 0)
 		lane->worker = worker;
 }
@@ -221,11 +274,11 @@ waits_for_slots(const Lane *lane)
 		(lane->connection == NULL || lane->connection->free > 0);
 }
 
-/* The next task run of a lane. */
+/* The next task run of a lane; it counts as empty when all of its runs are full. */
 static void
 look_ahead(Lane *lane, int64 overdue_before)
 {
-	lane->is_empty = !ready_peek(lane->ready, overdue_before, &lane->next);
+	lane->is_empty = !ready_peek(lane->ready, overdue_before, lane->run_limit > 0 ? run_has_room : NULL, lane, &lane->next);
 }
 
 static bool
@@ -265,6 +318,8 @@ take(Conductor *c, Lane *lane)
 		lane->connection->free--;
 	if (lane->pool)
 		lane->pool->free -= lane->pool_slots;
+	if (lane->run_limit > 0)
+		use_of_run(lane->uses, lane->next.run_id)->going_on++;
 	lane->next.turn->served = ++c->starts;
 	lane->next.turn->last_run_id = lane->next.run_id;
 }
@@ -278,6 +333,12 @@ choose(Conductor *c, Lane *lanes, int n, int64 overdue_before, Datum *ids)
 
 	while (chosen < LANE_BATCH && (lane = next_lane(lanes, n)) != NULL)
 	{
+		/* Its run may have become full through another lane. */
+		if (lane->run_limit > 0 && !run_has_room(lane->next.run_id, lane))
+		{
+			look_ahead(lane, overdue_before);
+			continue;
+		}
 		if (room_for(lane) == 0)
 		{
 			lane->stopped = true;
@@ -310,6 +371,7 @@ lanes_choose(Conductor *c, int *n_chosen)
 	Room		worker = {.name = "SQL workers"};
 	List	   *pools = NIL,
 			   *connections = NIL;
+	HTAB	   *uses = NULL;
 	int			n;
 	ReadyLane **ready = ready_lanes(c, &n);
 	Lane	   *lanes = palloc0(sizeof(Lane) * Max(n, 1));
@@ -326,6 +388,9 @@ lanes_choose(Conductor *c, int *n_chosen)
 	{
 		lanes[i].ready = ready[i];
 		read_key(c, &lanes[i], &worker, &pools, &connections);
+		if (lanes[i].run_limit > 0 && uses == NULL)
+			uses = count_uses(c);
+		lanes[i].uses = uses;
 		look_ahead(&lanes[i], overdue_before);
 		any_worker = any_worker || lanes[i].worker != NULL;
 	}

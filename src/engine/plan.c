@@ -57,6 +57,7 @@ typedef struct PlanStart
 	bool		is_skipped;
 	bool		overlaps;		/* ... because of on_overlap */
 	int			max_concurrent_runs;
+	int			max_concurrent_tasks;	/* 0: any number */
 	char	   *on_overlap;
 	int			priority;
 	bool		is_paused;
@@ -134,7 +135,7 @@ read_start(PlanStart *start, const LandingWish *wish)
 					"(SELECT string_agg(o.run_id::text, ', ' ORDER BY o.run_id) FROM "
 					"(SELECT q.run_id FROM weir.run q WHERE q.pipeline_id = $1 AND q.live = 'q' AND NOT q.is_apart AND NOT q.is_external "
 					"UNION ALL SELECT q.run_id FROM weir.run q WHERE q.pipeline_id = $1 AND q.live = 'a' AND q.status = 'running' "
-					"AND NOT q.is_apart AND NOT q.is_external) o), v.run_timeout "
+					"AND NOT q.is_apart AND NOT q.is_external) o), v.run_timeout, v.max_concurrent_tasks::bigint "
 					"FROM weir.pipeline p JOIN weir.pipeline_version v USING (pipeline_id) CROSS JOIN LATERAL "
 					"(SELECT array_agg(r.run_id ORDER BY r.run_id) AS ids FROM weir._active r "
 					"WHERE r.pipeline_id = $1) a WHERE v.pipeline_id = $1 AND v.version = $2",
@@ -149,6 +150,7 @@ read_start(PlanStart *start, const LandingWish *wish)
 	start->older = weir_spi_text(0, 8);
 	start->timeout = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 9, &isnull);
 	start->no_timeout = isnull;
+	start->max_concurrent_tasks = (int) weir_spi_int64(0, 10, NULL);
 
 	start->is_skipped = !start_code_runs(start->decision.code);
 	if (!start->is_paused && strcmp(start->on_overlap, "skip") == 0 && start->n_active >= start->max_concurrent_runs)
@@ -211,8 +213,9 @@ put_start(ReturnSetInfo *rsinfo, const PlanStart *start, const TaskContext *run,
 	row_set(&row, COL_WAVE, Int32GetDatum(0));
 	row_text(&row, COL_ACTION, psprintf("%c", (char) start->decision.code));
 	row_text(&row, COL_REASON, psprintf("%s%s%s", decision_reason(start), queue ? "; " : "", queue ? queue : ""));
-	row_text(&row, COL_LIMITS, psprintf("max_concurrent_runs %d, on_overlap %s, priority %d",
-										start->max_concurrent_runs, start->on_overlap, start->priority));
+	row_text(&row, COL_LIMITS, psprintf("max_concurrent_runs %d%s, on_overlap %s, priority %d", start->max_concurrent_runs,
+										start->max_concurrent_tasks == 0 ? "" : psprintf(", max_concurrent_tasks %d", start->max_concurrent_tasks),
+										start->on_overlap, start->priority));
 	if (!start->no_timeout)
 		row_set(&row, COL_TIMEOUT, start->timeout);
 	if (!start->is_skipped)
@@ -261,6 +264,7 @@ read_task(uint64 row, PlanTask *task, ForecastTask *forecast)
 	task->item_needs.pool_slots = (int) weir_spi_int64(row, 23, NULL);
 	task->item_needs.connection = weir_spi_text(row, 24);
 	task->item_needs.needs_worker = weir_spi_bool(row, 25, NULL);
+	task->needs.run_limit = (int) weir_spi_int64(row, 26, NULL);
 	if (!run_if_parse(task->run_if, &forecast->run_if))
 		elog(ERROR, "unknown value \"%s\" of run_if", task->run_if);
 	forecast->has_ended = task->reused || task->skip_reason != NULL;
@@ -283,7 +287,7 @@ read_tasks(const PlanStart *start, Datum selected, bool all_selected, PlanTasks 
 				 "i.concurrency, jsonb_strip_nulls(jsonb_build_object('kind', i.kind, 'connection', i.connection_name)) || jsonb_build_object('spec', i.spec), "
 				 "x.priority, CASE WHEN x.kind <> 'for_each' THEN x.pool END, x.pool_slots, "
 				 "x.kind IN ('sql', 'redis_publish') OR (x.kind = 'for_each' AND jsonb_typeof(x.spec->'items') = 'object'), "
-				 "i.pool, i.pool_slots, i.connection_name, coalesce(i.kind IN ('sql', 'redis_publish'), false) "
+				 "i.pool, i.pool_slots, i.connection_name, coalesce(i.kind IN ('sql', 'redis_publish'), false), x.run_limit::bigint "
 				 "FROM x LEFT JOIN weir.connection c ON c.name = x.connection_name "
 				 "LEFT JOIN weir.task i ON i.pipeline_id = $1 AND i.version = $4 AND i.parent_no = x.task_no ORDER BY x.wave, x.task_no",
 				 5, types, values, nulls);

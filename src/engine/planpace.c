@@ -45,7 +45,7 @@ plan_foresee(PlanTasks *plan, const ForecastEdge *edges, int nedges)
 		pace[t].state = will_run(&plan->forecast[t]) ? PACE_WAITING : PACE_ENDED;
 		pace[t].seconds = foresight_seconds(foresight, plan->run.pipeline_id, task->name);
 		pace[t].priority = task->priority;
-		foresight_room(foresight, &task->needs, &pace[t]);
+		foresight_room(foresight, 0, &task->needs, &pace[t]);
 	}
 	for (int e = 0; e < nedges; e++)
 		pace_edges[e] = (PaceEdge) {edges[e].from, edges[e].to};

@@ -201,31 +201,57 @@ add(struct ReadySet *ready, const char *lane, int priority, int64 run_id, int64 
 	add_task(get_run(ready, found_lane, priority, run_id), task_run_id, ready_at);
 }
 
+/* NULL: nothing of that priority was served, or that is forgotten. */
+static ReadyTurn *
+find_turn(ReadyLane *lane, int priority)
+{
+	for (int i = 0; i < READY_TURNS; i++)
+		if (lane->turns[i].priority == priority)
+			return &lane->turns[i];
+	return NULL;
+}
+
 /* A priority that is new takes the place of the one that was served longest ago. */
 static ReadyTurn *
 get_turn(ReadyLane *lane, int priority)
 {
-	ReadyTurn  *oldest = &lane->turns[0];
+	ReadyTurn  *turn = find_turn(lane, priority);
 
-	for (int i = 0; i < READY_TURNS; i++)
-	{
-		if (lane->turns[i].priority == priority)
-			return &lane->turns[i];
-		if (lane->turns[i].served < oldest->served)
-			oldest = &lane->turns[i];
-	}
-	*oldest = (ReadyTurn) {.priority = priority};
-	return oldest;
+	if (turn != NULL)
+		return turn;
+	turn = &lane->turns[0];
+	for (int i = 1; i < READY_TURNS; i++)
+		if (lane->turns[i].served < turn->served)
+			turn = &lane->turns[i];
+	*turn = (ReadyTurn) {.priority = priority};
+	return turn;
 }
 
-/* Of the runs with the highest priority, the one after that which was served last. */
+/*
+ * Of the runs with the highest priority that have room, the one after that
+ * which was served last; -1: none has.
+ */
 static int
-place_of_turn(ReadyLane *lane)
+place_of_turn(ReadyLane *lane, ReadyRunHasRoom has_room, void *arg)
 {
-	int			priority = lane->runs[0]->priority;
-	int			place = find_run(lane, priority, get_turn(lane, priority)->last_run_id + 1);
+	int			end;
 
-	return place < lane->n_runs && lane->runs[place]->priority == priority ? place : 0;
+	for (int begin = 0; begin < lane->n_runs; begin = end)
+	{
+		int			priority = lane->runs[begin]->priority;
+		const ReadyTurn *turn = find_turn(lane, priority);
+		int			first = turn == NULL ? begin : find_run(lane, priority, turn->last_run_id + 1);
+
+		end = find_run(lane, priority, PG_INT64_MAX);
+		for (int i = 0; i < end - begin; i++)
+		{
+			int			place = first + i < end ? first + i : first + i - (end - begin);
+
+			if (has_room == NULL || has_room(lane->runs[place]->run_id, arg))
+				return place;
+		}
+	}
+	return -1;
 }
 
 ReadyLane **
@@ -243,10 +269,11 @@ ready_lanes(Conductor *c, int *n)
 	return lanes;
 }
 
-/* Where the task run is that has waited longest, if that was before; -1: none. */
+/* Where the task run is that has waited longest and whose run has room, if that was before; -1: none. */
 static int
-place_of_overdue(ReadyLane *lane, int64 before)
+place_of_overdue(ReadyLane *lane, int64 before, ReadyRunHasRoom has_room, void *arg)
 {
+	int64		since = before;
 	int			place = -1;
 
 	if (lane->oldest >= before)
@@ -257,30 +284,30 @@ place_of_overdue(ReadyLane *lane, int64 before)
 		const ReadyRun *run = lane->runs[i];
 		int64		ready_at = run->tasks[run->first].ready_at;
 
-		if (ready_at < lane->oldest)
+		lane->oldest = Min(lane->oldest, ready_at);
+		if (ready_at < since && (has_room == NULL || has_room(run->run_id, arg)))
 		{
-			lane->oldest = ready_at;
+			since = ready_at;
 			place = i;
 		}
 	}
-	return lane->oldest < before ? place : -1;
+	return place;
 }
 
 bool
-ready_peek(ReadyLane *lane, int64 overdue_before, ReadyNext *next)
+ready_peek(ReadyLane *lane, int64 overdue_before, ReadyRunHasRoom has_room, void *arg, ReadyNext *next)
 {
 	const ReadyRun *run;
-	int			overdue;
+	int			overdue = place_of_overdue(lane, overdue_before, has_room, arg);
 
-	if (lane->n_runs == 0)
+	next->place = overdue >= 0 ? overdue : place_of_turn(lane, has_room, arg);
+	if (next->place < 0)
 		return false;
-	overdue = place_of_overdue(lane, overdue_before);
-	next->place = overdue >= 0 ? overdue : place_of_turn(lane);
 	run = lane->runs[next->place];
 	next->task_run_id = run->tasks[run->first].task_run_id;
 	next->run_id = run->run_id;
 	next->priority = run->priority;
-	next->overdue_since = overdue >= 0 ? lane->oldest : PG_INT64_MAX;
+	next->overdue_since = overdue >= 0 ? run->tasks[run->first].ready_at : PG_INT64_MAX;
 	next->turn = get_turn(lane, run->priority);
 	return true;
 }
@@ -302,7 +329,7 @@ ready_pop_noop(Conductor *c, int64 *run_id)
 	ReadyLane  *lane = hash_search(c->ready->lanes, LANE_NOOP, HASH_FIND, NULL);
 	ReadyNext	next;
 
-	if (lane == NULL || !ready_peek(lane, PG_INT64_MIN, &next))
+	if (lane == NULL || !ready_peek(lane, PG_INT64_MIN, NULL, NULL, &next))
 		return 0;
 	/* Whole runs one after the other: the fewer runs a wave touches the better. */
 	*run_id = next.run_id;

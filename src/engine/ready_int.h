@@ -54,7 +54,7 @@ typedef struct ReadyNext
 
 typedef struct ReadyLane
 {
-	char		key[LANE_KEY_LEN];	/* hash key: what it needs, SQL:POOL:SLOTS@CONNECTION */
+	char		key[LANE_KEY_LEN];	/* hash key: what it needs, sql#LIMIT:POOL:SLOTS@CONNECTION */
 	ReadyTurn	turns[READY_TURNS];
 	int64		oldest;			/* nothing in it has been ready for longer than since then */
 	ReadyRun  **runs;
@@ -64,11 +64,15 @@ typedef struct ReadyLane
 
 /* Lanes with something in them but that of noop tasks, in no order; in the current context. */
 extern ReadyLane **ready_lanes(Conductor *c, int *n);
+/* May another task run of that run start? */
+typedef bool (*ReadyRunHasRoom) (int64 run_id, void *arg);
+
 /*
- * The lane's next task run: of those ready before "overdue_before" that which
- * has waited longest, else by priority and turn; false if it is empty.  It stays.
+ * The lane's next task run, of runs that have room (NULL: all have): of those
+ * ready before "overdue_before" that which has waited longest, else by
+ * priority and turn; false if there is none.  It stays.
  */
-extern bool ready_peek(ReadyLane *lane, int64 overdue_before, ReadyNext *next);
+extern bool ready_peek(ReadyLane *lane, int64 overdue_before, ReadyRunHasRoom has_room, void *arg, ReadyNext *next);
 /* Takes it out; whoever starts it sets its turn. */
 extern void ready_pop(Conductor *c, ReadyLane *lane, const ReadyNext *next);
 

@@ -2,9 +2,11 @@
  * rerun.c
  *	  Repairs: tasks of a run that ended go again, in the same run.
  *
- * Runs in the conductor's transaction, the run and its pipeline's state
- * locked.  What a task started elsewhere may be resumed; its attempts so far
- * stay in the log and no longer count against its budget.
+ * Runs in the conductor's transaction.  A run that goes on takes a place
+ * among those of its pipeline, and of its backfill, as one that starts does:
+ * until there is one, its request waits, and goes before what is queued.
+ * What a task started elsewhere may be resumed; its attempts so far stay in
+ * the log and no longer count against its budget.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -14,6 +16,17 @@
 #include "conductor_int.h"
 #include "engine.h"
 #include "outcome.h"
+#include "repairable.h"
+
+#define REPAIRS_BATCH	200
+#define DEFER_MS		200
+
+typedef enum RepairAnswer
+{
+	REPAIR_TAKEN_IN,
+	REPAIR_REFUSED,
+	REPAIR_WAITS
+} RepairAnswer;
 
 static bool
 revive_run(int64 run_id, int64 request_id)
@@ -33,8 +46,7 @@ revive_run(int64 run_id, int64 request_id)
 				 "WHERE r.run_id = $1 AND q.request_id = $2 AND r.started_at IS NOT NULL "
 				 "AND (r.status IN ('failed', 'timed_out', 'cancelled') OR (r.status = 'succeeded' AND q.tasks IS NOT NULL)) "
 				 "AND s.pipeline_id = r.pipeline_id AND v.pipeline_id = r.pipeline_id AND v.version = r.version "
-				 "AND (r.is_apart OR (s.last_run_id = r.run_id AND NOT EXISTS (SELECT FROM weir._active o "
-				 "WHERE o.pipeline_id = r.pipeline_id AND NOT o.is_apart))) RETURNING r.pipeline_id",
+				 "AND " REPAIR_IS_OF_A_LOAD " AND " REPAIR_IS_RESUMED_BY " IS NULL RETURNING r.pipeline_id",
 				 2, types, values, NULL) != 1)
 		return false;
 	engine_note_going_on(weir_spi_int64(0, 1, NULL), run_id);
@@ -104,23 +116,99 @@ mark_items(int64 run_id, int64 request_id)
 			 2, types, values, NULL);
 }
 
-void
-rerun_take_in(int64 run_id, int64 request_id)
+static bool
+has_room(int64 run_id)
 {
 	static const Oid types[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(run_id)};
 
+	/* What is gone needs no room: it is refused. */
+	return weir_spi("SELECT 1 FROM weir.run r JOIN weir.pipeline_version v USING (pipeline_id, version) "
+					"WHERE r.run_id = $1 AND NOT " REPAIR_HAS_ROOM,
+					1, types, values, NULL) == 0;
+}
+
+static RepairAnswer
+take_in(int64 run_id, int64 request_id)
+{
+	static const Oid types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(run_id)};
+
+	if (!has_room(run_id))
+		return REPAIR_WAITS;
 	if (!revive_run(run_id, request_id))
 	{
+		/* Nobody could have said so to who asked: it became so since. */
 		weir_spi("INSERT INTO weir.error (run_id, code, message, failure_type) "
-				 "SELECT r.run_id, 'repair_refused', 'the run can no longer be repaired: it is not the latest run of its pipeline, or another one is running', 'user' "
+				 "SELECT r.run_id, 'repair_refused', 'the run can no longer be repaired: a later run of its pipeline has started', 'user' "
 				 "FROM weir.run r WHERE r.run_id = $1",
 				 1, types, values, NULL);
-		return;
+		return REPAIR_REFUSED;
 	}
 	reset_tasks(run_id, request_id);
 	mark_items(run_id, request_id);
 	advance_undecided(run_id);
 	advance_finish_run(run_id);
-	engine_wake_at_commit(ENGINE_WAKE_RUN);
+	return REPAIR_TAKEN_IN;
+}
+
+/*
+ * Of each pipeline, and each of its backfills, as many as there may be places,
+ * those first that were asked for first; a request comes after all earlier
+ * ones about its run.  Whether there is a place for it is looked at once more
+ * with the pipeline locked.
+ */
+static uint64
+read_waiting(void)
+{
+	return weir_spi("WITH q AS MATERIALIZED (SELECT q.request_id, q.run_id, r.pipeline_id, r.backfill_id, v.max_concurrent_runs, "
+					"row_number() OVER (PARTITION BY r.pipeline_id, r.backfill_id ORDER BY q.request_id) AS place "
+					"FROM weir.request q LEFT JOIN weir.run r USING (run_id) LEFT JOIN weir.pipeline_version v USING (pipeline_id, version) "
+					"WHERE q.action = 'repair' AND NOT EXISTS (SELECT FROM weir.request e WHERE e.run_id = q.run_id AND e.request_id < q.request_id)), "
+					"p AS (SELECT q.pipeline_id, max(q.max_concurrent_runs) - (SELECT count(*) FROM weir._active a WHERE a.pipeline_id = q.pipeline_id) AS room "
+					"FROM q WHERE q.max_concurrent_runs IS NOT NULL GROUP BY q.pipeline_id) "
+					"SELECT q.request_id, q.run_id FROM q LEFT JOIN p USING (pipeline_id) "
+					"WHERE q.place <= coalesce(p.room, q.place) ORDER BY q.request_id LIMIT " CppAsString2(REPAIRS_BATCH),
+					0, NULL, NULL, NULL);
+}
+
+void
+rerun_take_in(Conductor *c)
+{
+	static const Oid types[1] = {INT8OID};
+	uint64		n = read_waiting();
+	int64	   *requests = palloc(sizeof(int64) * Max(n, 1));
+	int64	   *runs = palloc(sizeof(int64) * Max(n, 1));
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		requests[i] = weir_spi_int64(i, 1, NULL);
+		runs[i] = weir_spi_int64(i, 2, NULL);
+	}
+	for (uint64 i = 0; i < n; i++)
+	{
+		Datum		values[1] = {Int64GetDatum(requests[i])};
+
+		if (!outcome_lock_run(runs[i], false) && intake_has_pipeline(runs[i]))
+		{
+			c->defer_until_ms = Min(c->defer_until_ms, now_ms() + DEFER_MS);
+			continue;
+		}
+		if (take_in(runs[i], requests[i]) == REPAIR_WAITS)
+			continue;
+		c->run_deadline_ms = 0; /* the run has a new one */
+		weir_spi("DELETE FROM weir.request WHERE request_id = $1", 1, types, values, NULL);
+		engine_wake_at_commit(ENGINE_WAKE_RUN);
+		c->did_work = true;
+	}
+	c->repairs_wait = weir_spi("SELECT 1 FROM weir.request WHERE action = 'repair' LIMIT 1", 0, NULL, NULL, NULL) > 0;
+}
+
+void
+rerun_withdraw(int64 run_id, int64 cancel_id)
+{
+	static const Oid types[2] = {INT8OID, INT8OID};
+	Datum		values[2] = {Int64GetDatum(run_id), Int64GetDatum(cancel_id)};
+
+	weir_spi("DELETE FROM weir.request WHERE run_id = $1 AND request_id < $2 AND action = 'repair'", 2, types, values, NULL);
 }

@@ -30,6 +30,7 @@
 #include "engine.h"
 #include "json.h"
 #include "mem.h"
+#include "repairable.h"
 #include "status.h"
 
 #define DEFER_MS		200
@@ -287,8 +288,7 @@ resume_child(Conductor *c, Flight *flight)
 	if (flight->attempt_no == 1 || !waits(flight) ||
 		weir_spi("SELECT r.run_id, r.status IN ('queued', 'running', 'cancelling') OR (r.status = 'succeeded' AND a.status <> 'succeeded'), "
 				 "r.status IN ('failed', 'timed_out', 'cancelled') AND r.started_at IS NOT NULL AND v.version IS NOT NULL AND "
-				 "(r.is_apart OR (s.last_run_id = r.run_id AND NOT EXISTS (SELECT FROM weir._active o "
-				 "WHERE o.pipeline_id = r.pipeline_id AND NOT o.is_apart))), "
+				 "coalesce(" REPAIR_IS_OF_A_LOAD ", false) AND " REPAIR_IS_RESUMED_BY " IS NULL, "
 				 "r.repair_no, r.pipeline_id, r.version "
 				 "FROM weir.run r JOIN weir.attempt a ON a.task_run_id = $1 AND a.attempt_no = $2 - 1 "
 				 "LEFT JOIN weir.pipeline_state s ON s.pipeline_id = r.pipeline_id "

@@ -91,7 +91,7 @@ read_list(Look *look, int64 pipeline_id, int64 task_run_id, const char *name, Ex
 	if (seconds < 0)
 		return;
 	weir_spi("SELECT (CASE WHEN n.idle + n.running > 0 THEN greatest((n.idle * $2 + n.rest) / least(n.concurrency, n.idle + n.running), "
-			 "n.longest, CASE WHEN n.idle > 0 THEN $2 ELSE 0 END) END)::text FROM (SELECT max(c.concurrency) AS concurrency, "
+			 "n.longest, CASE WHEN n.idle > 0 THEN $2 ELSE 0 END) END)::text FROM (SELECT max(least(c.concurrency, c.run_limit)) AS concurrency, "
 			 "count(*) FILTER (WHERE i.status <> 'running') AS idle, count(*) FILTER (WHERE i.status = 'running') AS running, "
 			 "coalesce(sum(x.rest) FILTER (WHERE i.status = 'running'), 0) AS rest, coalesce(max(x.rest) FILTER (WHERE i.status = 'running'), 0) AS longest "
 			 "FROM weir.task_run p JOIN weir.run r ON r.run_id = p.run_id "
@@ -122,7 +122,7 @@ read_tasks(Look *look, int64 run_id, Expected *expected)
 				 "WHEN d.phase = 'land' AND s.next_load_status = 'D' AND $2 AND r.backfill_id IS NULL THEN 'reused' "
 				 "WHEN d.upstream_count = 0 THEN 'ready' ELSE 'waiting' END, t.started_at, t.not_before, "
 				 "r.priority + d.priority, CASE WHEN d.kind <> 'for_each' THEN d.pool END, d.pool_slots, d.connection_name, "
-				 "coalesce(t.lane LIKE 'sql%', d.kind IN ('sql', 'redis_publish')), t.status = 'running' AND d.kind = 'for_each', t.task_run_id "
+				 "coalesce(t.lane LIKE 'sql%', d.kind IN ('sql', 'redis_publish')), t.status = 'running' AND d.kind = 'for_each', t.task_run_id, d.run_limit::bigint "
 				 "FROM weir.run r JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version "
 				 "JOIN weir.pipeline_state s ON s.pipeline_id = r.pipeline_id "
 				 "LEFT JOIN weir.task_run t ON t.run_id = r.run_id AND t.task_no = d.task_no AND t.item_no = 0 "
@@ -151,6 +151,7 @@ read_tasks(Look *look, int64 run_id, Expected *expected)
 		task->needs.needs_worker = weir_spi_bool(i, 10, NULL);
 		is_list = weir_spi_bool(i, 11, NULL);
 		task_run_id = weir_spi_int64(i, 12, NULL);
+		task->needs.run_limit = (int) weir_spi_int64(i, 13, NULL);
 		task->seconds = foresight_seconds(look->foresight, expected->pipeline_id, name);
 		task->left = PACE_UNKNOWN;
 		if (is_list)
@@ -168,7 +169,7 @@ seconds_until(const Look *look, TimestampTz when)
 
 /* start: of the run. */
 static void
-fill_pace(Look *look, const ExpectedTask *task, TimestampTz start, PaceTask *pace)
+fill_pace(Look *look, int64 run_id, const ExpectedTask *task, TimestampTz start, PaceTask *pace)
 {
 	memset(pace, 0, sizeof(*pace));
 	pace->seconds = task->seconds;
@@ -176,7 +177,7 @@ fill_pace(Look *look, const ExpectedTask *task, TimestampTz start, PaceTask *pac
 	pace->not_before = Max(seconds_until(look, start), seconds_until(look, task->not_before));
 	pace->state = task_status_is_final(task->status) ? PACE_ENDED :
 		task->status == TASK_RUNNING ? PACE_RUNNING : PACE_WAITING;
-	foresight_room(look->foresight, &task->needs, pace);
+	foresight_room(look->foresight, run_id, &task->needs, pace);
 	if (pace->state == PACE_RUNNING && task->left >= 0)
 		pace->seconds = task->left;
 	else if (pace->state == PACE_RUNNING && pace->seconds >= 0)
@@ -229,7 +230,7 @@ expect_tasks(Look *look, int64 run_id, Expected *expected, TimestampTz start)
 		return;
 	edges = read_edges(expected, &nedges);
 	for (int i = 0; i < expected->ntasks; i++)
-		fill_pace(look, &expected->tasks[i], start, &pace[i]);
+		fill_pace(look, run_id, &expected->tasks[i], start, &pace[i]);
 	foresight_pace(look->foresight, run_id, pace, expected->ntasks, edges, nedges);
 	for (int i = 0; i < expected->ntasks; i++)
 	{

@@ -45,7 +45,8 @@ typedef enum RoomKind
 {
 	ROOM_POOL,
 	ROOM_CONNECTION,
-	ROOM_WORKERS
+	ROOM_WORKERS,
+	ROOM_RUN
 } RoomKind;
 
 typedef struct Room
@@ -254,8 +255,9 @@ find_room(Foresight *foresight, RoomKind kind, const char *name)
 	return NULL;
 }
 
+/* total: of a run; that of the others is read. */
 static Room *
-room_of(Foresight *foresight, RoomKind kind, const char *name)
+room_of(Foresight *foresight, RoomKind kind, const char *name, int64 total)
 {
 	Room	   *room = find_room(foresight, kind, name);
 	MemoryContext old;
@@ -273,8 +275,10 @@ room_of(Foresight *foresight, RoomKind kind, const char *name)
 		read_pool(room);
 	else if (kind == ROOM_CONNECTION)
 		read_connection(room);
-	else
+	else if (kind == ROOM_WORKERS)
 		read_workers(room);
+	else
+		room->total = total;
 	room->index = room->total < 0 ? -1 : foresight->nrooms++;
 	return room;
 }
@@ -286,14 +290,22 @@ set_room(PaceTask *task, RoomKind kind, const Room *room, int slots)
 	task->slots[kind] = task->room[kind] < 0 ? 0 : slots;
 }
 
+/* What the tasks of a run share among themselves; NULL: nothing. */
+static Room *
+room_of_run(Foresight *foresight, int64 run_id, int limit)
+{
+	return limit == 0 ? NULL : room_of(foresight, ROOM_RUN, psprintf(INT64_FORMAT, run_id), limit);
+}
+
 void
-foresight_room(Foresight *foresight, const TaskNeeds *needs, PaceTask *task)
+foresight_room(Foresight *foresight, int64 run_id, const TaskNeeds *needs, PaceTask *task)
 {
 	bool		takes = task->seconds != 0;
 
-	set_room(task, ROOM_POOL, takes && needs->pool ? room_of(foresight, ROOM_POOL, needs->pool) : NULL, needs->pool_slots);
-	set_room(task, ROOM_CONNECTION, takes && needs->connection ? room_of(foresight, ROOM_CONNECTION, needs->connection) : NULL, 1);
-	set_room(task, ROOM_WORKERS, takes && needs->needs_worker ? room_of(foresight, ROOM_WORKERS, "") : NULL, 1);
+	set_room(task, ROOM_POOL, takes && needs->pool ? room_of(foresight, ROOM_POOL, needs->pool, 0) : NULL, needs->pool_slots);
+	set_room(task, ROOM_CONNECTION, takes && needs->connection ? room_of(foresight, ROOM_CONNECTION, needs->connection, 0) : NULL, 1);
+	set_room(task, ROOM_WORKERS, takes && needs->needs_worker ? room_of(foresight, ROOM_WORKERS, "", 0) : NULL, 1);
+	set_room(task, ROOM_RUN, takes ? room_of_run(foresight, run_id, needs->run_limit) : NULL, 1);
 }
 
 char *
@@ -305,7 +317,7 @@ foresight_limits(Foresight *foresight, const TaskNeeds *needs)
 	initStringInfo(&words);
 	if (needs->pool != NULL)
 	{
-		room = room_of(foresight, ROOM_POOL, needs->pool);
+		room = room_of(foresight, ROOM_POOL, needs->pool, 0);
 		if (!room->exists)
 			appendStringInfo(&words, "; pool \"%s\" does not exist", room->name);
 		else
@@ -314,7 +326,7 @@ foresight_limits(Foresight *foresight, const TaskNeeds *needs)
 	}
 	if (needs->connection != NULL)
 	{
-		room = room_of(foresight, ROOM_CONNECTION, needs->connection);
+		room = room_of(foresight, ROOM_CONNECTION, needs->connection, 0);
 		if (room->total >= 0)
 			appendStringInfo(&words, "; max_concurrency " INT64_FORMAT " of connection \"%s\", " INT64_FORMAT " going on now",
 							 room->total, room->name, room->taken);
@@ -324,7 +336,7 @@ foresight_limits(Foresight *foresight, const TaskNeeds *needs)
 	}
 	if (needs->needs_worker)
 	{
-		room = room_of(foresight, ROOM_WORKERS, "");
+		room = room_of(foresight, ROOM_WORKERS, "", 0);
 		appendStringInfo(&words, "; weir.max_sql_workers " INT64_FORMAT ", " INT64_FORMAT " at work now", room->total, room->taken);
 	}
 	return words.len == 0 ? NULL : words.data + 2;
@@ -352,11 +364,11 @@ room_names(Foresight *foresight, RoomKind kind)
 
 #define OTHERS(from) \
 	"(SELECT r.pipeline_id, t.task_name, t.status, extract(epoch FROM clock_timestamp() - t.started_at)::text, t.priority, " \
-	"t.pool, t.pool_slots, t.connection_name, t.lane LIKE 'sql%' " \
+	"t.pool, t.pool_slots, t.connection_name, t.lane LIKE 'sql%', t.run_id, t.run_limit " \
 	"FROM " from " AND (t.run_id <> $1 OR t.item_no > 0) " \
-	"AND (t.pool = ANY ($2) OR t.connection_name = ANY ($3) OR ($4 AND t.lane LIKE 'sql%')) "
+	"AND (t.pool = ANY ($2) OR t.connection_name = ANY ($3) OR ($4 AND t.lane LIKE 'sql%') OR t.run_limit IS NOT NULL) "
 
-/* Tasks of other runs, and items, that take some of the same rooms or are ready to. */
+/* Tasks of other runs, and items, that take some of the same rooms or are ready to; and what takes a place of a run that has few. */
 static int
 read_others(Foresight *foresight, int64 run_id, PaceTask **others)
 {
@@ -398,6 +410,7 @@ read_others(Foresight *foresight, int64 run_id, PaceTask **others)
 		set_room(other, ROOM_CONNECTION, connection ? find_room(foresight, ROOM_CONNECTION, connection) : NULL, 1);
 		needs_worker = weir_spi_bool(i, 9, NULL);
 		set_room(other, ROOM_WORKERS, needs_worker ? workers : NULL, 1);
+		set_room(other, ROOM_RUN, room_of_run(foresight, weir_spi_int64(i, 10, NULL), (int) weir_spi_int64(i, 11, NULL)), 1);
 		other->seconds = foresight_seconds(foresight, pipeline_id, name);
 		if (other->state == PACE_RUNNING && other->seconds >= 0)
 			other->seconds = ran == NULL ? PACE_UNKNOWN : Max(other->seconds - strtod(ran, NULL), 0);
@@ -414,10 +427,10 @@ compare_edges(const void *a, const void *b)
 void
 foresight_pace(Foresight *foresight, int64 run_id, PaceTask *tasks, int ntasks, PaceEdge *edges, int nedges)
 {
-	PaceRoom   *rooms = palloc0(sizeof(PaceRoom) * Max(foresight->nrooms, 1));
 	PaceTask   *others = NULL;
 	PaceTask   *all;
 	int			n_others = foresight->nrooms > 0 ? read_others(foresight, run_id, &others) : 0;
+	PaceRoom   *rooms = palloc0(sizeof(PaceRoom) * Max(foresight->nrooms, 1));
 	ListCell   *lc;
 
 	foreach(lc, foresight->rooms)

@@ -20,6 +20,7 @@
 #include "catalog.h"
 #include "catalogutil.h"
 #include "engine.h"
+#include "repairable.h"
 #include "runapi.h"
 #include "status.h"
 
@@ -38,10 +39,23 @@ not_repairable(const RunFacts *run, const char *detail, const char *hint)
 	pg_unreachable();
 }
 
+/* The run that went on with what this one landed; 0: none did. */
+static int64
+resumed_by(int64 run_id)
+{
+	static const Oid types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(run_id)};
+
+	return weir_spi("SELECT " REPAIR_IS_RESUMED_BY " FROM weir.run r WHERE r.run_id = $1", 1, types, values, NULL) == 0 ? 0 :
+		weir_spi_int64(0, 1, NULL);
+}
+
 /* any_end: also a run that succeeded, to repeat what is named */
 static void
 check_repairable(const RunFacts *run, bool any_end)
 {
+	int64		later;
+
 	if (run->is_external)
 		not_repairable(run, "An outside orchestrator runs it.", "Start it there again.");
 	if (!run_status_is_final(run->status))
@@ -57,11 +71,15 @@ check_repairable(const RunFacts *run, bool any_end)
 					   "Create the pipeline again and start it with weir.trigger.");
 	if (!run->has_started)
 		not_repairable(run, "It never started.", "Start a new one with weir.trigger.");
-	if (run->last_run_id != run->run_id && !run->is_apart)
+	if (!run->is_a_load)
 		not_repairable(run, run->last_run_id == 0 ?
 					   pstrdup("It is not the latest run of its pipeline.") :
 					   psprintf("Run " INT64_FORMAT " of the pipeline started later.", run->last_run_id),
 					   "Repair the latest run, or repeat this one in a new run with weir.restart.");
+	later = resumed_by(run->run_id);
+	if (later != 0)
+		not_repairable(run, psprintf("Run " INT64_FORMAT " went on with what it landed.", later),
+					   psprintf("If that one did not succeed, repair it: SELECT weir.repair(" INT64_FORMAT ");", later));
 	if (!run->pipeline_enabled)
 		not_repairable(run, psprintf("Pipeline \"%s\" is disabled.", run->pipeline_name),
 					   "Enable it with weir.set_pipeline_enabled.");

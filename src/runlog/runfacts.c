@@ -21,16 +21,18 @@
 #include "access.h"
 #include "catalogutil.h"
 #include "engine.h"
+#include "repairable.h"
 #include "runapi.h"
 
 /* A run whose pipeline was dropped still has the owner it was triggered with. */
 static const char run_sql[] =
 	"SELECT r.status, r.is_external, coalesce(p.owner, r.owner), p.pipeline_id IS NOT NULL, p.is_enabled, "
-	"s.last_run_id, r.pipeline_name, r.started_at IS NOT NULL, r.is_apart, r.pipeline_id, r.version, r.params, "
+	"s.last_run_id, r.pipeline_name, r.started_at IS NOT NULL, r.pipeline_id, r.version, r.params, "
 	"EXISTS (SELECT FROM weir.request q WHERE q.run_id = r.run_id AND q.action = 'repair'), "
-	"EXISTS (SELECT FROM weir.pipeline_version v WHERE v.pipeline_id = r.pipeline_id AND v.version = r.version) "
+	"v.version IS NOT NULL, coalesce(" REPAIR_IS_OF_A_LOAD ", false) "
 	"FROM weir.run r LEFT JOIN weir.pipeline p ON p.pipeline_id = r.pipeline_id "
-	"LEFT JOIN weir.pipeline_state s ON s.pipeline_id = r.pipeline_id WHERE r.run_id = $1";
+	"LEFT JOIN weir.pipeline_state s ON s.pipeline_id = r.pipeline_id "
+	"LEFT JOIN weir.pipeline_version v ON v.pipeline_id = r.pipeline_id AND v.version = r.version WHERE r.run_id = $1";
 
 int64
 run_arg_id(FunctionCallInfo fcinfo, int n)
@@ -110,12 +112,12 @@ run_read(int64 run_id)
 	run.last_run_id = weir_spi_int64(0, 6, NULL);
 	run.pipeline_name = weir_spi_text(0, 7);
 	run.has_started = weir_spi_bool(0, 8, NULL);
-	run.is_apart = weir_spi_bool(0, 9, NULL);
-	run.pipeline_id = weir_spi_int64(0, 10, NULL);
-	run.version = weir_spi_int64(0, 11, NULL);
-	run.params = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 12, &isnull);
-	run.repair_pending = weir_spi_bool(0, 13, NULL);
-	run.version_exists = weir_spi_bool(0, 14, NULL);
+	run.pipeline_id = weir_spi_int64(0, 9, NULL);
+	run.version = weir_spi_int64(0, 10, NULL);
+	run.params = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 11, &isnull);
+	run.repair_pending = weir_spi_bool(0, 12, NULL);
+	run.version_exists = weir_spi_bool(0, 13, NULL);
+	run.is_a_load = weir_spi_bool(0, 14, NULL);
 	return run;
 }
 

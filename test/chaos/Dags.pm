@@ -307,7 +307,7 @@ sub random_task
 	return (\%task, \%known);
 }
 
-# {name, json, on_failure, max_concurrent_runs, keeps, tasks => [{name, no, kind, spec,
+# {name, json, on_failure, max_concurrent_runs, max_concurrent_tasks, keeps, tasks => [{name, no, kind, spec,
 # phase, run_if, enabled, max_attempts, upstream, ...}]}
 sub random_pipeline
 {
@@ -335,6 +335,7 @@ sub random_pipeline
 		tasks => \@known,
 		on_failure => chance(0.3) ? 'fail_fast' : 'continue',
 		max_concurrent_runs => $theme eq 'crowd' ? one_of(1, 6, 6, 12) : weighted(1 => $theme eq 'landings' ? 0 : 3, 2 => 1, 4 => 1),
+		max_concurrent_tasks => chance($theme eq 'crowd' ? 0.4 : 0.25) ? one_of(1, 2, 3) : undef,
 		on_overlap => weighted(queue => { landings => 12, crowd => 40 }->{$theme} // 4, skip => 1, cancel_older => 1),
 		keeps => chance(0.4) ? one_of(1, 1, 2, 4) : undef,
 		list => random_list(3));
@@ -347,6 +348,7 @@ sub random_pipeline
 		tasks => \@tasks,
 		on_failure => $pipeline{on_failure},
 		max_concurrent_runs => $pipeline{max_concurrent_runs},
+		(defined $pipeline{max_concurrent_tasks} ? (max_concurrent_tasks => $pipeline{max_concurrent_tasks}) : ()),
 		on_overlap => $pipeline{on_overlap},
 		(defined $pipeline{keeps} ? (retention => { runs => $pipeline{keeps}, age => 0 }) : ()),
 		(chance(0.1) ? (timeout => one_of('500 milliseconds', '1 second')) : ()));

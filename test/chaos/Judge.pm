@@ -475,6 +475,18 @@ sub landing_for
 	return $free[0];
 }
 
+# A run that starts or is repaired takes a place, and nobody else goes on with its landing.
+sub judge_place
+{
+	my ($self, $run, $name) = @_;
+	my @active = grep { among($_->{status}, 'running cancelling') && $_->{pipeline} eq $run->{pipeline} } values %{ $self->{runs} };
+	my ($other) = grep { $_ != $run && ($_->{audit} // 0) == $run->{audit} } @active;
+
+	$self->wrong("$name, and " . scalar(@active) . ' are active') if @active > $run->{definition}{max_concurrent_runs};
+	$self->wrong("$name, and so is run $other->{id}, which has its landing") if $other;
+	return;
+}
+
 sub judge_run
 {
 	my ($self, $event) = @_;
@@ -495,8 +507,11 @@ sub judge_run
 		$self->wrong("$name as $run->{start} with $run->{audit}, expected $start with $audit")
 		  unless $run->{start} eq $start && $run->{audit} == $audit;
 		$state->{last} = $run->{id} unless $run->{apart};
-		my @active = grep { among($_->{status}, 'running cancelling') && $_->{pipeline} eq $run->{pipeline} } values %{ $self->{runs} };
-		$self->wrong("$name, and " . scalar(@active) . ' are active') if @active > $run->{definition}{max_concurrent_runs};
+		$self->judge_place($run, $name);
+	}
+	elsif ($is_final{$old} && $new eq 'running')
+	{
+		$self->judge_place($run, $name);
 	}
 	elsif ($is_final{$new} && $old ne 'queued')
 	{

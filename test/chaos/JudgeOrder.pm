@@ -62,8 +62,10 @@ sub need_of
 	my $outer = $run->{definition}{tasks}[ $event->{task_no} - 1 ];
 	my $pool = $known->{kind} eq 'for_each' ? undef : $outer->{pool};
 
+	my $limit = counts($known) ? $run->{definition}{max_concurrent_tasks} : undef;
+
 	return undef unless defined $pool || defined $known->{connection} || $known->{kind} eq 'sql';
-	return join ' ', $known->{kind}, (defined $pool ? "$pool $outer->{pool_slots}" : ()), $known->{connection} // '';
+	return join ' ', $known->{kind}, (defined $limit ? "#$limit" : ()), (defined $pool ? "$pool $outer->{pool_slots}" : ()), $known->{connection} // '';
 }
 
 # What waits.  A pause before a retry is not waiting for others.
@@ -105,7 +107,9 @@ sub judge_start
 	my $need = need_of($run, $event, known_of($run, $event)) // return;
 	my ($own, $waiting) = ($event->{waited}, $self->{waiting}{$need});
 	my $may_be_overdue = $self->{overdue_after} && (!$own || $self->may_be_overdue($own->{at}, $event->{more}{at}));
-	foreach my $other (grep { $event->{more}{at} - $_->{at} > $fresh && sees($event, $_->{xid}) } map { $waiting->{$_} } sort keys %$waiting)
+	# A run that is full is passed over.
+	foreach my $other (grep { $event->{more}{at} - $_->{at} > $fresh && sees($event, $_->{xid}) && !is_full($self->{runs}{ $_->{run} }) }
+		map { $waiting->{$_} } sort keys %$waiting)
 	{
 		my $is_overdue = $self->is_overdue($other->{at}, $event->{more}{at}) && $own && $own->{at} - $other->{at} > $fresh;
 		my $older = $own && $other->{run} == $event->{run_id} && $other->{priority} == $event->{more}{priority} && $own->{at} - $other->{at} > $fresh;

@@ -148,6 +148,47 @@ sub take_slots
 	return;
 }
 
+# Does a task, or an item, count towards max_concurrent_tasks?
+sub counts { my ($known) = @_; return !among($known->{kind}, 'noop if switch wait for_each'); }
+
+# How many of a run that count are running.
+sub running_of
+{
+	my ($run) = @_;
+	my $n = 0;
+
+	foreach my $known (grep { $run->{tasks}{ $_->{no} } } @{ $run->{definition}{tasks} })
+	{
+		my $task = $run->{tasks}{ $known->{no} };
+
+		$n += counts($known) && $task->{status} eq 'running';
+		$n += grep { $_->{status} eq 'running' } items_of($task) if $known->{item} && counts($known->{item});
+	}
+	return $n;
+}
+
+sub is_full
+{
+	my ($run) = @_;
+	return $run->{definition}{max_concurrent_tasks} && running_of($run) >= $run->{definition}{max_concurrent_tasks};
+}
+
+sub judge_run_limit
+{
+	my ($self, $statement) = @_;
+	my %runs = map { $_->{run_id} => 1 } grep { $_->{what} eq 'task' && $_->{new} eq 'running' } @$statement;
+
+	foreach my $run (map { $self->{runs}{$_} } sort keys %runs)
+	{
+		my $most = $run->{definition}{max_concurrent_tasks} // next;
+		my $n = running_of($run);
+
+		$self->{seen}{'full runs'}++ if $n == $most;
+		$self->wrong("run $run->{id} of $run->{pipeline}: $n tasks run, at most $most may, in transaction $statement->[0]{xid}") if $n > $most;
+	}
+	return;
+}
+
 sub judge_limits
 {
 	my ($self, $statement) = @_;
@@ -155,6 +196,7 @@ sub judge_limits
 	my %places;
 
 	return unless among($what, 'task attempt');
+	$self->judge_run_limit($statement);
 	foreach my $pool (sort keys %{ $self->{used} })
 	{
 		$self->wrong("pool $pool: $self->{used}{$pool} of $self->{slots}{$pool} slots are taken, in transaction $statement->[0]{xid}")

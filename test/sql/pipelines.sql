@@ -17,7 +17,7 @@ SELECT weir.create_pipeline('pipe one', $json$
     "share": {"type": "numeric", "default": 0.10},
     "note": {"type": "text"}
   },
-  "max_concurrent_runs": 2,
+  "max_concurrent_runs": 2, "max_concurrent_tasks": 3,
   "timeout": "1 day 2 hours",
   "retry": {"max_attempts": 3, "initial_delay": "30 seconds"},
   "tasks": [
@@ -32,9 +32,9 @@ SELECT weir.create_pipeline('pipe one', $json$
 $json$);
 RESET ROLE;
 SELECT name, description, owner, current_version, is_enabled, is_paused, is_batch FROM weir.pipeline;
-SELECT version, max_concurrent_runs, run_timeout, created_by FROM weir.pipeline_version;
+SELECT version, max_concurrent_runs, max_concurrent_tasks, run_timeout, created_by FROM weir.pipeline_version;
 SELECT name, type, default_value, is_required, description FROM weir.parameter ORDER BY name;
-SELECT task_no, name, kind, phase, max_attempts, retry_initial_ms, retry_max_ms, retry_multiplier, retry_jitter, attempt_timeout, wave, upstream_count
+SELECT task_no, name, kind, phase, max_attempts, retry_initial_ms, retry_max_ms, retry_multiplier, retry_jitter, attempt_timeout, run_limit, wave, upstream_count
 FROM weir.task ORDER BY task_no;
 SELECT task_no, upstream_no FROM weir.task_dependency ORDER BY 1, 2;
 SELECT next_load_status, skip_once, origin_row_audit_id, last_run_id FROM weir.pipeline_state;

@@ -7,8 +7,8 @@
 
 #include "pace.h"
 
-#define TASK(s) {.state = PACE_WAITING, .seconds = (s), .room = {-1, -1, -1}}
-#define IN_ROOM(s, r, n) {.state = PACE_WAITING, .seconds = (s), .room = {(r), -1, -1}, .slots = {(n)}}
+#define TASK(s) {.state = PACE_WAITING, .seconds = (s), .room = {-1, -1, -1, -1}}
+#define IN_ROOM(s, r, n) {.state = PACE_WAITING, .seconds = (s), .room = {(r), -1, -1, -1}, .slots = {(n)}}
 
 /* Starts and ends in the order of the tasks, "?" for what is not known. */
 static void
@@ -105,15 +105,31 @@ static void
 test_rooms(void)
 {
 	PaceTask	tasks[] = {
-		{.seconds = 10, .room = {0, 1, -1}, .slots = {1, 1, 0}},
-		{.seconds = 10, .room = {0, 2, -1}, .slots = {1, 1, 0}},
-		{.seconds = 10, .room = {-1, 1, -1}, .slots = {0, 1, 0}},
+		{.seconds = 10, .room = {0, 1, -1, -1}, .slots = {1, 1, 0}},
+		{.seconds = 10, .room = {0, 2, -1, -1}, .slots = {1, 1, 0}},
+		{.seconds = 10, .room = {-1, 1, -1, -1}, .slots = {0, 1, 0}},
 	};
 	PaceRoom	rooms[] = {{1}, {1}, {1}};
 
 	expect(tasks, 3, NULL, 0, rooms, 3, "0-10 10-20 10-20");
 	rooms[0].total = 2;
 	expect(tasks, 3, NULL, 0, rooms, 3, "0-10 0-10 10-20");
+}
+
+/* Three slots; the first task runs, the second needs two and a place that it has not: the slots are not kept for it. */
+static void
+test_nothing_kept(void)
+{
+	PaceTask	tasks[] = {
+		{.state = PACE_RUNNING, .seconds = 10, .room = {0, -1, -1, 1}, .slots = {1, 0, 0, 1}},
+		{.seconds = 10, .priority = 1, .room = {0, -1, -1, 1}, .slots = {3, 0, 0, 1}},
+		{.seconds = 10, .room = {0, -1, -1, -1}, .slots = {1, 0, 0, 0}},
+	};
+	PaceRoom	rooms[] = {{3}, {1}};
+
+	expect(tasks, 3, NULL, 0, rooms, 2, "?-10 10-20 0-10");
+	rooms[1].total = 2;
+	expect(tasks, 3, NULL, 0, rooms, 2, "?-10 10-20 20-30");
 }
 
 /* At any moment no room is overfull, and nothing starts before what it waits for: whatever the graph. */
@@ -170,5 +186,6 @@ test_pace(void)
 	test_big_ones();
 	test_unknown_holder();
 	test_rooms();
+	test_nothing_kept();
 	test_random();
 }
