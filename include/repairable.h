@@ -17,10 +17,14 @@
  */
 #define REPAIR_IS_OF_A_LOAD	"(r.is_apart OR v.max_concurrent_runs > 1 OR s.last_run_id = r.run_id)"
 
-/* The run that took over what this one landed and has it now; null if none did. */
+/*
+ * The run that took over what this one landed and has it now; null if none
+ * did.  Of partial runs and windows that is a restart; others may work on the
+ * same rows.
+ */
 #define REPAIR_IS_RESUMED_BY \
-	"(SELECT min(n.run_id) FROM weir.run n WHERE NOT r.is_apart AND n.pipeline_id = r.pipeline_id AND n.run_id > r.run_id " \
-	"AND n.row_audit_id = r.row_audit_id AND NOT n.is_apart)"
+	"(SELECT min(n.run_id) FROM weir.run n WHERE n.pipeline_id = r.pipeline_id AND n.run_id > r.run_id AND n.row_audit_id = r.row_audit_id " \
+	"AND CASE WHEN r.is_apart THEN n.is_apart AND n.restart_of IS NOT NULL ELSE NOT n.is_apart END)"
 
 /*
  * A run that goes on takes a place, like one that starts; and no two that go

@@ -92,7 +92,7 @@ COMMENT ON COLUMN weir.run.parent_run_id IS 'The run it belongs to: of a batch, 
 COMMENT ON COLUMN weir.run.parent_task_run_id IS 'The task run of kind pipeline that started it';
 COMMENT ON COLUMN weir.run.status IS 'queued, running, cancelling, succeeded, failed, timed_out, cancelled, skipped (C) or aborted (A)';
 COMMENT ON COLUMN weir.run.start_status IS 'Decision at start: E run, R run from the start, D resume after landing, C skip, A another is running';
-COMMENT ON COLUMN weir.run.next_load_status IS 'What the next start must do, decided when this run ended';
+COMMENT ON COLUMN weir.run.next_load_status IS 'What the next start must do, decided when this run ended; of a partial run or a window of a backfill: what its own restart must do';
 COMMENT ON COLUMN weir.run.row_audit_id IS 'Id stamped on landed rows: this run, or after D the origin';
 COMMENT ON COLUMN weir.run.last_run_id IS 'The run of the pipeline before this one; with D the one that left what it resumes';
 COMMENT ON COLUMN weir.run.params IS 'Parameters, defaults filled in';

@@ -96,7 +96,7 @@ COMMENT ON COLUMN weir.runs.version IS 'The version the run is pinned to; null f
 COMMENT ON COLUMN weir.runs.status IS 'queued, running, cancelling, succeeded, failed, timed_out, cancelled, skipped or aborted';
 COMMENT ON COLUMN weir.runs.execution_status IS 'The same as a letter: Q queued, E running, S succeeded, F failed, C skipped, A aborted';
 COMMENT ON COLUMN weir.runs.start_status IS 'Decision at start: E run, R run from the start, D resume after landing, C skip, A another is running';
-COMMENT ON COLUMN weir.runs.next_load_status IS 'What the next start must do, decided when this run ended: P, R, D or C';
+COMMENT ON COLUMN weir.runs.next_load_status IS 'What the next start must do, decided when this run ended: P, R, D or C; of a partial run or a window of a backfill what its own restart must do';
 COMMENT ON COLUMN weir.runs.row_audit_id IS 'Id stamped on landed rows: this run, or after D the origin';
 COMMENT ON COLUMN weir.runs.last_run_id IS 'The run of the pipeline before this one';
 COMMENT ON COLUMN weir.runs.parent_run_id IS 'The run it belongs to: of a batch, or whose task started it';

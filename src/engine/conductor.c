@@ -182,6 +182,12 @@ take_wake_bits(void)
 	return bits;
 }
 
+void
+conductor_defer(Conductor *c)
+{
+	c->defer_until_ms = Min(c->defer_until_ms, now_ms() + CONDUCTOR_DEFER_MS);
+}
+
 /* The earliest moment something is due that no latch or socket announces; NEVER if nothing. */
 int64
 conductor_next_due(Conductor *c)

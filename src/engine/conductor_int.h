@@ -168,6 +168,9 @@ extern Conductor *conductor_create(bool in_session);
 extern void conductor_destroy(Conductor *c);
 extern void conductor_recover(Conductor *c);
 extern void conductor_cycle(Conductor *c);
+#define CONDUCTOR_DEFER_MS	200
+/* Somebody holds what is needed: look again soon, at what was put off. */
+extern void conductor_defer(Conductor *c);
 extern int64 conductor_next_due(Conductor *c);
 extern bool conductor_is_idle(Conductor *c);
 

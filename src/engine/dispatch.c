@@ -27,7 +27,6 @@
 
 #define DISPATCH_BATCH		500
 #define NOOP_ROUNDS			200		/* waves of noop tasks in one transaction */
-#define DEFER_MS			200
 
 static cJSON *
 json_column(SPITupleTable *table, uint64 row, int column)
@@ -380,7 +379,7 @@ lock_once(Conductor *c, int64 run_id, List **runs)
 	*known = outcome_lock_run(run_id, false) ? run_id : -run_id;
 	*runs = lappend(*runs, known);
 	if (*known < 0)
-		c->defer_until_ms = Min(c->defer_until_ms, now_ms() + DEFER_MS);
+		conductor_defer(c);
 	return *known > 0;
 }
 

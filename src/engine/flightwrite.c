@@ -21,8 +21,6 @@
 #include "json.h"
 #include "outcome.h"
 
-#define DEFER_MS		200
-
 /* What a verdict taught us goes into the log: ids, state, the next step. */
 static void
 write_progress(Flight *flight)
@@ -194,7 +192,7 @@ lock_runs(Conductor *c, Flight **ended, int n)
 			runs[n_runs++] = runs[i];
 	n_locked = outcome_lock_runs(runs, n_runs, locked);
 	if (n_locked < n_runs)
-		c->defer_until_ms = Min(c->defer_until_ms, now_ms() + DEFER_MS);
+		conductor_defer(c);
 	for (int i = 0; i < n; i++)
 		if (bsearch(&ended[i]->run_id, locked, n_locked, sizeof(int64), compare_int64) != NULL)
 			ended[kept++] = ended[i];

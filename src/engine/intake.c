@@ -24,13 +24,6 @@
 #include "starting.h"
 
 #define INTAKE_BATCH	200		/* runs taken in by one transaction */
-#define DEFER_MS		200
-
-static void
-defer(Conductor *c)
-{
-	c->defer_until_ms = Min(c->defer_until_ms, now_ms() + DEFER_MS);
-}
 
 /* First column of the result as an array of int64 in the current context. */
 static int64 *
@@ -99,7 +92,7 @@ intake_requests(Conductor *c)
 			 ;
 		else if (!outcome_lock_run(run_id, false) && intake_has_pipeline(run_id))
 		{
-			defer(c);
+			conductor_defer(c);
 			continue;
 		}
 		else
@@ -130,11 +123,11 @@ run_deadlines(Conductor *c)
 	for (uint64 i = 0; i < n; i++)
 	{
 		if (uncertain_ask_run(c, runs[i], moments[i]))
-			defer(c);
+			conductor_defer(c);
 		else if (outcome_lock_run(runs[i], false))
 			intake_cancel_run(c, runs[i], RUN_TIMEOUT_REASON, SQL_CANCEL_RUN_TIMEOUT);
 		else
-			defer(c);
+			conductor_defer(c);
 	}
 }
 
@@ -154,7 +147,7 @@ task_deadlines(Conductor *c)
 			c->did_work = true;
 		}
 		else
-			defer(c);
+			conductor_defer(c);
 	}
 }
 
@@ -359,7 +352,7 @@ start_runs(Conductor *c, const int64 *runs, uint64 n)
 	{
 		if (!outcome_lock_run(runs[i], false))
 		{
-			defer(c);
+			conductor_defer(c);
 			continue;
 		}
 		intake_start_run(runs[i], false);

@@ -17,7 +17,6 @@
 #include "outcome.h"
 
 #define OVERLAP_BATCH	500
-#define DEFER_MS		200
 
 static void
 skip_run(int64 run_id)
@@ -86,7 +85,7 @@ overlap_take_in(Conductor *c, bool all, Datum pipelines)
 	{
 		if (!outcome_lock_run(runs[i], false))
 		{
-			c->defer_until_ms = Min(c->defer_until_ms, now_ms() + DEFER_MS);
+			conductor_defer(c);
 			queues_note(c, pipeline_ids[i]);
 		}
 		else if (skips[i])

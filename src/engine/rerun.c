@@ -19,7 +19,6 @@
 #include "repairable.h"
 
 #define REPAIRS_BATCH	200
-#define DEFER_MS		200
 
 typedef enum RepairAnswer
 {
@@ -191,7 +190,7 @@ rerun_take_in(Conductor *c)
 
 		if (!outcome_lock_run(runs[i], false) && intake_has_pipeline(runs[i]))
 		{
-			c->defer_until_ms = Min(c->defer_until_ms, now_ms() + DEFER_MS);
+			conductor_defer(c);
 			continue;
 		}
 		if (take_in(runs[i], requests[i]) == REPAIR_WAITS)

@@ -319,7 +319,7 @@ settle(Conductor *c, Flight *flight)
 	{
 		if (!outcome_lock_run(flight->run_id, false))
 		{
-			c->defer_until_ms = Min(c->defer_until_ms, now_ms() + 200);
+			conductor_defer(c);
 			return;
 		}
 		outcome.task_run_id = flight->task_run_id;

@@ -41,6 +41,7 @@ RestartDecision
 start_decide_row(StartFacts *facts, const LandingWish *wish)
 {
 	RestartInput in = {0};
+	Landing		landing;
 	char	   *next = weir_spi_text(0, 3);
 
 	memset(facts, 0, sizeof(*facts));
@@ -50,7 +51,13 @@ start_decide_row(StartFacts *facts, const LandingWish *wish)
 		elog(ERROR, "a pipeline has the unknown next load status \"%s\"", next);
 	facts->last_run_id = weir_spi_int64(0, 4, NULL);
 	facts->origin = weir_spi_int64(0, 5, NULL);
-	if (facts->next_load == NEXT_LOAD_RESUME)
+	if (wish->run_id != 0 && landing_of_restarted(wish->run_id, &landing))
+	{
+		facts->next_load = NEXT_LOAD_RESUME;
+		facts->last_run_id = landing.run_id;
+		facts->origin = landing.row_audit_id;
+	}
+	else if (facts->next_load == NEXT_LOAD_RESUME)
 		choose_landing(facts, wish);
 
 	in.disabled = facts->disabled;

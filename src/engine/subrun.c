@@ -33,7 +33,6 @@
 #include "repairable.h"
 #include "status.h"
 
-#define DEFER_MS		200
 #define MAX_DEPTH		50		/* runs in runs */
 
 /* The pipeline a task calls, its row locked FOR KEY SHARE. */
@@ -187,7 +186,7 @@ find_callee(Conductor *c, Flight *flight, Callee *callee)
 				 1, types, values, NULL) == 0)
 	{
 		if (weir_spi("SELECT 1 FROM weir.pipeline WHERE name = $1", 1, types, values, NULL) > 0)
-			flight->due_ms = now_ms() + DEFER_MS;
+			flight->due_ms = now_ms() + CONDUCTOR_DEFER_MS;
 		else
 			fail(c, flight, "pipeline_missing", psprintf("pipeline \"%s\" does not exist", callee->name));
 		return false;

@@ -293,7 +293,6 @@ advance_finish_run(int64 run_id)
 	NextLoadStatus next;
 	Oid			types[4] = {INT8OID, TEXTOID, CHAROID, INT8OID};
 	Datum		values[4];
-	char		nulls[] = "    ";
 
 	if (!read_tally(run_id, &tally))
 		return;
@@ -307,18 +306,17 @@ advance_finish_run(int64 run_id)
 	values[0] = Int64GetDatum(run_id);
 	values[1] = CStringGetTextDatum(run_status_name(status));
 	values[2] = CharGetDatum((char) next);
-	nulls[2] = tally.is_apart ? 'n' : ' ';
 	values[3] = Int64GetDatum(tally.row_audit_id);
 	weir_spi("UPDATE weir.run SET status = $2, next_load_status = $3, ended_at = clock_timestamp(), "
 			 "error_message = CASE WHEN $2 = 'succeeded' THEN NULL ELSE coalesce((SELECT e.activity || ': ' || left(e.message, 500) "
 			 "FROM weir.error e JOIN weir.task_run t ON t.task_run_id = e.task_run_id AND t.status IN ('failed', 'timed_out') "
 			 "WHERE e.run_id = $1 ORDER BY e.occurred_at DESC, e.error_id DESC LIMIT 1), cancel_reason) END "
 			 "WHERE run_id = $1",
-			 4, types, values, nulls);
+			 4, types, values, NULL);
 	engine_note_queue(tally.pipeline_id);
 	engine_wake_at_commit(ENGINE_WAKE_RUN);
 	if (tally.is_apart)
-		return;					/* it says nothing of the pipeline as a whole */
+		return;					/* it says nothing of the pipeline as a whole, only of its own restart */
 
 	landing_run_ended(run_id, status == RUN_SUCCEEDED, (char) next, tally.row_audit_id);
 }

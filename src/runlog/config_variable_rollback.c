@@ -87,6 +87,10 @@ static const char last_sql[] =
 static const char last_run_sql[] =
 	"UPDATE weir.run SET next_load_status = 'R' WHERE run_id = $1 AND next_load_status = 'D'";
 
+/* Partial runs and windows: what they landed is for their own restarts. */
+static const char apart_sql[] =
+	"UPDATE weir.run SET next_load_status = 'R' WHERE pipeline_id = $1 AND run_id > $2 AND is_apart AND next_load_status = 'D'";
+
 static const char run_row_sql[] =
 	"SELECT r.pipeline_id, r.is_batch FROM weir.run r WHERE r.run_id = $1";
 
@@ -248,8 +252,11 @@ static void
 forget_landing(const Execution *execution)
 {
 	static const Oid int8 = INT8OID;
+	static const Oid types[2] = {INT8OID, INT8OID};
 	Datum		id = Int64GetDatum(execution->pipeline_id);
+	Datum		values[2] = {id, Int64GetDatum(execution->state_last_success_id)};
 
+	(void) weir_spi(apart_sql, 2, types, values, NULL);
 	if (weir_spi(last_sql, 1, &int8, &id, NULL) == 0)
 		return;
 	landing_forget_all(execution->pipeline_id);

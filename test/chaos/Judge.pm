@@ -487,6 +487,22 @@ sub judge_place
 	return;
 }
 
+# What the run it repeats has landed, if that was a partial run or a window, and nobody has gone on with it.
+sub landing_of_restarted
+{
+	my ($self, $run) = @_;
+	my $before = $self->{runs}{ $run->{restart_of} // '' } // return undef;
+
+	return undef unless $before->{apart} && $is_final{ $before->{status} } && ($before->{said} // '') eq 'D';
+	foreach my $other (grep { $_ != $run && $_->{pipeline} eq $run->{pipeline} && ($_->{audit} // 0) == $before->{audit} } values %{ $self->{runs} })
+	{
+		return undef if among($other->{status}, 'running cancelling');
+		return undef if $other->{id} > $before->{id} && $other->{apart} && $other->{restart_of} && $other->{status} eq 'succeeded';
+	}
+	$self->{seen}{'own landings resumed'}++;
+	return $before->{audit};
+}
+
 sub judge_run
 {
 	my ($self, $event) = @_;
@@ -500,8 +516,9 @@ sub judge_run
 	{
 		$self->judge_started($run, $event);
 		$self->judge_queue($run, $event);
-		my $landing = $state->{next} eq 'D' && !$run->{backfill} ? $self->landing_for($run, $state) : undef;
-		my $start = $run->{backfill} || $state->{next} eq 'P' || ($state->{next} eq 'D' && !defined $landing) ? 'E' : $state->{next};
+		my $own = $self->landing_of_restarted($run);
+		my $landing = $own // ($state->{next} eq 'D' && !$run->{backfill} ? $self->landing_for($run, $state) : undef);
+		my $start = defined $own ? 'D' : $run->{backfill} || $state->{next} eq 'P' || ($state->{next} eq 'D' && !defined $landing) ? 'E' : $state->{next};
 		my $audit = $landing // $run->{id};
 
 		$self->wrong("$name as $run->{start} with $run->{audit}, expected $start with $audit")
@@ -520,9 +537,9 @@ sub judge_run
 
 		$self->wrong("$name, expected $expected (" . join(' ', map { "t$_ $run->{tasks}{$_}{status}" } sort { $a <=> $b } keys %{ $run->{tasks} }) . ')')
 		  if $new ne $expected;
-		return if $run->{apart};
 		$self->wrong("$name with $event->{more}{next}, expected $next") if $event->{more}{next} ne $next;
 		$run->{said} = $next;
+		return if $run->{apart};
 		$self->{seen}{"ended $next"}++;
 		$state->{landings}{ $run->{audit} } = load_of($run) if $next eq 'D';
 		delete $state->{landings}{ $run->{audit} } if $next ne 'D';

@@ -118,6 +118,35 @@ open_gate(8);
 is(wait_for_run($node, $_), 'succeeded', 'all windows pass') foreach @windows;
 is(value("SELECT count(DISTINCT audit) FROM public.landed WHERE key = 8"), '5', 'with the row audit ids they had');
 
+# --- a restart of a window goes on with what the window landed; then the window itself cannot
+value('UPDATE public.part SET divisor = 0; TRUNCATE public.landed');
+$backfill = value(q{SELECT weir.backfill('daily', '2026-02-01', '2026-02-02', '1 day', '{"key": 1}')});
+my $window = value("SELECT run_id FROM weir.run WHERE backfill_id = $backfill");
+is(wait_for_run($node, $window), 'failed', 'a window fails after landing');
+is(value("SELECT next_load_status FROM weir.runs WHERE run_id = $window"), 'D', 'which its own restart knows');
+is(value("SELECT next_load_status FROM weir.pipelines WHERE name = 'daily'"), 'P', 'and nobody else');
+my $restart = value("SELECT weir.restart($window)");
+is(wait_for_run($node, $restart), 'failed', 'a restart that fails too');
+like(error_of("SELECT weir.repair($window)"), qr/Run $restart went on with what it landed/, 'it has the landing now');
+may(1);
+my $restarted = value("SELECT weir.restart($restart)");
+is(wait_for_run($node, $restarted), 'succeeded', 'the restart of a restart');
+is(value("SELECT string_agg(start_status::text || row_audit_id || window_start::date, ' ' ORDER BY run_id) FROM weir.run WHERE run_id IN ($window, $restart, $restarted)"),
+	"E${window}2026-02-01 D${window}2026-02-01 D${window}2026-02-01", 'all with the row audit id of the landing');
+is(value('SELECT count(*) FROM public.landed'), '1', 'which landed once');
+is(wait_for_run($node, value("SELECT weir.restart($window)")), 'succeeded', 'one more, when that is done with');
+is(value('SELECT string_agg(DISTINCT audit::text, \' \' ORDER BY audit::text) FROM public.landed'), join(' ', sort $window, value('SELECT max(run_id) FROM weir.run')), 'lands anew');
+
+# --- so does that of a partial run
+value('UPDATE public.part SET divisor = 0; TRUNCATE public.landed');
+$part = value(q{SELECT weir.trigger('single', '{"key": 2}', tasks => '{land,load}')});
+is(wait_for_run($node, $part), 'failed', 'a partial run fails after landing');
+may(2);
+$restart = value("SELECT weir.restart($part)");
+is(wait_for_run($node, $restart), 'succeeded', 'its restart');
+is(value("SELECT string_agg(task_name || ' ' || status, ', ' ORDER BY task_no) FROM weir.task_run WHERE run_id = $restart"), 'land reused, load succeeded, hold skipped', 'reuses what landed');
+is(value('SELECT string_agg(audit::text, \' \') FROM public.landed'), $part, 'with its row audit id');
+
 # --- no more wakeups than runs that end, however many repairs wait
 is(value("SELECT count(*) FROM weir.request"), '0', 'nothing is left over');
 

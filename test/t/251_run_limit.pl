@@ -52,6 +52,7 @@ pipeline('mixed', [
 	{ name => 'b', kind => 'http', connection => 'api', spec => { path => '/delay/599811' } },
 	sql('c', gate(2)),
 	sql('d', gate(2), priority => 10, depends_on => ['a']),
+	{ name => 'e', kind => 'http', connection => 'api', priority => -10, spec => { path => '/delay/599811' } },
 	{ name => 'w', kind => 'wait', spec => { signal => 'go' } },
 	{ name => 'n', kind => 'noop' },
 	{ name => 'i', kind => 'if', depends_on => ['n'], spec => { left => 1, op => '==', right => 1 } } ], max_concurrent_tasks => 2, max_concurrent_runs => 2);
@@ -74,7 +75,7 @@ wait_running($run, 'a b w', 'after a kill -9 of the conductor');
 open_gate(1);
 wait_running($run, 'b d w', 'of two that are ready the higher priority');
 open_gate(2);
-wait_running($run, 'b w', 'the rest takes turns');
+wait_running($run, 'b e w', 'the lowest priority comes last');
 value("SELECT weir.cancel($_)") foreach ($run, $beside);
 is(wait_for_run($node, $_), 'cancelled', 'cancelled') foreach ($run, $beside);
 is(most_of($_), '2', 'never more than two at a time') foreach ($run, $beside);
