@@ -20,13 +20,6 @@
 
 #define REPAIRS_BATCH	200
 
-typedef enum RepairAnswer
-{
-	REPAIR_TAKEN_IN,
-	REPAIR_REFUSED,
-	REPAIR_WAITS
-} RepairAnswer;
-
 static bool
 revive_run(int64 run_id, int64 request_id)
 {
@@ -127,14 +120,15 @@ has_room(int64 run_id)
 					1, types, values, NULL) == 0;
 }
 
-static RepairAnswer
+/* False: it has to wait.  One that is refused is done with. */
+static bool
 take_in(int64 run_id, int64 request_id)
 {
 	static const Oid types[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(run_id)};
 
 	if (!has_room(run_id))
-		return REPAIR_WAITS;
+		return false;
 	if (!revive_run(run_id, request_id))
 	{
 		/* Nobody could have said so to who asked: it became so since. */
@@ -142,13 +136,13 @@ take_in(int64 run_id, int64 request_id)
 				 "SELECT r.run_id, 'repair_refused', 'the run can no longer be repaired: a later run of its pipeline has started', 'user' "
 				 "FROM weir.run r WHERE r.run_id = $1",
 				 1, types, values, NULL);
-		return REPAIR_REFUSED;
+		return true;
 	}
 	reset_tasks(run_id, request_id);
 	mark_items(run_id, request_id);
 	advance_undecided(run_id);
 	advance_finish_run(run_id);
-	return REPAIR_TAKEN_IN;
+	return true;
 }
 
 /*
@@ -193,7 +187,7 @@ rerun_take_in(Conductor *c)
 			conductor_defer(c);
 			continue;
 		}
-		if (take_in(runs[i], requests[i]) == REPAIR_WAITS)
+		if (!take_in(runs[i], requests[i]))
 			continue;
 		c->run_deadline_ms = 0; /* the run has a new one */
 		weir_spi("DELETE FROM weir.request WHERE request_id = $1", 1, types, values, NULL);
