@@ -46,6 +46,7 @@ extern Oid	weir_extension_oid(void);
 extern void weir_require_admin(Oid role, const char *what);
 extern void weir_require_operator(Oid role, const char *what);	/* weir_operator, weir_admin or the owner given to the _or_owner form */
 extern void weir_require_operator_or_owner(Oid role, Oid owner, const char *what);
+extern void weir_require_reader_or_owner(Oid role, Oid owner, const char *what);	/* the row rule of the views: weir_reader or more, or a member of owner */
 extern void weir_require_owner(Oid role, Oid owner, const char *what);	/* member of owner and weir_admin, or superuser */
 extern bool weir_is_admin(Oid role);
 extern bool weir_is_operator(Oid role);

@@ -24,13 +24,6 @@ noreturn_compat extern void run_unknown(int64 run_id);
 /* The same for a pipeline's name. */
 noreturn_compat extern void run_unknown_pipeline(const char *name);
 
-/*
- * The row rule of the views: readers, operators and admins see every run,
- * others those of pipelines of an owner they are members of.  "what" ends
- * the sentence "role may not".
- */
-extern void run_require_visible(Oid role, Oid owner, const char *what);
-
 /* An optional text, length-limited in bytes; NULL for null. */
 extern char *run_arg_text(FunctionCallInfo fcinfo, int n, const char *name, size_t limit);
 extern Datum run_text_or_null(const char *value, char *null);	/* sets the flag of a statement */

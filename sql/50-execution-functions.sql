@@ -112,7 +112,7 @@ CREATE FUNCTION weir.get_config_variable(
 	OUT "IsDefault" boolean)
 	AS 'MODULE_PATHNAME', 'weir_get_config_variable' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION weir.get_config_variable(text, text, text, text, bigint) IS
-'Value of a config variable, or the default. ExecutionID: the execution that set it. A null object is the whole system. An execution_id that is given must exist.';
+'Value of a config variable, or the default. ExecutionID: the execution that set it. A null object is the whole system. An execution_id that is given must exist. Whom weir.config_variables does not show the variable gets an error.';
 
 CREATE FUNCTION weir.set_config_variable(
 	system_name text,

@@ -282,6 +282,13 @@ weir_require_operator_or_owner(Oid role, Oid owner, const char *what)
 }
 
 void
+weir_require_reader_or_owner(Oid role, Oid owner, const char *what)
+{
+	if (!weir_is_reader(role) && !has_privs_of_role(role, owner))
+		refuse(role, what, "Grant the role weir_reader, or membership in the owner's role.");
+}
+
+void
 weir_require_owner(Oid role, Oid owner, const char *what)
 {
 	weir_require_admin(role, what);

@@ -372,10 +372,11 @@ weir_describe_pipeline(PG_FUNCTION_ARGS)
 	nulls[1] = PG_ARGISNULL(1) ? 'n' : ' ';
 	if (!PG_ARGISNULL(1))
 		values[1] = PG_GETARG_DATUM(1);
-	if (weir_spi("SELECT v.definition FROM weir.pipeline p LEFT JOIN weir.pipeline_version v "
+	if (weir_spi("SELECT v.definition, p.owner FROM weir.pipeline p LEFT JOIN weir.pipeline_version v "
 				 "ON v.pipeline_id = p.pipeline_id AND v.version = coalesce($2, p.current_version) "
 				 "WHERE p.name = $1", 2, types, values, nulls) == 0)
 		no_such_pipeline(name);
+	weir_require_reader_or_owner(scope.caller, (Oid) weir_spi_int64(0, 2, NULL), psprintf("see pipeline \"%s\"", name));
 	if (!catalog_spi_datum(0, 1, context, &definition))
 	{
 		if (PG_ARGISNULL(1))

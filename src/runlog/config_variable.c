@@ -51,6 +51,9 @@ static const char get_sql[] =
 	"SELECT v.value, v.type, v.run_id FROM weir.config_variable v "
 	"WHERE v.system_name = $1 AND v.object_name = $2 AND v.variable_name = $3";
 
+static const char owner_sql[] =
+	"SELECT coalesce(p.owner, r.owner) FROM weir.run r LEFT JOIN weir.pipeline p ON p.pipeline_id = r.pipeline_id WHERE r.run_id = $1";
+
 static const char lock_sql[] =
 	"SELECT v.type, v.value, v.run_id FROM weir.config_variable v "
 	"WHERE v.system_name = $1 AND v.object_name = $2 AND v.variable_name = $3 FOR UPDATE";
@@ -214,6 +217,21 @@ row_text(const char *value, bool *isnull)
 
 /* ---- get ---- */
 
+/* As weir.config_variables shows them: to readers all, to others what a run of a pipeline of theirs set last. */
+static void
+require_visible(Oid caller, bool never_set, int64 run_id, const char *name)
+{
+	static const Oid int8 = INT8OID;
+	Datum		id = Int64GetDatum(run_id);
+	Oid			owner = InvalidOid;
+
+	if (weir_is_reader(caller))
+		return;
+	if (!never_set && weir_spi(owner_sql, 1, &int8, &id, NULL) > 0)
+		owner = (Oid) weir_spi_int64(0, 1, NULL);
+	weir_require_reader_or_owner(caller, owner, psprintf("see config variable \"%s\"", name));
+}
+
 /* get_config_variable(system_name, object_name, variable_name, default_value, execution_id) */
 Datum
 weir_get_config_variable(PG_FUNCTION_ARGS)
@@ -245,6 +263,7 @@ weir_get_config_variable(PG_FUNCTION_ARGS)
 		value = copy_out(context, weir_spi_text(0, 1));
 		type = copy_out(context, weir_spi_text(0, 2));
 		run_id = weir_spi_int64(0, 3, &never_set);
+		require_visible(scope.caller, never_set, run_id, TextDatumGetCString(key[2]));
 	}
 	weir_leave(&scope);
 

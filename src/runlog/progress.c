@@ -51,7 +51,7 @@ weir_progress(PG_FUNCTION_ARGS)
 	HeapTupleHeader row;
 
 	weir_enter(&scope);
-	run_require_visible(scope.caller, run_read(run_id).owner, psprintf("see run " INT64_FORMAT, run_id));
+	weir_require_reader_or_owner(scope.caller, run_read(run_id).owner, psprintf("see run " INT64_FORMAT, run_id));
 	if (weir_spi(progress_sql, 1, types, values, NULL) != 1)
 		run_unknown(run_id);
 	row = SPI_returntuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc);

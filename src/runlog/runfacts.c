@@ -15,7 +15,6 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 
 #include "access.h"
@@ -62,20 +61,6 @@ run_unknown_pipeline(const char *name)
 			 errmsg("pipeline \"%s\" does not exist", name),
 			 errhint("Define it with weir.create_pipeline; view weir.pipelines lists the pipelines.")));
 	pg_unreachable();
-}
-
-void
-run_require_visible(Oid role, Oid owner, const char *what)
-{
-	Oid			reader = get_role_oid("weir_reader", true);
-
-	if (weir_is_operator(role) || has_privs_of_role(role, owner) ||
-		(OidIsValid(reader) && has_privs_of_role(role, reader)))
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("role \"%s\" may not %s", GetUserNameFromId(role, false), what),
-			 errhint("Grant the role weir_reader, or membership in the owner's role.")));
 }
 
 Datum

@@ -89,8 +89,8 @@ look(int64 run_id, RunStatus *status)
 	rows = weir_spi(look_sql, 1, types, values, NULL);
 	if (rows == 0)
 		run_unknown(run_id);
-	run_require_visible(scope.caller, (Oid) weir_spi_int64(0, 3, NULL),
-						psprintf("wait for run " INT64_FORMAT, run_id));
+	weir_require_reader_or_owner(scope.caller, (Oid) weir_spi_int64(0, 3, NULL),
+								 psprintf("wait for run " INT64_FORMAT, run_id));
 	if (!run_status_parse(weir_spi_text(0, 1), status))
 		elog(ERROR, "unknown status of run " INT64_FORMAT, run_id);
 	(void) weir_spi_int64(0, 4, &has_request);

@@ -68,7 +68,7 @@ look_at_run(Watch *watch, Oid caller)
 	RunFacts	run = run_read(watch->run_id);
 	char	   *took;
 
-	run_require_visible(caller, run.owner, psprintf("watch run " INT64_FORMAT, watch->run_id));
+	weir_require_reader_or_owner(caller, run.owner, psprintf("watch run " INT64_FORMAT, watch->run_id));
 	if (watch->has_looked && run.status == watch->status)
 		return run_status_is_final(run.status) && !run.repair_pending;
 

@@ -77,8 +77,8 @@ weir_why_run(PG_FUNCTION_ARGS)
 	weir_enter(&scope);
 	if (weir_spi(run_owner_sql, 1, types, &id, NULL) == 0)
 		run_unknown(run_id);
-	run_require_visible(scope.caller, (Oid) weir_spi_int64(0, 1, NULL),
-						psprintf("see run " INT64_FORMAT, run_id));
+	weir_require_reader_or_owner(scope.caller, (Oid) weir_spi_int64(0, 1, NULL),
+								 psprintf("see run " INT64_FORMAT, run_id));
 	answer(fcinfo, PointerGetDatum(construct_array(&id, 1, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE)), 0);
 	weir_leave(&scope);
 	return (Datum) 0;
@@ -102,7 +102,7 @@ weir_why_pipeline(PG_FUNCTION_ARGS)
 	if (weir_spi(pipeline_sql, 1, name_types, &value, NULL) == 0)
 		run_unknown_pipeline(name);
 	pipeline_id = weir_spi_int64(0, 1, NULL);
-	run_require_visible(scope.caller, (Oid) weir_spi_int64(0, 2, NULL), psprintf("see pipeline \"%s\"", name));
+	weir_require_reader_or_owner(scope.caller, (Oid) weir_spi_int64(0, 2, NULL), psprintf("see pipeline \"%s\"", name));
 
 	value = Int64GetDatum(pipeline_id);
 	weir_spi(unfinished_sql, 1, types, &value, NULL);
