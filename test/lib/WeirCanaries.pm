@@ -4,6 +4,7 @@
 #   my $password = canary('password', 'p@', ':/ y');	# a random core between characters that are escaped
 #   canaries_absent('the log is clean', [ 'password' ], $node->logfile);
 #   canaries_absent_in_memory($pid, 'the launcher', [ 'password' ]);
+#   canaries_absent_in_foresight($node, [ 'password' ], "$dir/foresight");
 
 package WeirCanaries;
 
@@ -17,7 +18,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 our @EXPORT = qw(
-  %core canary canaries_found canaries_absent
+  %core canary canaries_found canaries_absent canaries_absent_in_foresight
   memory_is_readable canaries_in_memory canaries_absent_in_memory
 );
 
@@ -92,6 +93,23 @@ sub canaries_absent
 
 	is(scalar @hits, 0, $what) or diag(join("\n", @hits[0 .. ($#hits > 20 ? 20 : $#hits)]));
 	return;
+}
+
+# All that weir.plan and weir.simulate say, of one pipeline for every connection and kind of task; it is kept in the file.
+sub canaries_absent_in_foresight
+{
+	my ($node, $names, $file) = @_;
+	my @pipelines = split /\n/, $node->safe_psql('postgres', q{SELECT DISTINCT ON (t.connection_name, t.kind) quote_literal(p.name)
+		FROM weir.pipeline p JOIN weir.task t ON t.pipeline_id = p.pipeline_id AND t.version = p.current_version ORDER BY t.connection_name, t.kind, p.name});
+	my $said = $node->safe_psql('postgres',
+		join("\n", map { "SELECT 'plan', p.* FROM weir.plan($_) p; SELECT 'simulation', s.* FROM weir.simulate($_) s;" } @pipelines));
+
+	open(my $stream, '>', $file) or die "$file: $!";
+	print $stream $said;
+	close $stream;
+	is(scalar(() = $said =~ /^plan\|0\|/mg) . ' ' . scalar(() = $said =~ /^simulation\|\|\|/mg), "@{[ (scalar @pipelines) x 2 ]}", 'every start is planned and simulated');
+	canaries_absent('plans and simulations are clean', $names, $file);
+	return $said;
 }
 
 # --- memory

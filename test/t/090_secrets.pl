@@ -382,6 +382,18 @@ is($status, 'succeeded', 'another address of the host is called');
 is($status, 'succeeded', 'another host is called') or diag($error);
 unlike($output, qr/authorization/i, 'without credentials');
 
+# --- before they are used: plans, also of what a service said back in an earlier run, and simulations
+alice('SELECT weir.create_pipeline(\'resumed\', ' . literal($json->encode({ tasks => [
+	{ name => 'ask', kind => 'http', connection => 'http_bearer', phase => 'land', spec => { path => '/json/echo' } },
+	{ name => 'use', kind => 'sql', depends_on => ['ask'], spec => { sql => 'SELECT {{tasks.ask.output.body.headers.authorization}}::integer' } } ] })) . '::jsonb)');
+is(wait_for_run($node, weir_trigger($node, 'resumed')), 'failed', 'a run that used what a service said back');
+my $said = value(q{SELECT p.* FROM weir.plan('resumed') p});
+like($said, qr/^0\|.*\|D\|/m, 'its next start takes that over');
+like($said, qr/"Bearer \*{20,}"/, 'and its plan shows it masked');
+$said = canaries_absent_in_foresight($node, [ grep { $_ ne 'control' } keys %core ], "$dump/foresight");
+like($said, qr{^plan\|.*"path": "/json/echo"}m, 'plans have rendered specs');
+like($said, qr{^simulation\|.*"path": "/json/echo"}m, 'and so do simulations');
+
 # --- and now look for them
 $node->safe_psql('postgres', "CREATE TABLE public.control (t text); INSERT INTO public.control VALUES (" . literal(encode_base64($control, '')) . ')');
 my $relations = value(q{SELECT string_agg(format('%I.%I', n.nspname, c.relname), ' ' ORDER BY 1)

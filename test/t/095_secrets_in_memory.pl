@@ -286,6 +286,8 @@ my $relations = value(q{SELECT string_agg(format('%I.%I', n.nspname, c.relname),
 write_file("$dump/relation.$_", value("SELECT * FROM $_")) foreach split / /, $relations;
 $node->command_ok([ 'pg_dumpall', '-f', "$dump/all", '-d', $node->connstr('postgres') ], 'pg_dumpall');
 my @everywhere = (@named, 'identity_header');
+my $said = canaries_absent_in_foresight($node, \@everywhere, "$dump/foresight");
+like($said, qr/^plan\|.*\|$_\|/m, "$_: is planned") foreach sort keys %way;
 canaries_absent('tables, views and dumps', \@everywhere, $dump);
 value('CHECKPOINT');
 $node->stop;
