@@ -1,6 +1,7 @@
 # Flow: which tasks run when others failed, were skipped or chose a branch.
 # The first part is the conformance topology of metadata-driven frameworks:
-# eleven workers in four stages, of which E fails, in three modes.
+# eleven workers in four stages, of which E fails, in three modes, one after
+# the other and side by side.
 
 use strict;
 use warnings FATAL => 'all';
@@ -62,9 +63,10 @@ sub run_ends
 my @stages = ([qw(w1 w2 e w3)], [qw(w4 w5 w6 w7)], [qw(w8 w9)], [qw(w10)]);
 my %chain = (w5 => 'e', w6 => 'e', w9 => 'w6', w10 => 'w9');
 
+# more: what else is said of a worker, from its name and what it depends on
 sub topology
 {
-	my ($stage_condition, $with_chain) = @_;
+	my ($stage_condition, $with_chain, $more) = @_;
 	my @tasks;
 	foreach my $s (0 .. $#stages)
 	{
@@ -72,22 +74,23 @@ sub topology
 		{
 			my %upstream = $s > 0 ? map { $_ => $stage_condition } @{ $stages[ $s - 1 ] } : ();
 			$upstream{ $chain{$worker} } = 'success' if $with_chain && $chain{$worker};
-			push @tasks, task($worker, [ map { [ $_, $upstream{$_} ] } sort keys %upstream ], $worker eq 'e' ? %$failing : ());
+			push @tasks, task($worker, [ map { [ $_, $upstream{$_} ] } sort keys %upstream ], $more->($worker, sort keys %upstream));
 		}
 	}
 	return \@tasks;
 }
 
-define('mode_none', topology('done', 0));
-define('mode_simple', topology('success', 0));
-define('mode_chain', topology('done', 1));
+sub e_fails { return $_[0] eq 'e' ? %$failing : (); }
+define('mode_none', topology('done', 0, \&e_fails));
+define('mode_simple', topology('success', 0, \&e_fails));
+define('mode_chain', topology('done', 1, \&e_fails));
 
 sub counts
 {
 	my ($run) = @_;
 	return value(qq{
 		SELECT format('%s %s %s', count(*) FILTER (WHERE status = 'succeeded'), count(*) FILTER (WHERE status = 'failed'),
-			count(*) FILTER (WHERE status = 'blocked')) FROM weir.task_run WHERE run_id = $run});
+			count(*) FILTER (WHERE status = 'blocked')) FROM weir.task_run WHERE run_id = $run AND kind <> 'wait'});
 }
 
 foreach my $mode ([ 'mode_none', '10 1 0' ], [ 'mode_simple', '3 1 7' ], [ 'mode_chain', '6 1 4' ])
@@ -101,6 +104,95 @@ foreach my $mode ([ 'mode_none', '10 1 0' ], [ 'mode_simple', '3 1 7' ], [ 'mode
 	is(wait_for_run($node, $run), 'succeeded', "$pipeline: the mended run");
 	is(value("SELECT format('%s %s', count(*) FILTER (WHERE status = 'succeeded'), count(*) FILTER (WHERE status = 'failed')) FROM weir.attempt WHERE run_id = $run"),
 		'11 1', "$pipeline: only what did not succeed ran again");
+}
+
+# --- the same side by side: batches of all modes at once, of which some fail.
+# What E does not hold back is landing here, so a restart does the rest.
+value(q{
+	CREATE TABLE public.broken (batch text);
+	INSERT INTO public.broken VALUES ('bad');
+	CREATE TABLE public.worked (mode text, batch text, worker text, run_id bigint, saw text);
+	CREATE FUNCTION public.work(mode text, batch text, worker text, run_id bigint, VARIADIC saw text[]) RETURNS void LANGUAGE plpgsql AS $$
+	BEGIN
+		IF worker = 'e' AND EXISTS (SELECT FROM public.broken b WHERE b.batch = work.batch) THEN
+			RAISE EXCEPTION 'e of % % is broken', mode, batch;
+		END IF;
+		INSERT INTO public.worked VALUES (mode, batch, worker, run_id, array_to_string(saw, ' '));
+	END $$});
+my @workers = map { @$_ } @stages;
+my %side = (
+	side_none => { counts => '10 1 0', held_back => [], topology => [ 'done', 0 ] },
+	side_simple => { counts => '3 1 7', held_back => [ map { @$_ } @stages[ 1 .. 3 ] ], topology => [ 'success', 0 ] },
+	side_chain => { counts => '6 1 4', held_back => [ sort keys %chain ], topology => [ 'done', 1 ] });
+foreach my $mode (sort keys %side)
+{
+	my %after_landing = map { $_ => 1 } 'e', @{ $side{$mode}{held_back} };
+	$side{$mode}{lands} = [ grep { !$after_landing{$_} } @workers ];
+	my $tasks = topology(@{ $side{$mode}{topology} }, sub {
+			my ($worker, @upstream) = @_;
+			my $saw = join ', ', map { "'$_', {{tasks.$_.status}}::text" } @upstream;
+			return (kind => 'sql', phase => $after_landing{$worker} ? 'transform' : 'land', @upstream ? () : (depends_on => ['go']),
+				spec => { sql => "SELECT public.work({{pipeline.name}}, {{params.batch}}, {{task.name}}, {{run.id}}, VARIADIC ARRAY[$saw]::text[])" });
+		});
+	define($mode, [ task('go', [], kind => 'wait', spec => { signal => 'go' }), @$tasks ],
+		max_concurrent_runs => 2, parameters => { batch => { type => 'text', required => JSON::PP::true } });
+}
+
+sub go
+{
+	my (@runs) = @_;
+	my $n = @runs;
+	wait_until($node, "$n runs wait", "SELECT count(*) = $n FROM weir.attempt WHERE status = 'started' AND kind_state->>'wait' = 'signal'");
+	is(value(q{SELECT weir.signal('go')}), $n, "$n runs go on at once");
+	wait_for_run($node, $_) foreach @runs;
+	return;
+}
+
+# What the workers of a run wrote, and what those should that worked, given how all of it ended.
+sub wrote { return value("SELECT string_agg(concat_ws('/', mode, batch, worker, saw), E'\\n' ORDER BY concat_ws('/', mode, batch, worker, saw) COLLATE \"C\") FROM public.worked WHERE run_id = $_[0]"); }
+sub should_write
+{
+	my ($mode, $batch, %ended) = @_;
+	my @lines;
+	foreach my $s (0 .. $#stages)
+	{
+		my $saw = $s == 0 ? '' : join ' ', map { "$_ $ended{$_}" } sort @{ $stages[ $s - 1 ] };
+		push @lines, map { "$mode/$batch/$_/$saw" } grep { $ended{$_} eq 'succeeded' } @{ $stages[$s] };
+	}
+	return join "\n", sort @lines;
+}
+
+my %batch = map { my $mode = $_; ($mode => { map { $_ => weir_trigger($node, $mode, params => qq({"batch": "$_"})) } qw(bad good) }) } sort keys %side;
+go(map { values %$_ } values %batch);
+foreach my $mode (sort keys %side)
+{
+	my ($bad, $good) = @{ $batch{$mode} }{qw(bad good)};
+	is(counts($bad), $side{$mode}{counts}, "$mode beside others: succeeded, failed and blocked workers");
+	is(counts($good), '11 0 0', "$mode beside others: a batch that works");
+	is(wrote($bad), should_write($mode, 'bad', (map { $_ => 'succeeded' } @workers), e => 'failed', map { $_ => 'blocked' } @{ $side{$mode}{held_back} }),
+		"$mode beside others: parameters and statuses are its own");
+	is(wrote($good), should_write($mode, 'good', map { $_ => 'succeeded' } @workers), "$mode beside others: so are those of the batch that works");
+}
+is(value(q{SELECT string_agg(format('%s %s: %s', r.pipeline_name, r.params->>'batch', e.message), ', ' ORDER BY r.pipeline_name) FROM weir.errors e JOIN weir.run r USING (run_id) WHERE r.pipeline_name LIKE 'side%'}),
+	join(', ', map { "$_ bad: e of $_ bad is broken" } sort keys %side), 'every failure is told of its own batch');
+
+# Mended and restarted, beside a batch that is new.
+value('TRUNCATE public.broken');
+my %again = map { $_ => value("SELECT weir.restart($batch{$_}{bad})") } sort keys %side;
+my %new = map { $_ => weir_trigger($node, $_, params => '{"batch": "new"}') } sort keys %side;
+go(values %again, values %new);
+foreach my $mode (sort keys %side)
+{
+	my ($bad, $again, $new) = ($batch{$mode}{bad}, $again{$mode}, $new{$mode});
+	my @lands = @{ $side{$mode}{lands} };
+	is(value("SELECT concat_ws(' ', status, start_status, row_audit_id) FROM weir.run WHERE run_id = $again"), "succeeded D $bad", "$mode restarted beside others: goes on where the batch failed");
+	is(value("SELECT format('%s %s', count(*) FILTER (WHERE status = 'reused'), count(*) FILTER (WHERE status = 'succeeded')) FROM weir.task_run WHERE run_id = $again AND kind <> 'wait'"),
+		@lands . ' ' . (@workers - @lands), "$mode restarted beside others: only what did not succeed ran again");
+	is(wrote($again), should_write($mode, 'bad', (map { $_ => 'succeeded' } @workers), map { $_ => 'reused' } @lands), "$mode restarted beside others: parameters and statuses are its own");
+	is(value(qq{SELECT format('%s %s', count(*) FILTER (WHERE a.status = 'succeeded'), count(*) FILTER (WHERE a.status = 'failed'))
+		FROM weir.attempts a WHERE run_id IN ($bad, $again) AND kind <> 'wait'}), '11 1', "$mode restarted beside others: the log holds eleven successes and a failure");
+	is(value("SELECT start_status FROM weir.run WHERE run_id = $new") . ' ' . counts($new), 'E 11 0 0', "$mode: a new batch beside it takes nothing over");
+	is(wrote($new), should_write($mode, 'new', map { $_ => 'succeeded' } @workers), "$mode: and has parameters and statuses of its own");
 }
 
 # --- run_if
