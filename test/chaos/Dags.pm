@@ -62,7 +62,7 @@ sub sql_task
 	$task->{task_timeout} = one_of(0.2, 0.6) if chance(0.06);
 	$task->{retry}{on} = { sqlstate => [ one_of('40001', '22', '53200') ] } if chance(0.15);
 	$known->{code} = $code;
-	$task->{spec} = { sql => "SELECT public.act({{run.id}}, {{task.name}}, {{task.attempt}}, $seconds, $percent, '$code')" };
+	$task->{spec} = { sql => "SELECT public.act({{run.id}}, {{task.name}}, {{task.attempt}}, {{row_audit_id}}, $seconds, $percent, '$code')" };
 	return;
 }
 
@@ -155,7 +155,7 @@ sub for_each_task
 		}
 		elsif ($how eq 'sql')
 		{
-			$items = { sql => 'SELECT * FROM public.list({{run.id}}, {{task.name}}, {{task.attempt}}, {{params.n}}::text::integer, ' . random_percent() . ')' };
+			$items = { sql => 'SELECT * FROM public.list({{run.id}}, {{task.name}}, {{task.attempt}}, {{row_audit_id}}, {{params.n}}::text::integer, ' . random_percent() . ')' };
 			$known->{length} = 'n';
 			$known->{listed} = 1;
 		}

@@ -209,6 +209,7 @@ sub apply_run
 	my ($self, $run, $event) = @_;
 	my ($old, $new) = ($event->{old} // '', $event->{new});
 
+	$self->judge_audit($run, $event);
 	$run->{$_} = $event->{more}{$_} foreach grep { defined $event->{more}{$_} } keys %{ $event->{more} };
 	$run->{definition} = $self->{pipelines}{ $run->{pipeline} };
 	$self->wrong("$event->{name}: it was $run->{status}, not $old") if $old ne $run->{status};
@@ -501,6 +502,18 @@ sub landing_of_restarted
 	}
 	$self->{seen}{'own landings resumed'}++;
 	return $before->{audit};
+}
+
+# Rows that landed are known by an id that a start decides, once.
+sub judge_audit
+{
+	my ($self, $run, $event) = @_;
+	my $was = $run->{audit} // return;
+	my $audit = $event->{more}{audit} // 'null';
+
+	$self->wrong("run $run->{id} of $run->{pipeline}: its row audit id became $audit, and was $was") if $audit ne $was;
+	$self->{seen}{'repairs after D'}++ if $is_final{ $event->{old} } && $was ne $run->{id};
+	return;
 }
 
 sub judge_run

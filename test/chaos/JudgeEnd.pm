@@ -74,7 +74,14 @@ sub work
 
 	$self->read_decisions;
 
-	$effects{ join ' ', @$_ }++ foreach @{ $facts->{effects} };
+	foreach my $effect (@{ $facts->{effects} })
+	{
+		my ($id, $task, $no, $audit) = @$effect;
+		my $expected = $self->run_of($id)->{audit} // 'null';
+
+		$effects{"$id $task $no"}++;
+		$self->wrong("run $id task $task attempt $no: it worked with row audit id $audit, expected $expected") if $audit ne $expected;
+	}
 	foreach my $entry (grep { $_->{started} } @{ $self->{ledger} })
 	{
 		my $operation = $entry->{operation};

@@ -127,6 +127,7 @@ sub one_statement
 	return weighted(
 		"SELECT weir.cancel($run)" => 4,
 		"SELECT weir.repair($run)" => 4,
+		"SELECT weir.repair(last_run_id) FROM weir.pipelines WHERE name = '$pipeline->{name}'" => $landings ? 12 : 1,
 		"SELECT weir.repair($run, tasks => '{$task}')" => 1,
 		"SELECT weir.repair($run, tasks => '{$task}', downstream => true)" => 1,
 		"SELECT weir.rerun_from($run, '$task')" => 2,
@@ -438,7 +439,8 @@ if ($n >= 100)
 		'pooled tasks', 'repairs', 'runs succeeded', 'runs failed', 'runs cancelled', 'runs timed_out', 'runs skipped',
 		'databricks_notebook begun', 'databricks_sql begun', 'databricks_serving begun', 'webhook begun', 'removed runs', 'skips',
 		'assumed', 'resolved', 'landings resumed', 'landings beside', 'queued before others', 'ready before others', 'overdue',
-		$n < 300 ? () : ('disabled starts', 'calls cancelled', 'decided succeeded', 'decided failed', 'decided send_again', 'decided adopt', 'sent again', 'adopted'));
+		$n < 300 ? () : ('disabled starts', 'calls cancelled', 'decided succeeded', 'decided failed', 'decided send_again', 'decided adopt', 'sent again', 'adopted',
+			'repairs after D'));
 	is("@never", '', 'there was everything to judge');
 	is(join(' ', grep { ($seen{$_} // 0) < $n / 20 } 'landings resumed', 'landings beside'), '', 'and landings as often as they are to be');
 	is(join(' ', grep { !$done{$_} } sort keys %violence), '', 'everything died that can') unless $ENV{ONLY};

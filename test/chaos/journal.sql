@@ -5,15 +5,15 @@
 CREATE TABLE public.asked (run_id bigint PRIMARY KEY, what text NOT NULL);
 COMMENT ON TABLE public.asked IS 'Runs whose trigger was committed: the row is of the same transaction';
 
-CREATE TABLE public.effect (run_id bigint, task text, attempt_no integer);
-COMMENT ON TABLE public.effect IS 'What SQL tasks did, each attempt a row';
+CREATE TABLE public.effect (run_id bigint, task text, attempt_no integer, audit_id bigint);
+COMMENT ON TABLE public.effect IS 'What SQL tasks did, each attempt a row, and the row audit id they were given';
 
 -- The work of a SQL task: a row, some time, and for so many of a hundred an
 -- error after it, which a retry may or may not meet again.
-CREATE FUNCTION public.act(run_id bigint, task text, attempt_no bigint, seconds float8, percent integer, code text) RETURNS void
+CREATE FUNCTION public.act(run_id bigint, task text, attempt_no bigint, audit_id bigint, seconds float8, percent integer, code text) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-	INSERT INTO public.effect VALUES (run_id, task, attempt_no);
+	INSERT INTO public.effect VALUES (run_id, task, attempt_no, audit_id);
 	PERFORM pg_sleep(seconds);
 	IF abs(hashtext(concat_ws(' ', run_id, task, attempt_no))) % 100 < percent THEN
 		RAISE EXCEPTION 'the work failed' USING ERRCODE = code;
@@ -21,10 +21,10 @@ BEGIN
 END$$;
 
 -- A list for a for_each, which leaves a row as well.
-CREATE FUNCTION public.list(run_id bigint, task text, attempt_no bigint, length integer, percent integer) RETURNS TABLE (n integer, p integer)
+CREATE FUNCTION public.list(run_id bigint, task text, attempt_no bigint, audit_id bigint, length integer, percent integer) RETURNS TABLE (n integer, p integer)
 LANGUAGE plpgsql AS $$
 BEGIN
-	INSERT INTO public.effect VALUES (run_id, task, attempt_no);
+	INSERT INTO public.effect VALUES (run_id, task, attempt_no, audit_id);
 	RETURN QUERY SELECT g, percent FROM generate_series(1, length) g;
 END$$;
 
@@ -277,7 +277,7 @@ CREATE FUNCTION public.facts(after bigint) RETURNS jsonb LANGUAGE sql STABLE AS 
 			a.status, a.error_code, a.external_run_id) ORDER BY d.no), '[]')
 			FROM public.decided d JOIN public.any_task t USING (task_run_id) LEFT JOIN public.any_attempt a ON a.task_run_id = d.task_run_id AND a.attempt_no = d.attempt_no),
 		'pruned', (SELECT coalesce(jsonb_object_agg(xid, n), '{}') FROM (SELECT xid, sum(n) AS n FROM public.pruned GROUP BY xid) p),
-		'effects', (SELECT coalesce(jsonb_agg(jsonb_build_array(run_id, task, attempt_no)), '[]') FROM public.effect WHERE run_id > after),
+		'effects', (SELECT coalesce(jsonb_agg(jsonb_build_array(run_id, task, attempt_no, audit_id)), '[]') FROM public.effect WHERE run_id > after),
 		'tasks', (SELECT coalesce(jsonb_agg(jsonb_build_array(t.run_id, public.place(t.task_no, t.parent_task_run_id), t.item_no, t.task_name, t.status)), '[]')
 			FROM weir.task_run t WHERE t.run_id > after),
 		'sent', (SELECT coalesce(jsonb_object_agg(no, jsonb_build_array(name, run_id)), '{}') FROM public.sent),
