@@ -60,7 +60,7 @@ typedef enum SqlSlotState
 	SQL_SLOT_STARTING,			/* registered, task assigned, process not there yet */
 	SQL_SLOT_IDLE,				/* warm, no task */
 	SQL_SLOT_ASSIGNED,			/* task assigned, not taken yet */
-	SQL_SLOT_BUSY				/* running the task */
+	SQL_SLOT_BUSY				/* running the task; without one: on its way out */
 } SqlSlotState;
 
 #define SQL_CANCEL_NONE		0
@@ -112,8 +112,16 @@ extern void shmem_broadcast_runs(Oid databaseid);
 /* Set a process's latch by pid; quiet when it is gone. */
 extern void shmem_set_latch(pid_t pid);
 
+/*
+ * SQL workers that there may be now in all databases together: of
+ * weir_max_sql_workers as many as the reserve for others leaves, at least one
+ * (workerlimit.c).  Caller holds weir_shmem_lock, in any mode.
+ */
+extern int	sql_worker_limit(void);
+
 /* GUCs of the engine (engine.c). */
 extern int	weir_max_sql_workers;	/* per cluster, <= WEIR_MAX_SQL_SLOTS, default 4 */
+extern int	weir_reserved_worker_processes; /* of max_worker_processes, left to others, default 3 */
 extern int	weir_sql_worker_idle_timeout;	/* ms, default 10000 */
 extern bool weir_enabled;		/* off: launcher starts no conductor */
 extern int	weir_http_max_body; /* kB, default 16384 */

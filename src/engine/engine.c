@@ -23,6 +23,7 @@
 #include "shmem.h"
 
 int			weir_max_sql_workers = 4;
+int			weir_reserved_worker_processes = 3;
 int			weir_sql_worker_idle_timeout = 10000;
 bool		weir_enabled = true;
 int			weir_http_max_body = 16384;
@@ -31,6 +32,8 @@ int			weir_http_stall_timeout = 30000;
 int			weir_cancel_grace = 60000;
 int			weir_overdue_after = 600;
 int			weir_max_lost_attempts = 20;
+
+#define MAX_RESERVED	262143		/* as of max_worker_processes */
 
 static const struct config_enum_entry notify_levels[] = {
 	{"none", NOTIFY_NONE, false},
@@ -86,7 +89,7 @@ define_gucs(void)
 
 	DefineCustomIntVariable("weir.max_sql_workers",
 							"Largest number of SQL tasks that run at once, in all databases together.",
-							"Every one of them takes one of max_worker_processes.",
+							"Every one of them takes one of max_worker_processes, of which weir.reserved_worker_processes are left to others.",
 							&weir_max_sql_workers, 4, 0, WEIR_MAX_SQL_SLOTS,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 
@@ -96,32 +99,18 @@ define_gucs(void)
 							 &weir_notify, NOTIFY_NONE, notify_levels,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 
+	/* A parallel query has two workers by default, and logical replication has its launcher. */
+	DefineCustomIntVariable("weir.reserved_worker_processes",
+							"Processes of max_worker_processes that SQL workers leave to others.",
+							"For parallel queries, replication and other extensions, beside those of the launcher and the conductors. One SQL worker there may always be.",
+							&weir_reserved_worker_processes, 3, 0, MAX_RESERVED,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+
 	DefineCustomIntVariable("weir.sql_worker_idle_timeout",
 							"Time after which a SQL worker without a task exits.",
 							NULL,
 							&weir_sql_worker_idle_timeout, 10000, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
-}
-
-/*
- * From the launcher, at its start and when settings were read again: SQL
- * workers, the launcher and a conductor share max_worker_processes with
- * parallel queries, replication and other extensions.
- */
-void
-engine_check_workers(void)
-{
-	static int	checked = -1;
-
-	if (checked == weir_max_sql_workers)
-		return;
-	checked = weir_max_sql_workers;
-	if (weir_max_sql_workers + 2 > max_worker_processes)
-		ereport(WARNING,
-				(errmsg("weir.max_sql_workers (%d), the launcher and a conductor need more than max_worker_processes (%d)",
-						weir_max_sql_workers, max_worker_processes),
-				 errdetail("SQL tasks will wait for free processes, and parallel queries and replication may find none."),
-				 errhint("Raise max_worker_processes, or lower weir.max_sql_workers.")));
 }
 
 /*

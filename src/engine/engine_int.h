@@ -19,7 +19,7 @@ struct WeirNote;
 extern struct WeirNote *notes_take(int *n);
 /* From workers that are connected: transactions see what is committed by then, and may write. */
 extern void engine_settle_transactions(void);
-/* From the launcher: warn if there are more SQL workers than processes. */
+/* workerlimit.c, from the launcher, at its start and when settings were read again: log if not all SQL workers have room. */
 extern void engine_check_workers(void);
 
 /*

@@ -52,7 +52,8 @@ sqlpool_free(Conductor *c)
 	Flight	   *flight;
 	int			waiting = 0,
 				busy = 0,
-				idle = 0;
+				idle = 0,
+				limit;
 
 	hash_seq_init(&seq, c->flights);
 	while ((flight = hash_seq_search(&seq)) != NULL)
@@ -71,11 +72,12 @@ sqlpool_free(Conductor *c)
 		if (slot->state == SQL_SLOT_IDLE && slot->databaseid == MyDatabaseId)
 			idle++;
 	}
+	limit = sql_worker_limit();
 	LWLockRelease(weir_shmem_lock);
 	/* While none can be started only warm ones count, and one task that finds out when that is over. */
 	if (c->worker_failures > 0)
-		return Max(Min(idle, weir_max_sql_workers - busy) - waiting, waiting == 0 && busy < weir_max_sql_workers ? 1 : 0);
-	return Max(weir_max_sql_workers - busy - waiting, 0);
+		return Max(Min(idle, limit - busy) - waiting, waiting == 0 && busy < limit ? 1 : 0);
+	return Max(limit - busy - waiting, 0);
 }
 
 bool
@@ -138,8 +140,19 @@ launch_worker(Conductor *c, int index, uint32 generation)
 	return RegisterDynamicBackgroundWorker(&worker, &c->handles[index]);
 }
 
-/* An idle worker of somebody else goes, to make room.  Caller holds the lock. */
-static void
+/* Given up or evicted, and not gone yet. */
+static bool
+is_leaving(const SqlSlot *slot)
+{
+	return slot->state == SQL_SLOT_BUSY && slot->task_run_id == 0;
+}
+
+/*
+ * An idle worker goes, to make room; not one of this database and role, for
+ * which it could work.  InvalidOid: any.  False: there is none.  Caller holds
+ * the lock, under which it is marked, so that nobody gives it a task any more.
+ */
+static bool
 evict_idle(Oid roleid)
 {
 	for (int i = 0; i < WEIR_MAX_SQL_SLOTS; i++)
@@ -149,40 +162,66 @@ evict_idle(Oid roleid)
 		if (slot->state == SQL_SLOT_IDLE && slot->pid != 0 &&
 			(slot->databaseid != MyDatabaseId || slot->roleid != roleid))
 		{
+			slot->state = SQL_SLOT_BUSY;
 			kill(slot->pid, SIGTERM);
-			return;
+			return true;
 		}
 	}
+	return false;
+}
+
+/*
+ * Was a worker started for this slot whose process is still there?  When it
+ * has let go of the slot it has its place among max_worker_processes until
+ * the postmaster has noticed, and then the postmaster sets our latch.
+ */
+static bool
+process_is_there(Conductor *c, int index)
+{
+	pid_t		pid;
+
+	return c->handles[index] != NULL && GetBackgroundWorkerPid(c->handles[index], &pid) != BGWH_STOPPED;
 }
 
 /* The slot for this flight: a warm one of the same owner, else a new one; else -1. */
 static int
-choose_slot(const Flight *flight, bool may_start, bool *warm)
+choose_slot(Conductor *c, const Flight *flight, bool may_start, bool *warm)
 {
 	int			chosen = -1,
-				used = 0;
+				used = 0,
+				leaving = 0;
 
 	for (int i = 0; i < WEIR_MAX_SQL_SLOTS; i++)
 	{
 		SqlSlot    *slot = &weir_shmem->sql[i];
 
-		if (slot->state != SQL_SLOT_FREE)
-			used++;
 		if (slot->state == SQL_SLOT_IDLE && slot->databaseid == MyDatabaseId && slot->roleid == flight->owner)
 		{
 			*warm = true;
 			return i;
 		}
-		if (slot->state == SQL_SLOT_FREE && chosen < 0)
-			chosen = i;
 	}
 	*warm = false;
 	if (!may_start)
 		return -1;
-	if (chosen >= 0 && used < weir_max_sql_workers)
+	for (int i = 0; i < WEIR_MAX_SQL_SLOTS; i++)
+	{
+		SqlSlot    *slot = &weir_shmem->sql[i];
+		bool		is_free = slot->state == SQL_SLOT_FREE;
+		bool		leaves = is_free ? process_is_there(c, i) : is_leaving(slot);
+
+		if (!is_free || leaves)
+			used++;
+		else if (chosen < 0)
+			chosen = i;
+		if (leaves)
+			leaving++;
+	}
+	if (chosen >= 0 && used < sql_worker_limit())
 		return chosen;
 	/* All places are taken, perhaps one of them by an idle worker. */
-	evict_idle(flight->owner);
+	if (leaving == 0)
+		(void) evict_idle(flight->owner);
 	return -1;
 }
 
@@ -196,7 +235,7 @@ assign(Conductor *c, Flight *flight)
 	pid_t		pid = 0;
 
 	LWLockAcquire(weir_shmem_lock, LW_EXCLUSIVE);
-	index = choose_slot(flight, may_start, &warm);
+	index = choose_slot(c, flight, may_start, &warm);
 	if (index >= 0)
 	{
 		SqlSlot    *slot = &weir_shmem->sql[index];
@@ -237,7 +276,7 @@ assign(Conductor *c, Flight *flight)
 		weir_shmem->sql[index].state = SQL_SLOT_FREE;
 		weir_shmem->sql[index].databaseid = InvalidOid;
 		weir_shmem->sql[index].task_run_id = 0;
-		evict_idle(flight->owner);
+		(void) evict_idle(flight->owner);
 		LWLockRelease(weir_shmem_lock);
 		note_start(c, false);
 		c->worker_retry_ms = Min(c->worker_retry_ms, c->worker_start_ms);
@@ -344,6 +383,22 @@ settle(Conductor *c, Flight *flight)
 	flight_remove(c, flight);
 }
 
+/* More workers than there may be, since the limit fell: idle ones go, others when they have become that. */
+static void
+keep_limit(void)
+{
+	int			excess;
+
+	LWLockAcquire(weir_shmem_lock, LW_EXCLUSIVE);
+	excess = -sql_worker_limit();
+	for (int i = 0; i < WEIR_MAX_SQL_SLOTS; i++)
+		if (weir_shmem->sql[i].state != SQL_SLOT_FREE && !is_leaving(&weir_shmem->sql[i]))
+			excess++;
+	while (excess-- > 0 && evict_idle(InvalidOid))
+		;
+	LWLockRelease(weir_shmem_lock);
+}
+
 void
 sqlpool_check(Conductor *c)
 {
@@ -354,6 +409,7 @@ sqlpool_check(Conductor *c)
 	if (weir_shmem != NULL)
 	{
 		collect_dead_starts(c);
+		keep_limit();
 		LWLockAcquire(weir_shmem_lock, LW_SHARED);
 		memcpy(slots, weir_shmem->sql, sizeof(slots));
 		LWLockRelease(weir_shmem_lock);

@@ -120,9 +120,9 @@ put_conductor(ReturnSetInfo *result, const DatabaseSlot *slot)
 	put_row(result, &row);
 }
 
-/* counts by state; index SQL_SLOT_FREE is not used */
+/* counts by state; index SQL_SLOT_FREE is not used.  cluster: of all databases, at most limit. */
 static void
-put_sql_workers(ReturnSetInfo *result, const int *counts, int cluster)
+put_sql_workers(ReturnSetInfo *result, const int *counts, int cluster, int limit)
 {
 	StatusRow	row = {.component = "sql_workers"};
 	int			busy = counts[SQL_SLOT_ASSIGNED] + counts[SQL_SLOT_BUSY];
@@ -130,8 +130,10 @@ put_sql_workers(ReturnSetInfo *result, const int *counts, int cluster)
 	row.state = busy > 0 ? "busy" : counts[SQL_SLOT_STARTING] > 0 ? "starting" :
 		counts[SQL_SLOT_IDLE] > 0 ? "idle" : "none";
 	row.detail = psprintf("%d busy, %d idle, %d starting in this database; %d of at most %d in all",
-						  busy, counts[SQL_SLOT_IDLE], counts[SQL_SLOT_STARTING],
-						  cluster, weir_max_sql_workers);
+						  busy, counts[SQL_SLOT_IDLE], counts[SQL_SLOT_STARTING], cluster, limit);
+	if (limit < weir_max_sql_workers)
+		row.detail = psprintf("%s, which is what max_worker_processes (%d) has room for beside weir.reserved_worker_processes (%d)",
+							  row.detail, max_worker_processes, weir_reserved_worker_processes);
 	put_row(result, &row);
 }
 
@@ -145,6 +147,7 @@ weir_processes(PG_FUNCTION_ARGS)
 	TimestampTz launcher_start;
 	int			counts[SQL_SLOT_BUSY + 1] = {0};
 	int			cluster = 0;
+	int			limit;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (weir_shmem == NULL)
@@ -176,10 +179,11 @@ weir_processes(PG_FUNCTION_ARGS)
 		if (sql->databaseid == MyDatabaseId)
 			counts[sql->state]++;
 	}
+	limit = sql_worker_limit();
 	LWLockRelease(weir_shmem_lock);
 
 	put_launcher(result, launcher_pid, launcher_start);
 	put_conductor(result, &slot);
-	put_sql_workers(result, counts, cluster);
+	put_sql_workers(result, counts, cluster, limit);
 	return (Datum) 0;
 }

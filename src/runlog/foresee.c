@@ -234,6 +234,12 @@ static void
 read_workers(Room *room)
 {
 	room->total = weir_max_sql_workers;
+	if (weir_shmem != NULL)
+	{
+		LWLockAcquire(weir_shmem_lock, LW_SHARED);
+		room->total = sql_worker_limit();
+		LWLockRelease(weir_shmem_lock);
+	}
 	weir_spi("SELECT count(*) FROM weir._active_task_run t JOIN weir.attempt a USING (task_run_id, attempt_no) "
 			 "WHERE a.status IN ('intended', 'started') AND t.status = 'running' AND t.lane LIKE 'sql%'",
 			 0, NULL, NULL, NULL);
@@ -337,7 +343,11 @@ foresight_limits(Foresight *foresight, const TaskNeeds *needs)
 	if (needs->needs_worker)
 	{
 		room = room_of(foresight, ROOM_WORKERS, "", 0);
-		appendStringInfo(&words, "; weir.max_sql_workers " INT64_FORMAT ", " INT64_FORMAT " at work now", room->total, room->taken);
+		if (room->total < weir_max_sql_workers)
+			appendStringInfo(&words, "; weir.reserved_worker_processes %d leaves " INT64_FORMAT " SQL workers, " INT64_FORMAT " at work now",
+							 weir_reserved_worker_processes, room->total, room->taken);
+		else
+			appendStringInfo(&words, "; weir.max_sql_workers " INT64_FORMAT ", " INT64_FORMAT " at work now", room->total, room->taken);
 	}
 	return words.len == 0 ? NULL : words.data + 2;
 }

@@ -134,7 +134,8 @@ weir_sql_worker_wait(PG_FUNCTION_ARGS)
 	TupleDesc	tupdesc;
 	Datum		values[3] = {0};
 	bool		nulls[3] = {true, true, false};
-	int			busy = 0;
+	int			busy = 0,
+				limit;
 	TimestampTz failing = 0;
 	char	   *detail = NULL;
 	const char *hint = "Raise weir.max_sql_workers (and max_worker_processes).";
@@ -152,6 +153,7 @@ weir_sql_worker_wait(PG_FUNCTION_ARGS)
 				busy++;
 		}
 		failing = weir_shmem->sql_starts_fail_since;
+		limit = sql_worker_limit();
 		LWLockRelease(weir_shmem_lock);
 		if (failing != 0)
 		{
@@ -159,8 +161,14 @@ weir_sql_worker_wait(PG_FUNCTION_ARGS)
 							  timestamptz_to_str(failing), max_worker_processes);
 			hint = "Raise max_worker_processes, or lower what else takes them; it is tried again every few seconds.";
 		}
-		else if (busy >= weir_max_sql_workers)
-			detail = psprintf("all %d SQL workers have a task", weir_max_sql_workers);
+		else if (busy >= limit && limit < weir_max_sql_workers)
+		{
+			detail = psprintf("all %d SQL workers that max_worker_processes (%d) has room for beside weir.reserved_worker_processes (%d) have a task",
+							  limit, max_worker_processes, weir_reserved_worker_processes);
+			hint = "Raise max_worker_processes, or lower weir.reserved_worker_processes.";
+		}
+		else if (busy >= limit)
+			detail = psprintf("all %d SQL workers have a task", limit);
 	}
 	if (detail != NULL)
 	{
