@@ -271,7 +271,9 @@ pipeline_bind_params(int64 pipeline_id, int version, Datum params_jsonb)
 	if (given == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("parameters cannot be read: %s", error)));
+				 errmsg("parameters cannot be read: %s", error),
+				 strlen(text) > MAX_PARAMS_BYTES ?
+				 errhint("Keep a long list in a table: a for_each takes its items from it with {\"sql\": \"SELECT ...\"}.") : 0));
 	if (!cJSON_IsObject(given))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -49,24 +49,29 @@ charge(Render *render, size_t bytes, char **error)
 	return true;
 }
 
-/* About the size of a tree as text, before escapes; stops above limit */
+/*
+ * The size of a tree as compact JSON, before escapes; stops above limit.  No
+ * more than it has in truth: what came in as a megabyte may come out.
+ */
 static size_t
 tree_size(const cJSON *item, size_t limit)
 {
-	size_t		size = 8;
+	size_t		size = 2;
 	const cJSON *child;
 
+	if (cJSON_IsNumber(item))
+		return snprintf(NULL, 0, "%.15g", item->valuedouble);
 	if (item->valuestring != NULL)
-		size += strlen(item->valuestring);
+		return strlen(item->valuestring) + (cJSON_IsString(item) ? 2 : 0);
 	if (!cJSON_IsObject(item) && !cJSON_IsArray(item))
-		return size;
+		return strlen("true");
 	cJSON_ArrayForEach(child, item)
 	{
 		if (size > limit)
 			break;
 		if (child->string != NULL)
 			size += strlen(child->string) + 3;
-		size += tree_size(child, limit);
+		size += tree_size(child, limit) + (child->next != NULL ? 1 : 0);
 	}
 	return size;
 }

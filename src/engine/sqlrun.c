@@ -183,7 +183,8 @@ rows_as_items(MemoryContext keep)
 	if (SPI_processed > FOR_EACH_MAX_ITEMS)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("the list has more than %d items, the most a for_each takes", FOR_EACH_MAX_ITEMS)));
+				 errmsg("the list has more than %d items, the most a for_each takes", FOR_EACH_MAX_ITEMS),
+				 errhint("Let an item stand for several, or give each run a part of the list.")));
 	initStringInfo(&out);
 	appendStringInfoChar(&out, '[');
 	for (uint64 i = 0; i < SPI_processed; i++)

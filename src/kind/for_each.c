@@ -39,7 +39,9 @@ check_items(const cJSON *items, KindProblem *problem)
 			(void) kind_problem(problem, "$.items.sql", "\"sql\" is empty", NULL);
 	}
 	else if (cJSON_IsArray(items) && cJSON_GetArraySize(items) > FOR_EACH_MAX_ITEMS)
-		(void) kind_problem(problem, "$.items", mem_printf("more than %d items", FOR_EACH_MAX_ITEMS), NULL);
+		(void) kind_problem(problem, "$.items",
+							mem_printf("the list has %d items, and a for_each takes at most %d", cJSON_GetArraySize(items), FOR_EACH_MAX_ITEMS),
+							"Let an item stand for several, or give each run a part of the list.");
 }
 
 static void
@@ -80,7 +82,8 @@ for_each_decide(const KindCall *call, KindVerdict *verdict)
 	if (n > FOR_EACH_MAX_ITEMS)
 	{
 		kind_fail(verdict, true, false, "too_many_items",
-				  mem_printf("the list has %d items, and a for_each takes at most %d", n, FOR_EACH_MAX_ITEMS));
+				  mem_printf("the list has %d items, and a for_each takes at most %d; let an item stand for several, or give each run a part of the list",
+							 n, FOR_EACH_MAX_ITEMS));
 		return;
 	}
 	verdict->outcome = KIND_SUCCEEDED;

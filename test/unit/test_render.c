@@ -254,6 +254,42 @@ test_limits(void)
 	cJSON_Delete(params);
 }
 
+/* A list that fits into parameters of a megabyte can be filled in, however short its items are. */
+static void
+test_long_lists(void)
+{
+	static const struct
+	{
+		int			n;
+		const char *item;
+		const char *error;
+	}			cases[] = {
+		{500000, "0", NULL},
+		{530000, "0", "longer than the limit"},
+		{120000, "1234567", NULL},
+		{140000, "1234567", "longer than the limit"},
+		{120000, "\"abcde\"", NULL},
+		{140000, "\"abcde\"", "longer than the limit"},
+		{120000, "{\"n\":1}", NULL},
+		{140000, "{\"n\":1}", "longer than the limit"},
+		{240000, "1.5", NULL},
+		{280000, "1.5", "longer than the limit"},
+	};
+
+	for (size_t i = 0; i < lengthof(cases); i++)
+	{
+		cJSON	   *params = cJSON_CreateObject();
+		cJSON	   *list = cJSON_AddArrayToObject(params, "list");
+		cJSON	   *item = parse(cases[i].item);
+
+		for (int n = 0; n < cases[i].n; n++)
+			cJSON_AddItemToArray(list, cJSON_Duplicate(item, true));
+		expect_render(cJSON_CreateString("{{ params.list }}"), params, cases[i].error);
+		cJSON_Delete(item);
+		cJSON_Delete(params);
+	}
+}
+
 static void
 test_fuzz(void)
 {
@@ -304,5 +340,6 @@ test_render(void)
 	test_render_known();
 	test_render_text();
 	test_limits();
+	test_long_lists();
 	test_fuzz();
 }
