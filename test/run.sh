@@ -2,7 +2,7 @@
 # run.sh - "make test": builds weir and runs every test in a private copy of
 # PostgreSQL.  Nothing is installed into the system's own.
 #
-#   PART=NAME          only this part: build, lint, unit, cloud, regress,
+#   PART=NAME          only this part: build, lint, unit, model, cloud, regress,
 #                      isolation or tap; several as in PART="unit tap"
 #   TESTS="NAME ..."   only these tests of it
 #   KEEP=1             keep the scratch folder
@@ -162,6 +162,12 @@ part_unit()
 		[ "$name" != test/fuzz ] || label=unit/fuzz
 		counted "$label" make -s -C "$name" PG_CONFIG="$SERVER_CONFIG" run
 	done
+}
+
+# What is quick of "make model"
+part_model()
+{
+	counted model env SHORT=1 ONLY="$TESTS" bash test/model/run
 }
 
 # The local cloud checks itself, and loads a database on the way.
@@ -372,6 +378,7 @@ part_sanitizer_reports()
 # --- main -----------------------------------------------------------------------
 
 WITH_REDIS=yes				# a real server to publish to
+WITH_SPIN=yes				# for the model
 WITH_VENV=yes				# for what tests take from PyPI
 weir_prepare
 weir_scratch test
@@ -382,6 +389,7 @@ WORK_DIR=$SCRATCH/src
 
 ! wanted lint || part_lint
 ! wanted unit || part_unit
+! wanted model || part_model
 case " ${PART:-build} " in
 	*" build "* | *" cloud "* | *" regress "* | *" isolation "* | *" tap "*) part_build ;;
 esac

@@ -72,6 +72,7 @@ missing_packages()
 	perl -MIPC::Run -e 1 2>/dev/null || echo libipc-run-perl
 	[ -z "${WITH_VENV:-}" ] || python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
 	[ -z "${WITH_REDIS:-}" ] || command -v redis-server >/dev/null || echo redis-server
+	[ -z "${WITH_SPIN:-}" ] || command -v spin >/dev/null || echo spin
 	[ -z "${WITH_VALGRIND:-}" ] || command -v valgrind >/dev/null || echo valgrind libc6-dbg
 }
 
