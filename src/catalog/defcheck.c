@@ -95,6 +95,7 @@ check_connection(CheckState *state)
 {
 	DefTask    *task = state->at;
 	const char *needed = task->kind->connection_kind;
+	const char *also = task->kind->also_connection_kind;
 	char	   *path = place(state, ".connection");
 	const KnownConnection *known;
 
@@ -109,17 +110,16 @@ check_connection(CheckState *state)
 	if (task->connection == NULL)
 		definition_error(place(state, ""),
 						 psprintf("task \"%s\" of kind %s needs a connection", task->name, task->kind->name),
-						 psprintf("Add \"connection\" with the name of a connection of kind %s.", needed));
+						 psprintf("Add \"connection\" with the name of a connection of kind %s%s%s.", needed, also ? " or " : "", also ? also : ""));
 	known = find_connection(state, task->connection);
 	if (known == NULL)
 		definition_error(path,
 						 psprintf("connection \"%s\" of task \"%s\" does not exist", catalog_clip(task->connection), task->name),
 						 "Create it with weir.create_connection.");
-	if (strcmp(known->kind, needed) != 0 &&
-		(task->kind->also_connection_kind == NULL || strcmp(known->kind, task->kind->also_connection_kind) != 0))
+	if (strcmp(known->kind, needed) != 0 && (also == NULL || strcmp(known->kind, also) != 0))
 		definition_error(path,
 						 psprintf("connection \"%s\" of task \"%s\" is of kind %s", task->connection, task->name, known->kind),
-						 psprintf("A task of kind %s needs a connection of kind %s.", task->kind->name, needed));
+						 psprintf("A task of kind %s needs a connection of kind %s%s%s.", task->kind->name, needed, also ? " or " : "", also ? also : ""));
 	retry_policy_inherit(&task->retry, &known->retry);
 	def_check_retry(&task->retry, place(state, ".retry"));
 }

@@ -5,8 +5,9 @@
  * Runs in the session that defines a pipeline.  A spec without references is
  * all there will ever be: its first request is built as the conductor will
  * build it, and what cannot be built is refused now and not at night.  Nothing
- * is sent.  An address that a spec names by itself goes through the URL policy
- * here, and again whenever it is used.  Takes no locks.
+ * is sent.  An address that a spec names by itself, and the place where a task
+ * will wait, go through the URL policy here, and again whenever they are used.
+ * Takes no locks.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -66,6 +67,19 @@ check_named_url(const DefTask *task, const char *path)
 		definition_error(psprintf("%s%s", path, member), psprintf("task \"%s\": the address is refused: %s", task->name, why), hint);
 }
 
+/* Of its address only the host matters here, which no reference is in. */
+static void
+check_place(const DefTask *task, const char *path, const KindCall *call)
+{
+	int64		every_ms;
+	const char *url = task->kind->place != NULL ? task->kind->place(call, &every_ms) : NULL;
+	const char *why = NULL;
+	const char *hint = NULL;
+
+	if (url != NULL && !urlpolicy_check_url(url, &why, &hint))
+		definition_error(path, psprintf("task \"%s\": the address where it waits is refused: %s", task->name, why), hint);
+}
+
 /* Looked at again when it is sent. */
 static void
 check_secret(const DefTask *task, const char *path, const char *secret, Oid owner)
@@ -102,14 +116,19 @@ def_check_request(const DefTask *task, const char *path, Oid owner)
 	KindCall	call = {0};
 	KindRequest request = {0};
 	KindProblem problem = {.is_rendered = true};
+	bool		is_whole;
 
 	if (!task->kind->is_http)
 		return;
 	check_named_url(task, path);
+	is_whole = !has_references(task->spec);
 	/* where files are put away is decided when the run has ended */
-	if (task->kind == &kind_file_away || has_references(task->spec))
+	if (task->kind == &kind_file_away || (!is_whole && task->kind->place == NULL))
 		return;
 	fill_call(task, &call);
+	check_place(task, path, &call);
+	if (!is_whole)
+		return;
 	if (!task->kind->request(&call, &request, &problem))
 	{
 		if (!problem.is_system_error)

@@ -329,6 +329,7 @@ ask(Network *network, const Connection *connection, const HttpOptions *route, co
 	response.body = result->body;
 	response.body_len = result->body_len;
 	response.content_type = result->content_type;
+	response.headers = result->headers;
 	response.transport_error = result->error;
 	response.retry_after_ms = result->retry_after_ms;
 	kind_probe_response(connection->kind, &response, &probe);

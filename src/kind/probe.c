@@ -28,7 +28,7 @@ static const ProbeRule rules[] = {
 	{"fabric", "/workspaces", "the list of workspaces", false},
 	{"http", "/", "the address", true},
 	{"keyvault", "/secrets?api-version=7.4&maxresults=1", "the vault's list of secrets", false},
-	{"storage", "/?comp=list&maxresults=1", "the account's list of containers", false},
+	{"storage", "/?comp=list&maxresults=1", "the account's list of containers or queues", false},
 };
 
 static const ProbeRule *

@@ -24,13 +24,40 @@ queue_name_is_valid(const char *name)
 		name[0] != '-' && name[len - 1] != '-' && strstr(name, "--") == NULL;
 }
 
+/*
+ * Hosts are ACCOUNT.blob.core.windows.net, in national clouds too, or, with
+ * zones of the DNS, ACCOUNT.zNN.blob.storage.azure.net; dfs and queue are
+ * spelled alike.  Any other host is what somebody named on purpose.
+ */
+static const char *
+service(const KindCall *call)
+{
+	static const char *const others[] = {".blob.core.", ".blob.storage.", ".dfs.core.", ".dfs.storage."};
+	const char *given = kind_string(call->options, "queue_url");
+	const char *host = strstr(call->base_url, "://");
+	const char *end;
+
+	if (given != NULL || host == NULL)
+		return given ? given : call->base_url;
+	host += 3;
+	end = host + strcspn(host, "/");
+	for (size_t i = 0; i < lengthof(others); i++)
+	{
+		const char *at = strstr(host, others[i]);
+
+		if (at != NULL && at < end)
+			return mem_printf("%.*s.queue%s", (int) (at - call->base_url), call->base_url, at + 1 + strcspn(at + 1, "."));
+	}
+	return call->base_url;
+}
+
 char *
-queue_url(const char *base_url, const char *queue)
+queue_url(const KindCall *call, const char *queue)
 {
 	StrBuf		url;
 
 	strbuf_init(&url);
-	strbuf_printf(&url, "%s/", base_url);
+	strbuf_printf(&url, "%s/", service(call));
 	/* checked, and encoded all the same */
 	kind_url_encode(&url, queue);
 	strbuf_addstr(&url, "/messages");
@@ -50,13 +77,13 @@ void
 queue_get(const KindCall *call, const char *queue, int64 hidden_s, KindRequest *request)
 {
 	set_up(call, request, "GET", mem_printf("%s?numofmessages=%d&visibilitytimeout=" INT64_FORMAT,
-											queue_url(call->base_url, queue), QUEUE_MAX_MESSAGES, hidden_s));
+											queue_url(call, queue), QUEUE_MAX_MESSAGES, hidden_s));
 }
 
 void
 queue_peek(const KindCall *call, const char *queue, KindRequest *request)
 {
-	set_up(call, request, "GET", mem_printf("%s?peekonly=true&numofmessages=1", queue_url(call->base_url, queue)));
+	set_up(call, request, "GET", mem_printf("%s?peekonly=true&numofmessages=1", queue_url(call, queue)));
 }
 
 void
@@ -65,7 +92,7 @@ queue_delete(const KindCall *call, const char *queue, const char *id, const char
 	StrBuf		url;
 
 	strbuf_init(&url);
-	strbuf_printf(&url, "%s/", queue_url(call->base_url, queue));
+	strbuf_printf(&url, "%s/", queue_url(call, queue));
 	kind_url_encode(&url, id);
 	strbuf_addstr(&url, "?popreceipt=");
 	kind_url_encode(&url, receipt);
@@ -91,7 +118,7 @@ queue_put(const KindCall *call, const char *queue, const char *text, KindRequest
 			strbuf_addchar(&body, *p);
 	}
 	strbuf_addstr(&body, "</MessageText></QueueMessage>");
-	set_up(call, request, "POST", queue_url(call->base_url, queue));
+	set_up(call, request, "POST", queue_url(call, queue));
 	request->body = body.data;
 	request->content_type = "application/xml";
 }

@@ -2,8 +2,6 @@
  * queue.h
  *	  One exchange with an Azure storage queue
  *
- * The connection's base URL is the queue service's
- * (https://ACCOUNT.queue.core.windows.net, or with the account in the path).
  * Strings come from mem_alloc, trees from cJSON.
  *-------------------------------------------------------------------------
  */
@@ -23,7 +21,13 @@ typedef struct QueueMessage
 } QueueMessage;
 
 extern bool queue_name_is_valid(const char *name);
-extern char *queue_url(const char *base_url, const char *queue);	/* of its messages */
+
+/*
+ * The messages of a queue.  Where the queues are: the connection's option
+ * queue_url, else its base URL; where that is the blob or data lake service of
+ * an account in Azure, the account's queue service.
+ */
+extern char *queue_url(const KindCall *call, const char *queue);
 
 extern void queue_get(const KindCall *call, const char *queue, int64 hidden_s, KindRequest *request);
 extern void queue_peek(const KindCall *call, const char *queue, KindRequest *request);	/* changes nothing */

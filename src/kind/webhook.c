@@ -3,9 +3,9 @@
  *	  Kind webhook: something outside says when it is done, or that a file
  *	  has come
  *
- * Runs in the conductor.  The task's connection is a queue service; what is
- * waited for arrives as a message in one of its queues, since a database is
- * no place to receive calls from the internet.
+ * Runs in the conductor.  The task's connection is a storage account, or its
+ * queue service alone; what is waited for arrives as a message in one of its
+ * queues, since a database is no place to receive calls from the internet.
  *
  *	  [START] --> POLL ... --> DETAIL (delete the message) --> outcome
  *
@@ -77,7 +77,7 @@ static char *
 webhook_place(const KindCall *call, int64 *every)
 {
 	*every = every_ms(call);
-	return queue_of(call) != NULL && call->base_url != NULL ? queue_url(call->base_url, queue_of(call)) : NULL;
+	return queue_of(call) != NULL && call->base_url != NULL ? queue_url(call, queue_of(call)) : NULL;
 }
 
 /*
@@ -235,6 +235,27 @@ read_message(KindCall *call, const QueueMessage *message, bool have_one, Waiters
 	return taken;
 }
 
+/* An answer that is no list of messages: true if it filled in the verdict */
+static bool
+no_messages(const KindCall *call, const KindResponse *response, KindVerdict *verdict)
+{
+	KindCall	seen = *call;
+
+	/* who waits for an event has begun nothing: nothing may be going on, and another attempt may wait as well */
+	if (webhook_waits_for_event(call->spec))
+		seen.step = KIND_STEP_START;
+	if (kind_common_response(&seen, response, false, true, KIND_POLL_TRIES, verdict))
+	{
+		if (verdict->outcome == KIND_CONTINUE)
+			verdict->next_step = KIND_STEP_POLL;
+		return true;
+	}
+	if (response->http_status == 200)
+		return false;
+	kind_fail_status(&seen, response, verdict);
+	return true;
+}
+
 static void
 poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
@@ -243,13 +264,8 @@ poll_response(KindCall *call, const KindResponse *response, KindVerdict *verdict
 	bool		have_one = false;
 	int			n;
 
-	if (kind_common_response(call, response, false, true, KIND_POLL_TRIES, verdict))
+	if (no_messages(call, response, verdict))
 		return;
-	if (response->http_status != 200)
-	{
-		kind_fail_status(call, response, verdict);
-		return;
-	}
 	n = queue_read(response, messages);
 	if (n < 0)
 	{

@@ -17,7 +17,8 @@ check_signed(const Auth *auth, AuthProblem *problem)
 	const char *account = auth_text(auth, "account");
 
 	if (auth->kind == NULL || strcmp(auth->kind, "storage") != 0)
-		return auth_fail(problem, "type", psprintf("auth of type %s is for connections of kind storage", auth->method->name), NULL);
+		return auth_fail(problem, "type", psprintf("auth of type %s is for connections of kind storage", auth->method->name),
+						 "Such a connection reaches the queues of the account, too.");
 	for (const char *p = account ? account : ""; *p != '\0'; p++)
 	{
 		if ((*p & 0x80) != 0 || (!isalnum((unsigned char) *p) && *p != '-'))

@@ -38,46 +38,59 @@ sub free_port
 	return $socket->sockport;
 }
 
+# Which services: 'blob' unless something is said, 'queue'; of one account.
 sub new
 {
-	my ($class) = @_;
+	my ($class, @services) = @_;
 	return undef if missing();
-	my $port = free_port();
-	my $where = PostgreSQL::Test::Utils::tempdir();
 	open(my $random, '<:raw', '/dev/urandom') or die "/dev/urandom: $!";
 	read($random, my $bytes, 64) == 64 or die "/dev/urandom: $!";
-	my $key = encode_base64($bytes, '');
-	my $pid = fork_helper("$where/azurite.log", sub {
-		$ENV{AZURITE_ACCOUNTS} = "$account:$key";
-		chdir($where);
-		exec 'node', "$dir/node_modules/azurite/dist/src/blob/main.js",
-		  '--blobHost', '127.0.0.1', '--blobPort', $port,
-		  '--inMemoryPersistence', '--disableTelemetry', '--silent';
-	});
 	my $self = bless {
-		pid => $pid, owner => $$, key => $key, bytes => $bytes,
-		address => "http://127.0.0.1:$port",
+		pids => [], owner => $$, key => encode_base64($bytes, ''), bytes => $bytes, address => {},
 		http => HTTP::Tiny->new(timeout => $PostgreSQL::Test::Utils::timeout_default, keep_alive => 0)
 	}, $class;
+	$self->_start($_) foreach @services ? @services : 'blob';
+	return $self;
+}
+
+sub _start
+{
+	my ($self, $service) = @_;
+	my $port = free_port();
+	my $where = PostgreSQL::Test::Utils::tempdir();
+	my $pid = fork_helper("$where/azurite.log", sub {
+		$ENV{AZURITE_ACCOUNTS} = "$account:$self->{key}";
+		chdir($where);
+		exec 'node', "$dir/node_modules/azurite/dist/src/$service/main.js",
+		  "--${service}Host", '127.0.0.1', "--${service}Port", $port,
+		  '--inMemoryPersistence', '--disableTelemetry', '--silent',
+		  # the SDK that sends messages speaks a newer version than there is here
+		  $service eq 'queue' ? '--skipApiVersionCheck' : ();
+	});
+	push @{ $self->{pids} }, $pid;
+	$self->{address}{$service} = "http://127.0.0.1:$port";
 	my $limit = time + $PostgreSQL::Test::Utils::timeout_default;
-	until ($self->{http}->get("$self->{address}/")->{status} != 599)
+	until ($self->{http}->get("$self->{address}{$service}/")->{status} != 599)
 	{
 		die "the storage server did not start, see $where/azurite.log" if waitpid($pid, 1) != 0 || time > $limit;
 		select(undef, undef, undef, 0.05);
 	}
-	return $self;
+	return;
 }
 
-sub address { return $_[0]->{address}; }
+sub address { my ($self, $service) = @_; return $self->{address}{ $service // 'blob' }; }
 sub key { return $_[0]->{key}; }
 
 sub DESTROY
 {
 	my ($self) = @_;
 	local ($@, $!, $?);
-	return unless $self->{pid} && $self->{owner} == $$;
-	kill('KILL', $self->{pid});
-	waitpid($self->{pid}, 0);
+	return unless $self->{owner} == $$;
+	foreach my $pid (@{ $self->{pids} })
+	{
+		kill('KILL', $pid);
+		waitpid($pid, 0);
+	}
 	return;
 }
 
@@ -100,7 +113,7 @@ sub request
 	$headers{Authorization} = "SharedKey $account:" . encode_base64(hmac_sha256($text, $self->{bytes}), '');
 	$headers{'Content-Type'} = $type if $type;
 	$headers{'Content-Length'} = length($body) if $method eq 'PUT';
-	my $url = "$self->{address}/$account$path" . (@query ? '?' . join('&', map { "$_->[0]=" . escape($_->[1]) } @query) : '');
+	my $url = $self->address . "/$account$path" . (@query ? '?' . join('&', map { "$_->[0]=" . escape($_->[1]) } @query) : '');
 	return $self->{http}->request($method, $url, { headers => \%headers, ($method eq 'PUT' ? (content => $body) : ()) });
 }
 

@@ -6,6 +6,10 @@ SELECT weir.create_connection('fabric', 'fabric');
 SELECT weir.create_connection('fabric', 'fabric', 'https://localhost/v1', options => '{"workspace_id": "cfafbeb1-8037-4d0c-896e-a46fb27ff227"}');
 SELECT weir.create_connection('api', 'http', 'https://localhost/api');
 SELECT weir.create_connection('queue', 'http', 'https://localhost/queue');
+SELECT weir.create_secret('account_key', 'bm90IGEga2V5');
+SELECT weir.create_connection('lake', 'storage', 'https://localhost/account', '{"type": "shared_key", "key": "account_key"}', '{"queue_url": "https://localhost/queues/account"}');
+SELECT weir.create_connection('bad', 'storage', 'https://localhost/account', options => '{"queue_url": "https://elsewhere.example"}');
+SELECT weir.create_connection('bad', 'http', 'https://localhost/queue', '{"type": "sas", "token": "account_key"}');
 SELECT name, kind, base_url FROM weir.connection ORDER BY name;
 SELECT weir.create_connection('bad', 'fabric', 'https://localhost', options => '{"workspace": "x"}');
 SELECT weir.create_connection('bad', 'fabrik', 'https://localhost');
@@ -40,7 +44,9 @@ SELECT pg_temp.define('http', 'api', '{"path": "/x", "allow_hosts": ["*"]}');
 -- webhook
 SELECT pg_temp.define('webhook', 'queue', '{"queue": "callbacks", "request": {"connection": "api", "method": "POST", "path": "/jobs", "body": {"token": "{token}"}}}');
 SELECT pg_temp.define('webhook', 'queue', '{"queue": "events", "event": {"container": "landing", "prefix": "flights/{{params.day}}/"}}');
+SELECT pg_temp.define('webhook', 'lake', '{"queue": "events", "event": {"prefix": "flights/{{params.day}}/"}}');
 SELECT pg_temp.define('webhook', 'fabric', '{"queue": "events", "event": {}}');
+SELECT weir.create_pipeline('p', '{"tasks": [{"name": "t", "kind": "webhook", "spec": {"queue": "events", "event": {}}}]}');
 SELECT pg_temp.define('webhook', 'queue', '{"queue": "callbacks", "request": {"connection": "nowhere", "method": "POST", "path": "/jobs/{token}"}}');
 SELECT pg_temp.define('webhook', 'queue', '{"queue": "callbacks", "request": {"connection": "fabric", "method": "POST", "path": "/jobs/{token}"}}');
 SELECT pg_temp.define('webhook', 'queue', '{"queue": "callbacks", "request": {"connection": "api", "method": "POST", "path": "/jobs"}}');
@@ -51,4 +57,5 @@ SELECT weir.create_pipeline('waits', '{"tasks": [{"name": "t", "kind": "webhook"
 	"spec": {"queue": "callbacks", "request": {"connection": "api", "method": "POST", "path": "/jobs/{token}"}}}]}');
 SELECT weir.drop_connection('api');
 SELECT weir.drop_pipeline('waits');
-SELECT weir.drop_connection('api'), weir.drop_connection('queue'), weir.drop_connection('fabric');
+SELECT weir.drop_connection('api'), weir.drop_connection('queue'), weir.drop_connection('fabric'), weir.drop_connection('lake');
+SELECT weir.drop_secret('account_key');

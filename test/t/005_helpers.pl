@@ -25,8 +25,8 @@ if ($test == 0)
 	$servers{'its cutter'} = fork_helper("$dir/cutter.log", sub { exec 'python3', "$WeirTest::root/test/cloud/cutter.py", '--target', $cloud->port, '--address-file', "$dir/cutter" });
 	$servers{'a server written in the test'} = fork_helper("$dir/own.log", sub { close $writer; select(undef, undef, undef, undef) });
 	$servers{'its Redis'} = fork_helper("$dir/redis.log", sub { exec $redis_program, '--port', 0, '--unixsocket', "$dir/redis", '--save', '', '--dir', $dir }) if defined $redis_program;
-	my $azurite = WeirAzurite::missing() ? undef : WeirAzurite->new;
-	$servers{'its storage server'} = $azurite->{pid} if $azurite;
+	my $azurite = WeirAzurite::missing() ? undef : WeirAzurite->new('blob', 'queue');
+	@servers{'its storage server', 'the queues of it'} = @{ $azurite->{pids} } if $azurite;
 	select(undef, undef, undef, 0.02) until -s "$dir/cutter" && (!defined $redis_program || -S "$dir/redis");
 	syswrite($writer, join('', map { "$servers{$_} $_\n" } sort keys %servers));
 	close $writer;

@@ -102,7 +102,7 @@ foreach my $file (qw(doc/pipelines.md doc/connections.md))
 		}
 	}
 }
-value("SELECT weir.create_connection('$_', 'http', 'https://account.queue.core.windows.net')") foreach qw(queues scoring reports crm);
+value("SELECT weir.create_connection('$_', 'http', 'https://account.queue.core.windows.net')") foreach qw(scoring reports crm);
 
 # --- tasks and definitions
 value(q{

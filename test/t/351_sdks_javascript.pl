@@ -27,7 +27,7 @@ foreach my $session ('databricks', 'azure')
 {
 	my $output = '';
 	my $limit = IPC::Run::timeout(4 * $PostgreSQL::Test::Utils::timeout_default);
-	my $program = node_program("test/cloud/sdk/check_$session.mjs", 'test/cloud/sdk/localcloud.mjs');
+	my $program = node_program("test/cloud/sdk/check_$session.mjs", 'test/cloud/sdk/localcloud.mjs', 'test/cloud/sdk/queues.mjs');
 	ok(IPC::Run::run([ 'node', $program, "$WeirTest::root/test/cloud/cloud.py" ], '<', \undef, '>', \$output, '2>&1', $limit),
 		"the SDK is content: $session");
 	like($output, qr/^(?!0 )\d+ passed, 0 failed$/m, "with every answer: $session");

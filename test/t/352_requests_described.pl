@@ -95,7 +95,7 @@ create_connection($node, 'dbx_entra', 'databricks', "$address/dbx", $entra);
 create_connection($node, 'fabric', 'fabric', "$address/fabric/v1", $entra, { workspace_id => id(1), settle_seconds => 1 });
 create_connection($node, 'vault', 'keyvault', "$address/vault", $entra);
 create_connection($node, 'lake', 'storage', "$address/hns/blob", $entra, { dfs_url => "$address/hns/dfs" });
-create_connection($node, 'queue', 'http', "$address/queue", { %$entra, scope => 'https://storage.azure.com/.default' });
+create_connection($node, 'queue', 'storage', "$address/queue", $entra);
 create_connection($node, 'service', 'http', "$address/http", { type => 'none' });
 
 # --- Data Factory

@@ -26,7 +26,8 @@ FILES = [("/adf", ["derived/adf-2018-06-01/datafactory.json"]),
          ("/identity", ["imds/specification/imds/data-plane/Microsoft.InstanceMetadataService/stable/2018-02-01/imds.json"]),
          ("/queue", [STORAGE + "Microsoft.QueueStorage/stable/2018-03-28/queue.json"]),
          ("/hns/blob", [STORAGE + "Microsoft.BlobStorage/stable/2024-08-04/blob.json"]),
-         ("/devstoreaccount1", [STORAGE + "Microsoft.BlobStorage/stable/2024-08-04/blob.json"]),
+         ("/devstoreaccount1", [STORAGE + "Microsoft.BlobStorage/stable/2024-08-04/blob.json",
+                                STORAGE + "Microsoft.QueueStorage/stable/2018-03-28/queue.json"]),
          ("/hns/dfs", [STORAGE + "Azure.Storage.Files.DataLake/stable/2023-05-03/DataLakeStorage.json"])]
 NEON = "neon/public-v2-for-users.gen.yaml"
 # The agent of Azure Arc answers at the address of virtual machines' metadata, whose description is not its own

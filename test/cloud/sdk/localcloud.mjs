@@ -68,6 +68,11 @@ export async function run(...sessions) {
             check(`${session.name} goes on to its end`, false, error);
         }
     }
+    report();
+}
+
+// The last line, and the end.
+export function report() {
     console.log(`${counts.passed} passed, ${counts.failed} failed`);
     process.exit(counts.failed || !counts.passed ? 1 : 0);
 }

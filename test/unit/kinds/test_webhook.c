@@ -73,6 +73,31 @@ test_reading(void)
 	CHECK(queue_payload("eyJhIjogMX0=x") == NULL && queue_payload("hello") == NULL && queue_payload("5") == NULL && queue_payload("") == NULL);
 }
 
+/* Where the queues of a connection are */
+static void
+test_service(void)
+{
+	static const char *const cases[][3] = {
+		{"https://acct.queue.core.windows.net", "{}", "https://acct.queue.core.windows.net"},
+		{"https://acct.blob.core.windows.net", "{}", "https://acct.queue.core.windows.net"},
+		{"https://acct.dfs.core.chinacloudapi.cn", "{}", "https://acct.queue.core.chinacloudapi.cn"},
+		{"https://acct.z07.blob.storage.azure.net:443/x", "{}", "https://acct.z07.queue.storage.azure.net:443/x"},
+		{"https://acct.blob.core.windows.net", "{'queue_url': 'https://queues.example.com/acct'}", "https://queues.example.com/acct"},
+		{"http://127.0.0.1:10000/devstoreaccount1", "{'queue_url': 'http://127.0.0.1:10001/devstoreaccount1'}", "http://127.0.0.1:10001/devstoreaccount1"},
+		{"http://127.0.0.1:10001/devstoreaccount1", "{'dfs_url': 'https://acct.dfs.core.windows.net'}", "http://127.0.0.1:10001/devstoreaccount1"},
+		{"https://gateway.example.com/acct.blob.core.windows.net", "{}", "https://gateway.example.com/acct.blob.core.windows.net"},
+		{"https://a.blob.example.com", "{}", "https://a.blob.example.com"},
+	};
+	KindCall	call = {0};
+
+	for (size_t i = 0; i < lengthof(cases); i++)
+	{
+		call.base_url = cases[i][0];
+		call.options = from_text(cases[i][1]);
+		CHECK_STR(queue_url(&call, "in"), mem_printf("%s/in/messages", cases[i][2]));
+	}
+}
+
 static void
 test_callback(void)
 {
@@ -193,6 +218,30 @@ test_events(void)
 	CHECK_INT(a.verdict.outcome, KIND_SUCCEEDED);
 	CHECK_STR(kind_string(a.verdict.output, "path"), "day/b.csv");
 	CHECK_INT(kind_int64(a.verdict.output, "bytes", 0), 12);
+
+	/* who waits has begun nothing: what passes may be tried again, what does not is an error and no riddle */
+	begin(spec);
+	answer(&a, 409, "<Error><Code>QueueBeingDeleted</Code><Message>Wait.</Message></Error>");
+	CHECK_INT(a.verdict.outcome, KIND_FAILED);
+	CHECK(a.verdict.is_retryable && !a.verdict.may_go_on);
+	begin(spec);
+	answer(&a, 404, "<Error><Code>QueueNotFound</Code><Message>The specified queue does not exist.</Message></Error>");
+	CHECK_STR(a.verdict.error_code, "QueueNotFound");
+	CHECK_STR(a.verdict.error_message, "HTTP 404: The specified queue does not exist.");
+	CHECK(a.verdict.is_user_error && !a.verdict.is_retryable && !a.verdict.may_go_on);
+	begin(spec);
+	for (int i = 0; i < 2; i++)
+	{
+		answer_with(&a, 403, "x-ms-error-code: AuthenticationFailed\n", "<Error><Code>AuthenticationFailed</Code><Message>Not signed.</Message></Error>", -1);
+		CHECK_INT(a.call.step, KIND_STEP_POLL);
+		CHECK_INT(a.verdict.outcome, i == 0 ? KIND_CONTINUE : KIND_FAILED);
+	}
+	CHECK_STR(a.verdict.error_message, "HTTP 403: Not signed.");
+	CHECK(a.verdict.is_user_error && !a.verdict.may_go_on);
+	begin(spec);
+	lose(&a, true);
+	CHECK_INT(a.verdict.outcome, KIND_CONTINUE);
+	CHECK_INT(a.call.step, KIND_STEP_POLL);
 }
 
 static void
@@ -363,6 +412,7 @@ void
 test_webhook(void)
 {
 	test_reading();
+	test_service();
 	test_callback();
 	test_failures();
 	test_long_message();
