@@ -111,7 +111,8 @@ class Control:
                        "message": run.message, "parameters": run.parameters, "repairs": len(run.history) - 1,
                        "tasks": [{"task_key": one.key, "run_id": str(one.run_id), "attempt": one.attempt,
                                   "life_cycle_state": one.life, "result_state": one.result,
-                                  "error": one.error, "output": one.output, "partial": one.partial}
+                                  "error": one.error, "output": one.output, "partial": one.partial,
+                                  **{name: one.task[name] for name in ("submitted",) if name in one.task}}
                                  for one in run.task_runs]}
                       for run in self.cloud.job_runs.runs.values()]
         return {"adf": adf, "databricks": databricks, "fabric": self.cloud.fabric.describe()}

@@ -97,6 +97,31 @@ my $wheel = run(task('python', { package_name => 'p', entry_point => 'echo', nam
 like(output($wheel, 'logs'), qr/"a":"1"/, 'python: a wheel');
 my $git = run(task('notebook', { notebook_path => 'etl/echo', git_source => { git_url => 'https://example.com/a.git', git_provider => 'gitHub', git_branch => 'main' } }));
 is(status($git), 'succeeded', 'notebook: from a repository');
+
+# Job clusters: what a spec says of one arrives as it is, and libraries beside it.
+my $cluster = { spark_version => '15.4.x-scala2.12', node_type_id => 'Standard_D4ds_v5', autoscale => { min_workers => 1, max_workers => 4 },
+	spark_conf => { 'spark.speculation' => 'true' }, custom_tags => { load => 'of {{row_audit_id}}' } };
+my @libraries = ({ whl => '/Volumes/main/libs/etl.whl' }, { pypi => { package => 'pandas==2.2.2' } });
+my %on_cluster = (
+	notebook => [ 'notebook', { notebook_path => '/Shared/echo' } ],
+	python => [ 'python', { python_file => '/Shared/echo.py', parameters => ['a'], libraries => [@libraries] } ],
+	wheel => [ 'python', { package_name => 'p', entry_point => 'echo', libraries => [ $libraries[0] ] } ],
+	jar => [ 'jar', { main_class_name => 'com.example.echo', libraries => [ { jar => '/x.jar' } ] } ]);
+foreach my $name (sort keys %on_cluster)
+{
+	my ($kind, $spec) = @{ $on_cluster{$name} };
+	my $before = mark();
+	my $run = run(task($kind, { %$spec, new_cluster => $cluster }));
+	is(status($run), 'succeeded', "$name: on a job cluster") or diag(error($run));
+	is(started($kind, $before), 1, "$name: started once");
+	my $id = of_task($run, 'external_run_id');
+	my ($there) = grep { $_->{run_id} eq $id } @{ $cloud->runs->{databricks} };
+	my $submitted = $there->{tasks}[0]{submitted};
+	is($json->encode($submitted->{new_cluster}), $json->encode({ %$cluster, custom_tags => { load => "of $run" } }), "$name: the cluster is as the spec has it");
+	is($json->encode($submitted->{libraries} // []), $json->encode($spec->{libraries} // []), "$name: so are its libraries");
+	is(join(' ', grep { exists $submitted->{$_} } 'existing_cluster_id', 'environment_key'), '', "$name: and it runs nowhere else");
+}
+
 $cloud->config(chunk_rows => 2);
 my $series = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 7) SELECT i FROM n';
 my $chunks = run(task('sql', { statement => $series, warehouse_id => 'wh1' }));

@@ -124,6 +124,13 @@ good('databricks_python: a wheel', 'databricks_python', 'dbx', { package_name =>
 	environment => { environment_version => '2', dependencies => ['p.whl'] } });
 good('databricks_jar', 'databricks_jar', 'dbx', { main_class_name => 'com.example.echo', parameters => ['a'], libraries => [ { jar => '/x.jar' } ],
 	existing_cluster_id => 'c1' });
+my $cluster = { spark_version => '15.4.x-scala2.12', node_type_id => 'Standard_D4ds_v5', autoscale => { min_workers => 1, max_workers => 4 },
+	spark_conf => { 'spark.speculation' => 'true' }, custom_tags => { team => 'load' } };
+good('databricks_notebook: a job cluster', 'databricks_notebook', 'dbx', { notebook_path => '/Shared/echo', new_cluster => $cluster });
+good('databricks_python: a job cluster', 'databricks_python', 'dbx', { python_file => '/Shared/echo.py', new_cluster => $cluster, libraries => [ { pypi => { package => 'p' } } ] });
+good('databricks_python: a wheel on a job cluster', 'databricks_python', 'dbx', { package_name => 'p', entry_point => 'echo', new_cluster => $cluster,
+	libraries => [ { whl => '/p.whl' } ] });
+good('databricks_jar: a job cluster', 'databricks_jar', 'dbx', { main_class_name => 'com.example.echo', new_cluster => $cluster, libraries => [ { jar => '/x.jar' } ] });
 good('databricks_sql_file', 'databricks_sql_file', 'dbx', { path => '/Shared/echo.sql', warehouse_id => 'wh1' });
 my $statement = { warehouse_id => 'wh1', statement => 'SELECT :n * 2 AS n, :f AS f, :t AS t, :b AS b, :z AS z',
 	parameters => { n => 21, f => 0.5, t => 'x', b => $true, z => undef } };
@@ -264,6 +271,7 @@ wrong('a header that nobody knows', 'hns.put', qr/header x-ms-colour is not know
 wrong('a path parameter', 'adf.getRun', qr/path factoryName: .* is too short/, sub { $_[0]{target} =~ s/adf-dev/f/ });
 wrong('a field the SDK does not know', 'databricks.run-now', qr/JobsAPI.run_now: colour is not known/, sub { $_[1]{colour} = 'red' });
 wrong('a number that is text', 'databricks.run-now', qr/job_id: '102' is not int/, sub { $_[1]{job_id} = '102' });
+wrong('a field of a job cluster', 'databricks.submit', qr/tasks\[0\]\.new_cluster\.colour is not known/, sub { $_[1]{tasks}[0]{new_cluster} = { %$cluster, colour => 'red' } });
 wrong('a field deep inside', 'databricks.submit', qr/tasks\[0\]\.notebook_task\.colour is not known/, sub { $_[1]{tasks}[0]{notebook_task}{colour} = 'red' });
 
 done_testing();
