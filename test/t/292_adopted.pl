@@ -141,6 +141,49 @@ foreach my $name (sort keys %case)
 }
 is(value("SELECT rows_written FROM weir.task_run WHERE kind = 'adf_pipeline'"), '5', 'what it copied is counted');
 
+# --- so many of a factory that they are asked for by a list; some end by themselves, some there, some here
+my @crowd = map { "crowd_$_" } 1 .. 14;
+value("SELECT weir.create_pipeline('$_', " . literal($json->encode({ tasks => [ { name => 'job', kind => 'adf_pipeline', connection => 'adf',
+	spec => { pipeline => 'wait', parameters => { seconds => 1 } } } ] })) . ')') foreach @crowd;
+$cloud->add_fault(operation => 'adf.createRun', fault => 'status', status => 400, times => scalar @crowd);
+my %run = map { $_ => weir_trigger($node, $_) } @crowd;
+is(join(' ', map { wait_for_run($node, $run{$_}) } @crowd), join(' ', ('failed') x @crowd), 'many: what weir wants to start is refused');
+my $token = token('https://management.azure.com');
+sub in_factory { return by_hand("adf/$factory/$_[0]?api-version=2018-06-01", $token, $_[1]) }
+my @short = @crowd[ 0 .. 3 ];
+my @stopped_there = @crowd[ 4 .. 8 ];
+my @stopped_here = @crowd[ 9 .. 13 ];
+my @long = (@stopped_there, @stopped_here);
+my %id = map { my $seconds = $_->[1]; map { $_ => $json->decode(in_factory('pipelines/wait/createRun', { seconds => $seconds })->{content})->{runId} } @{ $_->[0] } }
+  [ \@short, 30 ], [ \@long, 36000 ];
+my %is_long = map { $id{$_} => 1 } @long;
+my $begun = $cloud->started('adf.createRun');
+value('SELECT ' . join(', ', map { 'weir.adopt(' . of_task($run{$_}, 'task_run_id') . ", '$id{$_}')" } @crowd));
+
+# How soon lists tell of all that go on is a matter of how fast this machine is; that nothing else is asked for then is not.
+my @singly;
+foreach (1 .. 20)
+{
+	my $since = $cloud->ledger(limit => 1)->[0]{seq};
+	my $lists = $cloud->wait(operation => 'adf.queryRuns', count => 4, since => $since, timeout_ms => 1000 * $PostgreSQL::Test::Utils::timeout_default);
+	die 'no lists are asked for' if @$lists < 4;
+	@singly = grep { $_->{seq} <= $lists->[3]{seq} && $is_long{ $_->{run_id} // '' } } @{ $cloud->ledger(since => $since) };
+	last unless @singly;
+}
+is(scalar @singly, 0, 'many: those that go on are asked for by lists, and nothing else');
+is(value('SELECT count(*) FROM weir.task_run WHERE external_run_id IN (' . join(', ', map { literal($id{$_}) } @long) . ") AND status = 'running' AND external_url LIKE '%/pipelineruns/' || external_run_id || '?%'"),
+	scalar @long, 'many: each goes on, with its link');
+is(join(' ', map { wait_for_run($node, $run{$_}) } @short), join(' ', ('succeeded') x @short), 'many: those that end well have succeeded');
+in_factory("pipelineruns/$id{$_}/cancel", {}) foreach @stopped_there;
+is(join(' ', map { wait_for_run($node, $run{$_}) } @stopped_there), join(' ', ('cancelled') x @stopped_there), 'many: so are those that somebody cancelled there');
+value('SELECT ' . join(', ', map { "weir.cancel($run{$_})" } @stopped_here));
+is(join(' ', map { wait_for_run($node, $run{$_}) } @stopped_here), join(' ', ('cancelled') x @stopped_here), 'many: the others are cancelled here');
+is(join(' ', map { my $id = $id{$_}; (grep { $_->{run_id} eq $id } @{ $cloud->runs->{adf} })[0]{status} } @short, @long),
+	join(' ', ('Succeeded') x @short, ('Cancelled') x @long), 'many: in the factory, too');
+is(value("SELECT string_agg(DISTINCT external_run_id, ' ' ORDER BY external_run_id) FROM weir.task_run WHERE run_id IN (" . join(', ', values %run) . ')'),
+	join(' ', sort values %id), 'many: each followed its own');
+is($cloud->started('adf.createRun'), $begun, 'many: weir has started nothing');
+
 is(value("SELECT count(*) FROM weir.attempt WHERE status IN ('intended', 'started')"), 0, 'no attempt is left over');
 $node->stop;
 done_testing();
