@@ -8,6 +8,8 @@
 use strict;
 use warnings FATAL => 'all';
 
+use IO::Select;
+use IO::Socket::INET;
 use IPC::Run;
 use JSON::PP;
 use POSIX ();
@@ -311,6 +313,48 @@ foreach my $turn (1 .. 10)
 }
 ok($seen > 0, "readers looked $seen times");
 is($mixed, 0, 'and never saw a mixture, an absent key or an older version');
+
+# --- round trips: a batch of writes, and one of what is read back, is sent without a word from Redis in between
+# A relay that keeps back what Redis says from MULTI to EXEC, and from the first row that is read back to the last.
+my $rows = 300;
+sub keep_back
+{
+	my ($listener) = @_;
+	local $SIG{PIPE} = 'IGNORE';
+	while (my $client = $listener->accept)
+	{
+		my $server = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $servers{main}{port}) or die "connect: $!";
+		my $said = '';
+		my $open = 1;
+		while ($open)
+		{
+			my $begun = () = $said =~ /^\*1\r\n\$5\r\nMULTI\r$/mg;
+			my $ended = () = $said =~ /^\*1\r\n\$4\r\nEXEC\r$/mg;
+			my $read = () = $said =~ /^HGETALL\r\n\$\d+\r\nflights:weir-[^:]+:\d+\r$/mg;
+			my $is_held = $begun > $ended || ($read > 0 && $read < $rows);
+			foreach my $from (IO::Select->new($client, $is_held ? () : $server)->can_read)
+			{
+				my $bytes = '';
+				$open &&= sysread($from, $bytes, 65536);
+				$said .= $bytes if $from == $client;
+				$open &&= print { $from == $client ? $server : $client } $bytes;
+			}
+		}
+	}
+	return;
+}
+sub calls { my ($command) = @_; return redis('INFO', 'commandstats') =~ /^cmdstat_$command:calls=(\d+)/m ? $1 : 0 }
+my $listener = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 5) or die "listen: $!";
+$servers{relay}{pid} = fork_helper("$dir/relay.log", sub { keep_back($listener) });
+value("SET ROLE engineer; SELECT weir.create_connection('relayed', 'redis', 'redis://127.0.0.1:" . $listener->sockport . "', options => '{\"command_timeout\": 20}')");
+publish('flights', "SELECT n AS id, n * 2 AS twice FROM generate_series(1, $rows) n", { batch_rows => 100, verify => 'full' }, connection => 'relayed');
+my ($multi, $hgetall) = map { calls($_) } 'multi', 'hgetall';
+($run, $status) = run('flights');
+is($status, 'succeeded', 'batches are sent at one go, and what is read back is asked for at one go') or diag(message($run));
+is(calls('multi') - $multi, $rows / 100 + 1, 'three batches, and the switch');
+is(calls('hgetall') - $hgetall, $rows + 1, 'and a look at every row, and at the versions');
+stop_redis('relay');
+close $listener;
 
 # --- the middle of writing
 my $many = "SELECT n AS id, md5(n::text) AS a, repeat('y', 100) AS b FROM generate_series(1, 60000) n";
