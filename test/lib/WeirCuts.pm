@@ -385,8 +385,8 @@ sub _judge
 
 	# Everything has ended, or waits for somebody who knows.
 	wait_until($node, 'everything has ended or is uncertain', qq{
-		SELECT count(*) = 0 FROM weir.task_run t JOIN weir.run r USING (run_id) LEFT JOIN weir.attempt a USING (task_run_id, attempt_no)
-		WHERE t.run_id IN ($runs) AND (t.status IN ('waiting', 'ready') OR (t.status = 'running' AND NOT coalesce(a.kind_state ? 'uncertain', false)))})
+		SELECT count(*) = 0 FROM weir.run r LEFT JOIN weir.task_run t USING (run_id) LEFT JOIN weir.attempt a USING (task_run_id, attempt_no)
+		WHERE r.run_id IN ($runs) AND (r.status = 'queued' OR t.status IN ('waiting', 'ready') OR (t.status = 'running' AND NOT coalesce(a.kind_state ? 'uncertain', false)))})
 	  or diag($self->value("SELECT t.task_name, t.status, a.attempt_no, a.step, a.kind_state, t.error_message FROM weir.task_run t LEFT JOIN weir.attempt a USING (task_run_id, attempt_no) WHERE t.run_id IN ($runs) AND t.status IN ('waiting', 'ready', 'running') LIMIT 20"));
 	my $state = $self->call('GET', 'state');
 	foreach my $name (sort keys %$run)
