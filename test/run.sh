@@ -242,28 +242,8 @@ part_isolation()
 	regress isolation src/test/isolation/pg_isolation_regress $(list test/specs .spec)
 }
 
-# What a test file names in a line "# npm: PACKAGE@VERSION" is installed into
-# the scratch folder, as the caller, whose settings say how packages are
-# reached; nothing of a package is run while it is installed.  A test whose
-# packages cannot be had finds the reason in npm.missing and skips.
-npm_packages()
-{
-	local dir="$SCRATCH/packages" wanted
-	# shellcheck disable=SC2046
-	wanted=$(sed -n 's/^# npm: //p' $(printf 'test/t/%s.pl ' $1) | sort -u)
-	[ -n "$wanted" ] || return 0
-	mkdir -p "$dir"
-	echo '{"private": true}' >"$dir/package.json"
-	if ! PATH=$PATH:$SYSTEM_PATH command -v npm >/dev/null; then
-		echo 'npm is not installed' >"$dir/npm.missing"
-	# shellcheck disable=SC2086
-	elif ! (cd "$dir" && timeout 600 npm install --no-audit --no-fund --ignore-scripts --no-package-lock --no-save $wanted) >"$dir/npm.log" 2>&1; then
-		echo "npm: $(grep -m1 -i 'error' "$dir/npm.log" || tail -n 1 "$dir/npm.log")" | head -c 300 >"$dir/npm.missing"
-	fi
-	chmod -R a+rX "$dir"
-}
-
-# The same for lines "# pypi: PACKAGE==VERSION", into a virtual environment.
+# What npm_packages() is for npm this is for lines "# pypi: PACKAGE==VERSION",
+# into a virtual environment.
 pypi_packages()
 {
 	local dir="$SCRATCH/packages" wanted
@@ -327,7 +307,8 @@ part_tap()
 		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-${ASAN:+360}}"
 		PERL5LIB="$SERVER_PGXS/src/test/perl:$SCRATCH/src/test/lib")
 	[ -n "${USER_ENV[7]#*=}" ] || unset 'USER_ENV[7]'
-	(cd "$SCRATCH/src" && npm_packages "$files" && pypi_packages "$files" && debian_packages "$files")
+	# shellcheck disable=SC2046
+	(cd "$SCRATCH/src" && npm_packages $(printf 'test/t/%s.pl ' $files) && pypi_packages "$files" && debian_packages "$files")
 	USER_ENV+=(WEIR_PACKAGES="$SCRATCH/packages")
 	[[ " $files " != *_described* ]] || published_descriptions
 	# shellcheck disable=SC2086

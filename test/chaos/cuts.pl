@@ -3,13 +3,15 @@
 # at places that come up one after the other in a random order; in every third
 # round all are held at their bytes and the conductor is killed.  In turns with
 # them rounds of test/t/362_cuts_steps.pl, at any byte of any exchange (copies
-# are among them when WEIR_PACKAGES names a folder in which azurite is installed),
-# of test/t/364_cuts_copies.pl and of test/t/363_cuts_redis.pl.
+# are left out where Azurite cannot be had), of test/t/364_cuts_copies.pl and of
+# test/t/363_cuts_redis.pl.
 #
 #   CUTS=N     stop after the round in which the Nth exchange was cut (3000)
 #   FIRST=3    begin with that round, for one in which the conductor is killed
 #   SEED=N     the seed of the choices, printed
 #   ONLY=NAMES of %WeirCuts::kinds or %WeirSteps::kinds, copies or redis, with commas between; all unless said otherwise
+#
+# npm: azurite@3.35.0
 
 use strict;
 use warnings FATAL => 'all';

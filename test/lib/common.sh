@@ -9,6 +9,7 @@
 # weir_build_old ARGS  the same for $OLD_PG_CONFIG, from which clusters are
 #                     upgraded -> $OLD_INSTALL
 # weir_cluster DIR    initdb and a configuration fit for tests
+# npm_packages FILE...  what these tests need of npm -> $SCRATCH/packages
 # as_user COMMAND     as an unprivileged user when we are root, with a clean
 #                     environment in either case
 #
@@ -234,6 +235,26 @@ weir_build_old()
 	as_user cp -R "$SCRATCH/src" "$SCRATCH/src-old"
 	as_user make -C "$SCRATCH/src-old" -s -j"$(nproc)" PG_CONFIG="$OLD_PG_CONFIG" with_llvm=no "$@" all &&
 		as_user make -C "$SCRATCH/src-old" -s PG_CONFIG="$OLD_PG_CONFIG" with_llvm=no DESTDIR="$SCRATCH/pg" "$@" install
+}
+
+# npm_packages FILE...: what the files name in lines "# npm: PACKAGE@VERSION" is
+# installed into the scratch folder, as the caller, whose settings say how
+# packages are reached; nothing of a package is run while it is installed.  A
+# test whose packages cannot be had finds the reason in npm.missing and skips.
+npm_packages()
+{
+	local dir="$SCRATCH/packages" wanted
+	wanted=$(sed -n 's/^# npm: //p' "$@" | sort -u)
+	[ -n "$wanted" ] || return 0
+	mkdir -p "$dir"
+	echo '{"private": true}' >"$dir/package.json"
+	if ! PATH=$PATH:$SYSTEM_PATH command -v npm >/dev/null; then
+		echo 'npm is not installed' >"$dir/npm.missing"
+	# shellcheck disable=SC2086
+	elif ! (cd "$dir" && timeout 600 npm install --no-audit --no-fund --ignore-scripts --no-package-lock --no-save $wanted) >"$dir/npm.log" 2>&1; then
+		echo "npm: $(grep -m1 -i 'error' "$dir/npm.log" || tail -n 1 "$dir/npm.log")" | head -c 300 >"$dir/npm.missing"
+	fi
+	chmod -R a+rX "$dir"
 }
 
 # --- sanitizers -----------------------------------------------------------------
