@@ -71,6 +71,13 @@ sub cancelled
 	value("SELECT weir.cancel($run)");
 	return ended($run, 'cancelled', $what);
 }
+sub repair
+{
+	my ($run) = @_;
+	value("SELECT weir.repair($run)");
+	wait_until($node, 'the repair has begun', "SELECT repair_no = 1 FROM weir.run WHERE run_id = $run");
+	return;
+}
 # The answer to the start is lost, and what was started is found.
 sub found
 {
@@ -107,14 +114,14 @@ cancelled('adf: a cancel', 'adf_pipeline', 'adf', { pipeline => 'wait', paramete
 settle();
 $cloud->add_fault(fault => 'copy_fails');
 my $run = ended(start('adf_pipeline', 'adf', { %$copy, on_restart => 'recover' }), 'failed', 'adf: a failure');
-value("SELECT weir.repair($run)");
+repair($run);
 ended($run, 'succeeded', 'adf: its recovery');
 
 # --- Databricks
 good("databricks_job: signed in through $_", 'databricks_job', $_, { job_id => 102, job_parameters => { seconds => '0' } }) foreach 'dbx', 'dbx_oauth', 'dbx_entra';
 cancelled('databricks_job: a cancel', 'databricks_job', 'dbx', { job_id => 102, job_parameters => { seconds => '100000' } });
 $run = ended(start('databricks_job', 'dbx', { job_id => 103, repair => $true }), 'failed', 'databricks_job: a failure');
-value("SELECT weir.repair($run)");
+repair($run);
 ended($run, 'failed', 'databricks_job: its repair');
 good('databricks_notebook', 'databricks_notebook', 'dbx', { notebook_path => '/Shared/echo', base_parameters => { n => 1 } });
 good('databricks_notebook: of a repository', 'databricks_notebook', 'dbx', { notebook_path => 'etl/echo',
