@@ -219,7 +219,7 @@ COMMENT ON COLUMN weir.task_run.rows_read IS 'Rows read, as the engine says';
 COMMENT ON COLUMN weir.task_run.rows_written IS 'Rows written, as the engine says';
 COMMENT ON COLUMN weir.task_run.external_run_id IS 'Id of the run in the engine (latest attempt)';
 COMMENT ON COLUMN weir.task_run.external_url IS 'The engine''s own page of that run';
-COMMENT ON COLUMN weir.task_run.reference IS 'Earlier external run that this one may resume, set at restart and repair; again: an item that a repair named';
+COMMENT ON COLUMN weir.task_run.reference IS 'Earlier external run that this one may resume, set at restart and repair; again: an item that a repair named; adopt: a run that somebody started by hand, which it is to follow';
 COMMENT ON COLUMN weir.task_run.error_message IS 'Error of the latest attempt, in one line';
 COMMENT ON COLUMN weir.task_run.priority IS 'Of the run and of the task, added up';
 COMMENT ON COLUMN weir.task_run.pool IS 'Pool of which it takes slots while its status is running';

@@ -87,9 +87,10 @@ reset_tasks(int64 run_id, int64 request_id)
 }
 
 /*
- * Items of for_each tasks that were asked for by name are marked; the task
- * repeats these when it has come to its items, see runlog/foreach.c.  Marks
- * of an earlier repair that never got there are taken away.
+ * Items of for_each tasks that were asked for by name are marked, and so is
+ * one that adopts a run; the task repeats these when it has come to its items,
+ * see runlog/foreach.c.  Marks of an earlier repair that never got there are
+ * taken away.
  */
 static void
 mark_items(int64 run_id, int64 request_id)
@@ -97,14 +98,15 @@ mark_items(int64 run_id, int64 request_id)
 	static const Oid types[2] = {INT8OID, INT8OID};
 	Datum		values[2] = {Int64GetDatum(run_id), Int64GetDatum(request_id)};
 
-	weir_spi("WITH v AS (SELECT r.pipeline_id, r.version, coalesce(q.tasks, '{}') AS tasks FROM weir.run r, weir.request q "
-			 "WHERE r.run_id = $1 AND q.request_id = $2), "
-			 "mark AS (SELECT i.task_run_id, i.task_name = ANY (v.tasks) AS is_named "
+	weir_spi("WITH v AS (SELECT r.pipeline_id, r.version, coalesce(q.tasks, '{}') AS tasks, q.task_run_id, q.external_run_id AS adopted "
+			 "FROM weir.run r, weir.request q WHERE r.run_id = $1 AND q.request_id = $2), "
+			 "mark AS (SELECT i.task_run_id, jsonb_strip_nulls(jsonb_build_object('again', CASE WHEN i.task_name = ANY (v.tasks) THEN true END, "
+			 "'adopt', CASE WHEN i.task_run_id = v.task_run_id THEN v.adopted END)) AS marks "
 			 "FROM v JOIN weir.task d ON d.pipeline_id = v.pipeline_id AND d.version = v.version AND d.parent_no IS NOT NULL "
 			 "JOIN weir.task_run i ON i.run_id = $1 AND i.task_no = d.task_no "
-			 "WHERE i.task_name = ANY (v.tasks) OR i.reference ? 'again') "
-			 "UPDATE weir.task_run t SET reference = CASE WHEN m.is_named THEN coalesce(t.reference, '{}') || '{\"again\": true}' "
-			 "ELSE nullif(t.reference - 'again', '{}') END FROM mark m WHERE t.task_run_id = m.task_run_id",
+			 "WHERE i.task_name = ANY (v.tasks) OR i.task_run_id = v.task_run_id OR i.reference ?| '{again,adopt}') "
+			 "UPDATE weir.task_run t SET reference = nullif(coalesce(t.reference, '{}') - 'again' - 'adopt' || m.marks, '{}') "
+			 "FROM mark m WHERE t.task_run_id = m.task_run_id",
 			 2, types, values, NULL);
 }
 

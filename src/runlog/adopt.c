@@ -37,7 +37,6 @@ typedef struct Adoptee
 	char	   *name;
 	char	   *kind;
 	char	   *status;
-	bool		is_item;
 	bool		is_uncertain;
 } Adoptee;
 
@@ -49,7 +48,7 @@ read_adoptee(int64 task_run_id, Oid caller, const char *what)
 	Adoptee		task = {.task_run_id = task_run_id};
 	int64		run_id;
 
-	if (weir_spi("SELECT t.run_id, t.task_name, t.kind, t.status, t.item_no > 0, coalesce(t.status = 'running' AND a.kind_state ? 'uncertain' "
+	if (weir_spi("SELECT t.run_id, t.task_name, t.kind, t.status, coalesce(t.status = 'running' AND a.kind_state ? 'uncertain' "
 				 "AND NOT a.kind_state ? 'resolution' AND a.status IN ('intended', 'started'), false) "
 				 "FROM weir.task_run t LEFT JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no "
 				 "WHERE t.task_run_id = $1", 1, types, values, NULL) == 0)
@@ -61,8 +60,7 @@ read_adoptee(int64 task_run_id, Oid caller, const char *what)
 	task.name = weir_spi_text(0, 2);
 	task.kind = weir_spi_text(0, 3);
 	task.status = weir_spi_text(0, 4);
-	task.is_item = weir_spi_bool(0, 5, NULL);
-	task.is_uncertain = weir_spi_bool(0, 6, NULL);
+	task.is_uncertain = weir_spi_bool(0, 5, NULL);
 	task.run = run_read(run_id);
 	weir_require_operator_or_owner(caller, task.run.owner, psprintf("%s task run " INT64_FORMAT, what, task_run_id));
 	return task;
@@ -176,12 +174,6 @@ weir_adopt(PG_FUNCTION_ARGS)
 					 errmsg("task run " INT64_FORMAT " cannot adopt a run", task_run_id),
 					 errdetail("Its status is %s.", task.status),
 					 errhint("Only a task run that is uncertain, or that ended without success, can.")));
-		if (task.is_item)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("task run " INT64_FORMAT " cannot adopt a run", task_run_id),
-					 errdetail("It is an item of a for_each that has ended."),
-					 errhint("Repair the run: items that succeeded are not repeated.")));
 		run_check_repairable(&task.run);
 		ask_conductor(&task, "repair", NULL, external, reason, scope.caller);
 	}

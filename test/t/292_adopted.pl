@@ -141,6 +141,26 @@ foreach my $name (sort keys %case)
 }
 is(value("SELECT rows_written FROM weir.task_run WHERE kind = 'adf_pipeline'"), '5', 'what it copied is counted');
 
+# --- an item of a list: it follows what was started by hand, the other one that failed starts anew
+value("SELECT weir.create_pipeline('items', " . literal($json->encode({ tasks => [ { name => 'each', kind => 'for_each', spec => { items => [ 1, 1, 1 ], concurrency => 1,
+	task => { kind => 'adf_pipeline', connection => 'adf', spec => { pipeline => 'wait', parameters => { seconds => '{{item}}' } } } } } ] })) . ')');
+sub item { my ($run, $no, $what) = @_; return value("SELECT $what FROM weir.task_run WHERE run_id = $run AND item_no = $no") }
+$cloud->add_fault(operation => 'adf.createRun', fault => 'status', status => 400, times => 2);
+my $list = weir_trigger($node, 'items');
+is(wait_for_run($node, $list), 'failed', 'items: two of three fail');
+is(value("SELECT string_agg(status, ' ' ORDER BY item_no) FROM weir.task_run WHERE run_id = $list AND item_no > 0"), 'failed failed succeeded', 'items: the first two');
+my $token = token('https://management.azure.com');
+sub in_factory { return by_hand("adf/$factory/$_[0]?api-version=2018-06-01", $token, $_[1]) }
+my $adopted = $json->decode(in_factory('pipelines/wait/createRun', { seconds => 1 })->{content})->{runId};
+my $begun_before = $cloud->started('adf.createRun');
+value('SELECT weir.adopt(' . item($list, 2, 'task_run_id') . ", '$adopted', 'loaded by hand')");
+wait_until($node, 'items: the run has gone on', "SELECT repair_no = 1 FROM weir.run WHERE run_id = $list");
+is(wait_for_run($node, $list), 'succeeded', 'items: the run succeeds');
+is(item($list, 2, 'external_run_id'), $adopted, 'items: the second followed what was there');
+is(value("SELECT string_agg(attempt_no::text, ' ' ORDER BY item_no) FROM weir.task_run WHERE run_id = $list AND item_no > 0"), '2 2 1', 'items: what succeeded has not gone again');
+is($cloud->started('adf.createRun') - $begun_before, 1, 'items: weir has started the first one only');
+$cloud->clear_faults;
+
 # --- so many of a factory that they are asked for by a list; some end by themselves, some there, some here
 my @crowd = map { "crowd_$_" } 1 .. 14;
 value("SELECT weir.create_pipeline('$_', " . literal($json->encode({ tasks => [ { name => 'job', kind => 'adf_pipeline', connection => 'adf',
@@ -148,8 +168,6 @@ value("SELECT weir.create_pipeline('$_', " . literal($json->encode({ tasks => [ 
 $cloud->add_fault(operation => 'adf.createRun', fault => 'status', status => 400, times => scalar @crowd);
 my %run = map { $_ => weir_trigger($node, $_) } @crowd;
 is(join(' ', map { wait_for_run($node, $run{$_}) } @crowd), join(' ', ('failed') x @crowd), 'many: what weir wants to start is refused');
-my $token = token('https://management.azure.com');
-sub in_factory { return by_hand("adf/$factory/$_[0]?api-version=2018-06-01", $token, $_[1]) }
 my @short = @crowd[ 0 .. 3 ];
 my @stopped_there = @crowd[ 4 .. 8 ];
 my @stopped_here = @crowd[ 9 .. 13 ];
