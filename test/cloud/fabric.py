@@ -5,7 +5,8 @@
 
 Times have seven decimals and no zone, as the service writes them.  Which instance a start
 made is said by Location (settings: fabric_location "id", "none" as in older examples, or
-"header" for x-ms-job-id).
+"header" for x-ms-job-id).  A list may be late: with fabric_listed false, what begins is in
+none until it is true again.
 """
 
 import asyncio
@@ -52,11 +53,12 @@ PARAMETER_TYPES = {"VariableReference", "Integer", "Number", "Text", "Boolean", 
 
 
 class Instance:
-    def __init__(self, item, job_type, wanted):
+    def __init__(self, item, job_type, wanted, listed):
         self.id = str(uuid.uuid4())
         self.item = item
         self.job_type = job_type
         self.wanted = wanted            # seconds, fail: what the run is to do
+        self.listed = listed            # from its start on
         self.status = "NotStarted"
         self.start = None
         self.end = None
@@ -141,7 +143,7 @@ class Fabric:
         wanted = wanted_of(request, job_type)
         if job_type not in (ITEMS[item][1] if item in ITEMS else OWN_TYPES):
             raise refusal(400, "InvalidJobType", "The requested job type is invalid")
-        instance = Instance(item, job_type, wanted)
+        instance = Instance(item, job_type, wanted, self.settings.fabric_listed)
         busy = any(one.item == item and one.status in ("NotStarted", "InProgress") for one in self.instances.values())
         self.instances[instance.id] = instance
         entry["run_id"] = instance.id
@@ -200,7 +202,8 @@ class Fabric:
 
     async def list(self, request, entry, names):
         item = self._item(names)
-        rows = [one.describe() for one in reversed(self.instances.values()) if one.item == item]
+        rows = [one.describe() for one in reversed(self.instances.values())
+                if one.item == item and (one.listed or self.settings.fabric_listed)]
         first = int(request.query.get("continuationToken", "0"))
         size = self.settings.page_size
         answer = {"value": rows[first:first + size]}

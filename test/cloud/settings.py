@@ -24,6 +24,7 @@ class Settings:
         self.history_delay_ms = 300         # scaled; how late the query history shows a statement
         self.fabric_retry_after = 1         # seconds, not scaled
         self.fabric_location = "id"         # id, none or header: how a start names its instance
+        self.fabric_listed = True           # False: what begins meanwhile is in no list until this is True again
         self.queue_auth = "none"            # or bearer
         self.job_retry_after = 0            # seconds, not scaled; 0: none is said
         self.clients = {"weir-client": "weir-secret"}
@@ -61,7 +62,7 @@ class Settings:
         """Apply a configuration object; ValueError (and no change) when it is wrong."""
         unknown = set(wanted) - {"speed", "database", "token_lifetime", "consistency_delay_ms",
                                  "page_size", "chunk_rows", "history_delay_ms", "clients", "revoke_tokens", "first_run_id", "fabric_retry_after",
-                                 "copy_seconds", "fabric_location", "queue_auth", "job_retry_after", "storage",
+                                 "copy_seconds", "fabric_location", "fabric_listed", "queue_auth", "job_retry_after", "storage",
                                  "neon_branches_limit", *PLAIN, *SETS}
         if unknown:
             raise ValueError(f"unknown setting {sorted(unknown)[0]!r}")
@@ -74,11 +75,12 @@ class Settings:
                 raise ValueError(f"{name} must be a number, at least {least}")
         if not isinstance(wanted.get("clients", {}), dict) or not isinstance(wanted.get("pats", []), list):
             raise ValueError("clients is an object of id and secret, pats a list")
-        for name, words in (("fabric_location", ("id", "none", "header")), ("queue_auth", ("none", "bearer"))):
+        for name, words in (("fabric_location", ("id", "none", "header")), ("fabric_listed", (True, False)),
+                            ("queue_auth", ("none", "bearer"))):
             if wanted.get(name, words[0]) not in words:
                 raise ValueError(f"{name} must be one of {', '.join(words)}")
         for name in ("speed", "database", "token_lifetime", "consistency_delay_ms", "history_delay_ms", "copy_seconds",
-                     "fabric_retry_after", "fabric_location", "queue_auth", "job_retry_after", "neon_branches_limit"):
+                     "fabric_retry_after", "fabric_location", "fabric_listed", "queue_auth", "job_retry_after", "neon_branches_limit"):
             if name in wanted:
                 setattr(self, name, wanted[name])
         for name in ("page_size", "chunk_rows"):
