@@ -61,6 +61,8 @@ typedef struct KindCall
 	const cJSON *other_options;
 	const KindOther *others;	/* in response() of kinds with a place */
 	int			n_others;
+	const cJSON *taken;			/* in PREPARE and LOOKUP of kinds with a start_place, see there: ids of other attempts' runs; or NULL */
+	int			n_unknown;		/* likewise: other attempts that may have begun a run whose id nobody knows */
 	const cJSON *reference;		/* earlier external run to resume, or NULL:
 								 * {"external_run_id": "...", "kind_state": {...}} */
 	const char *external_run_id;	/* NULL until the engine named one */
@@ -245,6 +247,21 @@ typedef struct TaskKind
 	 */
 	char	   *(*place) (const KindCall *call, int64 *every_ms);
 	void		(*deliver) (KindCall *call, const cJSON *callback, KindVerdict *verdict);
+	/*
+	 * Kinds some of whose runs bear no mark of ours, so that after a lost
+	 * answer a run can only be told from others by where and when it began.
+	 * This is where: a name in lower case, the same for all attempts whose runs
+	 * could be confused; NULL for an attempt whose run will be told otherwise.
+	 * *lag_ms: of an attempt that ended so long before this one was intended no
+	 * run can be taken for this one's.  Attempts begin there one after
+	 * the other: a verdict of PREPARE that leads to START puts the name into
+	 * kind_state.start_place, where it stays with the run's id.  Until that is
+	 * known, no other attempt looks (PREPARE) or starts there; the kind drops it
+	 * when nothing of the attempt can have begun.  In LOOKUP, and in a PREPARE
+	 * with the name, a run in call->taken is never this attempt's; nor is any
+	 * while call->n_unknown says that it could be somebody else's.
+	 */
+	char	   *(*start_place) (const KindCall *call, int64 *lag_ms);
 	const KindListing *listing; /* or NULL */
 } TaskKind;
 

@@ -286,6 +286,7 @@ CREATE TABLE weir.attempt (
 	failure_type	text CHECK (failure_type IN ('user', 'system')),
 	signal			text GENERATED ALWAYS AS (CASE WHEN kind_state IS NOT NULL AND status IN ('intended', 'started') THEN kind_state->>'signal' END) STORED,
 	callback_key	text GENERATED ALWAYS AS (kind_state #>> '{callback,key}') STORED,
+	start_place		text GENERATED ALWAYS AS (kind_state->>'start_place') STORED,
 	PRIMARY KEY (task_run_id, attempt_no)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 -- No index names the status or the kind's state, see weir.task_run.
@@ -293,6 +294,7 @@ CREATE INDEX attempt_by_connection ON weir.attempt (rated_connection, intended_a
 CREATE INDEX attempt_by_run ON weir.attempt (run_id);
 CREATE INDEX attempt_by_signal ON weir.attempt (signal, run_id) WHERE signal IS NOT NULL;
 CREATE INDEX attempt_by_callback ON weir.attempt (callback_key) WHERE callback_key IS NOT NULL;
+CREATE INDEX attempt_by_start_place ON weir.attempt (start_place) WHERE start_place IS NOT NULL;
 CREATE INDEX attempt_by_time ON weir.attempt (intended_at);
 COMMENT ON TABLE weir.attempt IS 'One try of a task run; written and committed before anything is sent';
 COMMENT ON COLUMN weir.attempt.task_run_id IS 'The task run';
@@ -317,6 +319,7 @@ COMMENT ON COLUMN weir.attempt.error_code IS 'Code the engine gave';
 COMMENT ON COLUMN weir.attempt.error_message IS 'Message the engine gave';
 COMMENT ON COLUMN weir.attempt.signal IS 'Signal that it waits for';
 COMMENT ON COLUMN weir.attempt.callback_key IS 'Key of the callback that it got';
+COMMENT ON COLUMN weir.attempt.start_place IS 'Where it began, if its run bears no mark of ours and could be taken for another attempt''s there';
 COMMENT ON COLUMN weir.attempt.failure_type IS 'user (the pipeline must be mended) or system (trying again may help)';
 
 CREATE TABLE weir.error (

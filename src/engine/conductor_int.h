@@ -74,6 +74,10 @@ typedef struct Flight
 	bool		via_other;		/* the exchange under way goes through it */
 	char	   *place;			/* listening.c: where it listens, once that is known */
 	int64		every_ms;
+	bool		has_start_place;	/* startplace.c: the next two are known */
+	char	   *start_place;	/* where it begins, or NULL */
+	int64		start_lag_ms;
+	bool		waits_for_place;	/* another attempt begins there */
 	cJSON	   *spec;			/* rendered */
 	cJSON	   *reference;
 	char	   *token;
@@ -148,6 +152,7 @@ typedef struct Conductor
 	int64		quotas_since_ms;	/* what was sent before then is not known */
 	bool		quota_gaps;		/* some wait for a turn longer than they have to */
 	HTAB	   *pollgroups;		/* pollgroup.c; NULL before the first POLL */
+	bool		places_awaited; /* startplace.c: some wait to begin */
 	struct Expectations *expectations;	/* expectation.c; NULL before the first POLL */
 	int64		starts;			/* so many, to tell who was served last */
 	int64		clock_offset_ms;	/* of the wall clock to one that nobody sets */
@@ -295,6 +300,12 @@ extern void listening_share(Conductor *c, Flight *flight);
 extern void listening_fill(Conductor *c, Flight *flight, KindCall *call, Flight ***flights);
 extern void listening_deliver(Conductor *c, KindVerdict *verdict, Flight *const *flights, int n);
 extern void listening_once(Flight *flight, const KindVerdict *verdict);	/* inside a transaction */
+
+/* startplace.c: attempts whose runs could be taken for each other's begin one after the other */
+extern bool start_place_allows(Conductor *c, Flight *flight);	/* else it is due when its turn has come */
+extern void start_places_hand_on(Conductor *c);
+/* Fill in call->taken and call->n_unknown, in the current context; outside of transactions, opens one if needed */
+extern void start_place_fill(Conductor *c, Flight *flight, KindCall *call);
 
 /* uncertain.c: nobody knows whether the engine began an attempt */
 extern UncertainPolicy uncertain_policy(const char *word);	/* of on_uncertain; NULL: fail */

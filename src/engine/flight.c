@@ -388,6 +388,7 @@ read_response(Conductor *c, Flight *flight)
 
 	flight_fill_call(flight, &call);
 	listening_fill(c, flight, &call, &others);
+	start_place_fill(c, flight, &call);
 	is_refused = !take_answer(c, flight, &response);
 	if (is_refused || (wants_credentials && !response.request_sent))
 	{
@@ -576,6 +577,8 @@ exchange(Conductor *c, Flight *flight)
 	const char *why = NULL,
 			   *hint = NULL;
 
+	if (!start_place_allows(c, flight))
+		return;
 	flight_fill_call(flight, &call);
 	if (!pollgroup_request(c, flight, &call, &request) && !flight->kind->request(&call, &request, &problem))
 	{
@@ -622,6 +625,7 @@ flights_act(Conductor *c)
 	bool		in_transaction = false;
 
 	quotas_line_up(c);
+	start_places_hand_on(c);
 	hash_seq_init(&seq, c->flights);
 	while ((flight = hash_seq_search(&seq)) != NULL)
 	{

@@ -54,13 +54,26 @@ go_on(Flight *flight, KindStep step, int64 delay_ms)
 	verdict->reset_tries = true;
 }
 
-/* What is not known to have begun begins: another START of the same attempt. */
+/*
+ * What is not known to have begun begins: another START of the same attempt.
+ * Where runs are told apart by what was there before (TaskKind.start_place),
+ * that is looked at anew, as by an attempt that has begun nothing.
+ */
 static void
 send_again(Flight *flight, int64 delay_ms)
 {
+	KindStep	step = KIND_STEP_START;
+	KindCall	call;
+
 	drop(flight, "maybe_started");
 	flight->after_crash = false;
-	go_on(flight, KIND_STEP_START, delay_ms);
+	if (cJSON_HasObjectItem(flight->kind_state, "start_place"))
+	{
+		drop(flight, "start_place");
+		flight_fill_call(flight, &call);
+		step = flight->kind->first_step(&call);
+	}
+	go_on(flight, step, delay_ms);
 }
 
 /* Sent again for ever, a request that takes the service down would never end. */

@@ -19,11 +19,12 @@
  *
  * With "on_restart": "recover" a restart continues the earlier run from the
  * activity that failed (a recovery run).  It takes the earlier run's
- * parameters, token included, so it is looked for in the run group instead;
+ * parameters, token included, so it is looked for in the run group instead,
+ * among what is no other attempt's (TaskKind.start_place);
  * and so it is only done when they are those of the task: otherwise, and when
  * the earlier run is gone or cannot be recovered, a new run is started.
  *
- * kind_state: mode, group_id, reference_start_ms (recovery); start_due_ms,
+ * kind_state: mode, group_id, reference_start_ms, start_place (recovery); start_due_ms,
  * starts; lookup_token, lookup_pages, settle_from_ms, settled; started_ms;
  * has_url; final {status, message, run_start_ms, seen_ms}; activities and what else
  * adf_activities.c keeps.
@@ -41,6 +42,7 @@
 #define DAY_MS					(24 * HOUR_MS)
 /* A START is sent, or given up, within this time of when it was due */
 #define START_SPAN_MS			(15 * MINUTE_MS)
+#define RUNS_KEPT_MS			(366 * DAY_MS)	/* no run is listed for so long */
 #define MAX_LOOKUP_PAGES		1000
 #define MAX_RETURN_VALUE		(64 * 1024)
 
@@ -108,6 +110,16 @@ recovered_run(const KindCall *call)
 	if (wanted == NULL || strcmp(wanted, "recover") != 0)
 		return NULL;
 	return kind_id(call->reference, "external_run_id");
+}
+
+/* Of a recovery: recoveries of one run are told apart by when they began */
+static char *
+adf_start_place(const KindCall *call, int64 *lag_ms)
+{
+	char	   *run_id = recovered_run(call);
+
+	*lag_ms = RUNS_KEPT_MS;
+	return run_id ? kind_start_place("adf_pipeline", run_id) : NULL;
 }
 
 static bool
@@ -429,6 +441,7 @@ prepare_response(KindCall *call, const KindResponse *response, KindVerdict *verd
 	const char *status;
 	const char *group;
 	int64		start_ms = 0;
+	int64		lag_ms;
 	cJSON	   *run;
 
 	if (kind_common_response(call, response, false, true, KIND_LOOK_TRIES, verdict))
@@ -458,6 +471,7 @@ prepare_response(KindCall *call, const KindResponse *response, KindVerdict *verd
 		kind_state_set_string(call, verdict, "mode", "recover");
 		kind_state_set_string(call, verdict, "group_id", group ? group : recovered_run(call));
 		kind_state_set_int64(call, verdict, "reference_start_ms", start_ms);
+		kind_state_set_string(call, verdict, "start_place", adf_start_place(call, &lag_ms));
 	}
 	kind_continue(verdict, KIND_STEP_START, 0);
 }
@@ -480,6 +494,8 @@ start_response(KindCall *call, const KindResponse *response, KindVerdict *verdic
 		{
 			/* this run cannot be recovered: a new one then, which may be refused for the same reason */
 			kind_state_set_string(call, verdict, "mode", "rerun");
+			if (!kind_state_bool(call, "maybe_started"))
+				kind_state_drop(call, verdict, "start_place");
 			kind_continue(verdict, KIND_STEP_START, 0);
 			return;
 		}
@@ -505,7 +521,7 @@ is_ours(const KindCall *call, const cJSON *run)
 		int64		start_ms;
 
 		return group != NULL && strcasecmp(group, kind_state_string(call, "group_id")) == 0 &&
-			id != NULL && strcasecmp(id, recovered_run(call)) != 0 &&
+			id != NULL && strcasecmp(id, recovered_run(call)) != 0 && !kind_is_listed(call->taken, id) &&
 			kind_time_parse(kind_string(run, "runStart"), &start_ms) &&
 			start_ms > kind_state_int64(call, "reference_start_ms", 0);
 	}
@@ -599,11 +615,14 @@ lookup_response(KindCall *call, const KindResponse *response, KindVerdict *verdi
 	{
 		char	   *run_id = is_ours(call, run) ? kind_id(run, "runId") : NULL;
 
-		if (run_id != NULL)
-		{
+		if (run_id == NULL)
+			continue;
+		if (is_recovery(call) && call->n_unknown > 0)
+			kind_fail_unknown(verdict, mem_printf("the answer to the start was lost, and run %s, which recovers the same run, may be of another attempt whose answer was lost; look whose it is before the task is run again",
+												  run_id));
+		else
 			follow(call, run_id, verdict);
-			return;
-		}
+		return;
 	}
 	token = kind_string(body, "continuationToken");
 	if (token == NULL)
@@ -726,5 +745,6 @@ const TaskKind kind_adf_pipeline = {
 	.resume_step = adf_resume_step,
 	.request = adf_request,
 	.response = adf_response,
+	.start_place = adf_start_place,
 	.listing = &adf_listing,
 };

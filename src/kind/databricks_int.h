@@ -96,6 +96,7 @@ extern void databricks_chunk_response(KindCall *call, const KindResponse *respon
 extern bool databricks_stage_is(const KindCall *call, const char *stage);
 /* databricks_update.c: which update of a pipeline is ours; answers of PREPARE, START and LOOKUP */
 extern bool databricks_update_is_ended(const cJSON *update);
+extern char *databricks_update_place(const KindCall *call, int64 *lag_ms);	/* TaskKind.start_place */
 extern void databricks_update_link(KindCall *call, const char *update_id, KindVerdict *verdict);
 extern void databricks_update_follow(KindCall *call, const char *update_id, KindVerdict *verdict);
 extern void databricks_update_prepared(KindCall *call, const KindResponse *response, KindVerdict *verdict);

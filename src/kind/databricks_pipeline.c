@@ -22,7 +22,7 @@
  * Stopping is of the pipeline, whatever its active update is.  So CANCEL
  * first sees that ours is still the active one.
  *
- * kind_state: before, before_ms, refusals, starts, looking_since_ms,
+ * kind_state: start_place, before, before_ms, refusals, starts, looking_since_ms,
  * started_ms, has_url, created_ms, may_stop, stage (latest, candidate, events),
  * candidate, failed_ms, unsure, end, and what databricks_flows.c keeps.
  *-------------------------------------------------------------------------
@@ -419,7 +419,7 @@ pipeline_resume_step(const KindCall *call)
 {
 	if (call->external_run_id != NULL)
 		return kind_state_get(call, "stage") != NULL ? KIND_STEP_DETAIL : KIND_STEP_POLL;
-	return kind_state_get(call, "before_ms") != NULL ? KIND_STEP_LOOKUP : KIND_STEP_PREPARE;
+	return kind_state_get(call, "start_place") != NULL ? KIND_STEP_LOOKUP : KIND_STEP_PREPARE;
 }
 
 const TaskKind kind_databricks_pipeline = {
@@ -431,4 +431,5 @@ const TaskKind kind_databricks_pipeline = {
 	.resume_step = pipeline_resume_step,
 	.request = pipeline_request,
 	.response = pipeline_response,
+	.start_place = databricks_update_place,
 };

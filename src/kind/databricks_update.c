@@ -4,9 +4,11 @@
  *
  * Runs in the conductor.  A pipeline has one active update at a time and takes
  * no token.  So what is there is looked at before an update is started and
- * after its answer was lost, and ours is the one that was not there before and
- * is of the shape that was asked for.  What becomes of it is in
- * databricks_pipeline.c.
+ * after its answer was lost, and ours is the one that was not there before, is
+ * of the shape that was asked for, and is no other attempt's.  Where one may be
+ * ours and may be not, because it does not say with which parameters it was
+ * started or another attempt has lost its answer too, a person decides.  What
+ * becomes of ours is in databricks_pipeline.c.
  *-------------------------------------------------------------------------
  */
 #include "mem.h"
@@ -14,6 +16,7 @@
 #include "databricks_int.h"
 
 #define MAX_REFUSALS	20
+#define MAX_SETTLE_MS	86400000.0
 
 static const char *const flags[] = {DATABRICKS_UPDATE_FLAGS};
 static const char *const selections[] = {DATABRICKS_UPDATE_SELECTIONS};
@@ -48,24 +51,80 @@ same_selection(const cJSON *one, const cJSON *other)
 	return true;
 }
 
-static bool
-is_of_our_shape(const KindCall *call, const cJSON *update)
+/* Can this update be the one we asked for? */
+typedef enum Likeness
+{
+	NOT_OURS,
+	PERHAPS_OURS,				/* it does not say enough */
+	LIKE_OURS
+} Likeness;
+
+/*
+ * An update shows the parameters it was started with, as text, also in lists
+ * (UpdateInfo.parameters of the vendor's SDKs).  One that shows none may be of
+ * a service that does not yet, and one that shows more than ours of one that
+ * adds defaults: neither says that it is not ours.
+ */
+static Likeness
+compare_parameters(const KindCall *call, const cJSON *update)
+{
+	cJSON	   *wanted = cJSON_CreateObject();
+	const cJSON *shown = kind_member(update, "parameters");
+	const cJSON *ours;
+	const cJSON *item;
+	Likeness	result = LIKE_OURS;
+
+	databricks_add_strings(wanted, "parameters", kind_member(call->spec, "parameters"));
+	ours = kind_member(wanted, "parameters");
+	if (cJSON_GetArraySize(shown) != cJSON_GetArraySize(ours))
+		result = PERHAPS_OURS;
+	cJSON_ArrayForEach(item, ours)
+	{
+		const cJSON *its = cJSON_GetObjectItemCaseSensitive(shown, item->string);
+
+		if (cJSON_GetArraySize(shown) > 0 && (its == NULL || strcmp(kind_scalar_text(its), item->valuestring) != 0))
+			result = NOT_OURS;
+	}
+	cJSON_Delete(wanted);
+	return result;
+}
+
+static Likeness
+compare_shape(const KindCall *call, const cJSON *update)
 {
 	const char *cause = kind_string(update, "cause");
 
 	if (cause != NULL && strcmp(cause, "API_CALL") != 0)
-		return false;
+		return NOT_OURS;
 	for (size_t i = 0; i < lengthof(flags); i++)
 	{
 		if (cJSON_IsTrue(kind_member(update, flags[i])) != cJSON_IsTrue(kind_member(call->spec, flags[i])))
-			return false;
+			return NOT_OURS;
 	}
 	for (size_t i = 0; i < lengthof(selections); i++)
 	{
 		if (!same_selection(kind_member(call->spec, selections[i]), kind_member(update, selections[i])))
-			return false;
+			return NOT_OURS;
 	}
-	return true;
+	return compare_parameters(call, update);
+}
+
+/* Of a spec that was refused there may be none */
+char *
+databricks_update_place(const KindCall *call, int64 *lag_ms)
+{
+	const char *pipeline_id = kind_string(call->spec, "pipeline_id");
+
+	*lag_ms = (int64) Min(databricks_settle_ms(call, UPDATE_SETTLE_SECONDS), MAX_SETTLE_MS);
+	return pipeline_id ? kind_start_place("databricks_pipeline", pipeline_id) : NULL;
+}
+
+static void
+mark_place(KindCall *call, KindVerdict *verdict)
+{
+	int64		lag_ms;
+
+	kind_state_set_string(call, verdict, "start_place", databricks_update_place(call, &lag_ms));
 }
 
 void
@@ -79,6 +138,7 @@ databricks_update_link(KindCall *call, const char *update_id, KindVerdict *verdi
 	strbuf_addstr(&url, "/updates/");
 	kind_url_encode(&url, update_id);
 	kind_state_set(call, verdict, "has_url", cJSON_CreateTrue());
+	mark_place(call, verdict);
 	verdict->external_url = kind_link(cJSON_CreateString(url.data));
 }
 
@@ -118,28 +178,62 @@ earlier_update(const KindCall *call, const cJSON *list)
 	return NULL;
 }
 
-/* The first update after the one that PREPARE saw that can be ours, or NULL; the list is newest first */
+/*
+ * The first update after the one that PREPARE saw that can be ours, or NULL;
+ * the list is newest first.  An update that the pipeline tried again as another
+ * attempt's is that attempt's too, though it follows the newer one by now.
+ */
 static const char *
-begun_update(const KindCall *call, const cJSON *list)
+begun_update(const KindCall *call, const cJSON *list, Likeness *likeness)
 {
 	const char *before = kind_state_string(call, "before");
 	int64		before_ms = kind_state_int64(call, "before_ms", 0);
 	const cJSON *item;
 	const char *found = NULL;
+	bool		retries_taken = false;
 
+	*likeness = NOT_OURS;
 	if (!cJSON_IsArray(list))
 		return NULL;
 	cJSON_ArrayForEach(item, list)
 	{
+		const char *cause = kind_string(item, "cause");
 		char	   *id = kind_id(item, "update_id");
+		bool		is_taken;
+		Likeness	its;
 
 		if (id == NULL || (before != NULL && strcmp(id, before) == 0) ||
 			kind_int64(item, "creation_time", INT64_MAX) < before_ms)
 			break;
-		if (is_of_our_shape(call, item))
-			found = id;
+		is_taken = retries_taken || kind_is_listed(call->taken, id);
+		retries_taken = is_taken && cause != NULL && strcmp(cause, "RETRY_ON_FAILURE") == 0;
+		its = is_taken ? NOT_OURS : compare_shape(call, item);
+		if (its == NOT_OURS || its < *likeness)
+			continue;
+		found = id;
+		*likeness = its;
 	}
 	return found;
+}
+
+/* Follow the update that is ours, if there is one; or, if that cannot be told by now, say so.  False: look on. */
+static bool
+follow_begun(KindCall *call, const cJSON *list, bool is_settled, KindVerdict *verdict)
+{
+	Likeness	likeness;
+	const char *id = begun_update(call, list, &likeness);
+
+	if (id == NULL || (likeness == PERHAPS_OURS && !is_settled))
+		return false;
+	if (likeness == LIKE_OURS && call->n_unknown == 0)
+		databricks_update_follow(call, id, verdict);
+	else if (likeness == LIKE_OURS)
+		kind_fail_unknown(verdict, mem_printf("the answer to the start was lost, and update %s of the pipeline, which began since, may be of another attempt whose answer was lost; look whose it is before the task is run again",
+											  id));
+	else
+		kind_fail_unknown(verdict, mem_printf("the answer to the start was lost, and update %s of the pipeline, which began since, does not show whether it has the parameters of this task; look whose it is before the task is run again",
+											  id));
+	return true;
 }
 
 void
@@ -162,8 +256,8 @@ databricks_update_prepared(KindCall *call, const KindResponse *response, KindVer
 	id = kind_id(newest, "update_id");
 	earlier = earlier_update(call, cJSON_IsArray(list) ? list : NULL);
 	/* a START that was given up for lost may show up after all */
-	if (earlier == NULL && kind_state_get(call, "before_ms") != NULL)
-		earlier = begun_update(call, list);
+	if (earlier == NULL && kind_state_get(call, "start_place") != NULL && follow_begun(call, list, true, verdict))
+		return;
 	if (earlier != NULL)
 		databricks_update_follow(call, earlier, verdict);
 	else if (id != NULL && !databricks_update_is_ended(newest))
@@ -182,6 +276,7 @@ databricks_update_prepared(KindCall *call, const KindResponse *response, KindVer
 		kind_state_drop(call, verdict, "maybe_started");
 		kind_state_set_string(call, verdict, "before", id ? id : "");
 		kind_state_set_int64(call, verdict, "before_ms", kind_int64(newest, "creation_time", 0));
+		mark_place(call, verdict);
 		kind_continue(verdict, KIND_STEP_START, 0);
 	}
 }
@@ -195,7 +290,10 @@ databricks_update_started(KindCall *call, const KindResponse *response, KindVerd
 	char	   *id;
 
 	if (databricks_common_response(call, response, true, false, KIND_START_TRIES, verdict))
+	{
+		kind_leave_place(call, verdict);
 		return;
+	}
 	if (response->http_status < 200 || response->http_status > 299)
 	{
 		kind_body_error(response, &code, &message);
@@ -203,6 +301,7 @@ databricks_update_started(KindCall *call, const KindResponse *response, KindVerd
 			(response->http_status != 409 && strstr(message, "active update") == NULL))
 		{
 			kind_fail_status(call, response, verdict);
+			kind_leave_place(call, verdict);
 			return;
 		}
 		/* another update is active; if an earlier START was lost, it may be that one */
@@ -215,6 +314,7 @@ databricks_update_started(KindCall *call, const KindResponse *response, KindVerd
 		/* nothing of ours can have begun: the next update seen is not taken for it */
 		kind_state_drop(call, verdict, "before");
 		kind_state_drop(call, verdict, "before_ms");
+		kind_state_drop(call, verdict, "start_place");
 		kind_continue(verdict, KIND_STEP_PREPARE, kind_retry_delay(call, response->retry_after_ms));
 		return;
 	}
@@ -229,25 +329,23 @@ void
 databricks_update_looked_up(KindCall *call, const KindResponse *response, KindVerdict *verdict)
 {
 	int64		starts = kind_state_int64(call, "starts", 0);
-	int64		since;
+	int64		since = kind_state_int64(call, "looking_since_ms", -1);
+	bool		is_settled = since >= 0 && call->now_ms >= since + databricks_settle_ms(call, UPDATE_SETTLE_SECONDS);
 	const cJSON *body;
-	const char *id;
 
 	if (databricks_common_response(call, response, false, true, KIND_POLL_TRIES, verdict))
 		return;
 	body = databricks_read_object(call, response, "lists no updates", KIND_POLL_TRIES, verdict);
 	if (body == NULL)
 		return;
-	id = begun_update(call, kind_member(body, "updates"));
-	since = kind_state_int64(call, "looking_since_ms", -1);
-	if (id != NULL)
-		databricks_update_follow(call, id, verdict);
-	else if (since < 0)
+	if (follow_begun(call, kind_member(body, "updates"), is_settled, verdict))
+		return;
+	if (since < 0)
 	{
 		kind_state_set_int64(call, verdict, "looking_since_ms", call->now_ms);
 		kind_continue(verdict, KIND_STEP_LOOKUP, kind_retry_delay(call, -1));
 	}
-	else if (call->now_ms < since + databricks_settle_ms(call, UPDATE_SETTLE_SECONDS))
+	else if (!is_settled)
 		kind_continue(verdict, KIND_STEP_LOOKUP, kind_retry_delay(call, -1));
 	else if (starts >= KIND_MAX_STARTS)
 		kind_fail_unknown(verdict, mem_printf("an update was asked for %d times and never answered; look at the updates of the pipeline before it is started again",

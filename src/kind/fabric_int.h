@@ -25,6 +25,8 @@ extern bool fabric_is_terminal(const char *status);
  * its answer is missing (LOOKUP).  What was there before is kept in
  * kind_state, so that what is there afterwards can be told from it.
  */
+extern char *fabric_start_place(const KindCall *call, int64 *lag_ms);	/* TaskKind.start_place */
+extern void fabric_mark_place(const KindCall *call, KindVerdict *verdict);	/* the same into kind_state */
 extern void fabric_list_request(const KindCall *call, KindRequest *request);
 extern void fabric_prepare_response(KindCall *call, const KindResponse *response, KindVerdict *verdict);
 /* found: the id of the instance this attempt started, or NULL */

@@ -212,7 +212,7 @@ fabric_resume_step(const KindCall *call)
 		return kind_state_get(call, "final") != NULL ? KIND_STEP_DETAIL : KIND_STEP_POLL;
 	if (fabric_is_call(call->spec))
 		return call_is_repeatable(call) ? KIND_STEP_START : KIND_STEP_LOOKUP;
-	return kind_state_bool(call, "prepared") ? KIND_STEP_LOOKUP : KIND_STEP_PREPARE;
+	return kind_state_get(call, "start_place") != NULL ? KIND_STEP_LOOKUP : KIND_STEP_PREPARE;
 }
 
 /* The id at the end of a Location, the query left out; NULL if it is another word of the path */
@@ -244,10 +244,11 @@ named_id(const KindCall *call, const KindResponse *response)
 	return id;
 }
 
-/* Where a person can look at it, if anywhere; told once */
+/* Where a person can look at it, if anywhere; told once.  Also of a job that somebody named: nobody else may take it. */
 static void
 link_job(KindCall *call, const char *id, KindVerdict *verdict)
 {
+	fabric_mark_place(call, verdict);
 	kind_state_set(call, verdict, "has_url", cJSON_CreateTrue());
 	verdict->external_url = fabric_page(call, id);
 }
@@ -294,6 +295,7 @@ fail_start(const KindCall *call, const KindResponse *response, KindVerdict *verd
 	const cJSON *retriable = kind_member(body, "isRetriable");
 
 	kind_fail_status(call, response, verdict);
+	kind_leave_place(call, verdict);
 	if (cJSON_IsTrue(retriable) && !verdict->may_go_on)
 	{
 		verdict->is_user_error = false;
@@ -335,6 +337,7 @@ start_response(KindCall *call, const KindResponse *response, KindVerdict *verdic
 		}
 		return;
 	}
+	kind_leave_place(call, verdict);
 	if (verdict->outcome != KIND_CONTINUE || is_call)
 		return;
 	if (verdict->next_step == KIND_STEP_LOOKUP)
@@ -585,4 +588,5 @@ const TaskKind kind_fabric_item = {
 	.response = fabric_response,
 	.abandon = fabric_abandon,
 	.can_cancel = fabric_can_cancel,
+	.start_place = fabric_start_place,
 };

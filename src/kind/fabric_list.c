@@ -8,10 +8,12 @@
  * be mistaken for a later one are committed with the intent.  When the
  * answer to the start is lost, or names no instance, the list is read again:
  * what was started by hand (invokeType Manual, as all starts through the API
- * are) for this job type after that is ours.  If there are several, nobody
- * can say which, and a person decides.
+ * are) for this job type after that is ours, unless it is another attempt's.
+ * If there are several, or another attempt may have begun the one there is,
+ * nobody can say which, and a person decides.  Attempts begin one after the
+ * other at an item (TaskKind.start_place), so that this is rare.
  *
- * kind_state: prepared, newest_ms, earlier (ids); list_token, list_pages,
+ * kind_state: start_place, newest_ms, earlier (ids); list_token, list_pages,
  * candidates (ids); settle_from_ms, settled, start_due_ms, starts, accepted.
  *-------------------------------------------------------------------------
  */
@@ -43,6 +45,26 @@ settle_ms(const KindCall *call)
 
 	(void) json_double(kind_member(call->options, "settle_seconds"), &seconds);
 	return seconds >= 0 && seconds <= 86400 ? (int64) (seconds * 1000) : DEFAULT_SETTLE_SECONDS * 1000;
+}
+
+/* Instances are of an item; what else tells them apart, such as the job type, is not always shown. */
+char *
+fabric_start_place(const KindCall *call, int64 *lag_ms)
+{
+	const char *item = kind_string(call->spec, "item");
+
+	*lag_ms = settle_ms(call);
+	return fabric_is_call(call->spec) || item == NULL ? NULL : kind_start_place("fabric_item", item);
+}
+
+void
+fabric_mark_place(const KindCall *call, KindVerdict *verdict)
+{
+	int64		lag_ms;
+	char	   *place = fabric_start_place(call, &lag_ms);
+
+	if (place != NULL)
+		kind_state_set_string(call, verdict, "start_place", place);
 }
 
 void
@@ -182,7 +204,11 @@ fabric_prepare_response(KindCall *call, const KindResponse *response, KindVerdic
 	note_earlier(call, instances, verdict);
 	if (!next_page(call, body, verdict))
 	{
-		kind_state_set(call, verdict, "prepared", cJSON_CreateTrue());
+		/* of a start that somebody decided to send again */
+		kind_state_drop(call, verdict, "accepted");
+		kind_state_drop(call, verdict, "settled");
+		kind_state_drop(call, verdict, "settle_from_ms");
+		fabric_mark_place(call, verdict);
 		kind_state_set_int64(call, verdict, "start_due_ms", call->now_ms);
 		kind_continue(verdict, KIND_STEP_START, 0);
 	}
@@ -196,7 +222,7 @@ may_be_ours(const KindCall *call, const cJSON *one, const char *id)
 	const char *type = kind_string(one, "jobType");
 	int64		start;
 
-	if (has_id(kind_state_get(call, "earlier"), id))
+	if (has_id(kind_state_get(call, "earlier"), id) || kind_is_listed(call->taken, id))
 		return false;
 	if (how != NULL && strcasecmp(how, "Manual") != 0)
 		return false;
@@ -253,6 +279,7 @@ not_found(KindCall *call, KindVerdict *verdict)
 	kind_state_drop(call, verdict, "maybe_started");
 	if (starts >= KIND_MAX_STARTS)
 	{
+		kind_state_drop(call, verdict, "start_place");
 		kind_fail(verdict, false, true, "no_answer",
 				  mem_printf("the start was sent %d times, was not answered and started nothing", KIND_MAX_STARTS));
 		return;
@@ -262,8 +289,9 @@ not_found(KindCall *call, KindVerdict *verdict)
 	kind_continue(verdict, KIND_STEP_START, 0);
 }
 
+/* Nobody can say which is ours, or whether the only one is */
 static void
-several(const cJSON *candidates, KindVerdict *verdict)
+cannot_tell(const cJSON *candidates, KindVerdict *verdict)
 {
 	const cJSON *item;
 	StrBuf		ids;
@@ -271,8 +299,49 @@ several(const cJSON *candidates, KindVerdict *verdict)
 	strbuf_init(&ids);
 	cJSON_ArrayForEach(item, candidates)
 		strbuf_printf(&ids, "%s%s", ids.len > 0 ? ", " : "", item->valuestring);
-	kind_fail_unknown(verdict, mem_printf("the answer to the start was lost and several jobs of this item were started since: %s; look which is this task's before it is run again",
-										  ids.data));
+	if (cJSON_GetArraySize(candidates) == 1)
+		kind_fail_unknown(verdict, mem_printf("the answer to the start was lost, and job %s of this item, which was started since, may be of another attempt whose answer was lost; look whose it is before the task is run again",
+											  ids.data));
+	else
+		kind_fail_unknown(verdict, mem_printf("the answer to the start was lost and several jobs of this item were started since: %s; look which is this task's before it is run again",
+											  ids.data));
+}
+
+/* Has another attempt got one of them since it was noted? */
+static bool
+any_is_taken(const KindCall *call, const cJSON *candidates)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach(item, candidates)
+	{
+		if (kind_is_listed(call->taken, item->valuestring))
+			return true;
+	}
+	return false;
+}
+
+/* All pages were read */
+static void
+decide(KindCall *call, const cJSON *candidates, KindVerdict *verdict, char **found)
+{
+	bool		named = kind_state_bool(call, "accepted");
+
+	/* an accepted start is there; another one may be, so several are not decided early either */
+	if (!(named && candidates->child != NULL) && !is_settled(call, verdict))
+		return;
+	if (any_is_taken(call, candidates))
+	{
+		/* not all were noted, perhaps: the list is read again */
+		verdict->reset_tries = true;
+		kind_continue(verdict, KIND_STEP_LOOKUP, 0);
+	}
+	else if (candidates->child == NULL)
+		not_found(call, verdict);
+	else if (candidates->child->next == NULL && call->n_unknown == 0)
+		*found = mem_strdup(candidates->child->valuestring);
+	else
+		cannot_tell(candidates, verdict);
 }
 
 void
@@ -297,17 +366,7 @@ fabric_lookup_response(KindCall *call, const KindResponse *response, KindVerdict
 	verdict->state_changed = true;
 	if (!next_page(call, body, verdict))
 	{
-		bool		named = kind_state_bool(call, "accepted");
-
-		/* an accepted start is there; another one may be, so several are not decided early either */
-		if (!(named && candidates->child != NULL) && !is_settled(call, verdict))
-			;
-		else if (cJSON_GetArraySize(candidates) == 1)
-			*found = mem_strdup(candidates->child->valuestring);
-		else if (candidates->child != NULL)
-			several(candidates, verdict);
-		else
-			not_found(call, verdict);
+		decide(call, candidates, verdict, found);
 		kind_state_drop(call, verdict, "candidates");
 	}
 	cJSON_Delete(body);

@@ -15,6 +15,8 @@
  */
 #include "mem.h"
 
+#include <ctype.h>
+
 #include "kind_int.h"
 #include "retry.h"
 
@@ -390,6 +392,24 @@ kind_fail_unrepeatable(const KindCall *call, const KindResponse *response, KindV
 			  mem_printf("HTTP %d: %s; not tried again because the task is not marked \"idempotent\"",
 						 response->http_status, message));
 	verdict->may_go_on = response->http_status != 429;
+}
+
+char *
+kind_start_place(const char *kind, const char *id)
+{
+	/* it goes into an index; two that are alike so far take turns */
+	char	   *place = mem_printf("%s/%.200s", kind, id);
+
+	for (char *p = place; *p != '\0'; p++)
+		*p = (char) tolower((unsigned char) *p);
+	return place;
+}
+
+void
+kind_leave_place(const KindCall *call, KindVerdict *verdict)
+{
+	if (verdict->outcome == KIND_FAILED && !verdict->may_go_on)
+		kind_state_drop(call, verdict, "start_place");
 }
 
 void

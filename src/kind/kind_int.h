@@ -57,6 +57,11 @@ extern int64 kind_retry_delay(const KindCall *call, int64 retry_after_ms);
 extern cJSON *kind_page_object(const KindResponse *response, KindPage *page);
 extern void kind_page_add(KindPage *page, int room, const char *id);	/* a run that goes on, of at most room */
 
+/* TaskKind.start_place: kind and id, in lower case */
+extern char *kind_start_place(const char *kind, const char *id);
+/* A verdict of START: it ends the attempt, and nothing can have begun */
+extern void kind_leave_place(const KindCall *call, KindVerdict *verdict);
+
 /* kind_state: set marks the verdict so that it is committed */
 extern void kind_state_set(const KindCall *call, KindVerdict *verdict, const char *name, cJSON *value);
 extern void kind_state_set_int64(const KindCall *call, KindVerdict *verdict, const char *name, int64 value);

@@ -370,6 +370,27 @@ test_recover(void)
 	CHECK_JSON(json_get(sent(&a), "filters"), "[{'operand': 'RunGroupId', 'operator': 'Equals', 'values': ['" RUN_ID "']}]");
 	CHECK_STR(a.call.external_run_id, "new");
 
+	/* an earlier attempt's recovery of the same run is not ours; and one may be, but of another attempt that does not know */
+	for (int unknown = 0; unknown < 2; unknown++)
+	{
+		a.call.external_run_id = NULL;
+		a.call.kind_state = cJSON_CreateObject();
+		a.call.step = KIND_STEP_PREPARE;
+		answer(&a, 200, run("Failed", "x"));
+		CHECK_STR(kind_string(a.call.kind_state, "start_place"), "adf_pipeline/" RUN_ID);
+		lose(&a, true);
+		a.call.taken = from_text("['NEW']");
+		a.call.n_unknown = unknown;
+		answer(&a, 200, "{'value': [{'runId': 'new', 'runGroupId': '" RUN_ID "', 'runStart': '2018-06-16T00:40:00Z'}]}");
+		CHECK_INT(a.call.step, KIND_STEP_LOOKUP);
+		answer(&a, 200, "{'value': [{'runId': 'new', 'runGroupId': '" RUN_ID "', 'runStart': '2018-06-16T00:40:00Z'},"
+			   "{'runId': 'newer', 'runGroupId': '" RUN_ID "', 'runStart': '2018-06-16T00:50:00Z'}]}");
+		CHECK_STR(a.call.external_run_id, unknown ? NULL : "newer");
+		CHECK_STR(a.verdict.error_code, unknown ? "outcome_unknown" : NULL);
+	}
+	a.call.taken = NULL;
+	a.call.n_unknown = 0;
+
 	/* it cannot be recovered, it is gone, it goes on */
 	a.call.external_run_id = NULL;
 	a.call.kind_state = cJSON_CreateObject();
@@ -377,6 +398,7 @@ test_recover(void)
 	answer(&a, 200, run("Failed", "x"));
 	answer(&a, 400, "{'error': {'code': 'ReferencedPipelineRunNotValid'}}");
 	CHECK_INT(a.call.step, KIND_STEP_START);
+	CHECK_STR(kind_string(a.call.kind_state, "start_place"), NULL);
 	CHECK(attempt_request(&a));
 	CHECK_HAS(a.request.url, "!referencePipelineRunId");
 	CHECK_HAS(a.request.body, "weir_token");

@@ -532,6 +532,91 @@ test_lost_update(void)
 	CHECK_INT(a.call.step, KIND_STEP_LOOKUP);
 }
 
+/* One may be ours and may be not: it shows no parameters, or more than ours */
+static void
+test_parameters_of_update(void)
+{
+	static const struct
+	{
+		const char *parameters;
+		const char *shown;
+		const char *outcome;	/* of the look that counts */
+	}			cases[] = {
+		{"{'day': 2, 'x': true, 'none': null}", ", 'parameters': {'day': '2', 'x': 'true'}", "ours"},
+		{"{'day': 2}", ", 'parameters': {'day': '1'}", "not ours"},
+		{"{'day': 2}", ", 'parameters': {'night': '2'}", "not ours"},
+		{"{'day': 2, 'x': true}", ", 'parameters': {'day': '2'}", "not ours"},
+		{"{'day': 2}", "", "unknown"},
+		{"{'day': 2}", ", 'parameters': {}", "unknown"},
+		{"{'day': 2}", ", 'parameters': {'day': '2', 'more': '1'}", "unknown"},
+		{"{}", ", 'parameters': {'day': '1'}", "unknown"},
+		{"{}", "", "ours"},
+		{"{'none': null}", "", "ours"},
+	};
+
+	for (size_t i = 0; i < lengthof(cases); i++)
+	{
+		char	   *list = mem_printf("{'updates': [{'update_id': 'u1', 'state': 'RUNNING', 'cause': 'API_CALL', 'creation_time': 2000%s}, " EARLIER "]}", cases[i].shown);
+
+		begin_update(mem_printf("{'pipeline_id': 'p-1', 'parameters': %s}", cases[i].parameters));
+		lose(&a, true);
+		answer(&a, 200, list);
+		if (strcmp(cases[i].outcome, "ours") != 0)
+			CHECK_INT(a.call.step, KIND_STEP_LOOKUP);
+		for (int n = 0; n < 50 && a.verdict.outcome == KIND_CONTINUE && a.call.step == KIND_STEP_LOOKUP; n++)
+			answer(&a, 200, list);
+		check_str(a.call.external_run_id ? "ours" : a.verdict.outcome == KIND_FAILED ? "unknown" : "not ours", cases[i].outcome,
+				  __FILE__, __LINE__, list);
+		if (strcmp(cases[i].outcome, "unknown") != 0)
+			continue;
+		CHECK_STR(a.verdict.error_code, "outcome_unknown");
+		CHECK_HAS(a.verdict.error_message, "update u1 of the pipeline");
+	}
+}
+
+/* What other attempts have, or may have */
+static void
+test_updates_of_others(void)
+{
+	begin_update("{'pipeline_id': 'p-1'}");
+	CHECK_STR(kind_string(a.call.kind_state, "start_place"), "databricks_pipeline/p-1");
+	lose(&a, true);
+	a.call.taken = from_text("['u1']");
+	answer(&a, 200, "{'updates': [" OURS ", " EARLIER "]}");
+	CHECK_INT(a.call.step, KIND_STEP_LOOKUP);
+	/* what was tried again as another attempt's was that attempt's */
+	a.call.taken = from_text("['u3']");
+	answer(&a, 200, "{'updates': [{'update_id': 'u3', 'cause': 'RETRY_ON_FAILURE', 'creation_time': 4000}, "
+		   "{'update_id': 'u2', 'cause': 'RETRY_ON_FAILURE', 'creation_time': 3000}, " OURS ", " EARLIER "]}");
+	CHECK_INT(a.call.step, KIND_STEP_LOOKUP);
+	CHECK_STR(a.call.external_run_id, NULL);
+	/* but not what began before it */
+	answer(&a, 200, "{'updates': [{'update_id': 'u3', 'cause': 'API_CALL', 'creation_time': 3000}, " OURS ", " EARLIER "]}");
+	CHECK_STR(a.call.external_run_id, "u1");
+	/* however long it is, it has to fit into an index */
+	begin("databricks_pipeline", mem_printf("{'pipeline_id': 'P%0250d'}", 1));
+	answer(&a, 200, "{'updates': []}");
+	CHECK_INT(strlen(kind_string(a.call.kind_state, "start_place")), 220);
+	CHECK_HAS(kind_string(a.call.kind_state, "start_place"), "databricks_pipeline/p000");
+	/* another attempt does not know either */
+	begin_update("{'pipeline_id': 'p-1'}");
+	lose(&a, true);
+	a.call.n_unknown = 1;
+	answer(&a, 200, "{'updates': [" OURS ", " EARLIER "]}");
+	CHECK_STR(a.verdict.error_code, "outcome_unknown");
+	CHECK_HAS(a.verdict.error_message, "may be of another attempt");
+	/* refused: nothing began; nor after somebody decided to send it again is anything there ours */
+	begin_update("{'pipeline_id': 'p-1'}");
+	answer(&a, 409, "{'message': 'conflict'}");
+	CHECK_STR(kind_string(a.call.kind_state, "start_place"), NULL);
+	begin_update("{'pipeline_id': 'p-1'}");
+	cJSON_DeleteItemFromObject(a.call.kind_state, "start_place");
+	a.call.step = a.kind->first_step(&a.call);
+	answer(&a, 200, "{'updates': [{'update_id': 'u1', 'state': 'COMPLETED', 'cause': 'API_CALL', 'creation_time': 2000}, " EARLIER "]}");
+	CHECK_INT(a.call.step, KIND_STEP_START);
+	CHECK_STR(kind_string(a.call.kind_state, "before"), "u1");
+}
+
 static void
 test_failed_update(void)
 {
@@ -663,6 +748,8 @@ test_databricks_kinds(void)
 	test_active_update();
 	test_earlier_update();
 	test_lost_update();
+	test_parameters_of_update();
+	test_updates_of_others();
 	test_failed_update();
 	test_stop();
 	test_serving();

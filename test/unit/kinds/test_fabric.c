@@ -104,6 +104,90 @@ test_lost(void)
 	CHECK_STR(a.call.external_run_id, THREE);
 }
 
+#define FOUR "d8de4a1f-7a4e-4f9a-a8b5-0c8d8f0a5a04"
+#define PAGE(rows) "{'value': [" rows "]}"
+
+static void
+lose_and_settle(void)
+{
+	begin_notebook();
+	CHECK_STR(kind_string(a.call.kind_state, "start_place"), "fabric_item/" ITEM);
+	lose(&a, true);
+	a.call.now_ms += 20000;
+	answer(&a, 200, PAGE(""));
+	CHECK_INT(a.call.step, KIND_STEP_LOOKUP);
+}
+
+/* What other attempts have, or may have */
+static void
+test_others(void)
+{
+	/* one of two is another attempt's: the other one is ours */
+	lose_and_settle();
+	a.call.taken = from_text("['" FOUR "']");
+	answer(&a, 200, PAGE(INSTANCE(THREE, "InProgress", "2026-11-21T12:00:00") ", " INSTANCE(FOUR, "InProgress", "2026-11-21T12:00:01")));
+	CHECK_STR(a.call.external_run_id, THREE);
+	/* the only one is: ours did not arrive */
+	lose_and_settle();
+	a.call.taken = from_text("['" FOUR "']");
+	answer(&a, 200, PAGE(INSTANCE("D8DE4A1F-7A4E-4F9A-A8B5-0C8D8F0A5A04", "InProgress", "2026-11-21T12:00:01")));
+	CHECK_INT(a.call.step, KIND_STEP_START);
+	/* the only one may be */
+	lose_and_settle();
+	a.call.n_unknown = 1;
+	answer(&a, 200, PAGE(INSTANCE(THREE, "InProgress", "2026-11-21T12:00:00")));
+	CHECK_STR(a.verdict.error_code, "outcome_unknown");
+	CHECK_HAS(a.verdict.error_message, "job " THREE " of this item, which was started since, may be of another attempt");
+	CHECK(a.verdict.may_go_on);
+	/* there is none: whoever else does not know, ours did not arrive */
+	lose_and_settle();
+	a.call.n_unknown = 1;
+	answer(&a, 200, PAGE(""));
+	CHECK_INT(a.call.step, KIND_STEP_START);
+	/* taken between two pages: the list is read again */
+	lose_and_settle();
+	answer(&a, 200, "{'value': [" INSTANCE(THREE, "InProgress", "2026-11-21T12:00:00") "], 'continuationToken': 'p'}");
+	a.call.taken = from_text("['" THREE "']");
+	answer(&a, 200, PAGE(INSTANCE(FOUR, "InProgress", "2026-11-21T12:00:01")));
+	CHECK_INT(a.call.step, KIND_STEP_LOOKUP);
+	CHECK_STR(a.call.external_run_id, NULL);
+	answer(&a, 200, PAGE(INSTANCE(FOUR, "InProgress", "2026-11-21T12:00:01") ", " INSTANCE(THREE, "InProgress", "2026-11-21T12:00:00")));
+	CHECK_STR(a.call.external_run_id, FOUR);
+	CHECK_STR(kind_string(a.call.kind_state, "start_place"), "fabric_item/" ITEM);
+
+	/* refused: nothing of this attempt can be found by others; unless an earlier start was lost */
+	begin_notebook();
+	answer(&a, 400, "{'errorCode': 'InvalidJobType'}");
+	CHECK_STR(kind_string(a.call.kind_state, "start_place"), NULL);
+	lose_and_settle();
+	a.call.step = KIND_STEP_START;
+	answer(&a, 400, "{'errorCode': 'InvalidJobType'}");
+	CHECK(kind_string(a.call.kind_state, "start_place") != NULL);
+}
+
+/* Somebody decided to send again what several jobs could be: what is there by then is not ours, and counts no more */
+static void
+test_sent_again(void)
+{
+	lose_and_settle();
+	answer(&a, 200, PAGE(INSTANCE(THREE, "Completed", "2026-11-21T12:00:00") ", " INSTANCE(FOUR, "InProgress", "2026-11-21T12:00:01")));
+	CHECK_STR(a.verdict.error_code, "outcome_unknown");
+	cJSON_DeleteItemFromObject(a.call.kind_state, "start_place");
+	cJSON_DeleteItemFromObject(a.call.kind_state, "maybe_started");
+	a.call.step = a.kind->first_step(&a.call);
+	CHECK_INT(a.call.step, KIND_STEP_PREPARE);
+	answer(&a, 200, PAGE(INSTANCE(THREE, "Completed", "2026-11-21T12:00:00") ", " INSTANCE(FOUR, "InProgress", "2026-11-21T12:00:01")));
+	CHECK_INT(a.call.step, KIND_STEP_START);
+	lose(&a, true);
+	/* the list that counts is one of after that */
+	answer(&a, 200, PAGE(INSTANCE(FOUR, "Completed", "2026-11-21T12:00:01")));
+	CHECK_INT(a.call.step, KIND_STEP_LOOKUP);
+	a.call.now_ms += 20000;
+	answer(&a, 200, PAGE(""));
+	answer(&a, 200, PAGE(INSTANCE(FOUR, "Completed", "2026-11-21T12:00:01")));
+	CHECK_INT(a.call.step, KIND_STEP_START);
+}
+
 static void
 test_failures(void)
 {
@@ -206,10 +290,12 @@ test_adopted(void)
 	begin_adopted("{'item': '" ITEM "', 'job_type': 'Pipeline'}");
 	answer(&a, 404, "{'errorCode': 'EntityNotFound'}");
 	CHECK_STR(a.external_url, NULL);
+	CHECK_STR(kind_string(a.call.kind_state, "start_place"), NULL);
 	answer_after(&a, 200, INSTANCE(THREE, "InProgress", "2026-11-21T02:00:00"), 5000);
 	CHECK_STR(a.request.url, JOBS "/instances/" THREE);
 	CHECK_STR(a.external_url, "https://app.fabric.microsoft.com/workloads/data-pipeline/monitoring/workspaces/" WS "/pipelines/" ITEM "/" THREE);
 	CHECK(a.verdict.state_changed && a.verdict.reset_tries);
+	CHECK_STR(kind_string(a.call.kind_state, "start_place"), "fabric_item/" ITEM);
 	CHECK_INT(a.verdict.delay_ms, 5000);
 	/* told once, also over a crash */
 	answer(&a, 200, INSTANCE(THREE, "InProgress", "2026-11-21T02:00:00"));
@@ -248,6 +334,8 @@ test_fabric(void)
 {
 	test_life();
 	test_lost();
+	test_others();
+	test_sent_again();
 	test_failures();
 	test_operations();
 	test_definitions();
