@@ -44,7 +44,8 @@ our $conf = "weir.http_timeout = '1h'\nweir.http_stall_timeout = 0\nweir.cancel_
 # auth, options; spec, and options, for the Nth task; start, look: method and
 # pattern of the path; works: the operations that begin work.  Whether weir can
 # find out what a lost start became: yes ('sure'), only by asking a person
-# ('ask'), or by waiting ('waits').
+# ('ask'), or by waiting ('waits').  in_turns: two tasks each begin at the same
+# place, one after the other, so that not all can be held at a time.
 our %kinds = (
 	job => { kind => 'databricks_job', sure => 'sure', works => ['databricks.run-now'],
 		connection => [ 'databricks', '/dbx', $pat ], spec => sub { return { job_id => 102, job_parameters => { seconds => '1' } } },
@@ -75,6 +76,10 @@ our %kinds = (
 	fabric => { kind => 'fabric_item', sure => 'sure', works => ['fabric.run'],
 		connection => [ 'fabric', '/fabric/v1', $entra, { workspace_id => '00000000-0000-4000-8000-000000000001', settle_seconds => 1 } ],
 		spec => sub { return { item => sprintf('00000000-0000-4000-9000-%012d', $_[1]), job_type => 'RunNotebook' } },
+		start => [ 'POST', '/jobs/(RunNotebook/)?instances' ], look => [ 'GET', '/jobs/instances(\?|$)', 1 ] },
+	shared => { kind => 'fabric_item', sure => 'sure', works => ['fabric.run'], in_turns => 1,
+		connection => [ 'fabric', '/fabric/v1', $entra, { workspace_id => '00000000-0000-4000-8000-000000000001', settle_seconds => 1 } ],
+		spec => sub { return { item => sprintf('00000000-0000-4000-9000-%012d', 900_000_000 + int($_[1] / 2)), job_type => 'RunNotebook' } },
 		start => [ 'POST', '/jobs/(RunNotebook/)?instances' ], look => [ 'GET', '/jobs/instances(\?|$)', 1 ] },
 	post => { kind => 'http', sure => 'ask', works => ['http.json'],
 		connection => [ 'http', '/http' ], spec => sub { return { method => 'POST', path => '/json/post', body => { n => 1 } } },
@@ -292,7 +297,7 @@ sub round
 	my (%plan, %run, %cut);
 	my $held = 0;
 
-	foreach my $name (sort keys %$wanted)
+	foreach my $name (grep { !($options{kill} && $kinds{$_}{in_turns}) } sort keys %$wanted)
 	{
 		my @cuts = @{ $wanted->{$name} };
 		my $forever = $options{kill} && $kinds{$name}{sure} eq 'waits';
@@ -306,6 +311,7 @@ sub round
 		}
 		$run{$name} = [ $pipeline, @callers ];
 	}
+	return 0 unless %run;
 	$self->_plan(\%plan);
 	my $since = $self->_newest;
 	my $begun = time;
