@@ -350,6 +350,7 @@ WITH given AS MATERIALIZED (
 				ELSE ', and the service cannot be reached since ' || o.opened_at || ': ' || o.last_error || '; next try at ' || o.retry_at END, '')
 			|| coalesce(', and ' || q.requests || ' through connection "' || t.connection_name || '" take turns, ' || q.per_second
 				|| ' a second (request_limits), until ' || q.until, '')
+			|| coalesce(', and waits for attempt ' || n.attempt_no || ' of task run ' || n.task_run_id || ', which begins at the same place: whose run is whose could not be told otherwise', '')
 			|| coalesce(', blocked by process ' ||
 				nullif(array_to_string(CASE WHEN a.worker_pid IS NOT NULL THEN pg_blocking_pids(a.worker_pid) END, ', '), ''), ''),
 		coalesce(a.started_at, a.intended_at, t.started_at),
@@ -359,6 +360,11 @@ WITH given AS MATERIALIZED (
 		LEFT JOIN weir.circuit o ON o.connection_name = t.connection_name AND (NOT o.is_asked OR o.retry_at > clock_timestamp())
 		LEFT JOIN LATERAL (SELECT h.requests, h.per_second, h.until FROM weir.throttle h
 			WHERE h.connection_name = t.connection_name AND h.until > clock_timestamp() ORDER BY h.until DESC LIMIT 1) q ON true
+		-- at one place starts take turns (TaskKind.start_place)
+		LEFT JOIN LATERAL (SELECT b.attempt_no, b.task_run_id FROM weir._active_task_run x JOIN weir.attempt b USING (task_run_id, attempt_no)
+			WHERE a.step = 'prepare' AND a.start_place IS NULL AND t.kind IN ('fabric_item', 'databricks_pipeline') AND x.connection_name = t.connection_name
+				AND b.start_place IS NOT NULL AND b.external_run_id IS NULL AND b.status = 'intended'
+				AND (b.request->>'item', b.request->>'pipeline_id') IS NOT DISTINCT FROM (a.request->>'item', a.request->>'pipeline_id') LIMIT 1) n ON true
 		CROSS JOIN conductor c
 	WHERE r.is_live AND t.status = 'running' AND t.kind NOT IN ('wait', 'pipeline') AND t.item_no = 0
 		AND NOT (t.kind = 'for_each' AND a.status = 'succeeded')

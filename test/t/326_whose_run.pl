@@ -180,6 +180,12 @@ $cloud->call('POST', 'declarative', { pipeline_id => 'days', flows => [ { name =
 $lost = fault(operation => 'databricks.pipeline-start', fault => 'hold', do_work => $false);
 my $day = start('day', refresh('days', parameters => { day => 2 }));
 ok($cloud->wait_struck($lost), 'an update is started, and the start does not arrive');
+my $waits = start('waits', refresh('days', parameters => { day => 3 }));
+wait_until($node, 'why names the attempt that begins', "SELECT detail FROM weir.why($waits) WHERE task = 'it'",
+	expected => 'attempt 1 of kind databricks_pipeline is being started, and waits for attempt 1 of task run '
+	  . value("SELECT task_run_id FROM weir.task_run WHERE run_id = $day") . ', which begins at the same place: whose run is whose could not be told otherwise');
+value("SELECT weir.cancel($waits)");
+is(wait_for_run($node, $waits), 'cancelled', 'one that waits for its turn can be cancelled');
 my $answer = HTTP::Tiny->new->post("$address/dbx/api/2.0/pipelines/days/updates",
 	{ headers => { Authorization => 'Bearer dapi-local' }, content => $json->encode({ parameters => { day => '1' }, cause => 'API_CALL' }) });
 ok($answer->{success}, 'somebody else starts one, for another day');
