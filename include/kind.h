@@ -291,18 +291,27 @@ extern void kind_fail(KindVerdict *verdict, bool is_user_error, bool is_retryabl
 /*
  * probe.c: a request that tells whether a connection is of use, without
  * changing anything; false if the kind has none.  What the answer says: texts
- * without secrets, as long as the response has none.
+ * without secrets, as long as the response has none.  has_service_sas: the
+ * request was signed with the SAS of a container or of something in one, see
+ * sharedkey_sas_is_service().
  */
+typedef enum KindProbeStep
+{
+	KIND_PROBE_FAILED,
+	KIND_PROBE_OK,
+	KIND_PROBE_UNKNOWN			/* the answer does not tell */
+} KindProbeStep;
+
 typedef struct KindProbe
 {
-	bool		is_signed_in;
-	bool		is_permitted;
+	KindProbeStep sign_in;
+	KindProbeStep permission;	/* of no meaning if sign_in failed */
 	const char *detail;			/* or NULL */
 	const char *hint;			/* or NULL */
 } KindProbe;
 
 extern bool kind_probe_request(const char *connection_kind, const char *base_url, const cJSON *options, int64 now_ms, KindRequest *request);
-extern void kind_probe_response(const char *connection_kind, const KindResponse *response, KindProbe *probe);
+extern void kind_probe_response(const char *connection_kind, const cJSON *options, bool has_service_sas, const KindResponse *response, KindProbe *probe);
 
 /* wait.c: the one member of a wait's spec that says for what; NULL if there is not exactly one */
 extern const char *kind_wait_what(const cJSON *spec);

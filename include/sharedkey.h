@@ -40,6 +40,13 @@ extern char *sharedkey_header(const char *account, const char *key, const Shared
  */
 extern char *sharedkey_add_sas(const char *url, const char *sas, const char **error);
 
+/*
+ * Is it the SAS of a container, a folder, a file or a queue, whoever signed
+ * it, and not of the account?  Only that one names services ("ss"); a leading
+ * "?" does not matter.
+ */
+extern bool sharedkey_sas_is_service(const char *sas);
+
 /* The signature in a SAS, as it stands there and decoded; malloc'd, NULL when out of memory. */
 extern char *sharedkey_sas_signature(const char *sas, bool decoded);
 

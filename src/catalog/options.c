@@ -79,6 +79,7 @@ static const OptionRule rules[] = {
 	{"databricks", "max_starts_per_minute", OPTION_LIMIT, false},
 	{"storage", "dfs_url", OPTION_URL, false},
 	{"storage", "queue_url", OPTION_URL, false},
+	{"storage", "container", OPTION_SEGMENT, false},
 	{"storage", "retry", OPTION_RETRY, false},
 	{"storage", "max_concurrency", OPTION_LIMIT, false},
 	{"storage", "max_starts_per_minute", OPTION_LIMIT, false},

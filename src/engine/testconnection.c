@@ -38,6 +38,7 @@
 #include "redispublish.h"
 #include "route.h"
 #include "secretfetch.h"
+#include "sharedkey.h"
 #include "signin.h"
 #include "urlpolicy.h"
 
@@ -59,7 +60,7 @@ enum
 /* Texts are NULL for steps that were not reached. */
 typedef struct Report
 {
-	bool		is_ok;
+	KindProbeStep is_ok;		/* unknown: null */
 	const char *address;
 	const char *name;
 	const char *tcp;
@@ -247,7 +248,7 @@ try_redis(Network *network, const Connection *connection, Report *report)
 	}
 	report->latency_ms = (GetCurrentTimestamp() - start) / 1000.0;
 	report->permission = "ok";
-	report->is_ok = true;
+	report->is_ok = KIND_PROBE_OK;
 }
 
 /* ---- everything that speaks HTTP ---- */
@@ -300,6 +301,30 @@ sign_in(Network *network, const Connection *connection, const KindRequest *reque
 	}
 }
 
+/* What an account says of its containers does not concern the SAS of one of them. */
+static bool
+has_service_sas(const Network *network, const Connection *connection)
+{
+	const char *type = json_string(cJSON_GetObjectItemCaseSensitive(connection->auth, "type"));
+
+	return type != NULL && strcmp(type, "sas") == 0 && sharedkey_sas_is_service(network->secrets.signing);
+}
+
+static const char *
+step_text(KindProbeStep step)
+{
+	switch (step)
+	{
+		case KIND_PROBE_OK:
+			return "ok";
+		case KIND_PROBE_UNKNOWN:
+			return "unknown";
+		case KIND_PROBE_FAILED:
+			break;
+	}
+	return FAILED;
+}
+
 static void
 ask(Network *network, const Connection *connection, const HttpOptions *route, const KindRequest *request, Report *report)
 {
@@ -332,19 +357,15 @@ ask(Network *network, const Connection *connection, const HttpOptions *route, co
 	response.headers = result->headers;
 	response.transport_error = result->error;
 	response.retry_after_ms = result->retry_after_ms;
-	kind_probe_response(connection->kind, &response, &probe);
+	kind_probe_response(connection->kind, connection->options, has_service_sas(network, connection), &response, &probe);
 	if (response.http_status != 0)
 		report->latency_ms = (GetCurrentTimestamp() - start) / 1000.0;
-	report->sign_in = network->secrets.credentials == NULL && network->secrets.signing == NULL ? NOT_NEEDED : "ok";
+	report->sign_in = probe.sign_in == KIND_PROBE_OK && network->secrets.credentials == NULL && network->secrets.signing == NULL ?
+		NOT_NEEDED : step_text(probe.sign_in);
+	report->permission = probe.sign_in == KIND_PROBE_FAILED ? NULL : step_text(probe.permission);
+	report->is_ok = probe.sign_in == KIND_PROBE_FAILED ? KIND_PROBE_FAILED : probe.permission;
 	report->detail = probe.detail;
 	report->hint = probe.hint;
-	if (probe.is_signed_in)
-		report->permission = probe.is_permitted ? "ok" : FAILED;
-	else if (response.http_status != 0)
-		report->sign_in = FAILED;
-	else
-		report->permission = FAILED;
-	report->is_ok = probe.is_signed_in && probe.is_permitted;
 	httpmux_free(network->mux, transfer);
 }
 
@@ -440,7 +461,8 @@ weir_test_connection(PG_FUNCTION_ARGS)
 
 	set_text(values, nulls, COL_CONNECTION, name);
 	set_text(values, nulls, COL_KIND, pstrdup(connection->kind));
-	values[COL_IS_OK] = BoolGetDatum(report.is_ok);
+	values[COL_IS_OK] = BoolGetDatum(report.is_ok == KIND_PROBE_OK);
+	nulls[COL_IS_OK] = report.is_ok == KIND_PROBE_UNKNOWN;
 	set_text(values, nulls, COL_ADDRESS, report.address);
 	set_text(values, nulls, COL_NAME, report.name);
 	set_text(values, nulls, COL_TCP, report.tcp);

@@ -8,6 +8,8 @@
 
 #include "kind_int.h"
 
+#define ADF_API_VERSION	"2018-06-01"	/* of a connection that names none */
+
 /* adf_pipeline.c.  A terminal status, case ignored; the list is closed, anything else is still running */
 extern bool adf_is_terminal(const char *status);
 /* {base}{factory}/{collection}/{name}{action}?api-version=... */

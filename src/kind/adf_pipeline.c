@@ -170,7 +170,7 @@ adf_url(const KindCall *call, const char *collection, const char *name, const ch
 	}
 	strbuf_addstr(&url, action);
 	strbuf_addstr(&url, "?api-version=");
-	kind_url_encode(&url, version ? version : "2018-06-01");
+	kind_url_encode(&url, version ? version : ADF_API_VERSION);
 	return url.data;
 }
 

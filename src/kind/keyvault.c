@@ -22,7 +22,6 @@
 #include "keyvault_int.h"
 #include "retry.h"
 
-#define API_VERSION		"7.4"
 #define DAY_MS			INT64_C(86400000)
 #define MAX_LISTED		1000
 #define MAX_PAGES		200
@@ -58,7 +57,7 @@ build_url(const KindCall *call, const char *rest)
 	strbuf_printf(&url, "%s/secrets%s", call->base_url, name ? "/" : "");
 	/* checked, and encoded all the same */
 	kind_url_encode(&url, name ? name : "");
-	strbuf_printf(&url, "%s?api-version=%s", rest, version ? version : API_VERSION);
+	strbuf_printf(&url, "%s?api-version=%s", rest, version ? version : KEYVAULT_API_VERSION);
 	return url.data;
 }
 

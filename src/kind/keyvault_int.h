@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * keyvault_int.h
- *	  What keyvault.c and keyvault_spec.c share
+ *	  What keyvault.c, keyvault_spec.c and probe.c share
  *-------------------------------------------------------------------------
  */
 #ifndef WEIR_KEYVAULT_INT_H
@@ -8,6 +8,7 @@
 
 #include "kind_int.h"
 
+#define KEYVAULT_API_VERSION	"7.4"	/* of a connection that names none */
 #define KEYVAULT_TOKEN_TAG	"weir_token"	/* of a version: the attempt that made it */
 
 extern bool keyvault_is(const cJSON *spec, const char *operation);

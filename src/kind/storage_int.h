@@ -45,6 +45,8 @@ extern char *storage_etag_header(const char *etag);	/* in quotes */
 extern char *storage_etag(const char *text, size_t len);	/* without */
 /* Do the two addresses name the same blob, however they are written? */
 extern bool storage_same_path(const char *url, const char *other);
+/* Code and text of an error answer: of the header, XML (blobs) or JSON (data lake); like kind_body_error() */
+extern void storage_read_error(const KindResponse *response, char **code, char **message);
 /* The code of an error answer, such as BlobNotFound; never NULL */
 extern const char *storage_error_code(const KindResponse *response);
 /* What every answer may be: true if it filled in the verdict */

@@ -198,9 +198,8 @@ error_element(void *arg, const char *path, const char *text, bool is_encoded)
 		error->message = kind_clean_text(text, strlen(text), KIND_MAX_MESSAGE);
 }
 
-/* What an answer says of an error: the header, XML (blobs), JSON (data lake) */
-static void
-read_error(const KindResponse *response, char **code, char **message)
+void
+storage_read_error(const KindResponse *response, char **code, char **message)
 {
 	XmlError	xml = {NULL, NULL};
 	const char *header = kind_header(response, "x-ms-error-code");
@@ -229,7 +228,7 @@ storage_error_code(const KindResponse *response)
 	char	   *code;
 	char	   *message;
 
-	read_error(response, &code, &message);
+	storage_read_error(response, &code, &message);
 	return code ? code : "";
 }
 
@@ -241,7 +240,7 @@ storage_fail(const KindCall *call, const KindResponse *response, const char *wha
 	char	   *code;
 	char	   *message;
 
-	read_error(response, &code, &message);
+	storage_read_error(response, &code, &message);
 	kind_fail(verdict, status < 500, passes, code, mem_printf("%s: HTTP %d: %s", what, status, message));
 	kind_advise(call, response, verdict);
 }

@@ -290,14 +290,16 @@ sharedkey_header(const char *account, const char *key, const SharedKeyRequest *r
 	return header;
 }
 
-/* The parameter "sig"; NULL if there is none */
+/* Value of a parameter, "name=", which ends at "&" or with the text; NULL if there is none */
 static const char *
-signature_of(const char *sas)
+parameter_of(const char *sas, const char *name)
 {
+	if (sas != NULL && *sas == '?')
+		sas++;
 	while (sas != NULL && *sas != '\0')
 	{
-		if (strncmp(sas, "sig=", 4) == 0)
-			return sas + 4;
+		if (strncmp(sas, name, strlen(name)) == 0)
+			return sas + strlen(name);
 		sas = strchr(sas, '&');
 		if (sas != NULL)
 			sas++;
@@ -313,7 +315,7 @@ sharedkey_add_sas(const char *url, const char *sas, const char **error)
 	*error = NULL;
 	if (*sas == '?')
 		sas++;
-	if (signature_of(sas) == NULL)
+	if (parameter_of(sas, "sig=") == NULL)
 		*error = "the secret is not a shared access signature: it has no \"sig\"";
 	else if (strlen(sas) > MAX_SAS)
 		*error = "the secret is longer than any shared access signature";
@@ -332,10 +334,16 @@ sharedkey_add_sas(const char *url, const char *sas, const char **error)
 	return signed_url;
 }
 
+bool
+sharedkey_sas_is_service(const char *sas)
+{
+	return parameter_of(sas, "ss=") == NULL;
+}
+
 char *
 sharedkey_sas_signature(const char *sas, bool decode_it)
 {
-	const char *signature = signature_of(*sas == '?' ? sas + 1 : sas);
+	const char *signature = parameter_of(sas, "sig=");
 	size_t		len = signature ? strcspn(signature, "&") : 0;
 	char	   *copy = calloc(1, len + 1);
 

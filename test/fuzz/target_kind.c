@@ -363,7 +363,7 @@ fuzz_probe(const char *text, size_t len)
 	{
 		response.http_status = statuses[i];
 		memset(&probe, 0, sizeof(probe));
-		kind_probe_response(connection, &response, &probe);
+		kind_probe_response(connection, NULL, i % 2 != 0, &response, &probe);
 		check_text(probe.detail, "detail");
 		check_text(probe.hint, "hint");
 	}

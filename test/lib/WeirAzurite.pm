@@ -16,6 +16,7 @@ use IO::Socket::INET;
 use MIME::Base64;
 use PostgreSQL::Test::Utils;
 
+use StorageSas;
 use WeirHelper;
 
 our $account = 'devstoreaccount1';
@@ -155,15 +156,6 @@ sub names
 }
 
 # An account SAS with all rights for an hour, percent-encoded
-sub sas
-{
-	my ($self) = @_;
-	my @t = gmtime(time + 3600);
-	my $end = sprintf('%04d-%02d-%02dT%02d:%02d:%02dZ', $t[5] + 1900, $t[4] + 1, @t[ 3, 2, 1, 0 ]);
-	my ($rights, $version) = ('rwdlacup', '2020-08-04');
-	my $text = join("\n", $account, $rights, 'b', 'sco', '', $end, '', 'https,http', $version, '');
-	my $signature = encode_base64(hmac_sha256($text, $self->{bytes}), '');
-	return "sv=$version&ss=b&srt=sco&sp=$rights&se=" . escape($end) . '&spr=https%2Chttp&sig=' . escape($signature);
-}
+sub sas { my ($self) = @_; return account_sas($account, $self->{key}); }
 
 1;

@@ -11,6 +11,7 @@ use JSON::PP;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use StorageSas;
 use WeirAzurite;
 use WeirTest;
 
@@ -30,7 +31,7 @@ sub literal { my ($text) = @_; $text =~ s/'/''/g; return "'$text'"; }
 
 # Straight to the server, and through the local cloud, which can fail.
 my $key = $azurite->key;
-my $sas = $azurite->sas;
+my $sas = account_sas($account, $key);
 value("SELECT weir.create_secret('account_key', '$key')");
 value("SELECT weir.create_secret('sas', '$sas')");
 my %url = (lake => $azurite->address . "/$account", far => $cloud->address . "/$account");
@@ -79,6 +80,22 @@ foreach my $connection ('lake', 'lake_sas', 'far')
 	is($got->{output}{truncated}, JSON::PP::false, "$connection: complete");
 }
 
+
+# --- the SAS of one container: its files are there, and the account's list of containers is not for it
+
+value("SELECT weir.create_secret('container_sas', '" . container_sas($account, $key, 'lake') . "')");
+value("SELECT weir.create_connection('narrow', 'storage', '$url{lake}', '{\"type\": \"sas\", \"token\": \"container_sas\"}')");
+sub tested
+{
+	my ($connection) = @_;
+	return value("SELECT concat_ws(' ', coalesce(is_ok::text, 'null'), sign_in, permission, detail, hint) FROM weir.test_connection('$connection')");
+}
+is(run_it({ operation => 'list', container => 'lake', prefix => 'in/', glob => '*.txt' }, connection => 'narrow')->{output}{count}, 1, 'the SAS of a container: a task works');
+like(tested('narrow'), qr/^null unknown unknown HTTP status 403: \S.*one of a container.*option "container"/, 'a test does not call it wrong');
+value("SELECT weir.alter_connection('narrow', options => '{\"container\": \"lake\"}')");
+is(tested('narrow'), 'true ok ok', 'and asks for the container that the connection names');
+value("SELECT weir.alter_connection('narrow', options => '{\"container\": \"elsewhere\"}')");
+like(tested('narrow'), qr/^(false|null) .*HTTP status 403/, 'another one is not for it');
 
 # --- put: repeatable, and nothing is overwritten unless told -----------------------
 

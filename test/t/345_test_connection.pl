@@ -75,6 +75,37 @@ $cloud->add_fault(operation => 'databricks.jobs-list', fault => 'status', status
 is(test('dbx'), 'f|ok|ok|not needed|ok|failed', 'a service that cannot serve');
 is(test('dbx'), $everything, 'and serves again');
 
+# --- credentials that are accepted, and one right that is missing
+my $signed = "'{\"type\": \"entra_client_secret\", \"tenant_id\": \"local\", \"client_id\": \"weir-client\", \"client_secret\": \"entra_secret\", \"authority\": \"$address\"}'";
+connection("'fabric', 'fabric', '$address/fabric/v1', $signed");
+connection("'vault', 'keyvault', '$address/vault', $signed, '{\"api_version\": \"7.5\"}'");
+connection("'lake', 'storage', '$address/hns/blob', $signed");
+connection("'one_container', 'storage', '$address/hns/blob', $signed, '{\"container\": \"lake\"}'");
+is(test($_), $everything, "$_, with a token of its own") foreach 'fabric', 'vault', 'lake', 'one_container';
+is($cloud->requests('keyvault.list', api_version => '7.5'), 1, 'a vault is asked in the version that its connection names');
+is($cloud->requests('hns.containers') . ' ' . $cloud->requests('hns.list'), '1 1', 'a storage connection that names a container is asked for that one');
+foreach my $case (
+	[ 'adf', 'adf.getFactory', 'AuthorizationFailed', 'failed', qr/may not see the data factory/ ],
+	[ 'dbx', 'databricks.jobs-list', 'PERMISSION_DENIED', 'failed', qr/may not see the workspace's list of jobs/ ],
+	[ 'fabric', 'fabric.workspaces', 'InsufficientPrivileges', 'failed', qr/may not see the list of workspaces/ ],
+	[ 'vault', 'keyvault.list', 'Forbidden', 'unknown', qr/accepted, but may not list the vault's secrets.*the right to get.*not known/ ],
+	[ 'lake', 'hns.containers', 'AuthorizationPermissionMismatch', 'unknown', qr/accepted, but may not list the account's containers.*not known/ ],
+	[ 'lake', 'hns.containers', 'AuthorizationFailure', 'failed', qr/may not see the account's list of containers/ ],
+	[ 'one_container', 'hns.list', 'AuthorizationPermissionMismatch', 'unknown', qr/accepted, but may not list the container.*not known/ ])
+{
+	my ($name, $operation, $code, $permission, $hint) = @$case;
+	my $body = $operation =~ /^databricks/ ? "{\"error_code\": \"$code\", \"message\": \"not you\"}" : $operation =~ /^fabric/ ? "{\"errorCode\": \"$code\", \"message\": \"not you\"}"
+	  : $operation =~ /^hns/ ? "<?xml version=\"1.0\"?><Error><Code>$code</Code><Message>not you</Message></Error>" : "{\"error\": {\"code\": \"$code\", \"message\": \"not you\"}}";
+	$cloud->add_fault(operation => $operation, fault => 'status', status => 403, body => $body, times => 2);
+	is(test($name, 'coalesce(is_ok::text, \'null\'), name_lookup, tcp, tls, sign_in, permission'),
+		($permission eq 'unknown' ? 'null' : 'false') . "|ok|ok|not needed|ok|$permission", "$name: $code is about a right, not about signing in");
+	my $text = detail($name);
+	like($text, qr{^HTTP status 403: $code: not you // }, '... the service\'s words');
+	like($text, $hint, '... and what was asked and what that means');
+}
+$cloud->add_fault(operation => 'hns.containers', fault => 'status', status => 403, headers => { 'x-ms-error-code' => 'AuthenticationFailed' }, times => 1);
+is(test('lake'), 'f|ok|ok|not needed|failed', 'and a storage account that does not know who asks is told from that');
+
 # --- somebody who listens and says nothing: a cancel gets through
 my $mute = IO::Socket::INET->new(Listen => 5, LocalAddr => '127.0.0.1') or die "listen: $!";
 connection("'mute', 'http', 'http://127.0.0.1:" . $mute->sockport . "'");

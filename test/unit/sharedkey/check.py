@@ -102,6 +102,8 @@ def sas():
     check("header", ask("sas", url="x-ms-copy-source: https://h/c/b", key=good), "x-ms-copy-source: https://h/c/b?" + good)
     check("signature", ask("plain", key=good), "a%2Bb%2Fc%3D")
     check("decoded", ask("decoded", key="?sig=a%2Bb%2Fc%3d&x=1"), "a+b/c=")
+    for text, scope in ((good, "account"), ("?sr=c&sig=x", "service"), ("sv=1&sp=rap&sig=ss=", "service"), ("sv=1&sp=rl&sr=c&sig=x", "service"), ("sv=1&ss=b&srt=sco&sig=sr=", "account")):
+        check("scope of " + text, ask("scope", key=text), scope)
     for bad in ("sv=1", "sig=a b", "sig=a#b", "xsig=1", "sig=" + "a" * 5000, "sig=\u00fc"):
         got = ask("sas", url="https://h/c", key=bad)
         check("bad SAS", got.startswith("error: the secret is") and "sv=1" not in got, True)

@@ -55,6 +55,8 @@ answer(const Case *c)
 		result = sharedkey_header(c->account, c->key, &request, &error);
 	else if (strcmp(c->what, "sas") == 0)
 		result = sharedkey_add_sas(c->url, c->key, &error);
+	else if (strcmp(c->what, "scope") == 0)
+		result = mem_strdup(sharedkey_sas_is_service(c->key) ? "service" : "account");
 	else
 		result = sharedkey_sas_signature(c->key, strcmp(c->what, "decoded") == 0);
 	if (result != NULL)
