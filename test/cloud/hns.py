@@ -1,7 +1,7 @@
 """A storage account with a hierarchical namespace: its blob endpoint under /hns/blob, its data lake endpoint under /hns/dfs.
 /hns-blob and /hns-dfs are the same, for clients who want one segment that is the account.
 
-Bearer tokens for https://storage.azure.com only.  Blobs: list, HEAD, GET (also of a range), PUT (BlockBlob), DELETE, Copy Blob (see
+Bearer tokens for https://storage.azure.com, Shared Key and SAS (see storage_auth.py; `auth` of the ledger says which).  Blobs: list, HEAD, GET (also of a range), PUT (BlockBlob), DELETE, Copy Blob (see
 copies.py); data lake: rename, directories, list, properties, delete.  A rename needs the folder it goes to.
 """
 
@@ -17,6 +17,7 @@ from copies import Copies
 from entra import bearer
 from files import File, json_error, md5, xml_error
 from server import Response, http_date
+from storage_auth import Keys
 
 RESOURCE = "https://storage.azure.com"
 
@@ -41,9 +42,9 @@ class Hierarchical:
         operation = "containers" if is_account else lake_operation(request, name) if parts[0] == "dfs" else blob_operation(request, name)
 
         async def handler(request, entry):
-            problem = self.entra.check(bearer(request) or "", RESOURCE)
-            if problem:
-                return xml_error(401, "InvalidAuthenticationInfo", f"The token is not good: {problem}.")
+            refusal = self.refuse(request, entry, operation, parts[1], name, xml_error if parts[0] == "blob" else json_error)
+            if refusal:
+                return refusal
             if "x-ms-version" not in request.headers:
                 return xml_error(400, "MissingRequiredHeader", "x-ms-version is required.")
             response = getattr(self, operation)(request, entry, parts[1], name)
@@ -51,6 +52,19 @@ class Hierarchical:
             response.headers.setdefault("x-ms-version", request.headers["x-ms-version"])
             return response
         return "hns." + operation, {}, handler
+
+    def refuse(self, request, entry, operation, system, name, error):
+        """The answer to who may not, or None."""
+        if "sig=" in request.target.partition("?")[2]:
+            entry["auth"] = "sas"
+        elif request.headers.get("authorization", "").startswith("SharedKey "):
+            entry["auth"] = "shared_key"
+        else:
+            entry["auth"] = "bearer"
+            problem = self.entra.check(bearer(request) or "", RESOURCE)
+            return xml_error(401, "InvalidAuthenticationInfo", f"The token is not good: {problem}.") if problem else None
+        problem = Keys(self.settings.storage_account, self.settings.storage_key).check(request, operation, system, name)
+        return error(403, *problem) if problem else None
 
     def unknown(self, request, entry, system, name):
         return xml_error(400, "InvalidUri", "The request is not understood.")

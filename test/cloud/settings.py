@@ -1,13 +1,14 @@
 """What can be turned while the cloud runs, and the one clock its latencies use."""
 
 import asyncio
+import base64
 import pathlib
 
 DATABRICKS_SCOPE = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d/.default"
 ARM_SCOPE = "https://management.azure.com/.default"
 # settings that are taken as they come, and lists that become sets
 PLAIN = ("certificates", "federated", "clock_offset", "identity_header", "arc_directory", "arc_realm",
-         "policies", "workspace_resource_id", "neon_keys")
+         "policies", "workspace_resource_id", "neon_keys", "storage_account", "storage_key")
 SETS = ("pats", "tenants", "expired_clients", "talkative", "identities", "outsiders")
 
 
@@ -49,6 +50,8 @@ class Settings:
         self.arc_directory = str(self.lake.parent / "arc")
         self.arc_realm = None               # a path to name instead of a real key file
         self.copy_seconds = 0               # scaled; how long Copy Blob is pending, 0: never
+        self.storage_account = "weirlake"   # of hns.py, and its key
+        self.storage_key = base64.b64encode(bytes(range(64))).decode()
         self.storage = None                 # address of a real storage server, see forward.py
 
     def scaled(self, seconds):

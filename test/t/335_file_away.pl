@@ -9,6 +9,7 @@ use JSON::PP;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use StorageSas;
 use WeirTest;
 
 my $node = weir_node('filing');
@@ -186,6 +187,41 @@ is(wait_for_run($node, $run), 'succeeded', 'no failure');
 is(names('changed/'), "changed/archive/$run/1.csv changed/in/2.csv", 'the new content is not archived unseen');
 is_deeply(filed($run)->{changed}, ['changed/in/2.csv'], 'and named');
 
+# --- the same with Shared Key and with a SAS, which the rename's source needs, too ------------------------
+
+my ($account, $key) = ('weirlake', 'a2V5IG9mIGFuIGFjY291bnQgd2l0aCBmb2xkZXJz');
+$cloud->config(storage_account => $account, storage_key => $key);
+my %signed = (
+	shared_key => [ $key, { type => 'shared_key', account => $account, key => 'way_shared_key' } ],
+	account_sas => [ account_sas($account, $key), { type => 'sas', token => 'way_account_sas' } ],
+	container_sas => [ container_sas($account, $key, 'lake'), { type => 'sas', token => 'way_container_sas' } ]);
+foreach my $way (sort keys %signed)
+{
+	my ($secret, $how) = @{ $signed{$way} };
+	value("SELECT weir.create_secret('way_$way', " . literal($secret) . ')');
+	value("SELECT weir.create_connection('$way', 'storage', '$address/hns/blob', " . literal(encode_json($how)) . ", '{\"dfs_url\": \"$address/hns/dfs\"}')");
+	put("$way/in/$_.csv", 'x') foreach 1, 'b c & +%';
+	my $ledger = $way eq 'shared_key' ? $way : 'sas';
+	my %before = map { $_ => $cloud->started("hns.$_", auth => $ledger) } 'rename', 'mkdir';
+	create($way,
+		{ name => 'incoming', kind => 'storage', connection => $way, phase => 'land', spec => { operation => 'list', container => 'lake', prefix => "$way/in/" } },
+		{ name => 'file', kind => 'file_away', connection => $way, depends_on => ['incoming'],
+			spec => { container => 'lake', files => '{{tasks.incoming.output.files}}', from => "$way/in/", archive => "$way/done/{{row_audit_id}}/" } });
+	$run = weir_trigger($node, $way);
+	is(wait_for_run($node, $run), 'succeeded', "$way: the run")
+	  or diag(value("SELECT string_agg(code || ': ' || message, '; ') FROM weir.error WHERE run_id = $run"));
+	is(names("$way/"), "$way/done/$run/1.csv $way/done/$run/b c & +%.csv", "$way: both moved, nothing left");
+	is($cloud->started('hns.rename', auth => $ledger) - $before{rename}, 2, "$way: renamed, and signed this way");
+	cmp_ok($cloud->started('hns.mkdir', auth => $ledger), '>', $before{mkdir}, "$way: after their folder was made");
+}
+value("SELECT weir.create_secret('narrow_sas', " . literal(container_sas($account, $key, 'lake', 'rl')) . ')');
+value("SELECT weir.alter_connection('container_sas', auth => '{\"type\": \"sas\", \"token\": \"narrow_sas\"}')");
+put('container_sas/in/2.csv', 'x');
+$run = weir_trigger($node, 'container_sas');
+is(wait_for_run($node, $run), 'failed', 'a SAS that may only read');
+is(value("SELECT code FROM weir.error WHERE run_id = $run"), 'AuthorizationPermissionMismatch', 'is refused, which the log says');
+is(names('container_sas/in/'), 'container_sas/in/2.csv', 'and the file stays');
+
 # --- kill -9 and faults around every request of a rename -----------------------------------------------
 
 my @moments;
@@ -348,5 +384,7 @@ my $everything = PostgreSQL::Test::Utils::slurp_file($node->logfile)
   . value("SELECT string_agg(x::text, ' ') FROM (SELECT to_jsonb(a) FROM weir.attempt a UNION ALL SELECT to_jsonb(e) FROM weir.error e "
 	. "UNION ALL SELECT to_jsonb(t) FROM weir.task_run t) AS y (x)");
 unlike($everything, qr/battery staple/, 'the value is in no table and in no log');
+my ($signature) = $signed{container_sas}[0] =~ /sig=([^&]+)/;
+unlike($everything, qr/\Q$_\E/, 'nor is a key or a signature') foreach $key, $signature;
 
 done_testing();

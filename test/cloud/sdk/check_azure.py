@@ -18,6 +18,7 @@ import time
 import traceback
 
 from azure.core import MatchConditions
+from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import (ClientAuthenticationError, HttpResponseError, ResourceExistsError,
                                    ResourceModifiedError, ResourceNotFoundError)
 from azure.identity import (CertificateCredential, ClientSecretCredential, ManagedIdentityCredential,
@@ -26,7 +27,8 @@ from azure.keyvault.secrets import SecretClient
 from azure.mgmt.datafactory import DataFactoryManagementClient
 from azure.mgmt.datafactory.models import RunFilterParameters, RunQueryFilter, RunQueryOrderBy
 from azure.storage.blob import BlobServiceClient
-from azure.storage.filedatalake import DataLakeServiceClient
+from azure.storage.filedatalake import (DataLakeServiceClient, ResourceTypes, generate_account_sas, generate_directory_sas,
+                                        generate_file_system_sas)
 from azure.storage.queue import QueueServiceClient, TextBase64DecodePolicy, TextBase64EncodePolicy
 
 from localcloud import LocalCloud, check, make_certificate, openssl, post, refused, summary, until
@@ -35,6 +37,7 @@ TENANT = "11111111-2222-3333-4444-555555555555"         # the one whose vault it
 STORAGE = "https://storage.azure.com/.default"
 VAULT = "https://vault.azure.net/.default"
 PLACE = ("rg", "df")
+ACCOUNT, ACCOUNT_KEY = "weirlake", base64.b64encode(bytes(range(64))).decode()     # as in settings.py
 
 
 def entra(cloud):
@@ -316,9 +319,41 @@ def data_lake(cloud):
     check("lake: deleted", not moved.exists())
 
 
+def signed(cloud):
+    """Shared Key and SAS, which the SDKs make and the local cloud verifies: on blobs, and with a rename, which names a source."""
+    end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
+    everything = {"permission": "racwdlm", "expiry": end}
+    ways = {"shared key": AzureNamedKeyCredential(ACCOUNT, ACCOUNT_KEY),
+            "SAS of the account": generate_account_sas(ACCOUNT, ACCOUNT_KEY, ResourceTypes(service=True, file_system=True, object=True), "racwdl", end),
+            "SAS of a container": generate_file_system_sas(ACCOUNT, "lake", ACCOUNT_KEY, **everything),
+            "SAS of a folder": generate_directory_sas(ACCOUNT, "lake", "signed/deep", ACCOUNT_KEY, **everything)}
+    for way, credential in ways.items():
+        container = BlobServiceClient(cloud.secure + "/hns/blob", credential).get_container_client("lake")
+        container.upload_blob("signed/deep/ü &+%.csv", b"x", overwrite=True)
+        system = DataLakeServiceClient(cloud.secure + "/hns/dfs", credential).get_file_system_client("lake")
+        moved = system.get_file_client("signed/deep/ü &+%.csv").rename_file("lake/signed/deep/there.csv")
+        check(f"signed: {way}: renamed", moved.get_file_properties().size == 1)
+        check(f"signed: {way}: read", container.get_blob_client("signed/deep/there.csv").download_blob().readall() == b"x")
+        moved.delete_file()
+    listed = BlobServiceClient(cloud.secure + "/hns/blob", ways["SAS of the account"])
+    check("signed: containers", [one.name for one in listed.list_containers()] == ["lake"])
+    other = "A" * 86 + "=="
+    for what, credential in (("another key", AzureNamedKeyCredential(ACCOUNT, other)), ("a SAS of another key", generate_file_system_sas(ACCOUNT, "lake", other, **everything)),
+                             ("a SAS of another container", generate_file_system_sas(ACCOUNT, "river", ACCOUNT_KEY, **everything)),
+                             ("a SAS that ended", generate_file_system_sas(ACCOUNT, "lake", ACCOUNT_KEY, permission="racwdlm", expiry=end - datetime.timedelta(hours=2))),
+                             ("a SAS of another folder", generate_directory_sas(ACCOUNT, "lake", "elsewhere", ACCOUNT_KEY, **everything))):
+        for service in (BlobServiceClient(cloud.secure + "/hns/blob", credential).get_blob_client("lake", "in/0.csv").download_blob,
+                        DataLakeServiceClient(cloud.secure + "/hns/dfs", credential).get_file_system_client("lake").get_file_client("in/0.csv").get_file_properties):
+            wrong = refused(service, ClientAuthenticationError)
+            check(f"signed: {what}", wrong and wrong.error_code == "AuthenticationFailed", wrong)
+    reading = generate_file_system_sas(ACCOUNT, "lake", ACCOUNT_KEY, permission="rl", expiry=end)
+    may_not = refused(lambda: BlobServiceClient(cloud.secure + "/hns/blob", reading).get_blob_client("lake", "in/0.csv").delete_blob(), HttpResponseError)
+    check("signed: a right that is missing", may_not and may_not.error_code == "AuthorizationPermissionMismatch", may_not)
+
+
 def main():
     with LocalCloud() as cloud:
-        for session in (identity, managed_identity, data_factory, key_vault, queue, blobs, data_lake):
+        for session in (identity, managed_identity, data_factory, key_vault, queue, blobs, data_lake, signed):
             try:
                 session(cloud)
             except Exception as error:      # the others are still worth hearing
