@@ -75,7 +75,7 @@ entra_response(const HttpResult *result, const cJSON *answer, int64 now_ms, Sign
 
 	if (result->http_status == 200)
 	{
-		if (!signin_oauth_token(answer, now_ms, out))
+		if (!signin_oauth_token(result, answer, now_ms, out))
 			signin_oauth_nothing(result, answer, "a token", "authority", &out->refusal);
 		return;
 	}

@@ -300,7 +300,7 @@ identity_response(const HttpResult *result, const cJSON *answer, int64 now_ms, S
 
 	if (status == 200)
 	{
-		if (!signin_oauth_token(answer, now_ms, out))
+		if (!signin_oauth_token(result, answer, now_ms, out))
 			signin_oauth_nothing(result, answer, "a token", "source, or weir.identity_endpoint", &out->refusal);
 		return;
 	}

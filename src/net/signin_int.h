@@ -144,8 +144,8 @@ extern const SignInMethod signin_sas;
 /* signin_oauth.c */
 extern const SignInMethod signin_oauth_client_secret;
 extern const SignInMethod signin_databricks_oauth;
-/* A token as RFC 6749 section 5.1 has it, numbers perhaps as strings; false if it is not one. */
-extern bool signin_oauth_token(const cJSON *answer, int64 now_ms, SignInAnswer *out);
+/* A token as RFC 6749 section 5.1 has it, numbers perhaps as strings, or with expires_on only; false if it is not one. */
+extern bool signin_oauth_token(const HttpResult *result, const cJSON *answer, int64 now_ms, SignInAnswer *out);
 /* 200 without what: "a token".  correct: what may be wrong, such as "authority" */
 extern void signin_oauth_nothing(const HttpResult *result, const cJSON *answer, const char *what, const char *correct, SignInRefusal *refusal);
 /* First line of what the service says about a refusal, palloc'd. */

@@ -10,14 +10,48 @@
 #include "postgres.h"
 
 #include "json.h"
+#include "retry.h"
 #include "signin_int.h"
 
 #define MAX_WORDS				400
+#define UNKNOWN_LIFETIME_S		60
 #define DATABRICKS_TOKEN_PATH	"/oidc/v1/token"
 #define DATABRICKS_SCOPE		"all-apis"
 
+/* What the service's clock says, seconds since the epoch: the answer's Date, else ours */
+static int64
+service_clock(const HttpResult *result, int64 now_s)
+{
+	static const char name[] = "date:";
+	int64		theirs;
+
+	for (const char *line = result->headers; *line != '\0'; line += strcspn(line, "\n"), line += *line == '\n')
+	{
+		const char *value = line + sizeof(name) - 1;
+
+		if (pg_strncasecmp(line, name, sizeof(name) - 1) != 0)
+			continue;
+		value += strspn(value, " \t");
+		return retry_http_date(pnstrdup(value, strcspn(value, "\r\n")), now_s, &theirs) ? theirs : now_s;
+	}
+	return now_s;
+}
+
+/*
+ * A service that says only when a token expires says it by its own clock, and
+ * ours may be wrong.  If by that clock it has expired already, it is used all
+ * the same, for a short time: whoever is shown it knows better.
+ */
+static int64
+lifetime_until(const HttpResult *result, int64 expires_on, int64 now_s)
+{
+	int64		clock_s = service_clock(result, now_s);
+
+	return expires_on > clock_s ? expires_on - clock_s : UNKNOWN_LIFETIME_S;
+}
+
 bool
-signin_oauth_token(const cJSON *answer, int64 now_ms, SignInAnswer *out)
+signin_oauth_token(const HttpResult *result, const cJSON *answer, int64 now_ms, SignInAnswer *out)
 {
 	const char *type = json_string(json_get(answer, "token_type"));
 	const char *token = json_string(json_get(answer, "access_token"));
@@ -28,9 +62,9 @@ signin_oauth_token(const cJSON *answer, int64 now_ms, SignInAnswer *out)
 	if (!json_int64(json_get(answer, "expires_in"), &out->lifetime_s))
 	{
 		/* the identity endpoint of App Service says only when */
-		if (!json_int64(json_get(answer, "expires_on"), &expires_on) || expires_on <= now_ms / 1000)
+		if (!json_int64(json_get(answer, "expires_on"), &expires_on) || expires_on <= 0)
 			return false;
-		out->lifetime_s = expires_on - now_ms / 1000;
+		out->lifetime_s = lifetime_until(result, expires_on, now_ms / 1000);
 	}
 	if (out->lifetime_s <= 0)
 		return false;
@@ -93,7 +127,7 @@ oauth_response(const HttpResult *result, const cJSON *answer, int64 now_ms, Sign
 
 	if (result->http_status == 200)
 	{
-		if (!signin_oauth_token(answer, now_ms, out))
+		if (!signin_oauth_token(result, answer, now_ms, out))
 			signin_oauth_nothing(result, answer, "a token", "token_url, or base_url of the connection", &out->refusal);
 		return;
 	}

@@ -5,6 +5,7 @@ The metadata service of virtual machines (header Metadata), the endpoint of App 
 only those may read who may use the identity.
 """
 
+import json
 import os
 import pathlib
 import secrets
@@ -64,6 +65,10 @@ class Identity:
         if request.query.get("api-version") != "2019-08-01":
             return json_response(400, {"error": "bad_request", "error_description": "unknown api-version"})
         answer = self._token(request, entry, ("client_id", "principal_id", "mi_res_id"))
+        if answer.status == 200 and self.settings.identity_expires == "on":
+            fields = json.loads(answer.body)
+            del fields["expires_in"]
+            return json_response(200, fields)
         return answer
 
     async def arc(self, request, entry):

@@ -47,6 +47,7 @@ class Settings:
         # managed identity
         self.identities = set()             # ids of user-assigned ones
         self.identity_header = "local-identity-header"
+        self.identity_expires = "both"      # or on: App Service says when a token expires, and not in how many seconds
         self.arc_directory = str(self.lake.parent / "arc")
         self.arc_realm = None               # a path to name instead of a real key file
         self.copy_seconds = 0               # scaled; how long Copy Blob is pending, 0: never
@@ -66,6 +67,7 @@ class Settings:
         unknown = set(wanted) - {"speed", "database", "token_lifetime", "consistency_delay_ms",
                                  "page_size", "chunk_rows", "history_delay_ms", "clients", "revoke_tokens", "first_run_id", "fabric_retry_after",
                                  "copy_seconds", "fabric_location", "fabric_listed", "queue_auth", "job_retry_after", "storage",
+                                 "identity_expires",
                                  "neon_branches_limit", *PLAIN, *SETS}
         if unknown:
             raise ValueError(f"unknown setting {sorted(unknown)[0]!r}")
@@ -79,11 +81,11 @@ class Settings:
         if not isinstance(wanted.get("clients", {}), dict) or not isinstance(wanted.get("pats", []), list):
             raise ValueError("clients is an object of id and secret, pats a list")
         for name, words in (("fabric_location", ("id", "none", "header")), ("fabric_listed", (True, False)),
-                            ("queue_auth", ("none", "bearer"))):
+                            ("queue_auth", ("none", "bearer")), ("identity_expires", ("both", "on"))):
             if wanted.get(name, words[0]) not in words:
                 raise ValueError(f"{name} must be one of {', '.join(words)}")
         for name in ("speed", "database", "token_lifetime", "consistency_delay_ms", "history_delay_ms", "copy_seconds",
-                     "fabric_retry_after", "fabric_location", "fabric_listed", "queue_auth", "job_retry_after", "neon_branches_limit"):
+                     "fabric_retry_after", "fabric_location", "fabric_listed", "queue_auth", "job_retry_after", "neon_branches_limit", "identity_expires"):
             if name in wanted:
                 setattr(self, name, wanted[name])
         for name in ("page_size", "chunk_rows"):

@@ -8,6 +8,7 @@ use warnings FATAL => 'all';
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use WeirClock;
 use WeirSignIn;
 use WeirTest;
 
@@ -92,6 +93,35 @@ fresh('vm');
 bad('vm', qr/^user: .*the sign-in service repeated the secret in its answer, HTTP status 401/, 'a wrong header, which the service says back');
 unlike(file_text($node->logfile), qr/local-identity-header/, 'which is told nowhere');
 is($node->safe_psql('postgres', q{SELECT count(*) FROM weir.error e WHERE to_jsonb(e)::text ~ 'local-identity-header'}), 0, 'nor in an error');
+
+# --- an answer that says only when the token expires, by a clock that is not ours
+SKIP:
+{
+	my ($reason) = WeirClock::missing();
+	skip $reason, 12 if defined $reason;
+	my $clock = WeirClock->new;
+	$cloud->config(identity_header => 'local-identity-header', identity_expires => 'on');
+	$node->stop;
+	$clock->start($node);
+	foreach my $hours (2, -2)
+	{
+		my $what = 'our clock two hours ' . ($hours > 0 ? 'ahead' : 'behind');
+		$clock->set(3600 * $hours);
+		fresh('vm');
+		good('vm', 'entra.app-service', $what);
+		# the token lives for an hour, of which ten minutes have passed, then nearly all
+		foreach my $passed ([ 600, 1, 'the same token' ], [ 3400, 2, 'the next one' ])
+		{
+			my ($seconds, $tokens, $which) = @$passed;
+			$clock->set(3600 * $hours + $seconds);
+			($run, $status) = run_task($node, 'vm', 'adf_pipeline', $wait);
+			is($status, 'succeeded', "$what: a task after $seconds s") or diag(task_error($node, $run));
+			$cloud->wait(operation => 'entra.app-service', count => $tokens, timeout_ms => 500 * $PostgreSQL::Test::Utils::timeout_default);
+			is($cloud->requests('entra.app-service'), $tokens, "$what: there is $which");
+		}
+	}
+	$cloud->config(identity_expires => 'both');
+}
 
 # --- Azure Arc
 $node->stop;
