@@ -263,6 +263,8 @@ typedef struct TaskKind
 	 */
 	char	   *(*start_place) (const KindCall *call, int64 *lag_ms);
 	const KindListing *listing; /* or NULL */
+	/* An engine may forget work that nobody asks for: a pause that is short enough, with what spreads it.  0: it does not. */
+	int64		longest_pause_ms;
 } TaskKind;
 
 extern const TaskKind *kind_find(const char *name);	/* NULL if unknown */

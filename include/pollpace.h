@@ -34,6 +34,7 @@ typedef struct PollPace
 	int			together;		/* runs followed through the same connection, itself among them */
 	int			page_size;		/* of its lists of runs; 0: it has none */
 	PollBounds	bounds;
+	int64		longest_ms;		/* whatever the bounds say: work that nobody asks for is forgotten then; 0: it is not */
 } PollPace;
 
 /*

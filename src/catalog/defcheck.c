@@ -24,6 +24,7 @@
 #include "definition.h"
 #include "definition_int.h"
 #include "json.h"
+#include "pollpace.h"
 #include "pool.h"
 #include "reference.h"
 #include "sqltext.h"
@@ -33,6 +34,7 @@ typedef struct KnownConnection
 	const char *name;
 	const char *kind;
 	RetryPolicy retry;			/* what its tasks inherit */
+	PollBounds	pauses;			/* its option poll */
 } KnownConnection;
 
 /* One task while its strings are walked. */
@@ -68,6 +70,8 @@ find_connection(CheckState *state, const char *name)
 	ListCell   *lc;
 	KnownConnection *known;
 	MemoryContext old;
+	const cJSON *options;
+	const char *wrong;
 	char	   *kind;
 
 	foreach(lc, state->connections)
@@ -84,7 +88,9 @@ find_connection(CheckState *state, const char *name)
 	known->name = name;
 	known->kind = pstrdup(kind);
 	known->retry = retry_policy_default();
-	def_read_retry(connection_read(name)->options, psprintf("$ (options of connection %s)", name), &known->retry);
+	options = connection_read(name)->options;
+	(void) poll_bounds_read(cJSON_GetObjectItemCaseSensitive(options, "poll"), &known->pauses, &wrong);
+	def_read_retry(options, psprintf("$ (options of connection %s)", name), &known->retry);
 	state->connections = lappend(state->connections, known);
 	MemoryContextSwitchTo(old);
 	return known;
@@ -120,6 +126,11 @@ check_connection(CheckState *state)
 		definition_error(path,
 						 psprintf("connection \"%s\" of task \"%s\" is of kind %s", task->connection, task->name, known->kind),
 						 psprintf("A task of kind %s needs a connection of kind %s%s%s.", task->kind->name, needed, also ? " or " : "", also ? also : ""));
+	if (task->kind->longest_pause_ms > 0 && known->pauses.least_ms > task->kind->longest_pause_ms)
+		definition_error(path,
+						 psprintf("connection \"%s\" asks too seldom for task \"%s\" of kind %s", task->connection, task->name, task->kind->name),
+						 psprintf("Its work may be dropped by the service when nobody asks for it. Let min of the connection's option poll be at most %d seconds, or give the task another connection.",
+								  (int) (task->kind->longest_pause_ms / 1000)));
 	retry_policy_inherit(&task->retry, &known->retry);
 	def_check_retry(&task->retry, place(state, ".retry"));
 }

@@ -45,21 +45,36 @@ expected_delay_ms(int64 elapsed_ms, int64 expected_ms)
 	return near_ms;
 }
 
+/* What a connection allows, as far as the work may do with it */
+static PollBounds
+bounds_of(const PollPace *pace)
+{
+	PollBounds	bounds = pace->bounds;
+
+	if (pace->longest_ms > 0)
+	{
+		bounds.least_ms = Min(bounds.least_ms, pace->longest_ms);
+		bounds.most_ms = bounds.most_ms > 0 ? Min(bounds.most_ms, pace->longest_ms) : pace->longest_ms;
+	}
+	return bounds;
+}
+
 int64
 poll_interval_ms(const PollPace *pace, double random01)
 {
+	PollBounds	bounds = bounds_of(pace);
 	int64		elapsed_ms = Max(pace->elapsed_ms, 0);
 	int64		delay_ms = pace->expected_ms > 0 ? expected_delay_ms(elapsed_ms, pace->expected_ms) : poll_delay_ms(elapsed_ms);
 
 	/* A connection may want to know sooner, or not to be asked as often, ... */
-	if (pace->bounds.most_ms > 0)
-		delay_ms = Min(delay_ms, pace->bounds.most_ms);
-	delay_ms = Max(delay_ms, pace->bounds.least_ms);
+	if (bounds.most_ms > 0)
+		delay_ms = Min(delay_ms, bounds.most_ms);
+	delay_ms = Max(delay_ms, bounds.least_ms);
 	/* ... but many together are asked for less often, so that their number does not make more requests. */
 	if (pace->page_size > 0 && pace->together > POLL_SINGLY)
 		delay_ms = Max(delay_ms, (int64) pace->together * POLL_PAGE_MS / pace->page_size);
-	delay_ms = Max(Min(delay_ms, Max(POLL_MOST_MS, pace->bounds.least_ms)), POLL_LEAST_MS);
-	return Max(delay_ms + (int64) (delay_ms * 0.2 * (random01 - 0.5)), Max(POLL_LEAST_MS, pace->bounds.least_ms));
+	delay_ms = Max(Min(delay_ms, Max(POLL_MOST_MS, bounds.least_ms)), POLL_LEAST_MS);
+	return Max(delay_ms + (int64) (delay_ms * 0.2 * (random01 - 0.5)), Max(POLL_LEAST_MS, bounds.least_ms));
 }
 
 static bool

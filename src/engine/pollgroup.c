@@ -521,7 +521,7 @@ pollgroup_response(Conductor *c, Flight *flight, const KindResponse *response)
 int64
 pollgroup_pause_ms(const Flight *flight, int64 now)
 {
-	PollPace	pace;
+	PollPace	pace = {0};
 	int64		pause;
 	const char *wrong;
 
@@ -529,6 +529,7 @@ pollgroup_pause_ms(const Flight *flight, int64 now)
 	pace.expected_ms = flight->expected_ms > 0 ? flight->expected_ms : POLL_UNKNOWN;
 	pace.together = flight->together;
 	pace.page_size = flight->kind != NULL && flight->kind->listing != NULL ? flight->kind->listing->page_size : 0;
+	pace.longest_ms = flight->kind != NULL ? flight->kind->longest_pause_ms : 0;
 	(void) poll_bounds_read(flight->connection ? cJSON_GetObjectItemCaseSensitive(flight->connection->options, "poll") : NULL, &pace.bounds, &wrong);
 	if (flight->ending == SQL_CANCEL_NONE)
 		return Max(poll_interval_ms(&pace, pg_prng_double(&pg_global_prng_state)), flight->retry_after_ms);

@@ -35,6 +35,7 @@
 #include "databricks_int.h"
 
 #define TAG					"weir_token"
+#define LONGEST_PAUSE_MS	((int64) 600000)	/* what is not asked for within 15 minutes may be dropped (Statement Execution API) */
 #define HISTORY_SECONDS		60	/* that the history is given to show a statement */
 #define CLOCK_SKEW_MS		((int64) 86400000)	/* the newest come first, so this costs little */
 #define MAX_PAGES			20
@@ -544,4 +545,5 @@ const TaskKind kind_databricks_sql = {
 	.resume_step = sql_resume_step,
 	.request = sql_request,
 	.response = sql_response,
+	.longest_pause_ms = LONGEST_PAUSE_MS,
 };

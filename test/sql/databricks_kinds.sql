@@ -22,6 +22,16 @@ SELECT define('databricks_python', '{"python_file": "/a.py", "environment": {}, 
 SELECT define('databricks_jar', '{"main_class_name": "a.B", "existing_cluster_id": "c"}');
 SELECT define('databricks_sql_file', '{"path": "/a.sql"}');
 
+-- a statement that nobody asks for may be dropped after a quarter of an hour; a job goes on
+SELECT weir.alter_connection('dk', options => '{"poll": {"min": 601}}');
+SELECT define('databricks_sql', '{"warehouse_id": "w", "statement": "SELECT 1"}');
+SELECT define('databricks_job', '{"job_id": 1}') > 0 AS job;
+SELECT weir.drop_pipeline('dk');
+SELECT weir.alter_connection('dk', options => '{"poll": {"min": 600}}');
+SELECT define('databricks_sql', '{"warehouse_id": "w", "statement": "SELECT 1"}') > 0 AS statement;
+SELECT weir.drop_pipeline('dk');
+SELECT weir.alter_connection('dk', options => '{}');
+
 -- statements: what comes from outside is a parameter
 SELECT define('databricks_sql', '{"warehouse_id": "w"}');
 SELECT define('databricks_sql', '{"warehouse_id": "w", "statement": "DELETE FROM t WHERE day = ''{{params.day}}''"}');

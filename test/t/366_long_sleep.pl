@@ -84,6 +84,25 @@ is($every->begun($since{here}), value("SELECT count(*) FROM weir.attempt WHERE r
 is($cloud{$_}->requests('entra.token', since => $since{$_}), 2, "$_: one token was fetched for each service") foreach sort keys %since;
 value("SELECT weir.cancel($run{going})");
 is(wait_for_run($node, $run{going}), 'cancelled', 'what goes on can be cancelled');
+# --- a statement that nobody asks for may be dropped after a quarter of an hour, so it is asked for, although its connection
+# would have a whole hour pass, as it may since the pipeline was defined
+my $here = $cloud{here};
+value("SELECT weir.create_secret('patience', 'dapi-local');
+	SELECT weir.create_connection('patient', 'databricks', '" . $here->address . "/dbx', '{\"type\": \"pat\", \"token\": \"patience\"}');
+	SELECT weir.create_pipeline('patient', '{\"tasks\": [{\"name\": \"a\", \"kind\": \"databricks_sql\", \"connection\": \"patient\", \"spec\": {\"warehouse_id\": \"wh1\", \"statement\": \"SELECT 1\"}}]}');
+	SELECT weir.alter_connection('patient', options => '{\"poll\": {\"min\": 3600, \"max\": 3600}}')");
+my $patient = weir_trigger($node, 'patient');
+wait_until($node, 'the statement has an id', "SELECT count(*) = 1 FROM weir.task_run WHERE run_id = $patient AND external_run_id IS NOT NULL");
+my $statement = value("SELECT external_run_id FROM weir.task_run WHERE run_id = $patient");
+is($here->requests('databricks.statement', statement_id => $statement), 0, 'a statement that is not asked for');
+fall_asleep();
+$clock->set(8 * 3600 + 700);
+wake_up();
+# what it waits by stood still meanwhile, so something has to have the conductor look at the clock
+value("SELECT weir.create_pipeline('other', '{\"tasks\": [{\"name\": \"a\", \"kind\": \"noop\"}]}'); SELECT weir.trigger('other')");
+$here->wait(operation => 'databricks.statement', statement_id => $statement, timeout_ms => 500 * $PostgreSQL::Test::Utils::timeout_default);
+is($here->requests('databricks.statement', statement_id => $statement), 1, 'is asked for when eleven minutes have passed');
+is(wait_for_run($node, $patient), 'succeeded', 'and has ended');
 unlike(PostgreSQL::Test::Utils::slurp_file($node->logfile), qr/PANIC|illegal|already had an outcome/, 'nothing died of itself');
 
 $node->stop;

@@ -37,7 +37,7 @@ test_blind(void)
 static int64
 interval(int64 elapsed_ms, int64 expected_ms)
 {
-	PollPace	pace = {elapsed_ms, expected_ms, 1, 24, {0, 0}};
+	PollPace	pace = {elapsed_ms, expected_ms, 1, 24, {0, 0}, 0};
 
 	return poll_interval_ms(&pace, 0.5);
 }
@@ -114,7 +114,7 @@ test_runs(void)
 static void
 test_spread(void)
 {
-	PollPace	pace = {600000, 3600000, 1, 24, {0, 0}};
+	PollPace	pace = {600000, 3600000, 1, 24, {0, 0}, 0};
 
 	CHECK_INT(poll_interval_ms(&pace, 0), POLL_MOST_MS / 10 * 9);
 	CHECK(poll_interval_ms(&pace, 0.999999) > POLL_MOST_MS / 10 * 11 - 10);
@@ -130,7 +130,7 @@ test_together(void)
 {
 	for (int n = 1; n <= 100000; n *= 10)
 	{
-		PollPace	pace = {0, POLL_UNKNOWN, n, 24, {0, 0}};
+		PollPace	pace = {0, POLL_UNKNOWN, n, 24, {0, 0}, 0};
 		int64		delay = poll_interval_ms(&pace, 0.5);
 
 		if (n > POLL_SINGLY && delay < POLL_MOST_MS)
@@ -156,7 +156,7 @@ reads_bounds(const char *text, PollBounds *bounds)
 static void
 test_bounds(void)
 {
-	PollPace	pace = {3600000, POLL_UNKNOWN, 1, 24, {0, 0}};
+	PollPace	pace = {3600000, POLL_UNKNOWN, 1, 24, {0, 0}, 0};
 	PollBounds	bounds;
 	const char *member;
 
@@ -169,12 +169,21 @@ test_bounds(void)
 	/* no sooner than the pages of a list are asked for */
 	pace.together = 1000;
 	CHECK_INT(poll_interval_ms(&pace, 0.5), 1000 * POLL_PAGE_MS / 24);
-	pace = (PollPace) {0, POLL_UNKNOWN, 1, 24, {5000, 0}};
+	pace = (PollPace) {0, POLL_UNKNOWN, 1, 24, {5000, 0}, 0};
 	CHECK_INT(poll_interval_ms(&pace, 0), 5000);
 	CHECK_INT(poll_interval_ms(&pace, 0.5), 5000);
 	pace.bounds.least_ms = 600000;
 	CHECK_INT(poll_interval_ms(&pace, 0), 600000);
 	CHECK(poll_interval_ms(&pace, 0.999) > 650000);
+
+	/* unless what is asked for is forgotten meanwhile: half an hour becomes ten minutes, spread by a tenth */
+	pace.bounds = (PollBounds) {1800000, 3600000};
+	pace.longest_ms = 600000;
+	CHECK_INT(poll_interval_ms(&pace, 0), 600000);
+	CHECK_INT(poll_interval_ms(&pace, 0.5), 600000);
+	CHECK(poll_interval_ms(&pace, 0.999999) <= 660000);
+	pace.bounds = (PollBounds) {0, 0};
+	CHECK_INT(poll_interval_ms(&pace, 0.5), POLL_LEAST_MS);
 
 	CHECK(poll_bounds_read(NULL, &bounds, &member));
 	CHECK_INT(bounds.least_ms + bounds.most_ms, 0);
