@@ -97,6 +97,38 @@ kill9_backend($node, 'weir conductor');
 is(wait_for_run($node, $run), 'succeeded', 'killed: the recovery goes on');
 is($cloud->started('adf.createRun'), 2, 'killed: one recovery');
 
+# D: a new run resumes what failed in the run before, by a new trigger as by weir.restart, with the parameters that the first had
+value(qq{SELECT weir.create_secret('pat', 'dapi-local');
+	SELECT weir.create_connection('dbx', 'databricks', '$address/dbx', '{"type": "pat", "token": "pat"}', '{"settle_seconds": 1}');
+	CREATE TABLE landed (id bigint)});
+my $land = { name => 'land', kind => 'sql', phase => 'land', spec => { sql => 'INSERT INTO landed VALUES ({{row_audit_id}})' } };
+my %resumed = (
+	adf => { task => { kind => 'adf_pipeline', connection => 'adf', spec => { pipeline => 'copy_flights', %parameters, on_restart => 'recover' } },
+		fault => { fault => 'copy_fails', after_rows => 3 }, begun => sub { activities() }, expected => 'Lookup Succeeded Copy Failed | Copy Succeeded' },
+	databricks => { task => { kind => 'databricks_job', connection => 'dbx', spec => { job_id => 102, job_parameters => { seconds => '0' }, repair => JSON::PP::true } },
+		fault => { fault => 'task_fails', message => 'the cluster was lost' }, begun => sub { join(' ', map { $cloud->started("databricks.$_") } 'run-now', 'repair') }, expected => '1 1' });
+foreach my $way ('weir.trigger', 'weir.restart')
+{
+	foreach my $engine (sort keys %resumed)
+	{
+		my $how = $resumed{$engine};
+		my $name = "resumed_${engine}_" . ($way =~ s/weir\.//r);
+		my $what = "D, $engine, $way";
+		value("SELECT weir.create_pipeline('$name', " . literal($json->encode({ parameters => { rows => { type => 'bigint', default => 10 } },
+			tasks => [ $land, { name => 'copy', depends_on => ['land'], %{ $how->{task} } } ] })) . ')');
+		$cloud->reset;
+		$cloud->add_fault(%{ $how->{fault} });
+		my $first = weir_trigger($node, $name);
+		is(wait_for_run($node, $first), 'failed', "$what: fails after the landing");
+		my $second = $way eq 'weir.restart' ? value("SELECT weir.restart($first)") : weir_trigger($node, $name);
+		isnt($second, $first, "$what: another run");
+		is(wait_for_run($node, $second), 'succeeded', "$what: succeeds") or diag(value("SELECT string_agg(message, '; ') FROM weir.error WHERE run_id = $second"));
+		is($how->{begun}->(), $how->{expected}, "$what: goes on with the run of the engine that failed");
+		is(value("SELECT row_audit_id FROM weir.runs WHERE run_id = $second"), $first, "$what: and with what the first run landed");
+		is(value("SELECT count(*) FROM landed WHERE id IN ($first, $second)"), '1', "$what: which is there once");
+	}
+}
+
 # activities come in pages, one of which is lost
 $cloud->reset;
 $cloud->config(page_size => 2);
