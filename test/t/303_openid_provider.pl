@@ -11,6 +11,7 @@ use warnings FATAL => 'all';
 use HTTP::Tiny;
 use IPC::Run;
 use JSON::PP;
+use MIME::Base64 ();
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -115,9 +116,28 @@ sub good
 }
 
 good('post', 'http', "$address/http", { type => 'entra_client_secret', client_id => 'by-post', client_secret => 'secret', @entra }, $decisions, 'secret in the form');
+# The provider does not look at which certificate the header of an assertion names; so what arrived is compared with
+# the certificate here, whose SHA-256 the openssl program computes from its DER form (RFC 7515, sections 4.1.6 and 4.1.8).
+sub names_certificate
+{
+	my ($algorithm, $has_chain, $what) = @_;
+	my ($header) = file_text($form) =~ /(?:^|&)client_assertion=([A-Za-z0-9_-]+)\./;
+	$header = decode_json(MIME::Base64::decode_base64url($header // ''));
+	my ($der, $digest);
+	IPC::Run::run([ 'openssl', 'x509', '-in', "$certificate.crt", '-outform', 'DER' ], '>', \$der) or die 'openssl x509';
+	IPC::Run::run([ 'openssl', 'dgst', '-sha256', '-binary' ], '<', \$der, '>', \$digest) or die 'openssl dgst';
+	is($header->{alg}, $algorithm, "$what: the algorithm is named");
+	is($header->{'x5t#S256'}, base64url($digest), "$what: and the certificate, by its SHA-256");
+	is_deeply($header->{x5c}, $has_chain ? [ MIME::Base64::encode_base64($der, '') ] : undef, "$what: " . ($has_chain ? 'which is sent along' : 'which is not sent along'));
+	return;
+}
+
 good('ps256', 'http', "$address/http", { type => 'entra_certificate', client_id => 'by-ps256', certificate => 'pair', @entra }, $decisions, 'assertion, PS256');
 my $used = file_text($form);
-good('rs256', 'http', "$address/http", { type => 'entra_certificate', client_id => 'by-rs256', certificate => 'pair', algorithm => 'RS256', @entra }, $decisions, 'assertion, RS256');
+names_certificate('PS256', 0, 'assertion, PS256');
+good('rs256', 'http', "$address/http", { type => 'entra_certificate', client_id => 'by-rs256', certificate => 'pair', algorithm => 'RS256', send_chain => JSON::PP::true, @entra },
+	$decisions, 'assertion, RS256');
+names_certificate('RS256', 1, 'assertion, RS256');
 good('oauth_basic', 'http', "$address/http", { type => 'oauth_client_secret', token_url => "$workspace/oidc/v1/token", client_id => 'by-basic', client_secret => 'secret', scope => 'all-apis' },
 	$workspace_decisions, 'secret as Basic');
 good('oauth_post', 'http', "$address/http", { type => 'oauth_client_secret', token_url => "$workspace/oidc/v1/token", client_id => 'by-post', client_secret => 'secret', client_auth => 'post' },
