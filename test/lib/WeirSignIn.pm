@@ -18,7 +18,7 @@ use WeirTest;
 our @EXPORT = qw(
   base64url file_text write_file literal
   make_certificate certificate_key make_jwt
-  create_connection create_secret run_task task_error
+  create_connection create_secret run_task task_error azure_services
 );
 
 my $json = JSON::PP->new->canonical;
@@ -129,6 +129,25 @@ sub run_task
 	my $run = weir_trigger($node, $pipeline);
 	return $run if $options{start};
 	return ($run, wait_for_run($node, $run));
+}
+
+# Every service of Azure that tokens of Entra ID are for: name => {kind, url,
+# options} of a connection, {task, spec} of something small to do there, and
+# what its token must be for.
+sub azure_services
+{
+	my ($address) = @_;
+	return (
+		adf => { kind => 'adf', url => "$address/adf", options => { subscription_id => 's1', resource_group => 'rg', factory => 'adf-dev', settle_seconds => 0 },
+			task => 'adf_pipeline', spec => { pipeline => 'wait', parameters => { seconds => 0 } }, resource => 'https://management.azure.com' },
+		databricks => { kind => 'databricks', url => "$address/dbx", options => {},
+			task => 'databricks_job', spec => { job_id => 102, job_parameters => { seconds => '0' } }, resource => '2ff814a6-3304-4ab8-85cb-cd0e6f879c1d' },
+		fabric => { kind => 'fabric', url => "$address/fabric/v1", options => { workspace_id => '00000000-0000-4000-8000-000000000001', settle_seconds => 1 },
+			task => 'fabric_item', spec => { item => '00000000-0000-4000-9000-000000000001', job_type => 'Pipeline' }, resource => 'https://api.fabric.microsoft.com' },
+		keyvault => { kind => 'keyvault', url => "$address/vault", options => {},
+			task => 'keyvault', spec => { operation => 'list' }, resource => 'https://vault.azure.net' },
+		storage => { kind => 'storage', url => "$address/hns/blob", options => {},
+			task => 'storage', spec => { operation => 'list', container => 'lake' }, resource => 'https://storage.azure.com' });
 }
 
 # "user: message" of the errors of a run

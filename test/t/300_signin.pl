@@ -97,6 +97,16 @@ is($cloud->ledger(operation => 'entra.token')->[0]{scope}, '2ff814a6-3304-4ab8-8
 dbx('by_oauth', type => 'databricks_oauth', client_id => 'dbx-client', client_secret => 'dose');
 good('by_oauth', 'databricks_job', $job, 'Databricks OAuth for machines', 'databricks.token');
 
+# --- with a certificate to every service, each of which takes tokens for itself alone
+my %services = azure_services($address);
+foreach my $name (sort keys %services)
+{
+	my $service = $services{$name};
+	create_connection($node, "cert_$name", $service->{kind}, $service->{url}, { @entra, type => 'entra_certificate', client_id => 'cert-app', certificate => 'pair' }, $service->{options});
+	good("cert_$name", $service->{task}, $service->{spec}, "certificate, $name");
+	is($cloud->ledger(operation => 'entra.token')->[0]{scope}, "$service->{resource}/.default", "... with a token for $name");
+}
+
 # --- a token that somebody else writes and renews
 my $now = time;
 my %claims = (iss => 'https://cluster', sub => 'system:serviceaccount:weir', aud => 'api://AzureADTokenExchange', nbf => $now - 60);
@@ -109,6 +119,13 @@ wait_until($node, 'the attempt has begun', "SELECT count(*) = 1 FROM weir.attemp
 write_file("$secrets/token", make_jwt($issuer, %claims, exp => $now + 3600));
 is(wait_for_run($node, $waiting), 'succeeded', 'federation: the file is read anew') or diag(task_error($node, $waiting));
 is_deeply($cloud->counts->{'entra.token'}, { requests => 1, started => 1 }, 'federation: what has expired was not sent');
+foreach my $name (sort keys %services)
+{
+	my $service = $services{$name};
+	create_connection($node, "pod_$name", $service->{kind}, $service->{url}, { @entra, type => 'entra_federated', client_id => 'pod-app', token => 'token' }, $service->{options});
+	good("pod_$name", $service->{task}, $service->{spec}, "federation, $name");
+	is($cloud->ledger(operation => 'entra.token')->[0]{scope}, "$service->{resource}/.default", "... with a token for $name");
+}
 foreach my $case ([ 'iss', 700211, 'issuer' ], [ 'sub', 700213, 'subject' ], [ 'aud', 700212, 'audience' ])
 {
 	my ($claim, $code, $name) = @$case;

@@ -61,11 +61,17 @@ adf('vm_other', client_id => '99999999-2222-3333-4444-555555555555');
 $cloud->reset;
 bad('vm_other', qr/^user: .*the machine has no such identity, or the scope is not known.*Identity not found/, 'an identity that is not assigned');
 is($cloud->requests('entra.identity'), 1, 'is not asked for again');
-create_connection($node, 'dbx', 'databricks', "$address/dbx", { type => 'managed_identity' });
-$cloud->reset;
-my ($run, $status) = run_task($node, 'dbx', 'databricks_job', { job_id => 102, job_parameters => { seconds => '0' } });
-is($status, 'succeeded', 'Databricks') or diag(task_error($node, $run));
-is($cloud->ledger(operation => 'entra.identity')->[0]{scope}, '2ff814a6-3304-4ab8-85cb-cd0e6f879c1d', 'by its bare identifier');
+my %services = azure_services($address);
+my ($run, $status);
+foreach my $name (sort keys %services)
+{
+	my $service = $services{$name};
+	create_connection($node, "to_$name", $service->{kind}, $service->{url}, { type => 'managed_identity' }, $service->{options});
+	$cloud->reset;
+	($run, $status) = run_task($node, "to_$name", $service->{task}, $service->{spec});
+	is($status, 'succeeded', "the machine's identity, $name") or diag(task_error($node, $run));
+	is($cloud->ledger(operation => 'entra.identity')->[0]{scope}, $service->{resource}, '... which is named without "/.default"');
+}
 
 foreach my $code (404, 410, 429, 500)
 {
