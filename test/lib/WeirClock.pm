@@ -13,24 +13,16 @@ use warnings FATAL => 'all';
 
 use PostgreSQL::Test::Utils;
 
-use WeirTest;
+use WeirPreload;
 
 # Why there is none, or nothing
-sub missing
-{
-	return 'the server is preloaded with a sanitizer' if $ENV{WEIR_ASAN};
-	return 'no C compiler' if system('cc --version >/dev/null 2>&1') != 0;
-	return;
-}
+sub missing { return WeirPreload::missing(); }
 
 sub new
 {
 	my ($class) = @_;
-	my $dir = PostgreSQL::Test::Utils::tempdir();
-	my $self = bless { library => "$dir/clock_shift.so", file => "$dir/shift" }, $class;
+	my $self = bless { library => WeirPreload::build('clock_shift'), file => PostgreSQL::Test::Utils::tempdir() . '/shift' }, $class;
 
-	system("cc -shared -fPIC -o '$self->{library}' '$WeirTest::root/test/lib/clock_shift.c' -ldl") == 0
-	  or die 'clock_shift.c was not compiled';
 	$self->set(0);
 	return $self;
 }
@@ -49,11 +41,8 @@ sub set
 sub start
 {
 	my ($self, $node, %more) = @_;
-	local @ENV{ keys %more } = values %more;
-	local $ENV{CLOCK_SHIFT_FILE} = $self->{file};
-	local $ENV{LD_PRELOAD} = $self->{library};
 
-	$node->start;
+	WeirPreload::start($node, $self->{library}, CLOCK_SHIFT_FILE => $self->{file}, %more);
 	return;
 }
 

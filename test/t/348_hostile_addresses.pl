@@ -6,11 +6,15 @@
 use strict;
 use warnings FATAL => 'all';
 
+use IO::Select;
+use IO::Socket::INET;
 use JSON::PP;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
 use WeirFarEnd;
+use WeirNames;
+use WeirPreload;
 use WeirSignIn;
 use WeirTest;
 
@@ -88,7 +92,7 @@ diag("$urls[$_]: $ended{$runs[$_]}") foreach @odd;
 is(scalar @odd, 0, scalar(@urls) . ' of them out of a parameter');
 is(scalar @{ $far->ledger->{requests} }, 0, 'nobody was asked anything');
 
-# --- a name that leads somewhere else than it did (DNS rebinding): the address counts, not the name
+# --- a name whose address is not allowed any more: the address counts, not the name
 value(create('renamed', $tls, { ca_certificate => $far->ca }));
 value(define('named', {}, { name => 'call', kind => 'http', connection => 'renamed', spec => { path => '/named' } }));
 is(wait_for_run($node, weir_trigger($node, 'named')), 'succeeded', 'localhost is 127.0.0.1, which is allowed');
@@ -168,6 +172,42 @@ is(scalar($other->requests('/there')) + scalar($far->requests('/there')), 0, 'no
 is(follow('allowed', $other->url('plain') . '/allowed', allow_hosts => ['127.0.0.1']), 'succeeded ', 'unless the spec names the host');
 my $allowed = headers_at($other, '/allowed');
 ok(!exists $allowed->{Authorization} && !exists $allowed->{'X-Team-Key'}, 'then without credentials and default headers');
+
+# --- a name that leads somewhere else by the time that it is connected to (DNS rebinding)
+SKIP:
+{
+	my ($reason) = WeirPreload::missing();
+	skip $reason, 1 if defined $reason;
+	my @forbidden = ('127.0.0.2', '169.254.169.254', '10.0.0.1');
+	my @moved = map { "moved$_.example" } 0 .. $#forbidden;
+	my $there = WeirFarEnd->new(names => join(',', map { "DNS:$_" } @moved));
+	my $names = WeirNames->new;
+	my $port = $there->port('tls');
+	my $trap = IO::Socket::INET->new(Listen => 5, LocalAddr => '127.0.0.2', LocalPort => $port) or die "listen: $!";
+	$node->append_conf('postgresql.conf', "weir.allowed_hosts = '" . join(', ', @moved) . "'");
+	$node->stop;
+	$names->start($node);
+	foreach my $i (0 .. $#forbidden)
+	{
+		my ($name, $address) = ($moved[$i], $forbidden[$i]);
+		my $what = "a name that led to 127.0.0.1 and leads to $address";
+		$names->answer($name => '127.0.0.1');
+		value(create("moved$i", "https://$name:$port", { ca_certificate => $there->ca }));
+		value(define("moved$i", {}, { name => 'call', kind => 'http', connection => "moved$i", spec => { path => "/moved$i" } }));
+		is(value("SELECT is_ok FROM weir.test_connection('moved$i')"), 't', "$what: it is good when it is defined");
+		my ($asked, $requests) = ($names->asked($name), scalar @{ $there->ledger->{requests} });
+		$names->answer($name => $address);
+		$run = weir_trigger($node, "moved$i");
+		is(wait_for_run($node, $run), 'failed', "$what: refused when it is connected to");
+		like(value("SELECT error_code || ': ' || error_message FROM weir.attempt WHERE run_id = $run"), qr/^address_not_allowed: address \Q$address\E is not allowed/, '... because of the address');
+		cmp_ok($names->asked($name), '>', $asked, '... which the name service gave just then');
+		like(value("SELECT concat_ws(' ', is_ok, detail) FROM weir.test_connection('moved$i')"), qr/^f .*\Q$address\E/, '... and a test says so');
+		is(scalar @{ $there->ledger->{requests} }, $requests, '... and nothing was sent');
+		$names->answer($name => '127.0.0.1');
+		is(value("SELECT is_ok FROM weir.test_connection('moved$i')"), 't', '... when it leads back, it is good again');
+	}
+	ok(!IO::Select->new($trap)->can_read(0), 'nobody has connected to where they led');
+}
 
 unlike(slurp_file($node->logfile), qr/bearer-token-7731|client-secret-7732/, 'no credential in the log');
 is(value("SELECT count(*) FROM (SELECT t::text FROM weir.attempt t UNION ALL SELECT t::text FROM weir.task_run t UNION ALL SELECT t::text FROM weir.error t) x (t) WHERE t LIKE '%-7731%' OR t LIKE '%-7732%'"), '0', 'nor in the run log');
