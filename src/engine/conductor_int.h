@@ -216,6 +216,7 @@ extern void ready_end_pauses(Conductor *c);
 extern int64 ready_next_due(Conductor *c);	/* end of a pause after a failure; NEVER */
 extern int64 ready_pop_noop(Conductor *c, int64 *run_id);	/* 0: none */
 extern void ready_forget_run(Conductor *c, int64 run_id);
+extern void ready_read_runs(Conductor *c, const List *runs);	/* anew; pointers to their ids, in order */
 
 /* queues.c: the pipelines whose queue may move */
 extern void queues_start(Conductor *c);
@@ -240,7 +241,15 @@ extern int	queues_noted(Conductor *c, NotedQueues *noted); /* how many; inside a
 extern void queues_forget_known(Conductor *c);	/* notes were lost, or pipelines dropped */
 
 /* lanes.c: ids of the task runs that start now, inside a transaction */
-extern Datum lanes_choose(Conductor *c, int *n_chosen);
+typedef struct LaneChoice
+{
+	int64		task_run_id;
+	int64		run_id;
+	struct ReadyTurn *turn;		/* that it took */
+} LaneChoice;
+
+extern LaneChoice *lanes_choose(Conductor *c, int *n_chosen);	/* in the current context; they are taken out of what is ready */
+extern void lanes_not_started(Conductor *c, LaneChoice *choices, int n);	/* of these some have no flight: they were not ready any more */
 
 /* flight.c */
 extern Flight *flight_create(Conductor *c, int64 task_run_id, int attempt_no);

@@ -424,15 +424,22 @@ bool
 dispatch_ready(Conductor *c)
 {
 	int			n;
-	Datum		ids;
+	LaneChoice *choices;
+	Datum	   *ids;
 	bool		any_ended;
 
 	ready_end_pauses(c);
 	any_ended = dispatch_noops(c);
-	ids = lanes_choose(c, &n);
-	/* Room that was kept for what turned out not to be ready any more is for others. */
-	if (n > 0 && intend(c, ids, false) < n)
+	choices = lanes_choose(c, &n);
+	ids = palloc(sizeof(Datum) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+		ids[i] = Int64GetDatum(choices[i].task_run_id);
+	if (n > 0 && intend(c, weir_array(INT8OID, ids, n), false) < n)
+	{
+		lanes_not_started(c, choices, n);
+		/* Room that was kept for what turned out not to be ready any more is for others. */
 		c->wake |= ENGINE_WAKE_TASK;
+	}
 	return !any_ended;
 }
 

@@ -30,6 +30,7 @@
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 
+#include "compare.h"
 #include "engine.h"
 #include "json.h"
 #include "ready_int.h"
@@ -324,9 +325,9 @@ take(Conductor *c, Lane *lane)
 	lane->next.turn->last_run_id = lane->next.run_id;
 }
 
-/* In order, as long as there is room; the result is the number of ids. */
+/* In order, as long as there is room; the result is how many were chosen. */
 static int
-choose(Conductor *c, Lane *lanes, int n, int64 overdue_before, Datum *ids)
+choose(Conductor *c, Lane *lanes, int n, int64 overdue_before, LaneChoice *choices)
 {
 	int			chosen = 0;
 	Lane	   *lane;
@@ -358,14 +359,42 @@ choose(Conductor *c, Lane *lanes, int n, int64 overdue_before, Datum *ids)
 		else
 		{
 			take(c, lane);
-			ids[chosen++] = Int64GetDatum(lane->next.task_run_id);
+			choices[chosen++] = (LaneChoice) {lane->next.task_run_id, lane->next.run_id, lane->next.turn};
 		}
 		look_ahead(lane, overdue_before);
 	}
 	return chosen;
 }
 
-Datum
+static int
+by_run(const ListCell *a, const ListCell *b)
+{
+	return compare_int64(lfirst(a), lfirst(b));
+}
+
+/*
+ * What was ready when it was read may have been blocked since by a failure of
+ * its run, and then so has what is behind it.  The run has not had its turn.
+ */
+void
+lanes_not_started(Conductor *c, LaneChoice *choices, int n)
+{
+	List	   *runs = NIL;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (flight_find(c, choices[i].task_run_id) != NULL)
+			continue;
+		if (choices[i].turn->last_run_id == choices[i].run_id)
+			choices[i].turn->last_run_id--;
+		runs = lappend(runs, &choices[i].run_id);
+	}
+	list_sort(runs, by_run);
+	ready_read_runs(c, runs);
+	list_free(runs);
+}
+
+LaneChoice *
 lanes_choose(Conductor *c, int *n_chosen)
 {
 	Room		worker = {.name = "SQL workers"};
@@ -375,14 +404,14 @@ lanes_choose(Conductor *c, int *n_chosen)
 	int			n;
 	ReadyLane **ready = ready_lanes(c, &n);
 	Lane	   *lanes = palloc0(sizeof(Lane) * Max(n, 1));
-	Datum	   *ids;
+	LaneChoice *choices;
 	bool		any_worker = false;
 	int64		overdue_before = weir_overdue_after == 0 ? PG_INT64_MIN : (now_ms() - weir_overdue_after * INT64CONST(1000)) * 1000;
 
 	*n_chosen = 0;
 	c->limit_due_ms = NEVER;
 	if (n == 0)
-		return (Datum) 0;
+		return NULL;
 	worker.free = worker.total = sqlpool_free(c);
 	for (int i = 0; i < n; i++)
 	{
@@ -398,10 +427,10 @@ lanes_choose(Conductor *c, int *n_chosen)
 	if (any_worker && worker.free == 0 && !c->in_session && !sqlpool_holds_any(c))
 		c->worker_retry_ms = Min(c->worker_retry_ms, now_ms() + WORKERS_TAKEN_MS);
 
-	ids = palloc(sizeof(Datum) * LANE_BATCH);
-	*n_chosen = choose(c, lanes, n, overdue_before, ids);
+	choices = palloc(sizeof(LaneChoice) * LANE_BATCH);
+	*n_chosen = choose(c, lanes, n, overdue_before, choices);
 	for (int i = 0; i < n; i++)
 		if (!lanes[i].is_empty && !lanes[i].stopped && room_for(&lanes[i]) > 0)
 			c->wake |= ENGINE_WAKE_TASK;
-	return *n_chosen > 0 ? weir_array(INT8OID, ids, *n_chosen) : (Datum) 0;
+	return choices;
 }

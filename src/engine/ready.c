@@ -437,6 +437,31 @@ load_all(Conductor *c)
 						 0, NULL, NULL, NULL));
 }
 
+void
+ready_read_runs(Conductor *c, const List *runs)
+{
+	static const Oid types[1] = {INT8ARRAYOID};
+	int64	   *ids = palloc(sizeof(int64) * Max(list_length(runs), 1));
+	Datum		values[1];
+	ListCell   *lc;
+	int			n = 0;
+
+	foreach(lc, runs)
+	{
+		int64		run_id = *(int64 *) lfirst(lc);
+
+		if (n > 0 && ids[n - 1] == run_id)
+			continue;
+		ready_forget_run(c, run_id);
+		ids[n++] = run_id;
+	}
+	values[0] = id_array(ids, n);
+	/* Of a run that does not go on nothing starts, whatever its tasks say. */
+	add_rows(c, weir_spi("SELECT " READY_COLUMNS "FROM weir.run r JOIN weir.task_run t USING (run_id) "
+						 "WHERE r.run_id = ANY ($1) AND r.status = 'running' AND t.status = 'ready' ORDER BY t.ready_at, t.task_run_id",
+						 1, types, values, NULL));
+}
+
 /* A pause that was known is as it was, another one, or over: the table says which. */
 static void
 load(Conductor *c, const int64 *ids, int n)

@@ -158,7 +158,7 @@ sub wait_for_run
 	my $condition =
 	  defined $status
 	  ? "status = '$status'"
-	  : "status NOT IN ('queued', 'running', 'cancelling')";
+	  : "status NOT IN ('queued', 'running', 'cancelling') AND NOT EXISTS (SELECT FROM weir.request q WHERE q.run_id = run.run_id AND q.action = 'repair')";
 
 	unless (wait_until($node, "run $run_id: $condition",
 			"SELECT $condition FROM weir.run WHERE run_id = $run_id", dbname => $dbname))

@@ -268,6 +268,22 @@ wait_until($node, 'all of them run', "SELECT count(*) = 3 FROM pg_locks WHERE lo
 open_gate(4);
 is(wait_for_run($node, $many), 'succeeded', 'more workers by a reload');
 
+# --- tasks that a failure of their run has blocked cost it no turns
+value("SELECT weir.create_pool('turn', 1)");
+pipeline('fails', [ sql('f', gate(11) . '; SELECT 1 / 0', pool => 'turn'), (map { sql("b$_", 'SELECT 1', pool => 'turn') } (1 .. 8)), sql('h', 'SELECT 1', pool => 'turn', run_if => 'always') ],
+	on_failure => 'fail_fast');
+pipeline('steady', [ map { sql("t$_", 'SELECT 1', pool => 'turn') } (1 .. 12) ]);
+close_gate(11);
+my $fails = weir_trigger($node, 'fails');
+wait_for_status($node, $fails, 'f', 'running');
+my $steady = weir_trigger($node, 'steady');
+wait_pool('turn', '1 of 1, 21 waiting');
+open_gate(11);
+is(wait_for_run($node, $fails), 'failed', 'a run fails fast');
+is(wait_for_run($node, $steady), 'succeeded', 'another one goes on');
+is(value("SELECT string_agg(status, ' ' ORDER BY task_no) FROM weir.task_run WHERE run_id = $fails"), 'failed ' . 'blocked ' x 8 . 'succeeded', 'what handles the failure runs');
+cmp_ok(value("SELECT count(*) FROM weir.task_run s JOIN weir.task_run h ON h.run_id = $fails AND h.task_name = 'h' WHERE s.run_id = $steady AND s.started_at < h.started_at"), '<=', 2, 'in its turn');
+
 # --- runs take turns also where one of a higher priority has the slot every other time
 value(q{SELECT weir.create_pool('narrow', 1);
 	CREATE FUNCTION public.until_urgent() RETURNS void LANGUAGE plpgsql AS $$
