@@ -438,8 +438,8 @@ if ($n >= 100)
 		'lists cancelled', 'lists again', 'signals', 'approvals', 'times', 'calls succeeded', 'calls failed', 'retries', 'failures',
 		'pooled tasks', 'repairs', 'runs succeeded', 'runs failed', 'runs cancelled', 'runs timed_out', 'runs skipped',
 		'databricks_notebook begun', 'databricks_sql begun', 'databricks_serving begun', 'webhook begun', 'removed runs', 'skips',
-		'assumed', 'resolved', 'landings resumed', 'landings beside', 'queued before others', 'ready before others', 'overdue',
-		$n < 300 ? () : ('disabled starts', 'calls cancelled', 'decided succeeded', 'decided failed', 'decided send_again', 'decided adopt', 'sent again', 'adopted',
+		'assumed', 'resolved', 'landings resumed', 'landings beside', 'queued before others', 'ready before others',
+		$n < 300 ? () : ('overdue', 'disabled starts', 'calls cancelled', 'decided succeeded', 'decided failed', 'decided send_again', 'decided adopt', 'sent again', 'adopted',
 			'repairs after D'));
 	is("@never", '', 'there was everything to judge');
 	is(join(' ', grep { ($seen{$_} // 0) < $n / 20 } 'landings resumed', 'landings beside'), '', 'and landings as often as they are to be');
