@@ -313,7 +313,8 @@ sub round
 	my (%callers, %cut, %plan, %run);
 
 	$self->{adf} = undef;
-	foreach my $name (sort keys %$wanted)
+	# Of those that begin in turns not all can be held at a time.
+	foreach my $name (grep { !($options{kill} && $WeirCuts::kinds{ $kinds{$_}{base} // '' }{in_turns}) } sort keys %$wanted)
 	{
 		foreach my $caller (@{ $callers{$name} = [ $self->define($name, $wanted->{$name}) ] })
 		{
@@ -327,7 +328,7 @@ sub round
 	my @again = map { @{ $callers{$_} } } grep { $kinds{$_}{again} } keys %callers;
 	$self->_trigger(\%run, @again);
 	is(wait_for_run($node, $run{$_}), 'failed', "$_ fails at first") foreach @again;
-	$self->_plan(\%plan, sort keys %$wanted);
+	$self->_plan(\%plan, sort keys %callers);
 	my $since = $self->_newest;
 	$self->value(join('', map { "SELECT weir.repair($run{$_});" } @again)) if @again;
 	my %again = map { $_ => 1 } @again;
