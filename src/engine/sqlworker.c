@@ -107,8 +107,9 @@ task_done(void)
 
 /*
  * Take the attempt in a transaction of its own, so that everybody sees it
- * running.  Losing this mark in a crash does no harm, so it does not wait
- * for the disk.
+ * running.  Losing this mark in a crash does no harm: what the task itself
+ * commits comes later in the same write-ahead log and cannot be there without
+ * it.  So it does not wait for the disk.
  */
 static bool
 take(int64 task_run_id, int attempt_no)
@@ -117,8 +118,9 @@ take(int64 task_run_id, int attempt_no)
 	bool		taken;
 
 	StartTransactionCommand();
-	weir_enter(&scope);
+	/* Outside the scope, which would take it back before the commit. */
 	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	weir_enter(&scope);
 	taken = sqltask_take(task_run_id, attempt_no);
 	weir_leave(&scope);
 	CommitTransactionCommand();

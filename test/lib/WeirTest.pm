@@ -146,7 +146,7 @@ sub wait_until
 	my $expected = $options{expected} // 't';
 
 	return 1 if $node->poll_query_until($dbname, $query, $expected);
-	diag("waited in vain until $what");
+	fail("waited in vain until $what");
 	return 0;
 }
 
