@@ -15,13 +15,43 @@ COMMENT ON SEQUENCE weir.request_id_seq IS 'Ids of requests to the conductor';
 CREATE FUNCTION weir._is_run(status text, start_status "char", next_load_status "char") RETURNS boolean
 	AS 'MODULE_PATHNAME', 'weir_is_run' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 COMMENT ON FUNCTION weir._is_run(text, "char", "char") IS 'Are these a status and the codes of a run?';
-CREATE FUNCTION weir._is_task_run(status text) RETURNS boolean
+CREATE FUNCTION weir._is_task_run(status text, skip_reason text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'weir_is_task_run' LANGUAGE C IMMUTABLE PARALLEL SAFE;
-COMMENT ON FUNCTION weir._is_task_run(text) IS 'Is this a status of a task run?';
-CREATE FUNCTION weir._is_attempt(status text) RETURNS boolean
+COMMENT ON FUNCTION weir._is_task_run(text, text) IS 'Are these a status of a task run and a reason why one is skipped?';
+CREATE FUNCTION weir._is_attempt(status text, failure_type text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'weir_is_attempt' LANGUAGE C IMMUTABLE PARALLEL SAFE;
-COMMENT ON FUNCTION weir._is_attempt(text) IS 'Is this a status of an attempt?';
-REVOKE ALL ON FUNCTION weir._is_run(text, "char", "char"), weir._is_task_run(text), weir._is_attempt(text) FROM PUBLIC;
+COMMENT ON FUNCTION weir._is_attempt(text, text) IS 'Are these a status of an attempt and a type of failure?';
+CREATE FUNCTION weir._is_count_type(count_type text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'weir_is_count_type' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION weir._is_count_type(text) IS 'Is this a type of row count?';
+REVOKE ALL ON FUNCTION weir._is_run(text, "char", "char"), weir._is_task_run(text, text), weir._is_attempt(text, text),
+	weir._is_count_type(text) FROM PUBLIC;
+
+-- Generated columns are functions for the same reason (src/runlog/derived.c).
+CREATE FUNCTION weir._run_live(is_external boolean, status text) RETURNS "char"
+	AS 'MODULE_PATHNAME', 'weir_run_live' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION weir._run_live(boolean, text) IS 'Of runs of weir: q queued, a running or being cancelled; null for all others';
+CREATE FUNCTION weir._task_lane(kind text, uses_worker boolean, run_limit integer, pool text, pool_slots integer, connection_name text) RETURNS text
+	AS 'MODULE_PATHNAME', 'weir_task_lane' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION weir._task_lane(text, boolean, integer, text, integer, text) IS 'What a task run needs to start: noop, or sql or call, #limit of its run, :pool:slots, @connection';
+CREATE FUNCTION weir._item_live(parent_task_run_id bigint, status text) RETURNS "char"
+	AS 'MODULE_PATHNAME', 'weir_item_live' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION weir._item_live(bigint, text) IS 'Of items of a for_each: w waiting, a ready or running; null for all others';
+CREATE FUNCTION weir._retry_deadline(deadline timestamptz, status text) RETURNS timestamptz
+	AS 'MODULE_PATHNAME', 'weir_retry_deadline' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION weir._retry_deadline(timestamptz, text) IS 'When the task timeout strikes a task run that waits for its next attempt';
+CREATE FUNCTION weir._attempt_signal(kind_state jsonb, status text) RETURNS text
+	AS 'MODULE_PATHNAME', 'weir_attempt_signal' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION weir._attempt_signal(jsonb, text) IS 'The signal that an attempt waits for';
+CREATE FUNCTION weir._callback_key(kind_state jsonb) RETURNS text
+	AS 'MODULE_PATHNAME', 'weir_callback_key' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION weir._callback_key(jsonb) IS 'Key of the callback that an attempt got';
+CREATE FUNCTION weir._start_place(kind_state jsonb) RETURNS text
+	AS 'MODULE_PATHNAME', 'weir_start_place' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION weir._start_place(jsonb) IS 'Where attempts start one at a time';
+REVOKE ALL ON FUNCTION weir._run_live(boolean, text), weir._task_lane(text, boolean, integer, text, integer, text),
+	weir._item_live(bigint, text), weir._retry_deadline(timestamptz, text),
+	weir._attempt_signal(jsonb, text), weir._callback_key(jsonb), weir._start_place(jsonb) FROM PUBLIC;
 
 CREATE TABLE weir.run (
 	run_id			bigint PRIMARY KEY DEFAULT nextval('weir.run_id_seq'),
@@ -63,8 +93,7 @@ CREATE TABLE weir.run (
 	repair_no		integer NOT NULL DEFAULT 0,
 	repairs			jsonb,
 	restart_of		bigint,
-	live			"char" GENERATED ALWAYS AS (CASE WHEN is_external THEN NULL WHEN status = 'queued' THEN 'q'
-						WHEN status IN ('running', 'cancelling') THEN 'a' END) STORED,
+	live			"char" GENERATED ALWAYS AS (weir._run_live(is_external, status)) STORED,
 	CONSTRAINT run_status_check CHECK (weir._is_run(status, start_status, next_load_status))
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
 -- What is queued and what goes on of weir's own runs.  No index names the
@@ -145,12 +174,12 @@ CREATE TABLE weir.task_run (
 	task_name		text NOT NULL,
 	kind			text NOT NULL,
 	phase			text NOT NULL,
-	status			text NOT NULL CHECK (weir._is_task_run(status)),
+	status			text NOT NULL,
 	pending_upstream integer NOT NULL DEFAULT 0,
 	failed_upstream integer NOT NULL DEFAULT 0,
 	blocked_upstream integer NOT NULL DEFAULT 0,
 	skipped_upstream integer NOT NULL DEFAULT 0,
-	skip_reason		text CHECK (skip_reason IN ('condition', 'disabled', 'not_selected')),
+	skip_reason		text,
 	item_no			integer NOT NULL DEFAULT 0,
 	item			jsonb,
 	parent_task_run_id bigint,
@@ -172,17 +201,14 @@ CREATE TABLE weir.task_run (
 	run_limit		integer,
 	connection_name	text,
 	uses_worker		boolean,
-	lane			text COLLATE "C" GENERATED ALWAYS AS (
-		CASE WHEN kind = 'noop' THEN 'noop'
-		ELSE CASE WHEN coalesce(uses_worker, kind IN ('sql', 'redis_publish')) THEN 'sql' ELSE 'call' END
-		|| coalesce('#' || run_limit::text, '') || coalesce(':' || pool || ':' || pool_slots::text, '') || coalesce('@' || connection_name, '') END) STORED,
+	lane			text COLLATE "C" GENERATED ALWAYS AS (weir._task_lane(kind, uses_worker, run_limit, pool, pool_slots, connection_name)) STORED,
 	ready_at		timestamptz,
 	started_at		timestamptz,
 	ended_at		timestamptz,
-	live_item		"char" GENERATED ALWAYS AS (CASE WHEN parent_task_run_id IS NULL THEN NULL WHEN status = 'waiting' THEN 'w'
-						WHEN status IN ('ready', 'running') THEN 'a' END) STORED,
-	retry_deadline	timestamptz GENERATED ALWAYS AS (CASE WHEN deadline IS NOT NULL AND status = 'ready' THEN deadline END) STORED,
-	UNIQUE (run_id, item_no, task_no)
+	live_item		"char" GENERATED ALWAYS AS (weir._item_live(parent_task_run_id, status)) STORED,
+	retry_deadline	timestamptz GENERATED ALWAYS AS (weir._retry_deadline(deadline, status)) STORED,
+	UNIQUE (run_id, item_no, task_no),
+	CONSTRAINT task_run_status_check CHECK (weir._is_task_run(status, skip_reason))
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 -- No index names the status: of what a task run goes through only its start
 -- concerns one of them, and in the other changes its row stays in its page,
@@ -267,7 +293,7 @@ CREATE TABLE weir.attempt (
 	attempt_no		integer NOT NULL,
 	run_id			bigint NOT NULL,
 	token			text NOT NULL,
-	status			text NOT NULL DEFAULT 'intended' CHECK (weir._is_attempt(status)),
+	status			text NOT NULL DEFAULT 'intended',
 	step			text,
 	kind_state		jsonb,
 	request			jsonb,
@@ -283,11 +309,12 @@ CREATE TABLE weir.attempt (
 	sqlstate		text,
 	error_code		text,
 	error_message	text,
-	failure_type	text CHECK (failure_type IN ('user', 'system')),
-	signal			text GENERATED ALWAYS AS (CASE WHEN kind_state IS NOT NULL AND status IN ('intended', 'started') THEN kind_state->>'signal' END) STORED,
-	callback_key	text GENERATED ALWAYS AS (kind_state #>> '{callback,key}') STORED,
-	start_place		text GENERATED ALWAYS AS (kind_state->>'start_place') STORED,
-	PRIMARY KEY (task_run_id, attempt_no)
+	failure_type	text,
+	signal			text GENERATED ALWAYS AS (weir._attempt_signal(kind_state, status)) STORED,
+	callback_key	text GENERATED ALWAYS AS (weir._callback_key(kind_state)) STORED,
+	start_place		text GENERATED ALWAYS AS (weir._start_place(kind_state)) STORED,
+	PRIMARY KEY (task_run_id, attempt_no),
+	CONSTRAINT attempt_status_check CHECK (weir._is_attempt(status, failure_type))
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 -- No index names the status or the kind's state, see weir.task_run.
 CREATE INDEX attempt_by_connection ON weir.attempt (rated_connection, intended_at) WHERE rated_connection IS NOT NULL;
@@ -394,7 +421,7 @@ CREATE TABLE weir.row_count (
 	run_id			bigint NOT NULL,
 	component		text NOT NULL,
 	object_name		text NOT NULL,
-	count_type		text NOT NULL CHECK (count_type IN ('Select', 'Insert', 'Update', 'Delete', 'Unaffected', 'Intermediate', 'Error', 'Exception', 'Control', 'Unknown')),
+	count_type		text NOT NULL CHECK (weir._is_count_type(count_type)),
 	row_count		bigint NOT NULL,
 	column_name		text,
 	column_sum		numeric,

@@ -28,6 +28,7 @@
 
 PG_FUNCTION_INFO_V1(weir_log_activity);
 PG_FUNCTION_INFO_V1(weir_log_row_count);
+PG_FUNCTION_INFO_V1(weir_is_count_type);
 
 enum
 {
@@ -285,6 +286,16 @@ read_count_type(FunctionCallInfo fcinfo)
 		unknown_word("count type", given,
 					 "Use Select, Insert, Update, Delete, Unaffected, Intermediate, Error, Exception, Control or Unknown.");
 	return found;
+}
+
+/* _is_count_type(count_type): as the table spells them; null is NOT NULL's business */
+Datum
+weir_is_count_type(PG_FUNCTION_ARGS)
+{
+	char	   *given = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
+	const char *found = given != NULL ? find_word(given, count_types, lengthof(count_types)) : NULL;
+
+	PG_RETURN_BOOL(given == NULL || (found != NULL && strcmp(found, given) == 0));
 }
 
 /* log_row_count(execution_id, component, object_name, count_type, row_count, column_sum, column_name) */

@@ -154,20 +154,38 @@ weir_is_run(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(PG_ARGISNULL(2) || next_load_status_parse(PG_GETARG_CHAR(2), &next_load));
 }
 
-/* _is_task_run(status) */
+/* Null, or one of n words */
+static bool
+is_word(FunctionCallInfo fcinfo, int arg, const char *const *words, int n)
+{
+	char	   *given;
+
+	if (PG_ARGISNULL(arg))
+		return true;
+	given = text_to_cstring(PG_GETARG_TEXT_PP(arg));
+	while (n > 0 && strcmp(given, words[n - 1]) != 0)
+		n--;
+	return n > 0;
+}
+
+/* _is_task_run(status, skip_reason) */
 Datum
 weir_is_task_run(PG_FUNCTION_ARGS)
 {
+	static const char *const reasons[] = {"condition", "disabled", "not_selected"};
 	TaskStatus	status;
 
-	PG_RETURN_BOOL(PG_ARGISNULL(0) || task_status_parse(text_to_cstring(PG_GETARG_TEXT_PP(0)), &status));
+	PG_RETURN_BOOL((PG_ARGISNULL(0) || task_status_parse(text_to_cstring(PG_GETARG_TEXT_PP(0)), &status)) &&
+				   is_word(fcinfo, 1, reasons, lengthof(reasons)));
 }
 
-/* _is_attempt(status) */
+/* _is_attempt(status, failure_type) */
 Datum
 weir_is_attempt(PG_FUNCTION_ARGS)
 {
+	static const char *const types[] = {"user", "system"};
 	AttemptStatus status;
 
-	PG_RETURN_BOOL(PG_ARGISNULL(0) || attempt_status_parse(text_to_cstring(PG_GETARG_TEXT_PP(0)), &status));
+	PG_RETURN_BOOL((PG_ARGISNULL(0) || attempt_status_parse(text_to_cstring(PG_GETARG_TEXT_PP(0)), &status)) &&
+				   is_word(fcinfo, 1, types, lengthof(types)));
 }

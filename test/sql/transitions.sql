@@ -16,7 +16,8 @@ FROM (VALUES ('run', '{queued,running,cancelling,succeeded,failed,timed_out,canc
 SELECT conname, pg_get_constraintdef(oid) AS asks FROM pg_constraint
 WHERE contype = 'c' AND conname IN ('run_status_check', 'task_run_status_check', 'attempt_status_check') ORDER BY conname;
 SELECT weir._is_run('finished', NULL, NULL) OR weir._is_run('', 'E', 'P') OR weir._is_run('queued', 'X', NULL)
-	OR weir._is_run('queued', NULL, 'E') OR weir._is_task_run('queued') OR weir._is_attempt('running') AS anything_goes;
+	OR weir._is_run('queued', NULL, 'E') OR weir._is_task_run('queued', NULL) OR weir._is_task_run('ready', 'bored')
+	OR weir._is_attempt('running', NULL) OR weir._is_attempt('failed', 'nobody') AS anything_goes;
 SELECT tbl, string_agg(status, ' ' ORDER BY n) AS statuses FROM statuses GROUP BY tbl ORDER BY tbl;
 
 -- One row for each pair (from, to); id of the row, and of the run, is its number.
