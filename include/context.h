@@ -10,6 +10,17 @@
 
 #include "reference.h"
 
+/*
+ * The definition of a task run as d, to follow a FROM list: r has pipeline_id
+ * and version, t has task_no.  The planner does not know how many tasks a
+ * pipeline has until weir.task was analyzed, and in a plain join it may then
+ * take a look at all of them for one that the primary key finds; OFFSET 0
+ * leaves it no choice.
+ */
+#define TASK_DEFINITION(r, t, columns) \
+	"CROSS JOIN LATERAL (SELECT " columns " FROM weir.task i " \
+	"WHERE i.pipeline_id = " r ".pipeline_id AND i.version = " r ".version AND i.task_no = " t ".task_no OFFSET 0) d "
+
 /* A task run with all its references can name.  Palloc'd in the context current at the read. */
 typedef struct TaskContext
 {

@@ -302,22 +302,21 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 	int			n_http = 0,
 				n_waiting = 0;
 
-	n = weir_spi("WITH u AS (UPDATE weir.task_run SET status = 'running', attempt_no = attempt_no + 1, "
-				 "started_at = coalesce(started_at, clock_timestamp()), not_before = NULL, error_message = NULL "
-				 "WHERE task_run_id = ANY ($1) AND status = 'ready' AND (SELECT r.status FROM weir.run r WHERE r.run_id = task_run.run_id) = 'running' "
-				 "RETURNING task_run_id, attempt_no, run_id, task_no, kind, deadline, connection_name, pool, pool_slots) "
-				 ", a AS (INSERT INTO weir.attempt (task_run_id, attempt_no, run_id, token, rated_connection, deadline, task_deadline) "
-				 "SELECT u.task_run_id, u.attempt_no, u.run_id, 'weir-' || i.installation_key || '-' || u.task_run_id || '-' || u.attempt_no, "
-				 "CASE WHEN u.connection_name = ANY ($2) THEN u.connection_name END, "
-				 "least(clock_timestamp() + d.attempt_timeout, coalesce(u.deadline, clock_timestamp() + d.task_timeout)), "
-				 "coalesce(u.deadline, clock_timestamp() + d.task_timeout) "
-				 "FROM u JOIN weir.run r USING (run_id) JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = u.task_no, "
-				 "weir.installation i RETURNING task_run_id, attempt_no, run_id, token, deadline, task_deadline) "
-				 "SELECT a.task_run_id, a.attempt_no::bigint, a.run_id, t.kind, r.owner::oid::bigint, a.token, "
-				 "ceil(extract(epoch FROM a.deadline) * 1000)::bigint, ceil(extract(epoch FROM a.task_deadline) * 1000)::bigint, "
-				 "t.pool, t.pool_slots::bigint, (SELECT d.on_uncertain FROM weir.task d "
-				 "WHERE d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no), t.run_limit::bigint "
-				 "FROM a JOIN weir.task_run t ON t.task_run_id = a.task_run_id JOIN weir.run r ON r.run_id = a.run_id ORDER BY a.task_run_id",
+	n = weir_spi("WITH u AS (UPDATE weir.task_run t SET status = 'running', attempt_no = t.attempt_no + 1, "
+				 "started_at = coalesce(t.started_at, clock_timestamp()), not_before = NULL, error_message = NULL FROM weir.run r "
+				 "WHERE t.task_run_id = ANY ($1) AND t.status = 'ready' AND r.run_id = t.run_id AND r.status = 'running' "
+				 "RETURNING t.task_run_id, t.attempt_no, t.run_id, t.task_no, t.kind, t.pool, t.pool_slots, t.run_limit, t.connection_name, t.deadline, "
+				 "r.pipeline_id, r.version, r.owner), "
+				 "n AS (SELECT u.*, d.on_uncertain, 'weir-' || i.installation_key || '-' || u.task_run_id || '-' || u.attempt_no AS token, "
+				 "coalesce(u.deadline, clock_timestamp() + d.task_timeout) AS task_deadline, clock_timestamp() + d.attempt_timeout AS attempt_deadline "
+				 "FROM u " TASK_DEFINITION("u", "u", "i.on_uncertain, i.task_timeout, i.attempt_timeout") ", weir.installation i), "
+				 "a AS (INSERT INTO weir.attempt (task_run_id, attempt_no, run_id, token, rated_connection, deadline, task_deadline) "
+				 "SELECT n.task_run_id, n.attempt_no, n.run_id, n.token, "
+				 "CASE WHEN n.connection_name = ANY ($2) THEN n.connection_name END, least(n.attempt_deadline, n.task_deadline), n.task_deadline FROM n) "
+				 "SELECT n.task_run_id, n.attempt_no::bigint, n.run_id, n.kind, n.owner::oid::bigint, n.token, "
+				 "ceil(extract(epoch FROM least(n.attempt_deadline, n.task_deadline)) * 1000)::bigint, ceil(extract(epoch FROM n.task_deadline) * 1000)::bigint, "
+				 "n.pool, n.pool_slots::bigint, n.on_uncertain, n.run_limit::bigint "
+				 "FROM n ORDER BY n.task_run_id",
 				 2, types, values, NULL);
 	table = SPI_tuptable;
 	http = palloc(sizeof(Flight *) * Max(n, 1));

@@ -51,7 +51,7 @@ context_read(int64 task_run_id, int attempt_no)
 				 "'version', r.version, 'attempt', r.repair_no + 1, 'nominal_time', r.nominal_time, 'started_at', r.started_at, "
 				 "'window_start', r.window_start, 'window_end', r.window_end, 'trigger_type', r.trigger_type, 'parent_id', r.parent_run_id), t.item_no, t.item "
 				 "FROM weir.task_run t JOIN weir.run r USING (run_id) "
-				 "JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no "
+				 TASK_DEFINITION("r", "t", "i.connection_name, i.spec")
 				 "WHERE t.task_run_id = $1",
 				 1, types, values, NULL) != 1)
 		return NULL;

@@ -19,6 +19,7 @@
 
 #include "access.h"
 #include "compare.h"
+#include "context.h"
 #include "engine.h"
 #include "foreach.h"
 #include "json.h"
@@ -110,7 +111,7 @@ query_budgets(TaskOutcome *const *outcomes, int n)
 					"d.retry_backoff, d.retry_on, coalesce(a.task_deadline, 'infinity'), coalesce(a.task_deadline <= clock_timestamp(), false) "
 					"FROM weir.task_run t JOIN weir.attempt a ON a.task_run_id = t.task_run_id AND a.attempt_no = t.attempt_no "
 					"JOIN weir.run r ON r.run_id = t.run_id "
-					"JOIN weir.task d ON d.pipeline_id = r.pipeline_id AND d.version = r.version AND d.task_no = t.task_no "
+					TASK_DEFINITION("r", "t", "i.max_attempts, i.retry_initial_ms, i.retry_max_ms, i.retry_multiplier, i.retry_jitter, i.retry_backoff, i.retry_on")
 					"WHERE t.task_run_id = ANY ($1) AND a.status IN ('intended', 'started') AND t.status = 'running' "
 					"ORDER BY t.task_run_id FOR UPDATE OF t, a",
 					1, types, values, NULL);
@@ -308,24 +309,26 @@ advance(const DecidedOutcome *decided, int n)
 			advance_finish_run(distinct[i]);
 }
 
-int
-outcome_apply_all(TaskOutcome *const *outcomes, int n)
+/* Nothing is to be decided: the task run ends as the attempt did. */
+static bool
+just_succeeded(const TaskOutcome *outcome)
 {
-	DecidedOutcome *decided;
-	TaskOutcome **sorted;
+	return outcome->status == ATTEMPT_SUCCEEDED && outcome->items == NULL && outcome->error_message == NULL &&
+		outcome->error_code == NULL && outcome->sqlstate == NULL;
+}
+
+/* All others; returns how many had no outcome yet. */
+static int
+decide_and_write(TaskOutcome **outcomes, int n, DecidedOutcome *decided)
+{
 	uint64		rows;
 	int			found = 0;
 
-	if (n == 0)
-		return 0;
-	decided = palloc(sizeof(DecidedOutcome) * n);
-	sorted = palloc(sizeof(TaskOutcome *) * n);
-	memcpy(sorted, outcomes, sizeof(TaskOutcome *) * n);
-	qsort(sorted, n, sizeof(TaskOutcome *), compare_outcomes);
-	rows = query_budgets(sorted, n);
+	qsort(outcomes, n, sizeof(TaskOutcome *), compare_outcomes);
+	rows = query_budgets(outcomes, n);
 	for (uint64 i = 0; i < rows; i++)
 	{
-		TaskOutcome *outcome = find_outcome(sorted, n, weir_spi_int64(i, 1, NULL), (int) weir_spi_int64(i, 13, NULL));
+		TaskOutcome *outcome = find_outcome(outcomes, n, weir_spi_int64(i, 1, NULL), (int) weir_spi_int64(i, 13, NULL));
 		Budget		budget;
 
 		if (outcome == NULL)
@@ -337,10 +340,33 @@ outcome_apply_all(TaskOutcome *const *outcomes, int n)
 		return 0;
 	outcome_write_attempts(decided, found);
 	outcome_write_errors(decided, found);
+	outcome_write_task_runs(decided, found);
+	return found;
+}
+
+int
+outcome_apply_all(TaskOutcome *const *outcomes, int n)
+{
+	DecidedOutcome *decided = palloc(sizeof(DecidedOutcome) * Max(n, 1));
+	TaskOutcome **successes = palloc(sizeof(TaskOutcome *) * Max(n, 1));
+	TaskOutcome **others = palloc(sizeof(TaskOutcome *) * Max(n, 1));
+	int			n_successes = 0,
+				n_others = 0,
+				found = 0;
+
+	for (int i = 0; i < n; i++)
+		if (just_succeeded(outcomes[i]))
+			successes[n_successes++] = outcomes[i];
+		else
+			others[n_others++] = outcomes[i];
+	if (n_successes > 0)
+		found += outcome_write_successes(successes, n_successes, decided);
+	if (n_others > 0)
+		found += decide_and_write(others, n_others, &decided[found]);
 	for (int i = 0; i < found; i++)
 		outcome_write_activities(decided[i].outcome);
-	outcome_write_task_runs(decided, found);
-	advance(decided, found);
+	if (found > 0)
+		advance(decided, found);
 	return found;
 }
 

@@ -23,6 +23,9 @@ typedef struct DecidedOutcome
 } DecidedOutcome;
 
 /* outcomewrite.c: n may be 0 nowhere but in outcome_write_errors */
+
+/* Attempts that succeeded and end their task runs; fills in decided and returns how many had no outcome yet. */
+extern int	outcome_write_successes(TaskOutcome *const *outcomes, int n, DecidedOutcome *decided);
 extern void outcome_write_attempts(const DecidedOutcome *decided, int n);
 extern void outcome_write_task_runs(const DecidedOutcome *decided, int n);
 extern void outcome_write_errors(const DecidedOutcome *decided, int n);	/* of those that have one */

@@ -78,8 +78,8 @@ column_array(const Column *column)
 											  column->type, length, by_value, align));
 }
 
-/* Run a statement whose parameters are the columns. */
-static void
+/* Run a statement whose parameters are the columns; returns how many rows it wrote or returned. */
+static uint64
 rows_write(const Rows *rows, const char *sql)
 {
 	Oid			types[MAX_COLUMNS];
@@ -90,7 +90,7 @@ rows_write(const Rows *rows, const char *sql)
 		types[i] = get_array_type(rows->columns[i].type);
 		values[i] = column_array(&rows->columns[i]);
 	}
-	weir_spi(sql, rows->n_columns, types, values, NULL);
+	return weir_spi(sql, rows->n_columns, types, values, NULL);
 }
 
 /* Text cut at limit bytes; null for NULL */
@@ -145,6 +145,51 @@ outcome_write_attempts(const DecidedOutcome *decided, int n)
 			 "error_code = o.code, error_message = o.message, failure_type = o.failure_type, ended_at = clock_timestamp() "
 			 "FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) o (task_run_id, attempt_no, status, http_status, sqlstate, code, message, failure_type) "
 			 "WHERE a.task_run_id = o.task_run_id AND a.attempt_no = o.attempt_no");
+}
+
+/*
+ * Most attempts succeed, and their task runs with them: both by one statement,
+ * which is also the judge of "once".  The locks are had already, so what it
+ * finds without an outcome stays so until it has written it.
+ */
+int
+outcome_write_successes(TaskOutcome *const *outcomes, int n, DecidedOutcome *decided)
+{
+	static const Oid types[] = {INT8OID, INT4OID, INT4OID, JSONBOID, INT8OID, INT8OID};
+	Rows		rows;
+	Column	   *columns = rows.columns;
+	uint64		found;
+
+	rows_init(&rows, types, lengthof(types), n);
+	for (int i = 0; i < n; i++)
+	{
+		column_add(&columns[0], Int64GetDatum(outcomes[i]->task_run_id), false);
+		column_add(&columns[1], Int32GetDatum(outcomes[i]->attempt_no), false);
+		column_add(&columns[2], Int32GetDatum(outcomes[i]->http_status), outcomes[i]->http_status <= 0);
+		add_json(&columns[3], outcomes[i]->output);
+		add_count(&columns[4], outcomes[i]->rows_read);
+		add_count(&columns[5], outcomes[i]->rows_written);
+	}
+	found = rows_write(&rows, "WITH a AS (UPDATE weir.attempt a SET status = 'succeeded', http_status = o.http_status, ended_at = clock_timestamp() "
+					   "FROM unnest($1, $2, $3, $4, $5, $6) WITH ORDINALITY o (task_run_id, attempt_no, http_status, output, rows_read, rows_written, n) "
+					   "JOIN weir.task_run t ON t.task_run_id = o.task_run_id AND t.attempt_no = o.attempt_no AND t.status = 'running' "
+					   "WHERE a.task_run_id = o.task_run_id AND a.attempt_no = o.attempt_no AND a.status IN ('intended', 'started') "
+					   "RETURNING a.task_run_id, a.task_deadline, o.output, o.rows_read, o.rows_written, o.n) "
+					   "UPDATE weir.task_run t SET status = 'succeeded', output = a.output, rows_read = a.rows_read, rows_written = a.rows_written, "
+					   "error_message = NULL, not_before = NULL, ended_at = clock_timestamp(), lost_count = 0, deadline = a.task_deadline "
+					   "FROM a WHERE t.task_run_id = a.task_run_id "
+					   "RETURNING a.n, t.run_id, t.task_no::bigint, t.parent_task_run_id");
+	for (uint64 i = 0; i < found; i++)
+		decided[i] = (DecidedOutcome) {
+			.outcome = outcomes[weir_spi_int64(i, 1, NULL) - 1],
+			.run_id = weir_spi_int64(i, 2, NULL),
+			.task_no = (int) weir_spi_int64(i, 3, NULL),
+			.parent_id = weir_spi_int64(i, 4, NULL),
+			.status = TASK_SUCCEEDED,
+			.delay_ms = -1,
+			.deadline = DT_NOEND,
+		};
+	return (int) found;
 }
 
 /* A task run goes back to ready after its delay, goes on with its items, or ends. */
