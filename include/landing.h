@@ -34,11 +34,11 @@ typedef enum LandingAnswer
 extern LandingAnswer landing_choose(const LandingWish *wish, Landing *landing);
 
 /*
- * What the run that this queued one repeats has landed, if that was a partial
- * run or a window and nobody has gone on with it since: such runs leave no
- * landing for others.  False: there is nothing of the kind.
+ * For the restart of a partial run or a window, restarted: what that has
+ * landed, if nobody has gone on with it since; such runs leave no landing for
+ * others.  False: there is nothing of the kind, or restarted is another run.
  */
-extern bool landing_of_restarted(int64 run_id, Landing *landing);
+extern bool landing_of_restarted(int64 restarted, Landing *landing);
 
 /*
  * A run of weir has ended, its row is written: what the pipeline's next start

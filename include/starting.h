@@ -53,13 +53,14 @@
 
 /*
  * What a start is decided by.  remembers: a condition, false for runs that
- * neither follow nor use up what the pipeline's state says; from: with
- * aliases p and s for the pipeline and its state.
+ * neither follow nor use up what the pipeline's state says; restarts: the
+ * partial run or window that the run repeats, or null; from: with aliases p
+ * and s for the pipeline and its state.
  */
-#define START_FACTS(remembers, from) \
+#define START_FACTS(remembers, restarts, from) \
 	"SELECT p.is_enabled, s.skip_once AND " remembers ", " \
 	"CASE WHEN " remembers " THEN s.next_load_status::text ELSE 'P' END, " \
-	"s.last_run_id, s.origin_row_audit_id FROM " from
+	"s.last_run_id, s.origin_row_audit_id, " restarts " FROM " from
 
 typedef struct StartFacts
 {
@@ -76,7 +77,8 @@ struct LandingWish;
 /*
  * Reads the first row of a START_FACTS query that was just executed.  Where
  * the state says D, it is one only if there is a landing this run may resume:
- * see landing.h.
+ * see landing.h.  Only then, and for the restart of a partial run or window,
+ * is anything else asked.
  */
 extern RestartDecision start_decide_row(StartFacts *facts, const struct LandingWish *wish);
 

@@ -225,7 +225,9 @@ intake_start_run(int64 run_id, bool besides)
 	RestartDecision decision;
 
 	values[0] = Int64GetDatum(run_id);
-	if (weir_spi(START_FACTS("r.backfill_id IS NULL", "weir.run r JOIN weir.pipeline p USING (pipeline_id) "
+	/* A restart is apart if what it repeats was. */
+	if (weir_spi(START_FACTS("r.backfill_id IS NULL", "CASE WHEN r.is_apart THEN r.restart_of END",
+							 "weir.run r JOIN weir.pipeline p USING (pipeline_id) "
 							 "JOIN weir.pipeline_state s ON " IS_STATE("s", "r.pipeline_id") " "
 							 "WHERE r.run_id = $1 AND r.status = 'queued' AND " STILL_FREE),
 				 2, facts_types, facts_values, NULL) != 1)

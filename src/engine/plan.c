@@ -122,7 +122,7 @@ read_start(PlanStart *start, const LandingWish *wish)
 	Datum		values[] = {Int64GetDatum(start->pipeline_id), Int32GetDatum(start->version)};
 	bool		isnull;
 
-	if (weir_spi(START_FACTS("true", "weir.pipeline p JOIN weir.pipeline_state s USING (pipeline_id) WHERE p.pipeline_id = $1"),
+	if (weir_spi(START_FACTS("true", "NULL::bigint", "weir.pipeline p JOIN weir.pipeline_state s USING (pipeline_id) WHERE p.pipeline_id = $1"),
 				 1, types, values, NULL) != 1)
 		elog(ERROR, "pipeline has no state");
 	start->decision = start_decide_row(&start->facts, wish);

@@ -42,6 +42,7 @@ start_decide_row(StartFacts *facts, const LandingWish *wish)
 {
 	RestartInput in = {0};
 	Landing		landing;
+	int64		restarted;
 	char	   *next = weir_spi_text(0, 3);
 
 	memset(facts, 0, sizeof(*facts));
@@ -51,7 +52,8 @@ start_decide_row(StartFacts *facts, const LandingWish *wish)
 		elog(ERROR, "a pipeline has the unknown next load status \"%s\"", next);
 	facts->last_run_id = weir_spi_int64(0, 4, NULL);
 	facts->origin = weir_spi_int64(0, 5, NULL);
-	if (wish->run_id != 0 && landing_of_restarted(wish->run_id, &landing))
+	restarted = weir_spi_int64(0, 6, NULL);
+	if (restarted != 0 && landing_of_restarted(restarted, &landing))
 	{
 		facts->next_load = NEXT_LOAD_RESUME;
 		facts->last_run_id = landing.run_id;

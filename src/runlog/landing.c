@@ -68,13 +68,13 @@ landing_choose(const LandingWish *wish, Landing *landing)
 }
 
 bool
-landing_of_restarted(int64 run_id, Landing *landing)
+landing_of_restarted(int64 restarted, Landing *landing)
 {
 	static const Oid types[] = {INT8OID};
-	Datum		values[] = {Int64GetDatum(run_id)};
+	Datum		values[] = {Int64GetDatum(restarted)};
 
-	if (weir_spi("SELECT o.row_audit_id, o.run_id FROM weir.run r JOIN weir.run o ON o.run_id = r.restart_of AND o.is_apart AND o.next_load_status = 'D' "
-				 "WHERE r.run_id = $1 AND NOT EXISTS (SELECT FROM weir.run n WHERE n.pipeline_id = o.pipeline_id AND n.live = 'a' AND n.row_audit_id = o.row_audit_id) "
+	if (weir_spi("SELECT o.row_audit_id, o.run_id FROM weir.run o WHERE o.run_id = $1 AND o.is_apart AND o.next_load_status = 'D' "
+				 "AND NOT EXISTS (SELECT FROM weir.run n WHERE n.pipeline_id = o.pipeline_id AND n.live = 'a' AND n.row_audit_id = o.row_audit_id) "
 				 "AND NOT EXISTS (SELECT FROM weir.run n WHERE n.pipeline_id = o.pipeline_id AND n.run_id > o.run_id AND n.row_audit_id = o.row_audit_id "
 				 "AND n.is_apart AND n.restart_of IS NOT NULL AND n.status = 'succeeded')",
 				 1, types, values, NULL) != 1)
