@@ -1,10 +1,11 @@
 /*-------------------------------------------------------------------------
  * repairable.h
- *	  Which runs that ended may go on, and when.
+ *	  Which runs that ended may go on.
  *
  * Conditions in SQL on a run r, its version v and the state s of its pipeline.
  * Asked by sessions without a lock, and by the conductor, which acts on the
- * answer, with the pipeline's state locked.
+ * answer, with the pipeline's state locked.  When one may, or what it waits
+ * for, is in view weir._repair_place.
  *-------------------------------------------------------------------------
  */
 #ifndef WEIR_REPAIRABLE_H
@@ -25,17 +26,5 @@
 #define REPAIR_IS_RESUMED_BY \
 	"(SELECT min(n.run_id) FROM weir.run n WHERE n.pipeline_id = r.pipeline_id AND n.run_id > r.run_id AND n.row_audit_id = r.row_audit_id " \
 	"AND CASE WHEN r.is_apart THEN n.is_apart AND n.restart_of IS NOT NULL ELSE NOT n.is_apart END)"
-
-/*
- * A run that goes on takes a place, like one that starts; and no two that go
- * on write rows of one landing.  OFFSET 0: a view of two tables cannot be
- * joined by an index.
- */
-#define REPAIR_HAS_ROOM \
-	"((SELECT count(*) FROM weir._active a WHERE a.pipeline_id = r.pipeline_id) < v.max_concurrent_runs " \
-	"AND NOT EXISTS (SELECT FROM (SELECT a.run_id FROM weir._active a WHERE a.pipeline_id = r.pipeline_id OFFSET 0) g " \
-	"JOIN weir.run n USING (run_id) WHERE n.row_audit_id = r.row_audit_id) " \
-	"AND ((SELECT count(*) FROM weir.run w WHERE w.backfill_id = r.backfill_id AND w.live = 'a') < " \
-	"(SELECT b.concurrency FROM weir.backfill b WHERE b.backfill_id = r.backfill_id)) IS NOT FALSE)"
 
 #endif							/* WEIR_REPAIRABLE_H */

@@ -270,15 +270,12 @@ WITH given AS MATERIALIZED (
 		format('%s was asked for by %s%s', q.action, q.requested_by, ': ' || q.reason) || coalesce('; ' || w.before, ''), q.requested_at,
 		CASE WHEN w.before IS NOT NULL THEN format('It goes before what is queued; SELECT weir.cancel(%s); gives it up.', r.run_id) END
 	FROM given r JOIN weir.request q ON q.run_id = r.run_id
-		LEFT JOIN LATERAL (SELECT CASE
-			WHEN cardinality(n.active) >= r.max_concurrent_runs THEN format('%s of pipeline "%s" %s not ended and max_concurrent_runs is %s',
-				weir._run_list(n.active), r.pipeline_name, CASE WHEN cardinality(n.active) = 1 THEN 'has' ELSE 'have' END, r.max_concurrent_runs)
-			WHEN n.landing IS NOT NULL THEN format('run %s goes on with the same landing', n.landing)
-			WHEN n.windows >= b.concurrency THEN format('%s windows of backfill %s go on and its concurrency is %s', n.windows, b.backfill_id, b.concurrency) END
-			FROM (SELECT array_agg(a.run_id ORDER BY a.run_id) AS active, min(a.run_id) FILTER (WHERE g.row_audit_id = r.row_audit_id) AS landing,
-					count(*) FILTER (WHERE g.backfill_id = r.backfill_id) AS windows
-				FROM (SELECT x.run_id FROM weir._active x WHERE x.pipeline_id = r.pipeline_id OFFSET 0) a JOIN weir.run g USING (run_id)) n
-				LEFT JOIN weir.backfill b ON b.backfill_id = r.backfill_id) w (before) ON q.action = 'repair'
+		LEFT JOIN LATERAL (SELECT CASE p.waits_for
+			WHEN 'pipeline' THEN format('%s of pipeline "%s" %s not ended and max_concurrent_runs is %s',
+				weir._run_list(p.active), r.pipeline_name, CASE WHEN cardinality(p.active) = 1 THEN 'has' ELSE 'have' END, p.max_concurrent_runs)
+			WHEN 'landing' THEN format('run %s goes on with the same landing', p.landing_run_id)
+			WHEN 'backfill' THEN format('%s windows of backfill %s go on and its concurrency is %s', p.windows, p.backfill_id, p.concurrency) END
+			FROM weir._repair_place p WHERE p.run_id = r.run_id) w (before) ON q.action = 'repair'
 	UNION ALL
 	SELECT 5, r.run_id, 0, NULL, 'task', 'it is being cancelled' || coalesce(' (' || r.cancel_reason || ')', '')
 		|| ': what runs has still to end', NULL, NULL

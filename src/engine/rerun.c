@@ -117,8 +117,7 @@ has_room(int64 run_id)
 	Datum		values[1] = {Int64GetDatum(run_id)};
 
 	/* What is gone needs no room: it is refused. */
-	return weir_spi("SELECT 1 FROM weir.run r JOIN weir.pipeline_version v USING (pipeline_id, version) "
-					"WHERE r.run_id = $1 AND NOT " REPAIR_HAS_ROOM,
+	return weir_spi("SELECT 1 FROM weir._repair_place p WHERE p.run_id = $1 AND p.waits_for IS NOT NULL",
 					1, types, values, NULL) == 0;
 }
 
@@ -156,14 +155,14 @@ take_in(int64 run_id, int64 request_id)
 static uint64
 read_waiting(void)
 {
-	return weir_spi("WITH q AS MATERIALIZED (SELECT q.request_id, q.run_id, r.pipeline_id, r.backfill_id, v.max_concurrent_runs, "
+	return weir_spi("WITH q AS MATERIALIZED (SELECT q.request_id, q.run_id, r.pipeline_id, r.version, "
 					"row_number() OVER (PARTITION BY r.pipeline_id, r.backfill_id ORDER BY q.request_id) AS place "
-					"FROM weir.request q LEFT JOIN weir.run r USING (run_id) LEFT JOIN weir.pipeline_version v USING (pipeline_id, version) "
+					"FROM weir.request q LEFT JOIN weir.run r USING (run_id) "
 					"WHERE q.action = 'repair' AND NOT EXISTS (SELECT FROM weir.request e WHERE e.run_id = q.run_id AND e.request_id < q.request_id)), "
-					"p AS (SELECT q.pipeline_id, max(q.max_concurrent_runs) - (SELECT count(*) FROM weir._active a WHERE a.pipeline_id = q.pipeline_id) AS room "
-					"FROM q WHERE q.max_concurrent_runs IS NOT NULL GROUP BY q.pipeline_id) "
+					"p AS (SELECT pipeline_id, max(free) AS free FROM (SELECT DISTINCT q.pipeline_id, q.version FROM q) v "
+					"JOIN weir._places USING (pipeline_id, version) GROUP BY pipeline_id) "
 					"SELECT q.request_id, q.run_id FROM q LEFT JOIN p USING (pipeline_id) "
-					"WHERE q.place <= coalesce(p.room, q.place) ORDER BY q.request_id LIMIT " CppAsString2(REPAIRS_BATCH),
+					"WHERE q.place <= coalesce(p.free, q.place) ORDER BY q.request_id LIMIT " CppAsString2(REPAIRS_BATCH),
 					0, NULL, NULL, NULL);
 }
 
