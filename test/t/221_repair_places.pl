@@ -17,7 +17,7 @@ sub status { return value("SELECT status FROM weir.run WHERE run_id = $_[0]") }
 sub close_gate { return value("BEGIN; SELECT pg_advisory_xact_lock($_[0]); PREPARE TRANSACTION 'gate $_[0]'") }
 sub open_gate { return value("ROLLBACK PREPARED 'gate $_[0]'") }
 sub why { return value("SELECT string_agg(waiting_for || ': ' || detail, E'\\n') FROM weir.why($_[0]) WHERE detail LIKE 'repair%'") }
-sub wait_why { my ($run, $detail, $what) = @_; return wait_until($node, $what, "SELECT string_agg(waiting_for || ': ' || detail, E'\\n') FROM weir.why($run) WHERE detail LIKE 'repair%'", expected => $detail) }
+sub wait_why { my ($run, $detail, $what) = @_; return ok(wait_until($node, $what, "SELECT string_agg(waiting_for || ': ' || detail, E'\\n') FROM weir.why($run) WHERE detail LIKE 'repair%'", expected => $detail), $what) }
 sub in_between { return is(wait_for_run($node, weir_trigger($node, 'other')), 'succeeded', 'a run in between') }
 
 # Lands, then fails while the divisor of its key is 0, then waits at the gate of its key.
@@ -146,6 +146,23 @@ $restart = value("SELECT weir.restart($part)");
 is(wait_for_run($node, $restart), 'succeeded', 'its restart');
 is(value("SELECT string_agg(task_name || ' ' || status, ', ' ORDER BY task_no) FROM weir.task_run WHERE run_id = $restart"), 'land reused, load succeeded, hold skipped', 'reuses what landed');
 is(value('SELECT string_agg(audit::text, \' \') FROM public.landed'), $part, 'with its row audit id');
+
+# --- no two go on with one landing: what resumed it while the repair was being asked for goes first, and has it then
+define('raced', 2);
+$first = start('raced', 3);
+is(wait_for_run($node, $first), 'failed', 'a run fails after landing');
+my $session = $node->background_psql('postgres');
+$session->query_safe('BEGIN');
+$session->query_safe("SELECT weir.repair($first)");
+my ($execution, $resumes, $landing) = split /\|/, value(q{SELECT "ExecutionID", "ExecutionStatus", "RowAuditID" FROM weir.log_execution_start('raced')});
+is("$resumes $landing", "D $first", 'an outside orchestrator resumes its landing');
+$session->query_safe('COMMIT');
+$session->quit;
+wait_why($first, "run: repair was asked for by " . value('SELECT current_user') . "; run $execution goes on with the same landing", 'the repair waits for it');
+in_between();
+is(status($first), 'failed', 'and does not go on beside it');
+value("SELECT weir.log_execution_end($execution)");
+ok(wait_until($node, 'the repair is refused', "SELECT count(*) = 1 FROM weir.errors WHERE run_id = $first AND code = 'repair_refused'"), 'then it is refused: the landing is that of the other one');
 
 # --- no more wakeups than runs that end, however many repairs wait
 is(value("SELECT count(*) FROM weir.request"), '0', 'nothing is left over');
