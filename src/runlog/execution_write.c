@@ -48,7 +48,7 @@ typedef struct ExecutionWriter
 	EPQState	epq;			/* never used: rows are locked before */
 	int			nindexes;
 	Oid		   *indexes;
-	bool		indexes_are_open;
+	ExprState **predicates;		/* of partial indexes, else NULL */
 	bool		only_btree;
 	ExprState **defaults;		/* by attribute; inserts only */
 } ExecutionWriter;
@@ -86,12 +86,14 @@ prepare_indexes(ExecutionWriter *writer)
 	ExecOpenIndices(result, false);
 	writer->nindexes = result->ri_NumIndices;
 	writer->indexes = palloc(Max(writer->nindexes, 1) * sizeof(Oid));
-	writer->indexes_are_open = true;
+	writer->predicates = palloc0(Max(writer->nindexes, 1) * sizeof(ExprState *));
 	writer->only_btree = true;
 	for (int i = 0; i < writer->nindexes; i++)
 	{
 		writer->indexes[i] = RelationGetRelid(result->ri_IndexRelationDescs[i]);
 		writer->only_btree &= result->ri_IndexRelationDescs[i]->rd_rel->relam == BTREE_AM_OID;
+		if (result->ri_IndexRelationInfo[i]->ii_Predicate != NIL)
+			writer->predicates[i] = ExecPrepareQual(result->ri_IndexRelationInfo[i]->ii_Predicate, writer->estate);
 	}
 	/* others may keep something of this transaction */
 	writer->keep = writer->only_btree;
@@ -175,14 +177,44 @@ borrow(ExecutionWrite *write, Relation rel)
 	return writer;
 }
 
-static void
-open_indexes(ExecutionWriter *writer)
+static bool
+is_in_index(ExecutionWriter *writer, int i, TupleTableSlot *slot)
 {
-	if (writer->indexes_are_open)
-		return;
+	ExprContext *econtext = GetPerTupleExprContext(writer->estate);
+
+	if (slot == NULL || writer->predicates[i] == NULL)
+		return true;
+	econtext->ecxt_scantuple = slot;
+	return ExecQual(writer->predicates[i], econtext);
+}
+
+/*
+ * Those that the row belongs to; all for NULL.  Most indexes of weir's tables
+ * are of the few rows that go on: the executor passes over what is not open.
+ */
+static void
+open_indexes(ExecutionWriter *writer, TupleTableSlot *slot)
+{
 	for (int i = 0; i < writer->nindexes; i++)
-		writer->result->ri_IndexRelationDescs[i] = index_open(writer->indexes[i], RowExclusiveLock);
-	writer->indexes_are_open = true;
+		if (writer->result->ri_IndexRelationDescs[i] == NULL && is_in_index(writer, i, slot))
+			writer->result->ri_IndexRelationDescs[i] = index_open(writer->indexes[i], RowExclusiveLock);
+}
+
+/* Nothing is to be cleaned up after insertions into a btree. */
+static void
+close_indexes(ExecutionWriter *writer)
+{
+	if (!writer->only_btree)
+	{
+		ExecCloseIndices(writer->result);
+		return;
+	}
+	for (int i = 0; i < writer->nindexes; i++)
+	{
+		if (writer->result->ri_IndexRelationDescs[i] != NULL)
+			index_close(writer->result->ri_IndexRelationDescs[i], RowExclusiveLock);
+		writer->result->ri_IndexRelationDescs[i] = NULL;
+	}
 }
 
 /* Slots and relations go; what was compiled stays. */
@@ -192,9 +224,7 @@ give_back(ExecutionWrite *write, ExecutionWriter *writer)
 	EState	   *estate = writer->estate;
 	ListCell   *cell;
 
-	if (writer->indexes_are_open)
-		ExecCloseIndices(writer->result);
-	writer->indexes_are_open = false;
+	close_indexes(writer);
 	ExecResetTupleTable(estate->es_tupleTable, true);
 	estate->es_tupleTable = NIL;
 	writer->result->ri_TrigOldSlot = NULL;
@@ -244,31 +274,42 @@ fill(const ExecutionWrite *write, const ExecutionWriter *writer, TupleTableSlot 
 	ExecStoreVirtualTuple(slot);
 }
 
+/* Old NULL: a new row.  The indexes are as they are. */
+static void
+put(ExecutionWriter *writer, TupleTableSlot *old, TupleTableSlot *slot)
+{
+	if (old == NULL)
+		ExecSimpleRelationInsert(writer->result, writer->estate, slot);
+	else
+		ExecSimpleRelationUpdate(writer->result, writer->estate, &writer->epq, old, slot);
+}
+
 /*
- * Most updates change no indexed column and stay in their page: then no index
- * needs to be opened, and a table of weir's has many.  Whether that is so the
- * table access method tells by the row it has made.  Indexes that summarize
- * want to know even then.
+ * First the row, then its indexes: by then it is known which it belongs to.
+ * Most updates change no indexed column and stay in their page, and need
+ * none; whether that is so the table access method tells by the row it has
+ * made.  Indexes that summarize want to know even then.
  */
 static void
-update(ExecutionWriter *writer, TupleTableSlot *old, TupleTableSlot *slot)
+put_and_index(ExecutionWriter *writer, TupleTableSlot *old, TupleTableSlot *slot)
 {
 	ResultRelInfo *result = writer->result;
 
 	if (!writer->only_btree)
 	{
-		open_indexes(writer);
-		ExecSimpleRelationUpdate(result, writer->estate, &writer->epq, old, slot);
+		open_indexes(writer, NULL);
+		put(writer, old, slot);
 		return;
 	}
 	result->ri_NumIndices = 0;
-	ExecSimpleRelationUpdate(result, writer->estate, &writer->epq, old, slot);
+	put(writer, old, slot);
 	result->ri_NumIndices = writer->nindexes;
 	/* A trigger may have said no: then nothing was made. */
-	if (!ItemPointerIsValid(&slot->tts_tid) || HeapTupleIsHeapOnly(ExecFetchSlotHeapTuple(slot, false, NULL)))
+	if (!ItemPointerIsValid(&slot->tts_tid) ||
+		(old != NULL && HeapTupleIsHeapOnly(ExecFetchSlotHeapTuple(slot, false, NULL))))
 		return;
-	open_indexes(writer);
-	list_free(insert_index_tuples_compat(result, writer->estate, slot, true));
+	open_indexes(writer, slot);
+	list_free(insert_index_tuples_compat(result, writer->estate, slot, old != NULL));
 }
 
 /* old: the row to replace, or NULL */
@@ -299,13 +340,7 @@ write_row(ExecutionWrite *write, TupleTableSlot *old, const Datum *values, const
 	estate->es_snapshot = GetActiveSnapshot();
 	estate->es_output_cid = GetCurrentCommandId(true);
 	AfterTriggerBeginQuery();
-	if (old == NULL)
-	{
-		open_indexes(writer);
-		ExecSimpleRelationInsert(writer->result, estate, slot);
-	}
-	else
-		update(writer, old, slot);
+	put_and_index(writer, old, slot);
 	AfterTriggerEndQuery(estate);
 	PopActiveSnapshot();
 
