@@ -44,6 +44,12 @@ typedef struct TaskContext
 /* NULL if there is no such task run.  SPI connected as the extension owner. */
 extern TaskContext *context_read(int64 task_run_id, int attempt_no);
 
+/*
+ * The same for many, whose ids ascend.  Those of one run may share params and
+ * run, so none is to be changed.
+ */
+extern void context_read_all(const int64 *task_run_ids, const int *attempt_nos, int n, TaskContext **contexts);
+
 /* A RefResolver; arg is the TaskContext.  Reads outputs of other tasks through SPI. */
 extern cJSON *context_resolve(const RefPath *path, void *arg, char **error);
 

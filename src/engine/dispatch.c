@@ -168,12 +168,11 @@ adopt(Flight *flight)
 	return true;
 }
 
-/* Spec rendered, connection read, first step chosen; all before the commit. */
+/* Spec rendered, connection read, first step chosen; all before the commit.  The context is gone after it. */
 static void
-prepare_http(Conductor *c, Flight *flight)
+prepare_http(Conductor *c, Flight *flight, TaskContext *context)
 {
 	MemoryContext old = MemoryContextSwitchTo(flight->cxt);
-	TaskContext *context = context_read(flight->task_run_id, flight->attempt_no);
 	KindCall	call;
 	char	   *error = NULL;
 
@@ -188,7 +187,7 @@ prepare_http(Conductor *c, Flight *flight)
 		MemoryContextSwitchTo(old);
 		return;
 	}
-	flight->reference = context->reference;
+	flight->reference = cJSON_Duplicate(context->reference, true);
 	if (flight->kind == &kind_file_away)
 		flight->spec = filing_render(c, flight, context, &error);
 	else
@@ -237,6 +236,27 @@ runs_sql(const Flight *flight)
 {
 	return (flight->kind != NULL && flight->kind->uses_worker) ||
 		(flight->kind == &kind_for_each && foreach_uses_sql(flight->task_run_id));
+}
+
+/* Flights in the order of their task runs */
+static void
+prepare_all(Conductor *c, Flight *const *flights, int n)
+{
+	int64	   *ids = palloc(sizeof(int64) * n);
+	int		   *attempts = palloc(sizeof(int) * n);
+	TaskContext **contexts = palloc(sizeof(TaskContext *) * n);
+
+	for (int i = 0; i < n; i++)
+	{
+		ids[i] = flights[i]->task_run_id;
+		attempts[i] = flights[i]->attempt_no;
+	}
+	if (n == 1)
+		contexts[0] = context_read(ids[0], attempts[0]);
+	else
+		context_read_all(ids, attempts, n, contexts);
+	for (int i = 0; i < n; i++)
+		prepare_http(c, flights[i], contexts[i]);
 }
 
 /* What will be sent, for all attempts of this transaction at once. */
@@ -342,10 +362,7 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 		if (flight->kind == NULL)
 			fail_attempt(c, flight, "unknown_kind", psprintf("there is no task kind \"%s\"", kind));
 		else if (flight->kind->is_http)
-		{
-			prepare_http(c, flight);
 			http[n_http++] = flight;
-		}
 		else if (flight->kind->is_inline && !flight->runs_sql)
 			decide_inline(c, flight);
 		else if (flight->kind->is_waiting)
@@ -355,7 +372,10 @@ intend(Conductor *c, Datum task_run_ids, bool noop)
 		}
 	}
 	if (n_http > 0)
+	{
+		prepare_all(c, http, n_http);
 		write_requests(http, n_http);
+	}
 	if (n_waiting > 0)
 		waiting_write(waiting, n_waiting);
 	return (int) n;

@@ -38,42 +38,88 @@ parse_column(uint64 row, int column)
 	return value;
 }
 
+#define RUN_OBJECT \
+	"jsonb_build_object('id', r.run_id, 'row_audit_id', r.row_audit_id, 'pipeline', r.pipeline_name, " \
+	"'version', r.version, 'attempt', r.repair_no + 1, 'nominal_time', r.nominal_time, 'started_at', r.started_at, " \
+	"'window_start', r.window_start, 'window_end', r.window_end, 'trigger_type', r.trigger_type, 'parent_id', r.parent_run_id)"
+
+#define FIRST_OF_RUN \
+	"lag(r.run_id) OVER (ORDER BY t.task_run_id) IS DISTINCT FROM r.run_id"
+
+#define TASK_COLUMNS \
+	"t.task_run_id, r.run_id, r.pipeline_id, r.version, t.task_name, t.kind, d.connection_name, r.owner, d.spec, t.reference, t.item_no, t.item, "
+
+#define RUN_AND_TASK \
+	"JOIN weir.run r USING (run_id) " TASK_DEFINITION("r", "t", "i.connection_name, i.spec")
+
+/* From a row of these columns; of another context of its run, unless that is NULL, it shares what they have in common. */
+static TaskContext *
+context_from(uint64 row, int attempt_no, const TaskContext *sibling)
+{
+	TaskContext *context = palloc0(sizeof(TaskContext));
+	char	   *connection_name = weir_spi_text(row, 7);
+
+	context->task_run_id = weir_spi_int64(row, 1, NULL);
+	context->attempt_no = attempt_no;
+	context->run_id = weir_spi_int64(row, 2, NULL);
+	context->pipeline_id = weir_spi_int64(row, 3, NULL);
+	context->version = weir_spi_int64(row, 4, NULL);
+	context->task_name = pstrdup(weir_spi_text(row, 5));
+	context->kind = pstrdup(weir_spi_text(row, 6));
+	context->connection_name = connection_name ? pstrdup(connection_name) : NULL;
+	context->owner = (Oid) weir_spi_int64(row, 8, NULL);
+	context->spec = parse_column(row, 9);
+	context->reference = parse_column(row, 10);
+	context->item_no = weir_spi_int64(row, 11, NULL);
+	context->item = parse_column(row, 12);
+	context->params = sibling ? sibling->params : parse_column(row, 13);
+	context->run = sibling ? sibling->run : parse_column(row, 14);
+	return context;
+}
+
 TaskContext *
 context_read(int64 task_run_id, int attempt_no)
 {
 	Oid			types[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(task_run_id)};
-	MemoryContext caller = CurrentMemoryContext;
-	TaskContext *context;
 
-	if (weir_spi("SELECT r.run_id, r.pipeline_id, r.version, t.task_name, t.kind, d.connection_name, r.owner, d.spec, t.reference, r.params, "
-				 "jsonb_build_object('id', r.run_id, 'row_audit_id', r.row_audit_id, 'pipeline', r.pipeline_name, "
-				 "'version', r.version, 'attempt', r.repair_no + 1, 'nominal_time', r.nominal_time, 'started_at', r.started_at, "
-				 "'window_start', r.window_start, 'window_end', r.window_end, 'trigger_type', r.trigger_type, 'parent_id', r.parent_run_id), t.item_no, t.item "
-				 "FROM weir.task_run t JOIN weir.run r USING (run_id) "
-				 TASK_DEFINITION("r", "t", "i.connection_name, i.spec")
-				 "WHERE t.task_run_id = $1",
+	if (weir_spi("SELECT " TASK_COLUMNS "r.params, " RUN_OBJECT " FROM weir.task_run t " RUN_AND_TASK "WHERE t.task_run_id = $1",
 				 1, types, values, NULL) != 1)
 		return NULL;
+	return context_from(0, attempt_no, NULL);
+}
 
-	context = palloc0(sizeof(TaskContext));
-	context->task_run_id = task_run_id;
-	context->attempt_no = attempt_no;
-	context->run_id = weir_spi_int64(0, 1, NULL);
-	context->pipeline_id = weir_spi_int64(0, 2, NULL);
-	context->version = weir_spi_int64(0, 3, NULL);
-	context->task_name = MemoryContextStrdup(caller, weir_spi_text(0, 4));
-	context->kind = MemoryContextStrdup(caller, weir_spi_text(0, 5));
-	if (weir_spi_text(0, 6) != NULL)
-		context->connection_name = MemoryContextStrdup(caller, weir_spi_text(0, 6));
-	context->owner = (Oid) weir_spi_int64(0, 7, NULL);
-	context->spec = parse_column(0, 8);
-	context->reference = parse_column(0, 9);
-	context->params = parse_column(0, 10);
-	context->run = parse_column(0, 11);
-	context->item_no = weir_spi_int64(0, 12, NULL);
-	context->item = parse_column(0, 13);
-	return context;
+/* Thousands of tasks have the same run: it is described for the first of them only. */
+void
+context_read_all(const int64 *task_run_ids, const int *attempt_nos, int n, TaskContext **contexts)
+{
+	Oid			types[1] = {INT8ARRAYOID};
+	Datum	   *ids = palloc(sizeof(Datum) * n);
+	Datum		values[1];
+	TaskContext *last = NULL;
+	uint64		rows;
+	int			at = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		ids[i] = Int64GetDatum(task_run_ids[i]);
+		contexts[i] = NULL;
+	}
+	values[0] = weir_array(INT8OID, ids, n);
+	rows = weir_spi("SELECT " TASK_COLUMNS "CASE WHEN " FIRST_OF_RUN " THEN r.params END, CASE WHEN " FIRST_OF_RUN " THEN " RUN_OBJECT " END "
+					"FROM weir.task_run t " RUN_AND_TASK "WHERE t.task_run_id = ANY ($1) ORDER BY t.task_run_id",
+					1, types, values, NULL);
+	for (uint64 row = 0; row < rows; row++)
+	{
+		int64		run_id = weir_spi_int64(row, 2, NULL);
+
+		while (at < n && task_run_ids[at] != weir_spi_int64(row, 1, NULL))
+			at++;
+		if (at == n)
+			elog(ERROR, "task runs are not in order");
+		last = context_from(row, attempt_nos[at], last != NULL && last->run_id == run_id ? last : NULL);
+		contexts[at++] = last;
+	}
 }
 
 static cJSON *

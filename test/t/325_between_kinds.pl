@@ -70,6 +70,18 @@ is(of_task($run, 'statement', "output->'rows'"), '[{"day": "2026-01-02", "twice"
 is(of_task($run, 'score', "output->'predictions'"), '[15]', 'and was reckoned with');
 is(of_task($run, 'keep', "output->'rows'"), '[{"name": "out/2026-01-02/done.json", "score": 15, "fabric": "Completed"}]', 'a statement of the database has what came out');
 
+# --- runs that start together: each task has what its own run was given
+
+value("SELECT weir.create_pipeline('together', " . literal($json->encode({
+	max_concurrent_runs => 3, parameters => { who => { type => 'text', required => JSON::PP::true } },
+	tasks => [ map { { name => $_, kind => 'http', connection => 'api',
+		spec => { method => 'POST', path => '/json/done', body => { run => '{{run.id}}', who => '{{params.who}}', task => '{{task.name}}' } } } } ('a', 'b') ] })) . ')');
+my @together = split /\n/, value(q{SELECT weir.trigger('together', jsonb_build_object('who', w)) FROM unnest('{ann,bob,cat}'::text[]) w});
+is(wait_for_run($node, $_), 'succeeded', 'one of three runs that start together') foreach @together;
+is(value("SELECT string_agg(a.request->'body'->>'task' || ' ' || (a.request->'body'->>'who') || ' ' || ((a.request->'body'->>'run')::bigint - $together[0]), ', ' ORDER BY a.task_run_id)"
+	. " FROM weir.attempt a WHERE a.run_id IN (" . join(', ', @together) . ')'),
+	'a ann 0, b ann 0, a bob 1, b bob 1, a cat 2, b cat 2', 'nobody was told what another run was given');
+
 # --- the engines' own pages
 
 my %page = (
