@@ -42,6 +42,9 @@
 #include "shmem.h"
 #include "sqltask.h"
 
+/* After a start a task that was lost comes again at once, or after a minute at most (outcome.c). */
+#define CAREFUL_US	(90 * USECS_PER_SEC)
+
 PGDLLEXPORT void sqlworker_main(Datum main_arg);
 
 static SqlSlot *my_slot = NULL;
@@ -105,11 +108,22 @@ task_done(void)
 	shmem_wake_conductor(MyDatabaseId, ENGINE_WAKE_TASK);
 }
 
+/* Has the server been started, also after a crash, not long ago?  Or its clock been set? */
+static bool
+started_lately(void)
+{
+	int64		age = GetCurrentTimestamp() - weir_shmem->launcher_start_time;
+
+	return age < CAREFUL_US;
+}
+
 /*
  * Take the attempt in a transaction of its own, so that everybody sees it
- * running.  Losing this mark in a crash does no harm: what the task itself
- * commits comes later in the same write-ahead log and cannot be there without
- * it.  So it does not wait for the disk.
+ * running.  The mark need not wait for the disk: what the task itself commits
+ * comes later in the same write-ahead log and cannot be there without it.
+ * But a task that takes the server down each time must be seen to, and stop
+ * at some point (outcome.c): so it waits in the time in which such a task
+ * would come again.
  */
 static bool
 take(int64 task_run_id, int attempt_no)
@@ -118,8 +132,11 @@ take(int64 task_run_id, int attempt_no)
 	bool		taken;
 
 	StartTransactionCommand();
-	/* Outside the scope, which would take it back before the commit. */
-	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	/* Outside the scope, which would take a setting back before the commit. */
+	if (started_lately())
+		ForceSyncCommit();
+	else
+		(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	weir_enter(&scope);
 	taken = sqltask_take(task_run_id, attempt_no);
 	weir_leave(&scope);

@@ -610,6 +610,13 @@ def fdatasync_ms(seconds=1.0):
     return statistics.median(taken) * 1000
 
 
+def settled():
+    """The conductor is there, and the time is over in which SQL workers are careful, see src/engine/sqlworker.c."""
+    until("SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'weir conductor' "
+          "AND datname = current_database()", seconds=30)
+    until("SELECT since < clock_timestamp() - interval '90 seconds' FROM weir.status WHERE component = 'launcher'", seconds=120)
+
+
 def conditions():
     with open("/proc/cpuinfo", encoding="ascii", errors="replace") as info:
         model = next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), "unknown")
@@ -646,8 +653,7 @@ def main():
     print(conditions())
     line("what", "bar", "found", "holds")
     line("-" * 64, "-" * 26, "-" * 34, "-----")
-    until("SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'weir conductor' "
-          "AND datname = current_database()", seconds=30)
+    settled()
     for name, what, bar, when, function in MEASUREMENTS:
         if only and name not in only:
             continue

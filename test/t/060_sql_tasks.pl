@@ -196,23 +196,6 @@ is(wait_for_run($node, weir_trigger($node, 'unanalyzed')), 'succeeded', 'a chain
 cmp_ok(value($looked_at) - $before, '<', 20 * 151, 'a few tasks are looked at for each');
 value("ALTER TABLE weir.task RESET (autovacuum_enabled)");
 
-# --- who waits for the disk: the mark that a task is running does not, its
-# outcome does.  A synchronous standby that does not exist shows it; all but the
-# worker of loader do without it.
-value("ALTER DATABASE postgres SET synchronous_commit = off; ALTER ROLE loader IN DATABASE postgres SET synchronous_commit = on");
-value("ALTER SYSTEM SET $_") foreach ("synchronous_standby_names = 'nobody'", 'wal_level = replica', 'max_wal_senders = 1');
-$node->stop;
-$node->start;
-value('CHECKPOINT');			# the checkpointer has read the setting
-$run = weir_trigger($node, 'who');
-wait_until($node, 'the task runs', "SELECT count(*) = 1 FROM weir.attempt WHERE run_id = $run AND status = 'started'");
-wait_until($node, 'its outcome waits',
-	"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'weir SQL worker' AND wait_event = 'SyncRep'");
-is(value("SELECT status FROM weir.run WHERE run_id = $run"), 'running', 'nobody sees an outcome that is not committed');
-value("ALTER SYSTEM RESET synchronous_standby_names; SELECT pg_reload_conf()");
-is(wait_for_run($node, $run), 'succeeded', 'committed');
-value("ALTER DATABASE postgres RESET synchronous_commit; ALTER ROLE loader IN DATABASE postgres RESET synchronous_commit");
-
 # --- sessions of the pool are clean
 value("ALTER SYSTEM SET weir.max_sql_workers = 1");
 $node->stop;

@@ -221,8 +221,7 @@ def markdown(file, versions, conditions):
 
 
 def main():
-    bench.until("SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'weir conductor' "
-                "AND datname = current_database()", seconds=30)
+    bench.settled()
     begin = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     load = " ".join(f"{number:.2f}" for number in os.getloadavg())
     sync = bench.fdatasync_ms()
