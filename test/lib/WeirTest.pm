@@ -37,6 +37,8 @@ our @EXPORT = qw(
 our $root = $ENV{WEIR_ROOT} // dirname(dirname(dirname(__FILE__)));
 
 # Configuration every node gets.  The key lies outside the data directory.
+# What need not wait for the disk (sqlworker.c) is there all the same when a
+# test that has seen it kills something.
 sub weir_conf
 {
 	my ($node) = @_;
@@ -57,6 +59,7 @@ sub weir_conf
 	return qq{
 shared_preload_libraries = 'weir'
 restart_after_crash = on
+wal_writer_delay = 1ms
 max_worker_processes = 32
 max_prepared_transactions = 10
 log_line_prefix = '%m [%p] %b %q%a '
