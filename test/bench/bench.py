@@ -432,11 +432,12 @@ def restart():
     until(f"SELECT EXISTS (SELECT FROM weir.attempt WHERE run_id = {run} AND status = 'started')")
     killed = time.time()
     os.kill(processes("weir conductor")[0], signal.SIGKILL)
-    until(f"SELECT EXISTS (SELECT FROM weir.attempt WHERE run_id = {run} AND attempt_no = 2 "
-          "AND started_at IS NOT NULL)")
+    # The mark of the first time may be lost with the server, then it is the same attempt.
+    again = f"FROM weir.attempt WHERE run_id = {run} AND started_at > to_timestamp({killed})"
+    until(f"SELECT EXISTS (SELECT {again})")
     resumed, server_up = map(float, psql(
         f"SELECT extract(epoch FROM started_at), extract(epoch FROM (SELECT since FROM weir.status WHERE component = 'launcher')) "
-        f"FROM weir.attempt WHERE run_id = {run} AND attempt_no = 2").split("|"))
+        f"{again} ORDER BY started_at LIMIT 1").split("|"))
     ended([run])
     return f"{resumed - killed:.2f} s, {resumed - server_up:.2f} s of it weir", resumed - killed < 1
 
